@@ -1,0 +1,40 @@
+"""oat-bench: train, attack and compare classifiers whose trade-off is chosen at test time."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from oat_bench import compat
+
+__version__ = "0.1.0"
+
+compat.install()
+
+if TYPE_CHECKING:
+    from oat_bench.classifier import OperatingPoint, TunableClassifier, load, save
+    from oat_bench.estimator import OATClassifier
+    from oat_bench.training.pgd import pgd
+
+# imported on first use, so that `oat-bench --help` does not wait for torch
+_PUBLIC = {
+    "OATClassifier": "oat_bench.estimator",
+    "OperatingPoint": "oat_bench.classifier",
+    "TunableClassifier": "oat_bench.classifier",
+    "load": "oat_bench.classifier",
+    "pgd": "oat_bench.training.pgd",
+    "save": "oat_bench.classifier",
+}
+__all__ = [
+    "OATClassifier",
+    "OperatingPoint",
+    "TunableClassifier",
+    "__version__",
+    "load",
+    "pgd",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'oat_bench' has no attribute {name!r}")

@@ -1,0 +1,325 @@
+"""Cards: the TOML files that say everything about an attack or a benchmark.
+
+A card is found by name among those that ship with the package (``attacks/`` and ``benchmarks/`` at
+the top of the repository), or by path. Numbers may be written as fractions, ``"8/255"``.
+"""
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from oat_bench.errors import UserError, nearest, unknown
+from oat_bench.files import sha256
+
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
+_FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER}))?\s*")
+_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/])\s*({_NUMBER}))?")
+#: cards are small; a larger file is a mistake or an attack
+_MAX_CARD_BYTES = 1 << 20
+
+
+def _number(value: object) -> object:
+    """Read ``"8/255"`` as a number; leave anything else to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = _FRACTION.fullmatch(value)
+    if not match or (match[2] and float(match[2]) == 0):
+        raise ValueError('expected a number or a fraction such as "8/255"')
+    return float(match[1]) / float(match[2] or 1)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    return value
+
+
+def _architecture(value: str) -> str:
+    from oat_bench.networks.backbones import check_architecture
+
+    return check_architecture(value)
+
+
+Fraction = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+NonNegative = Annotated[Fraction, Field(ge=0)]
+Positive = Annotated[Fraction, Field(gt=0)]
+Lambda = Annotated[Fraction, Field(ge=0, le=1)]
+Lambdas = Annotated[list[Lambda], Field(min_length=1), AfterValidator(lambda v: sorted(set(v)))]
+Norm = Literal["Linf", "L2"]
+
+
+class Card(BaseModel):
+    """Base of all cards: no unknown keys, no changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def fingerprint(self) -> str:
+        """Hash of the card's values, but for those that only describe it."""
+        return sha256(self.model_dump_json(exclude={"name", "description", "source"}))
+
+
+class Threat(Card):
+    """What the adversary may do: a perturbation of norm at most eps, found in steps of step_size."""
+
+    norm: Norm = "Linf"
+    eps: NonNegative = 8 / 255
+    step_size: NonNegative = 2 / 255
+
+
+class AttackCard(Card):
+    """An attack: which library runs it, under which threat, with which parameters.
+
+    A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
+    ``"$n_classes"``, ``"$seed"``, and for the first two ``"$eps/10"`` or ``"$eps*2"``.
+    """
+
+    name: str
+    version: int = 1
+    description: str = ""
+    engine: Literal["oat_bench", "torchattacks", "art"]
+    class_: str = Field(alias="class")
+    norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
+    eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
+    step_size: NonNegative | None = Field(default=None, description="likewise")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""
+    default: bool = Field(default=False, description="belongs to --attacks all")
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "AttackCard":
+        self.resolve(Threat(), n_classes=10, seed=0)
+        return self
+
+    def threat(self, threat: Threat) -> Threat:
+        """Return the benchmark's threat model with what this card fixes in its place."""
+        fixed = {"eps": self.eps, "step_size": self.step_size}
+        return threat.model_copy(update={k: v for k, v in fixed.items() if v is not None})
+
+    def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
+        """Return the parameters with every reference replaced by its value.
+
+        Raises:
+            ValueError: if a reference is to something that does not exist.
+        """
+        threat = self.threat(threat)
+        known = {
+            "eps": threat.eps,
+            "step_size": threat.step_size,
+            "norm": threat.norm,
+            "n_classes": n_classes,
+            "seed": seed,
+        }
+        return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
+
+
+def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("$"):
+        match = _FRACTION.fullmatch(value)
+        return _number(value) if match and match[2] else value
+    match = _REFERENCE.fullmatch(value)
+    if match is None or match[1] not in known:
+        names = ", ".join(f"${name}" for name in known)
+        raise ValueError(
+            f"parameters.{key} refers to {value!r}; expected one of {names}, or such as $eps/10"
+        )
+    base, operator, operand = known[match[1]], match[2], match[3]
+    if operator is None:
+        return base
+    if not isinstance(base, float) or (operator == "/" and float(operand) == 0):
+        raise ValueError(f"parameters.{key}: cannot compute {value!r}")
+    return base / float(operand) if operator == "/" else base * float(operand)
+
+
+class NetworkCard(Card):
+    """The network and how it is conditioned on lambda."""
+
+    architecture: Annotated[str, AfterValidator(_architecture)]
+    encoding: Literal["scalar", "one-hot", "dct", "orthogonal"] = "orthogonal"
+    encoding_dim: Annotated[int, Field(ge=1, le=4096)] = 128
+    norm: Literal["dual", "single"] = "dual"
+    film: Literal["identity-start", "published"] = "identity-start"
+    dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
+
+
+class TrainingCard(Card):
+    """The recipe: OAT's Algorithm 1, attack first, by SGD with a cosine schedule."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Positive
+    momentum: Annotated[Fraction, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 5e-4
+    nesterov: bool = False
+    lr_warmup_epochs: NonNegative = 0.0
+    eps_warmup_epochs: NonNegative = 0.0
+    ema_decay: Annotated[Fraction, Field(ge=0, lt=1)] | None = None
+    attack_steps: Annotated[int, Field(ge=1)] = 7
+    lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
+    sampling: Literal["per-image", "per-batch"] = "per-image"
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    selection: Literal["last", "best"] = "last"
+
+
+class EvaluationCard(Card):
+    """What is measured: lambda against attacks, on the first n of a nested order of the test set."""
+
+    lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
+    attacks: Annotated[str, Field(min_length=1)] = "all"
+    n_examples: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 500
+
+
+class BenchmarkCard(Card):
+    """A benchmark: data set, network, method, recipe, threat model and evaluation."""
+
+    name: str
+    version: int = 1
+    description: str = ""
+    source: str = ""
+    dataset: str
+    method: Literal["oat"] = "oat"
+    network: NetworkCard
+    threat: Threat = Threat()
+    training: TrainingCard
+    evaluation: EvaluationCard = EvaluationCard()
+
+
+C = TypeVar("C", AttackCard, BenchmarkCard)
+
+
+def folder(kind: str) -> Path:
+    """Return where the cards of a kind lie: inside an installed package, else in the checkout."""
+    installed = Path(__file__).parent / "_cards" / kind
+    return installed if installed.is_dir() else Path(__file__).parents[1] / kind
+
+
+def names(kind: str) -> list[str]:
+    """List the cards that ship: ``attacks`` or ``benchmarks``."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def attack(name_or_path: str) -> AttackCard:
+    """Read an attack card by name or by path.
+
+    Raises:
+        UserError: if there is none, or it is not a valid card.
+    """
+    return _find("attack", name_or_path, AttackCard)
+
+
+def benchmark(name_or_path: str) -> BenchmarkCard:
+    """Read a benchmark card by name or by path.
+
+    Raises:
+        UserError: if there is none, or it is not a valid card.
+    """
+    return _find("benchmark", name_or_path, BenchmarkCard)
+
+
+def attacks(selection: str) -> list[AttackCard]:
+    """Read the attacks of a comma-separated selection of names and paths.
+
+    ``all`` stands for every card of the default suite. The order is by strength as the field ranks
+    them: cards of the default suite keep the order of `DEFAULT_ORDER`, others follow as given.
+
+    Raises:
+        UserError: if one does not exist or is invalid, if two share a name, or none is named.
+    """
+    found: dict[str, AttackCard] = {}
+    for item in (part.strip() for part in selection.split(",")):
+        if not item:
+            continue
+        chosen = (
+            [card for card in map(attack, names("attacks")) if card.default]
+            if item == "all"
+            else [attack(item)]
+        )
+        for card in chosen:
+            if found.setdefault(card.name, card) != card:
+                raise UserError(f"two attack cards are called {card.name!r}; rename one file")
+    if not found:
+        raise UserError("no attack is named; use --attacks all or names from `oat-bench list attacks`")
+    rank = {name: place for place, name in enumerate(DEFAULT_ORDER)}
+    return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
+
+
+#: the columns of a table, weakest attack first
+DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack")
+
+
+def _find(kind: str, name_or_path: str, model: type[C]) -> C:
+    if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UserError(f"no {kind} card at {path}; expected a TOML file")
+        return read(path, model)
+    path = folder(f"{kind}s") / f"{name_or_path}.toml"
+    if name_or_path not in names(f"{kind}s"):
+        raise unknown(kind, name_or_path, names(f"{kind}s"))
+    return read(path, model)
+
+
+def read(path: Path, model: type[C]) -> C:
+    """Read a card from a file.
+
+    Raises:
+        UserError: naming file, key and what was expected.
+    """
+    try:
+        if path.stat().st_size > _MAX_CARD_BYTES:
+            raise UserError(f"{path}: too large for a card (over {_MAX_CARD_BYTES} bytes)")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid TOML: {_one_line(error)}") from error
+    values.setdefault("name", path.stem)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error, model)}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply for a card") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Put pydantic's first complaint in one line: the key, what was wrong, what is allowed."""
+    first = error.errors()[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        allowed = _keys(model, location[:-1])
+        return f"unknown key {key!r}; {nearest(str(location[-1]), allowed)}{more}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing{more}"
+    message = _one_line(first["msg"].removeprefix("Value error, "))
+    prefix = f"{key}: " if key else ""
+    got = f", got {str(first['input'])[:80]!r}" if key else ""
+    return f"{prefix}{message[0].lower() + message[1:]}{got}{more}"
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

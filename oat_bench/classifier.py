@@ -1,0 +1,183 @@
+"""Tunable classifiers: families of ordinary classifiers indexed by an operating point.
+
+A checkpoint is one safetensors file: the weights, and JSON in its header. Loading it runs no code.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from oat_bench import __version__
+from oat_bench.cards import Lambdas, NetworkCard, Threat
+from oat_bench.errors import UserError
+from oat_bench.files import atomic_write, sha256
+
+#: key of the JSON in a checkpoint's header
+_HEADER = "oat_bench"
+
+
+@dataclass(frozen=True, order=True)
+class OperatingPoint:
+    """Where a tunable classifier is run.
+
+    Attributes:
+        lam: robustness weight in [0, 1].
+        width: share of the channels in (0, 1].
+
+    Raises:
+        ValueError: if either is outside its range.
+    """
+
+    lam: float
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lam is {self.lam}; expected a number in [0, 1]")
+        if not 0 < self.width <= 1:
+            raise ValueError(f"width is {self.width}; expected a number in (0, 1]")
+
+
+class ModelInfo(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Annotated[int, Field(ge=1, le=1)] = 1
+    oat_bench_version: str = __version__
+    method: str
+    dataset: str
+    classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
+    input_shape: tuple[
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=65536)],
+        Annotated[int, Field(ge=1, le=65536)],
+    ]
+    network: NetworkCard
+    trained_lambdas: Lambdas
+    interpolation: str
+    threat: Threat
+    seed: int
+    epochs: int
+    selection: str = Field(description="the rule that chose these weights, and the epoch it chose")
+    benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return len(self.classes)
+
+
+class TunableClassifier(ABC):
+    """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
+
+    info: ModelInfo
+
+    @abstractmethod
+    def at(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return the plain classifier at an operating point.
+
+        Args:
+            lam: robustness weight in [0, 1].
+            width: share of the channels; a method that does not slim has only 1.
+
+        Returns:
+            A module in eval mode: images [n, C, H, W] in [0, 1] in, logits [n, num_classes] out.
+
+        Raises:
+            ValueError: if the operating point does not exist.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint stores."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
+        """Build the classifier that a checkpoint describes.
+
+        Raises:
+            ValueError: if the weights do not fit the description.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights to a device and return the classifier."""
+
+    def fingerprint(self) -> str:
+        """Hash of the weights and the description, the same on every device."""
+        state = sorted(self.state_dict().items())
+        parts = [part for name, value in state for part in (name, _raw(value))]
+        return sha256(self.info.model_dump_json(), *parts)
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+
+
+def save(classifier: TunableClassifier, path: str | Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    header = {_HEADER: classifier.info.model_dump_json()}
+    atomic_write(Path(path), pack(classifier.state_dict(), header))
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
+    """Read a checkpoint.
+
+    Args:
+        path: the file, or the folder of a run that holds ``checkpoint.safetensors``.
+        device: where the weights go.
+
+    Raises:
+        UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
+    """
+    from oat_bench.methods import METHODS
+
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoint.safetensors"
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
+    state, header = unpack(path)
+    try:
+        info = ModelInfo.model_validate_json(header[_HEADER])
+        return METHODS[info.method].from_state(info, state).to(device)
+    except (KeyError, ValidationError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a checkpoint of oat-bench, or damaged ({reason})") from error
+
+
+def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
+    """Serialise tensors and strings as safetensors."""
+    from safetensors.torch import save as to_bytes
+
+    return to_bytes({name: value.detach().contiguous() for name, value in tensors.items()}, header)
+
+
+def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and strings from a safetensors file.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: damaged or not a safetensors file ({reason})") from error
+
+
+def read_json(header: dict[str, str], key: str) -> Any:
+    """Return the JSON under a key of a safetensors header, or None."""
+    return json.loads(header[key]) if key in header else None

@@ -1,0 +1,23 @@
+"""The one exception that the command line turns into a single line and exit code 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Input that only the user can mend.
+
+    The message is one line: what was wrong, what was expected, how to mend it.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names was probably meant, or list them all."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Build the error for a name that does not exist, with the nearest ones that do."""
+    return UserError(f"unknown {kind} {name!r}; {nearest(name, known)}")

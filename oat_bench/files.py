@@ -1,0 +1,55 @@
+"""Writing files so that a reader only ever sees a whole one."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from oat_bench.errors import UserError
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write ``data`` under a temporary name beside ``path``, then rename it into place.
+
+    A crash, a kill or a full disk leaves the old file (or none), never half a new one.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the process id keeps two writers of one file apart
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder for output, or say in one line why it cannot be one.
+
+    Raises:
+        UserError: if the folder cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}); choose another folder with --out"
+        ) from error
+    return path
+
+
+def sha256(*parts: bytes | str) -> str:
+    """Hash the parts, each with its length, so that no two lists of parts read the same."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        digest.update(len(content).to_bytes(8, "big"))
+        digest.update(content)
+    return digest.hexdigest()

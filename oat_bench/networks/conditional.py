@@ -1,0 +1,128 @@
+"""The network f(x, lambda)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.conditioning import (
+    Condition,
+    Encoding,
+    Folded,
+    LambdaEncoding,
+    validate_lambda,
+)
+from oat_bench.networks.norms import ConditionalNorm, FiLM, FilmForm, NormForm
+
+
+class ConditionalNetwork(nn.Module):
+    """A classifier conditioned on lambda: ``network(x, lam)`` (OAT paper, section 3).
+
+    Images are sorted by lambda at the entrance, standard route first, and put back at the exit;
+    inside, a norm layer splits the batch at one index, and FiLM runs once for each distinct lambda.
+
+    Args:
+        architecture: name of the backbone, such as ``wrn-16-8`` or ``resnet-34``.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        trained_lambdas: what training samples lambda from.
+        encoding: how lambda becomes a vector, see `LambdaEncoding`.
+        encoding_dim: length of that vector.
+        norm: ``dual`` or ``single`` batch norm.
+        film: form of the FiLM layers, see `FiLM`.
+        dropout: probability, in wide residual networks.
+        seed: of the weights and of the random encoding.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        num_classes: int,
+        in_channels: int,
+        trained_lambdas: list[float],
+        encoding: Encoding = "orthogonal",
+        encoding_dim: int = 128,
+        norm: NormForm = "dual",
+        film: FilmForm = "identity-start",
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.encoding = LambdaEncoding(trained_lambdas, encoding, encoding_dim, seed)
+            dim = self.encoding.dim
+
+            def make_norm(channels: int, has_film: bool) -> ConditionalNorm:
+                return ConditionalNorm(
+                    channels, norm, FiLM(channels, dim, film) if has_film else None
+                )
+
+            self.backbone = build_backbone(
+                architecture, num_classes, in_channels, make_norm, dropout
+            )
+        self._norms = [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
+        for site, module in enumerate(self._norms):
+            module.site = site
+
+    def forward(self, x: Tensor, lam: float | Tensor) -> Tensor:
+        """Compute logits.
+
+        Args:
+            x: images of shape [n, C, H, W] in [0, 1].
+            lam: one float for all images, or one per image (shape [n]) in any order.
+
+        Returns:
+            Logits of shape [n, num_classes].
+
+        Raises:
+            ValueError: if a lambda is not a number in [0, 1], or its shape does not fit.
+        """
+        if not self.training:
+            return self.conditioned(lam, len(x), x.device)(x)
+        order, condition = self._condition(lam, len(x), x.device)
+        return self._in_order(x, order, condition)
+
+    def conditioned(
+        self, lam: float | Tensor, n_images: int, device: torch.device | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """Fix lambda: a function from images to logits, batch norm in eval mode.
+
+        Every norm layer is brought down to one affine per channel and distinct lambda, once; what
+        an attack then repeats, step by step, is the plain backbone.
+
+        Args:
+            lam: as in `forward`.
+            n_images: how many images each call will bring.
+            device: where they are; the network's own if None.
+        """
+        device = device or self.encoding.codes.device
+        order, condition = self._condition(lam, n_images, device)
+        affines = tuple(
+            (condition.spread(scale), condition.spread(shift))
+            for scale, shift in (norm.affine(condition) for norm in self._norms)
+        )
+        folded = Folded(affines)
+        return lambda x: self._in_order(x, order, folded)
+
+    def _condition(
+        self, lam: float | Tensor, n_images: int, device: torch.device
+    ) -> tuple[Tensor | None, Condition]:
+        """Describe a batch: the order that sorts it by lambda (None: it is sorted), its condition."""
+        values = validate_lambda(lam, n_images, device)
+        if values.ndim == 0:
+            distinct = values[None]
+            n_standard = n_images if values.item() == 0 else 0
+            return None, Condition(distinct, self.encoding(distinct), None, n_standard)
+        distinct, index = torch.unique(values, return_inverse=True)
+        index, order = torch.sort(index, stable=True)
+        n_standard = int((values == 0).sum())
+        return order, Condition(distinct, self.encoding(distinct), index, n_standard)
+
+    def _in_order(self, x: Tensor, order: Tensor | None, condition: Condition | Folded) -> Tensor:
+        if order is None:
+            return self.backbone(x, condition)  # type: ignore[no-any-return]
+        logits = self.backbone(x[order], condition)
+        return torch.empty_like(logits).index_copy(0, order, logits)

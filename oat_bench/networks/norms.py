@@ -1,0 +1,142 @@
+"""Norm layers: dual batch norm, FiLM, and the plain ones that a fixed lambda leaves of them.
+
+Every norm layer is called as ``norm(h, condition)``, so that one network definition serves the
+conditional network, the plain one and the specialized one.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oat_bench.networks.conditioning import Condition, Folded
+
+FilmForm = Literal["identity-start", "published"]
+NormForm = Literal["dual", "single"]
+
+
+class FiLM(nn.Module):
+    """Channel-wise gamma and beta from lambda's code (OAT paper, section 3.1).
+
+    Args:
+        channels: C.
+        dim: length of a code.
+        form: ``identity-start``: two MLPs g1, g2 of two C-dimensional layers with a leaky ReLU
+            between, gamma = 1 + g1, beta = g2, last layers zero, so that training starts from the
+            plain network. ``published``: the authors' code, one MLP of 2C units, default
+            initialisation, a leaky ReLU on gamma and beta too.
+    """
+
+    def __init__(self, channels: int, dim: int, form: FilmForm) -> None:
+        super().__init__()
+        self.form = form
+        if form == "published":
+            self.mlp = nn.Sequential(
+                nn.Linear(dim, 2 * channels), nn.LeakyReLU(), nn.Linear(2 * channels, 2 * channels)
+            )
+            return
+        self.gamma = _mlp(dim, channels)
+        self.beta = _mlp(dim, channels)
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Map codes [k, dim] to gamma and beta, [k, C] each."""
+        if self.form == "published":
+            gamma, beta = F.leaky_relu(self.mlp(codes)).chunk(2, dim=1)
+            return gamma, beta
+        return 1.0 + self.gamma(codes), self.beta(codes)
+
+
+def _mlp(dim: int, channels: int) -> nn.Sequential:
+    last = nn.Linear(channels, channels)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(dim, channels), nn.LeakyReLU(), last)
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm by route, then FiLM (OAT paper, sections 3.1 and 3.2).
+
+    With two batch norms lambda = 0 goes through ``bn_c``, every other lambda through ``bn_a``; with
+    one, every lambda goes through ``bn_a``.
+
+    Args:
+        channels: C.
+        form: ``dual`` or ``single`` batch norm.
+        film: the FiLM layer that follows, or None.
+    """
+
+    site: int  # the layer's place in Folded.affines, set by the network that owns the layer
+
+    def __init__(self, channels: int, form: NormForm, film: FiLM | None) -> None:
+        super().__init__()
+        self.bn_c = nn.BatchNorm2d(channels) if form == "dual" else None
+        self.bn_a = nn.BatchNorm2d(channels)
+        self.film = film
+
+    def forward(self, h: Tensor, condition: Condition | Folded) -> Tensor:
+        """Normalise h of shape [n, C, H, W]."""
+        if isinstance(condition, Folded):
+            scale, shift = condition.affines[self.site]
+            return torch.addcmul(shift, h, scale)
+        h = self._normalize(h, condition.n_standard)
+        if self.film is None:
+            return h
+        gamma, beta = self.film(condition.codes)
+        return torch.addcmul(condition.spread(beta), h, condition.spread(gamma))
+
+    def _normalize(self, h: Tensor, n_standard: int) -> Tensor:
+        if self.bn_c is None or n_standard == 0:
+            return self.bn_a(h)  # type: ignore[no-any-return]
+        if n_standard == len(h):
+            return self.bn_c(h)  # type: ignore[no-any-return]
+        return torch.cat([self.bn_c(h[:n_standard]), self.bn_a(h[n_standard:])])
+
+    def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
+        scale, shift = _batch_norm_affine(self.bn_a)
+        scale, shift = (part.expand(len(condition.lam), -1) for part in (scale, shift))
+        if self.bn_c is not None:
+            standard = (condition.lam == 0)[:, None]
+            scale_c, shift_c = _batch_norm_affine(self.bn_c)
+            scale, shift = torch.where(standard, scale_c, scale), torch.where(standard, shift_c, shift)
+        if self.film is not None:
+            gamma, beta = self.film(condition.codes)
+            scale, shift = gamma * scale, gamma * shift + beta
+        return scale, shift
+
+
+def _batch_norm_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    return scale, bn.bias - bn.running_mean * scale
+
+
+class PlainNorm(nn.BatchNorm2d):
+    """Batch norm of a network that has no condition."""
+
+    def forward(self, h: Tensor, condition: None = None) -> Tensor:
+        """Normalise h of shape [n, C, H, W]."""
+        return super().forward(h)
+
+
+class Affine(nn.Module):
+    """A norm layer at a fixed lambda: scale and shift of shape [C]."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(scale.detach().clone())
+        self.shift = nn.Parameter(shift.detach().clone())
+
+    def forward(self, h: Tensor, condition: None = None) -> Tensor:
+        """Scale and shift h of shape [n, C, H, W]."""
+        return torch.addcmul(self.shift[:, None, None], h, self.scale[:, None, None])
+
+
+class Passthrough(nn.Module):
+    """What stands where a norm layer was folded into the convolution before it: nothing."""
+
+    def forward(self, h: Tensor, condition: None = None) -> Tensor:
+        """Return h."""
+        return h

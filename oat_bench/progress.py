@@ -1,0 +1,60 @@
+"""Progress bars on a terminal, silence elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: progress, notes and errors go to stderr; stdout carries results only
+console = Console(stderr=True, highlight=False)
+
+
+class Bar:
+    """One line of progress: `advance` it, and tell it what to say at the end."""
+
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, note="")
+
+    def advance(self, steps: int = 1) -> None:
+        """Move on by some steps."""
+        self._progress.advance(self._task, steps)
+
+    def note(self, text: str) -> None:
+        """Show some words behind the bar."""
+        self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def bar(description: str, total: int, *, done: int = 0, show: bool = True) -> Iterator[Bar]:
+    """Show a progress bar with the time left; nothing where stderr is no terminal.
+
+    Args:
+        description: what is going on.
+        total: number of steps.
+        done: steps done before.
+        show: False hides the bar.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not (show and console.is_terminal),
+        transient=True,
+    )
+    with progress:
+        line = Bar(progress, description, total)
+        line.advance(done)
+        yield line

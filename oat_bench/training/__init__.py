@@ -1,0 +1,1 @@
+"""Training: the in-house PGD and the OAT loop."""

@@ -1,0 +1,344 @@
+"""The OAT loop (OAT paper, Algorithm 1), attack first.
+
+Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
+started again ends with the same weights as an unbroken one.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from oat_bench.cards import Threat, TrainingCard
+from oat_bench.classifier import pack, read_json, unpack
+from oat_bench.datasets import Split
+from oat_bench.errors import UserError
+from oat_bench.files import atomic_write
+from oat_bench.networks import ConditionalNetwork
+from oat_bench.progress import Bar, bar
+from oat_bench.randomness import generator, uniform
+from oat_bench.training.pgd import evaluating, pgd
+
+#: in a long epoch the state is written this often, in seconds
+SAVE_EVERY = 120.0
+# streams that keep the uses of one seed apart
+_ORDER, _LAMBDA = 1, 2
+
+
+@dataclass
+class Progress:
+    """Where a training run stands.
+
+    Attributes:
+        epoch: epochs finished.
+        step: steps finished in the current epoch.
+        loss: sum of the losses of these steps.
+        seconds: time spent so far.
+        history: one row an epoch, the columns of ``log.csv``.
+        best: the highest validation score so far, for ``selection = "best"``.
+        best_epoch: the epoch that had it, counted from 1.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = 0
+
+
+class Trainer:
+    """One training run of a conditional network.
+
+    Args:
+        network: trained in place; `train` leaves the selected weights in it, in eval mode.
+        card: the recipe.
+        threat: eps, norm and step size of the attack.
+        train: training images, on the network's device.
+        validation: the slice that SA and RA are measured on after an epoch; may be empty.
+        seed: of order, lambda and random starts.
+        identity: names the run; a state of another identity is refused.
+        folder: where ``training.safetensors`` and ``log.csv`` go; None keeps nothing.
+        optimizer: over the network's parameters; SGD by the card if None.
+    """
+
+    def __init__(
+        self,
+        network: ConditionalNetwork,
+        card: TrainingCard,
+        threat: Threat,
+        train: Split,
+        validation: Split,
+        *,
+        seed: int = 0,
+        identity: str = "",
+        folder: Path | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        if len(train) < 2:
+            raise UserError(f"{len(train)} training images; expected at least 2")
+        self.network, self.card, self.threat = network, card, threat
+        self.data, self.validation, self.seed = train, validation, seed
+        self.identity, self.folder = identity, folder
+        self.scheduled = optimizer is None
+        self.optimizer = optimizer or torch.optim.SGD(
+            network.parameters(),
+            lr=card.lr,
+            momentum=card.momentum,
+            weight_decay=card.weight_decay,
+            nesterov=card.nesterov,
+        )
+        self.average = (
+            AveragedModel(
+                network, multi_avg_fn=get_ema_multi_avg_fn(card.ema_decay), use_buffers=True
+            )
+            if card.ema_decay
+            else None
+        )
+        self.best_state: dict[str, Tensor] = {}
+        self.progress = Progress()
+        # batch norm needs more than one image, so a last batch of one joins no step
+        self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
+
+    @property
+    def evaluated(self) -> ConditionalNetwork:
+        """The network whose accuracies are measured: the moving average if there is one."""
+        if self.average is None:
+            return self.network
+        averaged = self.average.module
+        assert isinstance(averaged, ConditionalNetwork)
+        return averaged
+
+    def train(self, *, show: bool = True) -> Progress:
+        """Train to the last epoch, from where the folder's state stands.
+
+        Args:
+            show: whether to draw a progress bar.
+
+        Returns:
+            The progress, with the history.
+
+        Raises:
+            UserError: if the folder holds the state of another run.
+        """
+        self._restore()
+        done = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        total = self.card.epochs * self.steps_per_epoch
+        with bar("training", total, done=done, show=show) as line:
+            while self.progress.epoch < self.card.epochs:
+                self._epoch(line)
+        state = self.best_state or self.evaluated.state_dict()
+        self.network.load_state_dict(state)
+        self.network.eval()
+        return self.progress
+
+    def _epoch(self, line: Bar) -> None:
+        progress, started = self.progress, time.monotonic()
+        saved, before = started, progress.seconds
+        total = torch.tensor(progress.loss, dtype=torch.float64, device=self.data.labels.device)
+        for index in self._batches(progress.epoch, progress.step):
+            total += self._step(index)
+            progress.step += 1
+            line.advance()
+            now = time.monotonic()
+            if now - saved > SAVE_EVERY:
+                progress.loss, progress.seconds = float(total), before + now - started
+                self._save()
+                saved = now
+        row: dict[str, float] = {
+            "epoch": progress.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": float(total) / self.steps_per_epoch,
+        }
+        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        last = progress.epoch == self.card.epochs
+        if len(self.validation) and (last or progress.epoch % self.card.validate_every == 0):
+            scores = self._validate()
+            row |= scores
+            line.note(_describe(row))
+            self._select(scores)
+        progress.seconds = before + time.monotonic() - started
+        progress.history.append(row | {"seconds": round(progress.seconds, 1)})
+        self._save()
+
+    def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
+        """Yield the example indices of an epoch's remaining steps."""
+        device = self.data.labels.device
+        order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
+        batches = order.to(device).split(self.card.batch_size)[: self.steps_per_epoch]
+        yield from batches[done:]
+
+    def _step(self, index: Tensor) -> Tensor:
+        """Take one optimiser step on a batch; return its loss.
+
+        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). One
+        pass carries the clean images and, where lam > 0, the attacked ones, so that BN_c sees clean
+        images at lam = 0 and BN_a sees both kinds at lam > 0.
+        """
+        step = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        self._schedule(step)
+        x, y = self.data.inputs(index), self.data.labels[index]
+        lam = self._sample_lambda(index, step)
+        attacked = (lam > 0).nonzero()[:, 0]
+        x_adv = self._attack(x[attacked], y[attacked], lam[attacked], index[attacked], step)
+        images = torch.cat([x, x_adv])
+        conditions = torch.cat([lam, lam[attacked]])
+        weights = torch.cat([1 - lam, lam[attacked]])
+        self.network.train()
+        losses = F.cross_entropy(
+            self.network(images, conditions), torch.cat([y, y[attacked]]), reduction="none"
+        )
+        loss = (weights * losses).sum() / len(x)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return loss.detach()
+
+    def _sample_lambda(self, index: Tensor, step: int) -> Tensor:
+        """Draw lambda uniformly from the card's set, for each image or once for the batch."""
+        owners = index if self.card.sampling == "per-image" else torch.zeros_like(index)
+        draw = uniform(owners, (), self.seed, stream=_LAMBDA + 2 * step)
+        values = torch.tensor(self.card.lambdas, device=index.device)
+        return values[(draw * len(values)).long()]
+
+    def _attack(self, x: Tensor, y: Tensor, lam: Tensor, index: Tensor, step: int) -> Tensor:
+        """Attack each image at its own lambda, batch norm in eval mode."""
+        if len(x) == 0:
+            return x
+        warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
+        share = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        with evaluating(self.network), torch.no_grad():
+            return pgd(
+                self.network.conditioned(lam, len(x), x.device),
+                x,
+                y,
+                norm=self.threat.norm,
+                eps=share * self.threat.eps,
+                step_size=share * self.threat.step_size,
+                steps=self.card.attack_steps,
+                example_ids=index,
+                seed=generator(self.seed, step).initial_seed(),
+            )
+
+    def _schedule(self, step: int) -> None:
+        """Linear warm-up, then a cosine to zero."""
+        if not self.scheduled:
+            return
+        warmup = self.card.lr_warmup_epochs * self.steps_per_epoch
+        total = self.card.epochs * self.steps_per_epoch
+        if step < warmup:
+            factor = (step + 1) / warmup
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.card.lr * factor
+
+    def _validate(self) -> dict[str, float]:
+        """Measure SA and RA in percent at each trained lambda, under the training attack."""
+        network, data = self.evaluated, self.validation
+        x, y = data.inputs(), data.labels
+        ids = torch.arange(len(y), device=y.device)
+        row = {}
+        with evaluating(network), torch.no_grad():
+            for lam in self.card.lambdas:
+                model = network.conditioned(lam, len(x), x.device)
+                x_adv = pgd(
+                    model,
+                    x,
+                    y,
+                    norm=self.threat.norm,
+                    eps=self.threat.eps,
+                    step_size=self.threat.step_size,
+                    steps=self.card.attack_steps,
+                    example_ids=ids,
+                    seed=self.seed,
+                )
+                for name, images in (("SA", x), ("RA", x_adv)):
+                    row[f"{name}@{lam:g}"] = 100 * (model(images).argmax(1) == y).double().mean().item()
+        return row
+
+    def _select(self, scores: dict[str, float]) -> None:
+        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over lambda."""
+        if self.card.selection != "best":
+            return
+        terms = [
+            (1 - lam) * scores[f"SA@{lam:g}"] + lam * scores[f"RA@{lam:g}"]
+            for lam in self.card.lambdas
+        ]
+        score = sum(terms) / len(terms)
+        if score >= self.progress.best:  # ties go to the later epoch
+            self.progress.best, self.progress.best_epoch = score, self.progress.epoch
+            self.best_state = {k: v.clone() for k, v in self.evaluated.state_dict().items()}
+
+    @property
+    def selection(self) -> str:
+        """The rule by which the weights were chosen, and the epoch that it chose."""
+        weights = " of the moving average" if self.average is not None else ""
+        if self.best_state:
+            return (
+                f"best{weights}: highest mean of (1 - lambda) SA + lambda RA on the validation "
+                f"slice, epoch {self.progress.best_epoch}"
+            )
+        return f"last{weights}: epoch {self.progress.epoch}"
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best_state.items()}
+        for number, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{number}.{k}": v for k, v in slots.items() if isinstance(v, Tensor)
+            }
+        header = {"identity": self.identity, "progress": json.dumps(vars(self.progress))}
+        atomic_write(self.folder / "training.safetensors", pack(tensors, header))
+        if self.progress.step == 0:
+            log = pd.DataFrame(self.progress.history).to_csv(index=False, float_format="%.6g")
+            atomic_write(self.folder / "log.csv", log)
+
+    def _restore(self) -> None:
+        path = self.folder / "training.safetensors" if self.folder else None
+        if path is None or not path.exists():
+            return
+        tensors, header = unpack(path)
+        if header.get("identity") != self.identity:
+            raise UserError(
+                f"{path} belongs to a run with another card, data set or seed; choose another "
+                "folder with --out, or remove this one to start over"
+            )
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = value.to(self.data.labels.device)
+        self.network.load_state_dict(parts["network"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        self.best_state = parts.get("best", {})
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts.get("optimizer", {}).items():
+            number, _, key = name.partition(".")
+            slots.setdefault(int(number), {})[key] = value
+        state: dict[str, Any] = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(state | {"state": slots})
+        self.progress = Progress(**read_json(header, "progress"))
+
+
+def _describe(row: dict[str, float]) -> str:
+    lambdas = [name[3:] for name in row if name.startswith("SA@")]
+    shown = dict.fromkeys((lambdas[0], lambdas[-1]))
+    cells = [f"lambda {v}: SA {row[f'SA@{v}']:.0f} RA {row[f'RA@{v}']:.0f}" for v in shown]
+    return ", ".join([f"loss {row['loss']:.3f}", *cells])

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from oat_bench.errors import UserError, nearest, unknown
 from oat_bench.files import sha256
@@ -31,7 +32,9 @@ _MAX_CARD_BYTES = 1 << 20
 
 
 def _number(value: object) -> object:
-    """Read ``"8/255"`` as a number; leave anything else to pydantic."""
+    """Read ``"8/255"`` as a number; leave anything else, but for truth values, to pydantic."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
     if not isinstance(value, str):
         return value
     match = _FRACTION.fullmatch(value)
@@ -71,7 +74,7 @@ class Card(BaseModel):
 
 
 class Threat(Card):
-    """What the adversary may do: a perturbation of norm at most eps, found in steps of step_size."""
+    """What the adversary may do: perturb by at most eps, searching in steps of step_size."""
 
     norm: Norm = "Linf"
     eps: NonNegative = 8 / 255
@@ -129,7 +132,11 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
         return value
     if not value.startswith("$"):
         match = _FRACTION.fullmatch(value)
-        return _number(value) if match and match[2] else value
+        if not match or not match[2]:
+            return value
+        if float(match[2]) == 0:
+            raise ValueError(f"parameters.{key} divides by zero: {value!r}")
+        return float(match[1]) / float(match[2])
     match = _REFERENCE.fullmatch(value)
     if match is None or match[1] not in known:
         names = ", ".join(f"${name}" for name in known)
@@ -175,7 +182,7 @@ class TrainingCard(Card):
 
 
 class EvaluationCard(Card):
-    """What is measured: lambda against attacks, on the first n of a nested order of the test set."""
+    """What is measured: lambda against attacks, on the first n of the test set's nested order."""
 
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     attacks: Annotated[str, Field(min_length=1)] = "all"
@@ -252,7 +259,9 @@ def attacks(selection: str) -> list[AttackCard]:
             if found.setdefault(card.name, card) != card:
                 raise UserError(f"two attack cards are called {card.name!r}; rename one file")
     if not found:
-        raise UserError("no attack is named; use --attacks all or names from `oat-bench list attacks`")
+        raise UserError(
+            "no attack is named; use --attacks all or names from `oat-bench list attacks`"
+        )
     rank = {name: place for place, name in enumerate(DEFAULT_ORDER)}
     return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
 
@@ -264,8 +273,12 @@ DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack")
 def _find(kind: str, name_or_path: str, model: type[C]) -> C:
     if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path)
-        if not path.is_file():
-            raise UserError(f"no {kind} card at {path}; expected a TOML file")
+        try:
+            missing = not path.is_file()
+        except OSError:  # the name is too long for a file
+            missing = True
+        if missing:
+            raise UserError(f"no {kind} card at {_one_line(path)}; expected a TOML file")
         return read(path, model)
     path = folder(f"{kind}s") / f"{name_or_path}.toml"
     if name_or_path not in names(f"{kind}s"):
@@ -282,18 +295,22 @@ def read(path: Path, model: type[C]) -> C:
     try:
         if path.stat().st_size > _MAX_CARD_BYTES:
             raise UserError(f"{path}: too large for a card (over {_MAX_CARD_BYTES} bytes)")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        values = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # also what tomllib says of a number too long
         raise UserError(f"{path}: not valid TOML: {_one_line(error)}") from error
     values.setdefault("name", path.stem)
     try:
-        return model.model_validate(values)
+        card = model.model_validate(values)
+        card.fingerprint()  # fails on what is nested too deeply to be written down
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error, model)}") from error
-    except RecursionError as error:
+    except (RecursionError, PydanticSerializationError) as error:
         raise UserError(f"{path}: nested too deeply for a card") from error
+    return card
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -309,8 +326,15 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"key {key!r} is missing{more}"
     message = _one_line(first["msg"].removeprefix("Value error, "))
     prefix = f"{key}: " if key else ""
-    got = f", got {str(first['input'])[:80]!r}" if key else ""
+    got = f", got {_shown(first['input'])}" if key else ""
     return f"{prefix}{message[0].lower() + message[1:]}{got}{more}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(str(value)[:80])
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        return "a number too long"
 
 
 def _one_line(text: object) -> str:

@@ -39,14 +39,16 @@ def declare_missing_operators(torchvision_folder: Path) -> list[str]:
 
     for extension in sorted(torchvision_folder.glob("_C*")):
         try:
-            torch.ops.load_library(str(extension))
+            torch.ops.load_library(str(extension))  # type: ignore[no-untyped-call]
             return []
         except OSError:
             continue  # built against another torch
     missing = [name for name in _OPERATORS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define(_OPERATORS[name])
+        library = torch.library.Library(  # type: ignore[no-untyped-call]
+            "torchvision", "FRAGMENT"
+        )
+        library.define(_OPERATORS[name])  # type: ignore[no-untyped-call]
         _libraries.append(library)
     return missing
 
@@ -76,11 +78,13 @@ class _Finder(MetaPathFinder):
         if fullname == "torchvision":
             spec = PathFinder.find_spec(fullname)
             if spec is not None and spec.submodule_search_locations:
-                declare_missing_operators(Path(list(spec.submodule_search_locations)[0]))
+                declare_missing_operators(Path(next(iter(spec.submodule_search_locations))))
         elif fullname == "autoattack" or fullname.startswith("autoattack."):
             if PathFinder.find_spec("autoattack") or not PathFinder.find_spec("pyautoattack"):
                 return None
-            return ModuleSpec(fullname, _Alias(f"py{fullname}"), is_package=fullname.count(".") == 0)
+            return ModuleSpec(
+                fullname, _Alias(f"py{fullname}"), is_package=fullname.count(".") == 0
+            )
         return None
 
 

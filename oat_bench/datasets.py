@@ -101,7 +101,7 @@ def check_arrays(
     wrong = (y < 0) | (y >= num_classes)
     if bool(wrong.any()):
         raise UserError(
-            f"label {int(y[wrong][0])} is out of range; the model has classes 0 to {num_classes - 1}"
+            f"label {int(y[wrong][0])} is out of range; the classes are 0 to {num_classes - 1}"
         )
     return x, y.long()
 
@@ -119,7 +119,7 @@ def nested_order(labels: Tensor, seed: int = 0) -> Tensor:
     order = torch.randperm(len(labels), generator=generator(seed, 0))
     shuffled = labels.cpu()[order]
     place = torch.empty(len(labels), dtype=torch.float64)
-    for label in shuffled.unique():
+    for label in torch.unique(shuffled):
         members = (shuffled == label).nonzero()[:, 0]
         # the k-th of a class of m stands at (k + 1/2) / m of the whole
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)

@@ -64,7 +64,7 @@ def normal(example_ids: Tensor, shape: tuple[int, ...], seed: int, stream: int =
 
 def generator(seed: int, *stream: int) -> torch.Generator:
     """Make a CPU generator for one use of a seed (a permutation of an epoch, initial weights)."""
-    state = torch.tensor([seed], dtype=torch.int64)
+    state = torch.tensor([_signed(seed)])
     for number in stream:
-        state = _mix(state * _signed(_GOLDEN) + number + 1)
+        state = _mix(state * _signed(_GOLDEN) + _signed(number + 1))
     return torch.Generator().manual_seed(int(_mix(state + 1).item()))

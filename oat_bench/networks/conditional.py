@@ -110,7 +110,7 @@ class ConditionalNetwork(nn.Module):
     def _condition(
         self, lam: float | Tensor, n_images: int, device: torch.device
     ) -> tuple[Tensor | None, Condition]:
-        """Describe a batch: the order that sorts it by lambda (None: it is sorted), its condition."""
+        """Return the order that sorts a batch by lambda (None: it is sorted) and its condition."""
         values = validate_lambda(lam, n_images, device)
         if values.ndim == 0:
             distinct = values[None]

@@ -84,9 +84,11 @@ def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
     if kind == "dct":
         from scipy.fft import dct
 
-        return torch.as_tensor(dct(torch.eye(dim).numpy(), axis=0, norm="ortho"))[: len(values)]
+        rows: Tensor = torch.as_tensor(dct(torch.eye(dim).numpy(), axis=0, norm="ortho"))
+        return rows[: len(values)].clone()
     gaussian = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
-    return torch.linalg.qr(gaussian).Q[: len(values)].contiguous()
+    orthogonal: Tensor = torch.linalg.qr(gaussian).Q
+    return orthogonal[: len(values)].contiguous()
 
 
 @dataclass(frozen=True)

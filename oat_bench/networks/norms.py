@@ -48,10 +48,13 @@ class FiLM(nn.Module):
 
 
 def _mlp(dim: int, channels: int) -> nn.Sequential:
-    last = nn.Linear(channels, channels)
+    first, last = nn.Linear(dim, channels), nn.Linear(channels, channels)
+    # a code has length one: with torch's default (variance 1 / 3 dim) its image would be near zero
+    # and the layers after it would hardly learn to tell one lambda from another
+    nn.init.normal_(first.weight)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(dim, channels), nn.LeakyReLU(), last)
+    return nn.Sequential(first, nn.LeakyReLU(), last)
 
 
 class ConditionalNorm(nn.Module):
@@ -99,7 +102,10 @@ class ConditionalNorm(nn.Module):
         if self.bn_c is not None:
             standard = (condition.lam == 0)[:, None]
             scale_c, shift_c = _batch_norm_affine(self.bn_c)
-            scale, shift = torch.where(standard, scale_c, scale), torch.where(standard, shift_c, shift)
+            scale, shift = (
+                torch.where(standard, scale_c, scale),
+                torch.where(standard, shift_c, shift),
+            )
         if self.film is not None:
             gamma, beta = self.film(condition.codes)
             scale, shift = gamma * scale, gamma * shift + beta

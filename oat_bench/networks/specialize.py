@@ -42,11 +42,11 @@ def specialize(network: ConditionalNetwork, lam: float) -> nn.Module:
 
 def _folded(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
     """Return the convolution that computes ``scale * conv(x) + shift``."""
-    folded = nn.utils.skip_init(
+    folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Conv2d,
         conv.in_channels,
         conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
+        conv.kernel_size,
         stride=conv.stride,
         padding=conv.padding,
         bias=True,

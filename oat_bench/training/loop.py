@@ -100,7 +100,9 @@ class Trainer:
         )
         self.average = (
             AveragedModel(
-                network, multi_avg_fn=get_ema_multi_avg_fn(card.ema_decay), use_buffers=True
+                network,
+                multi_avg_fn=get_ema_multi_avg_fn(card.ema_decay),  # type: ignore[no-untyped-call]
+                use_buffers=True,
             )
             if card.ema_decay
             else None
@@ -175,7 +177,7 @@ class Trainer:
         """Yield the example indices of an epoch's remaining steps."""
         device = self.data.labels.device
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
-        batches = order.to(device).split(self.card.batch_size)[: self.steps_per_epoch]
+        batches = torch.split(order.to(device), self.card.batch_size)[: self.steps_per_epoch]
         yield from batches[done:]
 
     def _step(self, index: Tensor) -> Tensor:
@@ -266,7 +268,9 @@ class Trainer:
                     seed=self.seed,
                 )
                 for name, images in (("SA", x), ("RA", x_adv)):
-                    row[f"{name}@{lam:g}"] = 100 * (model(images).argmax(1) == y).double().mean().item()
+                    row[f"{name}@{lam:g}"] = (
+                        100 * (model(images).argmax(1) == y).double().mean().item()
+                    )
         return row
 
     def _select(self, scores: dict[str, float]) -> None:

@@ -1,0 +1,5 @@
+"""Attack engines: one file for each library behind the attack cards."""
+
+from oat_bench.attacks.engines import Attack, prepare
+
+__all__ = ["Attack", "prepare"]

@@ -1,0 +1,98 @@
+"""The in-house engine: PGD, FGSM and MI-FGSM, random numbers owned by the example."""
+
+from collections.abc import Callable
+from inspect import Parameter, signature
+
+from torch import Tensor, nn
+
+from oat_bench.attacks.engines import Attack, check_parameters
+from oat_bench.errors import unknown
+from oat_bench.training.pgd import Norm, pgd
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+    """One step of length eps along the gradient's sign (arXiv:1412.6572)."""
+    return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False)
+
+
+def mi_fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int = 10,
+    decay: float = 1.0,
+) -> Tensor:
+    """Iterative FGSM with momentum (arXiv:1710.06081)."""
+    return pgd(
+        model, x, y, eps=eps, step_size=step_size, steps=steps, decay=decay, random_start=False
+    )
+
+
+def projected_gradient_descent(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    example_ids: Tensor,
+    seed: int,
+    eps: float,
+    step_size: float,
+    steps: int,
+    norm: Norm = "Linf",
+    random_start: bool = True,
+    restarts: int = 1,
+) -> Tensor:
+    """PGD with restarts; each restart only attacks what still stands (arXiv:1706.06083)."""
+    x_adv = x.clone()
+    standing = (model(x).argmax(1) == y).nonzero()[:, 0]
+    for restart in range(restarts):
+        if len(standing) == 0:
+            break
+        attempt = pgd(
+            model,
+            x[standing],
+            y[standing],
+            norm=norm,
+            eps=eps,
+            step_size=step_size,
+            steps=steps,
+            random_start=random_start,
+            example_ids=example_ids[standing],
+            seed=seed + restart,
+        )
+        x_adv[standing] = attempt
+        standing = standing[model(attempt).argmax(1) == y[standing]]
+    return x_adv
+
+
+CLASSES: dict[str, Callable[..., Tensor]] = {
+    "FGSM": fgsm,
+    "MIFGSM": mi_fgsm,
+    "PGD": projected_gradient_descent,
+}
+#: what the engine passes, not the card
+_PASSED = ("model", "x", "y", "example_ids", "seed")
+
+
+def check(attack: Attack) -> None:
+    """Refuse a class or parameter that does not exist."""
+    name = attack.card.class_
+    if name not in CLASSES:
+        raise unknown(
+            f"class in attack card {attack.card.name!r} (engine oat_bench)", name, CLASSES
+        )
+    parameters = signature(CLASSES[name]).parameters.values()
+    ours = [p for p in parameters if p.name not in _PASSED]
+    required = [p.name for p in ours if p.default is Parameter.empty]
+    check_parameters(attack, [p.name for p in ours], required)
+
+
+def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
+    """Attack images with the card's class."""
+    function = CLASSES[attack.card.class_]
+    passed = {"example_ids": example_ids, "seed": attack.seed}
+    accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
+    return function(model, x, y, **accepted, **attack.parameters)

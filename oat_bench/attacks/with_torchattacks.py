@@ -1,0 +1,37 @@
+"""The torchattacks engine: any of its attack classes (https://github.com/Harry24k)."""
+
+from inspect import Parameter, isclass, signature
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.attacks.engines import Attack, check_parameters
+from oat_bench.errors import unknown
+
+
+def _classes() -> dict[str, type]:
+    import torchattacks
+    from torchattacks.attack import Attack as Base
+
+    found = vars(torchattacks).items()
+    return {name: c for name, c in found if isclass(c) and issubclass(c, Base) and c is not Base}
+
+
+def check(attack: Attack) -> None:
+    """Refuse a class or parameter that torchattacks does not have."""
+    classes = _classes()
+    name = attack.card.class_
+    if name not in classes:
+        raise unknown(
+            f"class in attack card {attack.card.name!r} (engine torchattacks)", name, classes
+        )
+    parameters = [p for key, p in signature(classes[name]).parameters.items() if key != "model"]
+    required = [p.name for p in parameters if p.default is Parameter.empty]
+    check_parameters(attack, [p.name for p in parameters], required)
+
+
+def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
+    """Attack images with the card's class."""
+    torch.manual_seed(attack.seed + int(example_ids[0]))
+    x_adv: Tensor = _classes()[attack.card.class_](model, **attack.parameters)(x, y)
+    return x_adv.detach()

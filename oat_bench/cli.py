@@ -1,0 +1,302 @@
+"""The command line: parses, calls, prints. Heavy imports wait until a command runs."""
+
+import errno
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from oat_bench import __version__
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.cards import BenchmarkCard
+    from oat_bench.run import Report
+
+#: what a full disk looks like, by quota or by limit too
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Lambdas(click.ParamType[list[float]]):
+    """A comma-separated list of numbers in [0, 1]."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        lambdas = []
+        for part in str(value).split(","):
+            try:
+                lam = float(part)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is not a number; expected such as 0,0.1,0.4,1")
+            if not 0 <= lam <= 1:
+                self.fail(f"lambda {part.strip()} is outside [0, 1]")
+            lambdas.append(lam)
+        return sorted(set(lambdas))
+
+
+def _example(text: str) -> str:
+    return f"\b\nExample:\n  {text}"
+
+
+_DATASET = click.option(
+    "--dataset", metavar="NAME", help="Data set, and the benchmark of its name."
+)
+_BENCHMARK = click.option(
+    "--benchmark", metavar="NAME|FILE", help="Benchmark card, by name or path. [default: digits]"
+)
+_ATTACKS = click.option(
+    "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
+)
+_LAMBDAS = click.option(
+    "--lambda", "lambdas", type=_Lambdas(), help="Lambda to evaluate. [default: the card's]"
+)
+_MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
+_N_EXAMPLES = click.option(
+    "--n-examples", type=click.IntRange(min=1), help="Test images. [default: the card's]"
+)
+_SEED = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Of all randomness.",
+)
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for results. [default: under runs/]"
+)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_example("oat-bench run --dataset digits --attacks all"),
+)
+@click.version_option(__version__, package_name="oat-bench")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Train, attack and compare classifiers whose trade-off is chosen at test time."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command(epilog=_example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
+@_DATASET
+@_BENCHMARK
+@_ATTACKS
+@_LAMBDAS
+@_MODEL
+@_N_EXAMPLES
+@_SEED
+@_DEVICE
+@_OUT
+def run(
+    dataset: str | None,
+    benchmark: str | None,
+    attacks: str | None,
+    lambdas: list[float] | None,
+    model: str | None,
+    n_examples: int | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Train if there is no checkpoint, attack at every lambda, print the table.
+
+    What a run finished is kept: the same command goes on from there.
+    """
+    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, seed, device, out)
+
+
+@cli.command(epilog=_example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
+@click.option(
+    "--model", metavar="CHECKPOINT", required=True, help="A checkpoint or a run's folder."
+)
+@_DATASET
+@_BENCHMARK
+@_ATTACKS
+@_LAMBDAS
+@_N_EXAMPLES
+@_SEED
+@_DEVICE
+@_OUT
+def evaluate(
+    model: str,
+    dataset: str | None,
+    benchmark: str | None,
+    attacks: str | None,
+    lambdas: list[float] | None,
+    n_examples: int | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Attack a trained checkpoint at every lambda, print the table."""
+    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, seed, device, out)
+
+
+@cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
+@_DATASET
+@_BENCHMARK
+@_SEED
+@_DEVICE
+@_OUT
+def train(
+    dataset: str | None, benchmark: str | None, seed: int, device: str, out: Path | None
+) -> None:
+    """Train by a benchmark card; go on where a killed run stopped."""
+    card = _card(dataset, benchmark)
+    from oat_bench import datasets
+    from oat_bench import run as runs
+    from oat_bench.files import make_folder
+    from oat_bench.progress import console
+
+    folder = make_folder(out or _default_out(card, seed))
+    runs.train(
+        card, datasets.load(card.dataset), folder, seed=seed, device=runs.choose_device(device)
+    )
+    console.print(f"checkpoint and log in {folder}")
+
+
+@cli.command("list", epilog=_example("oat-bench list attacks"))
+@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets"]))
+def list_(kind: str) -> None:
+    """List the cards and data sets that ship with the package."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from oat_bench import cards
+
+    table = Table(box=box.SIMPLE_HEAD)
+    rows: list[tuple[str, ...]]
+    if kind == "attacks":
+        headers: tuple[str, ...] = ("attack", "engine", "default suite", "what it is")
+        found = [cards.attack(name) for name in cards.names("attacks")]
+        rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
+    elif kind == "benchmarks":
+        headers = ("benchmark", "data set", "network", "what it is")
+        shipped = [cards.benchmark(name) for name in cards.names("benchmarks")]
+        rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
+    else:
+        from oat_bench.datasets import DATASETS
+
+        headers = ("data set", "what it is")
+        rows = [(n, (f.__doc__ or "").splitlines()[0]) for n, f in DATASETS.items()]
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # a pipe has no width: never fold a line for it
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
+    from oat_bench import cards
+    from oat_bench.errors import unknown
+
+    shipped = cards.names("benchmarks")
+    if dataset is not None and benchmark is None and dataset not in shipped:
+        raise unknown("data set", dataset, shipped)
+    card = cards.benchmark(benchmark or dataset or "digits")
+    if dataset is not None and dataset != card.dataset:
+        raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
+    return card
+
+
+def _default_out(card: "BenchmarkCard", seed: int) -> Path:
+    return Path("runs") / f"{card.name}-seed{seed}"
+
+
+def _evaluate(
+    dataset: str | None,
+    benchmark: str | None,
+    attacks: str | None,
+    lambdas: list[float] | None,
+    model: str | None,
+    n_examples: int | None,
+    seed: int,
+    device_name: str,
+    out: Path | None,
+) -> None:
+    card = _card(dataset, benchmark) if dataset or benchmark or not model else None
+    from oat_bench import classifier, datasets
+    from oat_bench import run as runs
+    from oat_bench.files import make_folder
+
+    device = runs.choose_device(device_name)
+    trained = classifier.load(model, device) if model else None
+    if card is None:
+        assert trained is not None
+        card = _card(trained.info.dataset, None)
+    changes = {"lambdas": lambdas, "attacks": attacks, "n_examples": n_examples}
+    given = {key: value for key, value in changes.items() if value is not None}
+    card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
+    data = datasets.load(card.dataset)
+    if trained is not None:
+        runs.check_fits(trained.info, data)
+    ready = runs.prepare_attacks(card, len(data.classes), seed)
+    if out is None:
+        out = _default_out(card, seed)
+        if trained is not None:
+            out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
+    folder = make_folder(out)
+    if trained is None:
+        trained = runs.train(card, data, folder, seed=seed, device=device)
+    command = shlex.join(["oat-bench", *sys.argv[1:]])
+    report = runs.evaluate_and_report(
+        trained, card, data, ready, folder, command=command, device=device
+    )
+    _print(report)
+
+
+def _print(report: "Report") -> None:
+    from rich.console import Console
+
+    from oat_bench.leaderboards import tables
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(tables.terminal(report.results, report.trained, report.title))
+        console.print(f"table, entry, outcomes and figure in {report.folder}")
+    else:
+        click.echo(tables.markdown(report.results, report.trained, report.title), nl=False)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    click.echo(f"oat-bench: {message}", err=True)
+    # a hard exit: threads of a library that is still loading must not add a traceback
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """Run the command line; turn every error of the user's into one line and exit code 2."""
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.exceptions.Abort:
+        _fail("stopped; what was finished is kept, the same command goes on from there", 130)
+    except click.ClickException as error:
+        message = " ".join(error.format_message().split())
+        _fail(f"{message} (see oat-bench --help)")
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        os._exit(0)  # the reader of a pipe has left
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            _fail(f"the disk is full ({error.strerror}); make room, the same command goes on")
+        if isinstance(error, PermissionError):
+            _fail(f"not permitted: {error.filename}; choose another folder with --out")
+        raise

@@ -1,0 +1,1 @@
+"""Evaluation: operating points against attacks, outcomes example by example, statistics."""

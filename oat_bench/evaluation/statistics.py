@@ -1,0 +1,83 @@
+"""From outcomes to accuracies with their intervals."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.stats import binomtest
+
+#: the column of the per-example worst case over attacks
+WORST = "worst"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An accuracy in percent with its 95% Wilson interval.
+
+    Attributes:
+        value: share of right answers.
+        low: lower end of the interval.
+        high: upper end.
+        n: number of examples.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, right: pd.Series) -> "Accuracy":
+        """Count right answers (Wilson, JASA 22, 1927; scipy's implementation)."""
+        n, hits = len(right), int(right.sum())
+        interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return cls(100 * hits / n, 100 * float(interval.low), 100 * float(interval.high), n)
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """What was measured at one operating point.
+
+    Attributes:
+        lam: robustness weight.
+        width: share of the channels.
+        clean: standard accuracy (SA).
+        robust: robust accuracy (RA) per attack, in the order of the columns; `WORST` last.
+    """
+
+    lam: float
+    width: float
+    clean: Accuracy
+    robust: dict[str, Accuracy]
+
+
+def summarize(outcomes: pd.DataFrame, worst_over: list[str]) -> list[PointResult]:
+    """Sum up outcomes per operating point.
+
+    RA counts an example as right if it is right both clean and attacked. The worst case counts it
+    as right if no attack broke it.
+
+    Args:
+        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
+        worst_over: the attacks of the worst case: those of the benchmark's own threat model.
+
+    Returns:
+        One result per operating point, by width and lambda.
+    """
+    frame = outcomes.assign(
+        clean=outcomes["clean_prediction"] == outcomes["label"],
+        robust=(outcomes["clean_prediction"] == outcomes["label"])
+        & (outcomes["attacked_prediction"] == outcomes["label"]),
+    )
+    results = []
+    for _, rows in frame.groupby(["width", "lam"]):
+        width, lam = rows["width"].iloc[0], rows["lam"].iloc[0]
+        first = rows[rows["attack"] == rows["attack"].iloc[0]]
+        robust = {
+            str(name): Accuracy.of(part["robust"])
+            for name, part in rows.groupby("attack", sort=False)
+        }
+        counted = rows[rows["attack"].isin(worst_over)]
+        if len(counted):
+            robust[WORST] = Accuracy.of(counted.groupby("example")["robust"].all())
+        results.append(PointResult(float(lam), float(width), Accuracy.of(first["clean"]), robust))
+    return results

@@ -1,0 +1,1 @@
+"""Leaderboards: entries, and the tables made of them."""

@@ -1,0 +1,153 @@
+"""Entries: one reviewable JSON file for each evaluated model.
+
+The fields that describe the model, and the accuracies at each operating point, have the names and
+the meaning of RobustBench's ``model_info`` files (accuracies are percentages); lambda, width,
+intervals and the provenance of the numbers come on top.
+"""
+
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from oat_bench import __version__
+from oat_bench.attacks import Attack
+from oat_bench.classifier import ModelInfo
+from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Model):
+    """An accuracy in percent with its 95% Wilson interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> "Interval":
+        """Round to two decimals, as RobustBench does."""
+        return cls(**{k: round(getattr(accuracy, k), 2) for k in ("value", "low", "high")})
+
+
+class EntryPoint(_Model):
+    """What was measured at one operating point."""
+
+    lam: float
+    width: float
+    trained: bool = Field(description="whether training sampled this lambda")
+    n: int = Field(description="number of examples")
+    clean_acc: float = Field(description="SA")
+    clean_acc_interval: Interval
+    autoattack_acc: float | None = Field(description="RA under AutoAttack, if it was run")
+    robust_acc: dict[str, Interval] = Field(description="RA per attack")
+    worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
+
+
+class EntryAttack(_Model):
+    """An attack behind the numbers, as it was run."""
+
+    name: str
+    engine: str
+    class_: str = Field(alias="class")
+    eps: float
+    parameters: dict[str, object]
+    card: str = Field(description="fingerprint of the card")
+
+
+class Entry(_Model):
+    """One model on a leaderboard."""
+
+    format_version: Literal[1] = 1
+    name: str
+    authors: str = ""
+    venue: str = ""
+    link: str = ""
+    dataset: str
+    architecture: str
+    additional_data: bool = False
+    number_forward_passes: int = 1
+    threat_model: str = Field(description="norm of the perturbation")
+    eps: str
+    reported: str | None = None
+    method: str
+    seed: int
+    operating_points: list[EntryPoint]
+    attacks: list[EntryAttack]
+    precision: str = "float32"
+    command: str = Field(description="what made these numbers")
+    benchmark_card: str = Field(description="fingerprint of the card the model was trained by")
+    model_fingerprint: str
+    selection: str
+    interpolation: str = Field(description="how a lambda between trained ones is encoded")
+    versions: dict[str, str]
+
+
+def make_entry(
+    info: ModelInfo,
+    results: list[PointResult],
+    attacks: list[Attack],
+    *,
+    model_fingerprint: str,
+    command: str,
+    eps: float,
+    norm: str,
+) -> Entry:
+    """Build the entry of an evaluation."""
+    return Entry(
+        name=f"{info.method.upper()} {info.network.architecture}",
+        dataset=info.dataset,
+        architecture=info.network.architecture,
+        threat_model=norm,
+        eps=_eps(eps),
+        method=info.method,
+        seed=info.seed,
+        operating_points=[_point(result, info) for result in results],
+        attacks=[
+            EntryAttack.model_validate(
+                {
+                    "name": attack.card.name,
+                    "engine": attack.card.engine,
+                    "class": attack.card.class_,
+                    "eps": attack.threat.eps,
+                    "parameters": attack.parameters,
+                    "card": attack.card.fingerprint(),
+                }
+            )
+            for attack in attacks
+        ],
+        command=command,
+        benchmark_card=info.benchmark_card,
+        model_fingerprint=model_fingerprint,
+        selection=info.selection,
+        interpolation=info.interpolation,
+        versions={"oat-bench": __version__}
+        | {name: version(name) for name in ("torch", "torchattacks", "pyautoattack")}
+        | {"adversarial-robustness-toolbox": version("adversarial-robustness-toolbox")},
+    )
+
+
+def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
+    robust = {k: Interval.of(v) for k, v in result.robust.items() if k != WORST}
+    autoattack = robust.get("autoattack")
+    worst = result.robust.get(WORST)
+    return EntryPoint(
+        lam=result.lam,
+        width=result.width,
+        trained=result.lam in info.trained_lambdas,
+        n=result.clean.n,
+        clean_acc=round(result.clean.value, 2),
+        clean_acc_interval=Interval.of(result.clean),
+        autoattack_acc=autoattack.value if autoattack else None,
+        robust_acc=robust,
+        worst_case_acc=Interval.of(worst) if worst else None,
+    )
+
+
+def _eps(eps: float) -> str:
+    """Write eps as the field does: over 255 where it is a whole number of grey levels."""
+    levels = eps * 255
+    return f"{levels:.0f}/255" if levels >= 1 and abs(levels - round(levels)) < 1e-9 else f"{eps:g}"

@@ -1,0 +1,198 @@
+"""A benchmark from its card to its report: train, evaluate, write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oat_bench import cards, datasets, figures
+from oat_bench.attacks import Attack, prepare
+from oat_bench.cards import BenchmarkCard
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
+from oat_bench.datasets import Dataset
+from oat_bench.errors import UserError
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
+from oat_bench.evaluation.statistics import PointResult, summarize
+from oat_bench.files import atomic_write, make_folder, sha256
+from oat_bench.leaderboards import tables
+from oat_bench.leaderboards.entries import make_entry
+from oat_bench.methods import OAT
+from oat_bench.networks.conditioning import INTERPOLATION
+from oat_bench.progress import console
+from oat_bench.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found, and where it was written.
+
+    Attributes:
+        results: one for each operating point.
+        trained: the lambda that training sampled.
+        title: of tables and figures.
+        folder: holds ``entry.json``, ``table.md``, ``table.csv``, ``frontier.svg``,
+            ``frontier.png`` and ``outcomes.parquet``.
+    """
+
+    results: list[PointResult]
+    trained: list[float]
+    title: str
+    folder: Path
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available; use --device cpu or auto")
+    return torch.device(name)
+
+
+def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
+    """Make the attacks of a card ready, before anything costly begins.
+
+    Raises:
+        UserError: if one does not exist or does not fit.
+    """
+    chosen = cards.attacks(card.evaluation.attacks)
+    return [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
+
+
+def train(
+    card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
+) -> TunableClassifier:
+    """Train by a card; continue what the folder holds, or load it if it is finished.
+
+    Writes ``checkpoint.safetensors`` and ``log.csv`` under ``out``.
+
+    Raises:
+        UserError: if the folder holds a run of another card, data set or seed.
+    """
+    identity = training_identity(card, data, seed)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        classifier = load(checkpoint, device)
+        if classifier.info.benchmark_card != identity:
+            raise UserError(
+                f"{checkpoint} was trained by another card, on other data or with another seed; "
+                "choose another folder with --out, or evaluate it with --model"
+            )
+        console.print(f"{checkpoint}: trained already")
+        return classifier
+    info = ModelInfo(
+        method=card.method,
+        dataset=data.name,
+        classes=list(data.classes),
+        input_shape=data.input_shape,
+        network=card.network,
+        trained_lambdas=card.training.lambdas,
+        interpolation=INTERPOLATION,
+        threat=card.threat,
+        seed=seed,
+        epochs=card.training.epochs,
+        selection="",
+        benchmark_card=identity,
+    )
+    classifier = OAT.build(info).to(device)
+    trainer = Trainer(
+        classifier.network,
+        card.training,
+        card.threat,
+        data.train.to(device),
+        data.validation.to(device),
+        seed=seed,
+        identity=identity,
+        folder=out,
+    )
+    console.print(
+        f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
+        f"{len(data.train)} images, {card.training.epochs} epochs, lambda "
+        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}"
+    )
+    progress = trainer.train()
+    classifier.info = info.model_copy(update={"selection": trainer.selection})
+    save(classifier, checkpoint)
+    console.print(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")
+    return classifier
+
+
+def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+    """Hash all that decides the weights."""
+    parts = (card.network, card.training, card.threat)
+    return sha256(card.method, data.fingerprint(), str(seed), *[p.fingerprint() for p in parts])
+
+
+def evaluate_and_report(
+    classifier: TunableClassifier,
+    card: BenchmarkCard,
+    data: Dataset,
+    attacks: list[Attack],
+    out: Path,
+    *,
+    command: str,
+    device: torch.device,
+) -> Report:
+    """Run the evaluation grid and write its report under ``out``.
+
+    Raises:
+        UserError: if the checkpoint is of another data set, or more examples are asked for than
+            there are.
+    """
+    info = classifier.info
+    check_fits(info, data)
+    n = card.evaluation.n_examples or len(data.test)
+    if n > len(data.test):
+        raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
+    examples = datasets.nested_order(data.test.labels)[:n]
+    outcomes = evaluate(
+        classifier.to(device),
+        data.test.to(device),
+        [OperatingPoint(lam) for lam in card.evaluation.lambdas],
+        attacks,
+        data_fingerprint=data.fingerprint(),
+        examples=examples,
+        store=OutcomeStore(make_folder(out / "outcomes")),
+        batch_size=card.evaluation.batch_size,
+    )
+    # an attack whose card allows it a larger ball is another threat model
+    worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
+    results = summarize(outcomes, worst_over)
+    trained = list(info.trained_lambdas)
+    entry = make_entry(
+        info,
+        results,
+        attacks,
+        model_fingerprint=classifier.fingerprint(),
+        command=command,
+        eps=card.threat.eps,
+        norm=card.threat.norm,
+    )
+    title = (
+        f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
+        f"{card.threat.norm} eps {entry.eps}"
+    )
+    write_parquet(out / "outcomes.parquet", outcomes)
+    atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
+    atomic_write(out / "table.md", tables.markdown(results, trained, title))
+    atomic_write(out / "table.csv", tables.csv(results, trained))
+    figures.frontier(results, title, out)
+    return Report(results, trained, title, out)
+
+
+def check_fits(info: ModelInfo, data: Dataset) -> None:
+    """Refuse a checkpoint of another data set.
+
+    Raises:
+        UserError: saying what the checkpoint is for.
+    """
+    if info.dataset != data.name or info.input_shape != data.input_shape:
+        raise UserError(
+            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape}), not "
+            f"{data.name!r} (images {data.input_shape}); evaluate it with --dataset {info.dataset}"
+        )

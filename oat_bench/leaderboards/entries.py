@@ -148,6 +148,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
 
 
 def _eps(eps: float) -> str:
-    """Write eps as the field does: over 255 where it is a whole number of grey levels."""
+    """Write eps as the field does: 8/255, but 0.2."""
     levels = eps * 255
-    return f"{levels:.0f}/255" if levels >= 1 and abs(levels - round(levels)) < 1e-9 else f"{eps:g}"
+    whole = levels >= 1 and abs(levels - round(levels)) < 1e-9
+    return f"{levels:.0f}/255" if whole and f"{eps:g}" != str(eps) else f"{eps:g}"

@@ -1,0 +1,306 @@
+"""The plain network at one lambda, and the libraries that take it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import oat_bench
+from oat_bench.cards import NetworkCard, Threat
+from oat_bench.classifier import ModelInfo
+from oat_bench.methods.oat import OAT
+from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.networks.conditioning import INTERPOLATION
+from oat_bench.networks.norms import Affine, ConditionalNorm, FiLM
+from oat_bench.training.pgd import pgd
+
+TRAINED = (0.0, 0.1, 0.5, 1.0)
+LAMBDAS = [0, 0.1, 1.0, 0.05, 0.3, 0.77, 1e-4]
+
+
+def images(n: int, channels: int = 1, size: int = 8, seed: int = 0) -> torch.Tensor:
+    return torch.rand((n, channels, size, size), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        (architecture, norm, film)
+        for architecture in ("wrn-10-2", "wrn-16-1", "resnet-18")
+        for norm in ("dual", "single")
+        for film in ("identity-start", "published")
+    ],
+    ids="-".join,
+)
+def network(request, perturbed) -> ConditionalNetwork:
+    architecture, norm, film = request.param
+    return perturbed(
+        architecture, norm=norm, film=film, in_channels=3, num_classes=7, trained=TRAINED
+    )
+
+
+@torch.no_grad()
+def test_specialized_is_the_conditional_network(network):
+    """In eval mode, and against the route of train mode with batch norm held in eval mode."""
+    x = images(5, 3)
+    unfolded = copy.deepcopy(network).train()
+    for module in unfolded.modules():
+        module.training = module is unfolded
+    for lam in LAMBDAS:
+        plain = specialize(network, lam)
+        expected = unfolded(x, lam)
+        scale = float(expected.abs().max())
+        assert scale > 0.05
+        torch.testing.assert_close(plain(x) / scale, expected / scale, rtol=0, atol=1e-4)
+        torch.testing.assert_close(plain(x) / scale, network(x, lam) / scale, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_specialized_networks_of_different_lambda_differ(network):
+    x = images(3, 3)
+    logits = torch.stack([specialize(network, lam)(x) for lam in LAMBDAS]).flatten(1)
+    gaps = (logits[:, None] - logits[None]).abs().amax(2)
+    if not any("bn_c" in name for name, _ in network.named_modules()):
+        gaps = gaps[1:, 1:]  # with one norm, lambda 0 and 1e-4 are all but the same
+    gaps.fill_diagonal_(1)
+    # .0001 is next to 0 in its code but takes the other route
+    assert float(gaps.min() / logits.abs().max()) > 3e-4
+
+
+def test_specialized_is_plain(network):
+    plain = specialize(network, 0.3)
+    kinds = [type(module) for module in plain.modules()]
+    for kind in (ConditionalNorm, FiLM, nn.BatchNorm2d, ConditionalNetwork):
+        assert not any(issubclass(found, kind) for found in kinds)
+    assert not any(module.training for module in plain.modules())
+    assert not any(parameter.requires_grad for parameter in plain.parameters())
+    blocks = [m for m in network.backbone.modules() if hasattr(m, "conv_norm_pairs")]
+    if "ResNet" in [type(block).__name__ for block in blocks]:
+        expected = 0  # every norm layer follows a convolution
+    else:
+        # a block's first norm and the last norm of all; the others are in the convolution before
+        expected = 1 + sum(hasattr(block, "conv2") for block in blocks)
+    assert kinds.count(Affine) == expected
+
+
+def test_specialized_shares_nothing_with_its_source(network):
+    plain = specialize(network, 0.3)
+    sources = {t.untyped_storage().data_ptr() for t in network.state_dict().values()}
+    own = {t.untyped_storage().data_ptr() for t in plain.state_dict().values()}
+    assert own.isdisjoint(sources)
+    assert {id(m) for m in plain.modules()}.isdisjoint(id(m) for m in network.modules())
+    x = images(2, 3)
+    expected, source = plain(x), network(x, 0.3)
+    twin = copy.deepcopy(network)
+    for parameter in twin.parameters():
+        parameter.data.zero_()
+    for parameter in plain.parameters():
+        parameter.data.zero_()
+    assert torch.equal(network(x, 0.3), source)
+    assert not torch.equal(plain(x), expected)
+
+
+def test_specializing_leaves_the_source_as_it_was(network):
+    before = copy.deepcopy(network.state_dict())
+    trainable = {name for name, p in network.named_parameters() if p.requires_grad}
+    network.train()
+    plain = specialize(network, 0.3)
+    assert not plain.training
+    assert all(module.training for module in network.modules())
+    network.eval()
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == trainable
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.1, float("nan"), float("inf")])
+def test_lambda_outside_its_range_is_refused(perturbed, lam):
+    with pytest.raises(ValueError, match=r"expected a number in \[0, 1\]"):
+        specialize(perturbed(), lam)
+
+
+def test_lambda_of_any_kind(perturbed):
+    network, x = perturbed(), images(2)
+    expected = specialize(network, 1.0)(x)
+    for lam in (1, np.float32(1), torch.tensor(1.0), torch.tensor([1])):
+        assert torch.equal(specialize(network, lam)(x), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (33, 47), (96, 96)])
+@pytest.mark.parametrize("architecture", ["wrn-10-1", "resnet-18"])
+@torch.no_grad()
+def test_any_input_size(perturbed, architecture, size):
+    network = perturbed(architecture, in_channels=2)
+    x = torch.rand((1, 2, *size), generator=torch.Generator().manual_seed(0))
+    expected = network(x, 0.3)
+    scale = expected.abs().max()
+    torch.testing.assert_close(
+        specialize(network, 0.3)(x) / scale, expected / scale, atol=1e-4, rtol=0
+    )
+
+
+def test_an_image_alone_has_the_logits_it_has_in_a_batch(network):
+    plain, x = specialize(network, 0.3), images(5, 3)
+    alone = torch.cat([plain(x[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(alone, plain(x), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_in_the_image_are_those_of_the_conditional_network(network):
+    x, y = images(4, 3).requires_grad_(), torch.tensor([0, 1, 2, 6])
+    gradients = []
+    for model in (specialize(network, 0.3), lambda x: network(x, 0.3)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        (gradient,) = torch.autograd.grad(loss, x)
+        gradients.append(gradient / gradient.abs().max())
+    # a ReLU that rounding tips over changes a few numbers
+    assert float((gradients[0] - gradients[1]).abs().quantile(0.99)) < 1e-3
+
+
+# --- what users do with a plain network -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["wrn-10-1", "resnet-18"])
+def classifier(request, perturbed) -> OAT:
+    """An OAT classifier with perturbed weights."""
+    info = ModelInfo(
+        method="oat",
+        dataset="none",
+        classes=list("abcd"),
+        input_shape=(1, 8, 8),
+        network=NetworkCard(architecture=request.param, encoding_dim=8),
+        trained_lambdas=list(TRAINED),
+        interpolation=INTERPOLATION,
+        threat=Threat(),
+        seed=0,
+        epochs=1,
+        selection="last",
+    )
+    network = perturbed(request.param, trained=TRAINED)
+    return OAT.from_state(info, network.state_dict())
+
+
+def labels(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return what the model says: every image starts right."""
+    with torch.no_grad():
+        return model(x).argmax(1)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_at_is_specialize(classifier, lam):
+    x = images(3)
+    assert torch.equal(classifier.at(lam)(x), specialize(classifier.network, lam)(x))
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ((1.5,), r"lam is 1.5; expected a number in \[0, 1\]"),
+        ((float("nan"),), r"lam is nan; expected a number in \[0, 1\]"),
+        ((0.5, 0.5), "width is 0.5; an OAT network has only width 1"),
+        ((0.5, 0.0), r"width is 0.0; expected a number in \(0, 1\]"),
+    ],
+)
+def test_at_refuses_points_that_do_not_exist(classifier, point, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.at(*point)
+
+
+def test_tracing(classifier):
+    model = classifier.at(0.3)
+    traced = torch.jit.trace(model, images(2))
+    x = images(5, size=11, seed=1)  # another batch and another size than it was traced with
+    torch.testing.assert_close(traced(x), model(x))
+
+
+def test_export(classifier):
+    model = classifier.at(0.3)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        model, (images(2),), dynamic_shapes={"x": {0: batch}, "condition": None}
+    )
+    x = images(5, seed=1)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_deep_copy_and_state_dict(classifier):
+    model, x = classifier.at(0.3), images(2)
+    twin = copy.deepcopy(model)
+    other = classifier.at(1.0)
+    other.load_state_dict(model.state_dict())
+    expected = model(x)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(twin(x), expected)
+    assert torch.equal(other(x), expected)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_torchattacks(classifier, lam):
+    assert oat_bench.__version__
+    import torchattacks
+
+    model, x = classifier.at(lam), images(8)
+    y = labels(model, x)
+    attack = torchattacks.PGD(model, eps=0.2, alpha=0.05, steps=8)
+    torch.manual_seed(0)
+    adversarial = attack(x, y)
+    assert not any(module.training for module in model.modules())
+    assert float((adversarial - x).abs().max()) <= 0.2 + 1e-6
+    loss = nn.functional.cross_entropy
+    assert float(loss(model(adversarial), y)) > float(loss(model(x), y))
+    assert torch.equal(labels(model, x), y)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_autoattack(classifier, lam):
+    from pyautoattack import AutoAttack
+
+    model, x = classifier.at(lam), images(8)
+    y = labels(model, x)
+    adversary = AutoAttack(
+        model, norm="Linf", eps=0.2, seed=0, version="custom", attacks=["apgd-ce"], device="cpu"
+    )
+    adversary.apgd.n_iter, adversary.apgd.n_restarts = 8, 1
+    adversarial, predicted = adversary.run_standard_evaluation(x, y, batch_size=5)
+    assert not any(module.training for module in model.modules())
+    assert float((adversarial - x).abs().max()) <= 0.2 + 1e-6
+    assert torch.equal(labels(model, adversarial), predicted)
+    # AutoAttack keeps what it fooled and hands the others back unchanged
+    fooled = predicted != y
+    assert bool(fooled.any())
+    assert torch.equal(adversarial[~fooled], x[~fooled])
+
+
+def test_robustbench_clean_accuracy(classifier):
+    assert oat_bench.__version__
+    from robustbench.utils import clean_accuracy
+
+    model, x = classifier.at(0.3), images(9)
+    y = labels(model, x)
+    assert clean_accuracy(model, x, y, batch_size=4) == 1.0
+    y[:3] = (y[:3] + 1) % 4
+    assert clean_accuracy(model, x, y, batch_size=4) == pytest.approx(6 / 9)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_art(classifier, lam):
+    """ART's FGSM on the plain network is our own."""
+    from art.attacks.evasion import FastGradientMethod
+    from art.estimators.classification import PyTorchClassifier
+
+    model, x = classifier.at(lam), images(6)
+    y = labels(model, x)
+    estimator = PyTorchClassifier(
+        model,
+        nn.CrossEntropyLoss(),
+        input_shape=(1, 8, 8),
+        nb_classes=4,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    np.testing.assert_allclose(estimator.predict(x.numpy()), model(x).numpy(), rtol=1e-4, atol=1e-5)
+    adversarial = FastGradientMethod(estimator, eps=0.1).generate(x.numpy(), y=y.numpy())
+    assert not any(module.training for module in model.modules())
+    ours = pgd(model, x, y, eps=0.1, step_size=0.1, steps=1, random_start=False)
+    np.testing.assert_allclose(adversarial, ours.numpy(), atol=1e-6)

@@ -1,0 +1,316 @@
+"""The OAT loop: one step against the paper's Eq. 3, schedules, sampling, resume."""
+
+import copy
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from oat_bench import datasets
+from oat_bench.cards import Threat, TrainingCard
+from oat_bench.classifier import unpack
+from oat_bench.datasets import Split
+from oat_bench.errors import UserError
+from oat_bench.networks import ConditionalNetwork
+from oat_bench.training import loop
+from oat_bench.training.loop import Trainer
+from oat_bench.training.pgd import pgd
+
+LAMBDAS = [0, 0.2, 1]
+THREAT = Threat(eps=0.3, step_size=0.1)
+
+
+def network(seed=0):
+    return ConditionalNetwork(
+        "wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=LAMBDAS, seed=seed
+    )
+
+
+def digits(n=160, n_validation=40):
+    data = datasets.load("digits")
+    index = torch.arange(n)
+    return data.train.take(index), data.validation.take(torch.arange(n_validation))
+
+
+def trainer(net=None, folder=None, seed=0, identity="", train=None, validation=None, **card):
+    values = {"epochs": 2, "batch_size": 32, "lr": 0.05, "lambdas": LAMBDAS, "attack_steps": 2}
+    data = digits()
+    return Trainer(
+        net or network(),
+        TrainingCard(**(values | card)),
+        THREAT,
+        train or data[0],
+        validation or data[1],
+        seed=seed,
+        identity=identity,
+        folder=folder,
+    )
+
+
+def same(one, other):
+    return all(torch.equal(a, other[key]) for key, a in one.items()) and one.keys() == other.keys()
+
+
+def test_one_step_minimises_equation_3():
+    run = trainer(weight_decay=0.0, momentum=0.0, epochs=1)
+    reference = copy.deepcopy(run.network)
+    index = next(run._batches(0, 0))
+    x, y = run.data.inputs(index), run.data.labels[index]
+    lam = run._sample_lambda(index, 0)
+    loss = run._step(index)
+
+    # Eq. 3 written out: the mean over the batch of (1 - lam) L_c + lam L_a
+    reference.eval()
+    on = lam > 0
+    x_adv = x.clone()
+    x_adv[on] = run_attack(reference, x[on], y[on], lam[on], index[on], run.seed)
+    reference.train()
+    logits = reference(torch.cat([x, x_adv[on]]), torch.cat([lam, lam[on]]))
+    clean, attacked = logits[: len(x)], torch.zeros(len(x), 10)
+    attacked[on] = logits[len(x) :]
+    terms = (1 - lam) * F.cross_entropy(clean, y, reduction="none")
+    terms = terms + lam * F.cross_entropy(attacked, y, reduction="none")
+    expected = terms.mean()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for trained, start in zip(run.network.parameters(), reference.parameters(), strict=True):
+        gradient = torch.zeros_like(start) if start.grad is None else start.grad
+        torch.testing.assert_close(
+            trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-4, atol=1e-6
+        )
+
+
+def run_attack(net, x, y, lam, index, seed):
+    return pgd(
+        lambda images: net(images, lam),
+        x,
+        y,
+        eps=THREAT.eps,
+        step_size=THREAT.step_size,
+        steps=2,
+        example_ids=index,
+        seed=loop.generator(seed, 0).initial_seed(),
+    )
+
+
+def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
+    run = trainer()
+    x, y = run.data.inputs(slice(0, 8)), run.data.labels[:8]
+    before = copy.deepcopy(run.network.state_dict())
+    run.network.train()
+    run._attack(x, y, torch.full((8,), 0.2), torch.arange(8), step=0)
+    assert same(before, run.network.state_dict())
+    assert run.network.training
+    assert all(p.grad is None for p in run.network.parameters())
+
+
+def test_learning_rate_warms_up_then_follows_a_cosine_to_zero():
+    run = trainer(epochs=10, lr=0.1, lr_warmup_epochs=2)
+    total, warmup = 10 * run.steps_per_epoch, 2 * run.steps_per_epoch
+    rates = []
+    for step in range(total):
+        run._schedule(step)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.1 / warmup)
+    assert rates[warmup - 1] == pytest.approx(0.1)
+    middle = warmup + (total - warmup) // 2
+    assert rates[middle] == pytest.approx(0.05, rel=1e-6)
+    assert rates[-1] == pytest.approx(
+        0.05 * (1 + math.cos(math.pi * (total - 1 - warmup) / (total - warmup)))
+    )
+    assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+
+
+def test_eps_warms_up():
+    run = trainer(epochs=4, eps_warmup_epochs=2)
+    x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
+    last = 2 * run.steps_per_epoch - 1
+    for step in (0, last // 2, last, last + 5):
+        x_adv = run._attack(x, y, torch.ones(16), torch.arange(16), step)
+        eps = THREAT.eps * min(1, (step + 1) / (last + 1))
+        assert (x_adv - x).abs().max() <= eps + 1e-6
+        assert (x_adv - x).abs().max() > 0.5 * eps
+
+
+def test_lambda_is_sampled_uniformly_per_image_or_once_per_batch():
+    run = trainer()
+    index = torch.arange(30_000)
+    lam = run._sample_lambda(index, 3)
+    for value in LAMBDAS:
+        share = (lam == torch.tensor(value)).float().mean().item()
+        assert share == pytest.approx(1 / 3, abs=0.015)  # about 5 standard deviations
+    again = run._sample_lambda(index, 4)
+    # independent from step to step: equal a third of the time
+    assert (lam == again).float().mean().item() == pytest.approx(1 / 3, abs=0.015)
+    per_batch = trainer(sampling="per-batch")
+    drawn = [per_batch._sample_lambda(index[:50], step) for step in range(200)]
+    assert all(len(torch.unique(lam)) == 1 for lam in drawn)
+    assert {round(lam[0].item(), 3) for lam in drawn} == set(LAMBDAS)
+
+
+def test_every_epoch_visits_every_image_once_in_a_new_order():
+    run = trainer(batch_size=48)
+    first = torch.cat(list(run._batches(0, 0)))
+    second = torch.cat(list(run._batches(1, 0)))
+    assert sorted(first.tolist()) == list(range(160)) == sorted(second.tolist())
+    assert first.tolist() != second.tolist()
+
+
+def test_a_last_batch_of_one_image_joins_no_step():
+    train, _ = digits(65)
+    run = trainer(train=train, epochs=1)
+    assert [len(batch) for batch in run._batches(0, 0)] == [32, 32]
+    run.train(show=False)
+
+
+def test_training_learns_and_lambda_matters():
+    train, validation = digits(800, 100)
+    run = trainer(train=train, validation=validation, epochs=8, lr=0.1, attack_steps=4)
+    last = run.train(show=False).history[-1]
+    assert last["SA@0"] > 80
+    assert last["RA@1"] > last["RA@0"] + 5
+    assert not run.network.training
+
+
+def test_moving_average_is_the_closed_form_and_is_what_is_kept():
+    run = trainer(ema_decay=0.7, epochs=1)
+    average = None
+    for index in run._batches(0, 0):
+        run._step(index)
+        now = {k: v.clone().double() for k, v in run.network.named_parameters()}
+        # the average starts at the first weights after a step
+        average = now if average is None else {k: 0.7 * average[k] + 0.3 * now[k] for k in now}
+        run.progress.step += 1
+    kept = dict(run.evaluated.named_parameters())
+    for name, value in average.items():
+        torch.testing.assert_close(kept[name].double(), value, rtol=1e-4, atol=1e-6)
+    other = trainer(ema_decay=0.7, epochs=1)
+    other.train(show=False)
+    assert "moving average" in other.selection
+    for name, value in other.network.named_parameters():
+        torch.testing.assert_close(value.double(), average[name], rtol=1e-4, atol=1e-6)
+
+
+def test_best_keeps_the_epoch_of_the_highest_score_ties_to_the_later(monkeypatch):
+    run = trainer(selection="best", epochs=4)
+    scores = iter([50.0, 90.0, 90.0, 70.0])
+    states = []
+
+    def fake():
+        states.append({k: v.clone() for k, v in run.network.state_dict().items()})
+        score = next(scores)
+        return {f"{kind}@{lam:g}": score for lam in LAMBDAS for kind in ("SA", "RA")}
+
+    monkeypatch.setattr(run, "_validate", fake)
+    run.train(show=False)
+    assert same(run.network.state_dict(), states[2])
+    assert "epoch 3" in run.selection
+
+
+def test_best_weighs_sa_by_one_minus_lambda_and_ra_by_lambda():
+    run = trainer(selection="best")
+    run._select({"SA@0": 90, "RA@0": 1, "SA@0.2": 80, "RA@0.2": 30, "SA@1": 5, "RA@1": 40})
+    assert run.progress.best == pytest.approx((90 + (0.8 * 80 + 0.2 * 30) + 40) / 3)
+
+
+@pytest.mark.parametrize("extra", [{}, {"ema_decay": 0.9, "selection": "best"}])
+def test_a_run_broken_at_any_step_ends_with_the_same_weights(tmp_path, monkeypatch, extra):
+    whole = trainer(epochs=3, folder=tmp_path / "whole", **extra)
+    whole.train(show=False)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)  # a state after every step
+    folder = tmp_path / "broken"
+    for stop in (1, 4, 6, 11):
+        run = trainer(epochs=3, folder=folder, **extra)
+        step = run._step
+
+        def breaking(index, step=step, run=run, stop=stop):
+            if run.progress.epoch * run.steps_per_epoch + run.progress.step == stop:
+                raise KeyboardInterrupt
+            return step(index)
+
+        run._step = breaking
+        with pytest.raises(KeyboardInterrupt):
+            run.train(show=False)
+    final = trainer(epochs=3, folder=folder, **extra)
+    final.train(show=False)
+    assert same(whole.network.state_dict(), final.network.state_dict())
+    assert whole.selection == final.selection
+    logs = [
+        pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds")
+        for name in ("whole", "broken")
+    ]
+    pd.testing.assert_frame_equal(*logs)
+    assert logs[0]["epoch"].tolist() == [1, 2, 3]
+
+
+KILLED = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from pathlib import Path
+from oat_bench.training import loop
+from test_loop import trainer
+loop.SAVE_EVERY = 0.0
+run = trainer(epochs=6, folder=Path({folder!r}))
+run.train(show=False)
+from oat_bench.files import atomic_write
+from oat_bench.classifier import pack
+atomic_write(Path({folder!r}) / "final.safetensors", pack(run.network.state_dict(), {{}}))
+"""
+
+
+def test_kill_dash_nine_at_any_moment_and_the_same_weights_in_the_end(tmp_path):
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    torch.set_num_threads(1)
+
+    def start(folder):
+        code = KILLED.format(tests=here, folder=str(folder))
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(whole).wait() == 0
+    kills = 0
+    for delay in (0.0, 0.07, 0.23):
+        process = start(broken)
+        state = broken / "training.safetensors"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.005)
+        time.sleep(delay)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 2
+    assert start(broken).wait() == 0
+    ends = [unpack(folder / "final.safetensors")[0] for folder in (whole, broken)]
+    assert same(*ends)
+
+
+def test_a_state_of_another_run_is_refused(tmp_path):
+    trainer(folder=tmp_path, identity="one", epochs=1).train(show=False)
+    with pytest.raises(UserError, match="belongs to a run with another card, data set or seed"):
+        trainer(folder=tmp_path, identity="two", epochs=1).train(show=False)
+
+
+def test_seeds_differ_and_repeat():
+    weights = []
+    for seed in (0, 0, 1):
+        run = trainer(seed=seed, epochs=1)
+        run.train(show=False)
+        weights.append(run.network.state_dict())
+    assert same(weights[0], weights[1])
+    assert not same(weights[0], weights[2])
+
+
+def test_too_few_images_are_refused():
+    one = Split(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(UserError, match="1 training images"):
+        trainer(train=one)

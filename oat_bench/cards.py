@@ -27,6 +27,9 @@ from oat_bench.files import sha256
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 _FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER}))?\s*")
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/])\s*({_NUMBER}))?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+#: what tables and options call something else
+_TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
 #: cards are small; a larger file is a mistake or an attack
 _MAX_CARD_BYTES = 1 << 20
 
@@ -55,18 +58,30 @@ def _architecture(value: str) -> str:
     return check_architecture(value)
 
 
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value) or value.lower() in _TAKEN:
+        raise ValueError(
+            f"expected up to 64 letters, digits and . _ + -, and none of {', '.join(_TAKEN)}"
+        )
+    return value
+
+
 Fraction = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
 Lambda = Annotated[Fraction, Field(ge=0, le=1)]
 Lambdas = Annotated[list[Lambda], Field(min_length=1), AfterValidator(lambda v: sorted(set(v)))]
 Norm = Literal["Linf", "L2"]
+#: names of cards are parts of file names and heads of columns
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class Card(BaseModel):
     """Base of all cards: no unknown keys, no changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, ser_json_inf_nan="strings"
+    )
 
     def fingerprint(self) -> str:
         """Hash of the card's values, but for those that only describe it."""
@@ -88,7 +103,7 @@ class AttackCard(Card):
     ``"$n_classes"``, ``"$seed"``, and for the first two ``"$eps/10"`` or ``"$eps*2"``.
     """
 
-    name: str
+    name: Name
     version: int = 1
     description: str = ""
     engine: Literal["oat_bench", "torchattacks", "art"]
@@ -161,6 +176,12 @@ class NetworkCard(Card):
     film: Literal["identity-start", "published"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
 
+    @model_validator(mode="after")
+    def _only_wide_networks_have_dropout(self) -> "NetworkCard":
+        if self.dropout and not self.architecture.startswith("wrn"):
+            raise ValueError(f"{self.architecture} has no dropout; set dropout = 0")
+        return self
+
 
 class TrainingCard(Card):
     """The recipe: OAT's Algorithm 1, attack first, by SGD with a cosine schedule."""
@@ -180,6 +201,12 @@ class TrainingCard(Card):
     validate_every: Annotated[int, Field(ge=1)] = 1
     selection: Literal["last", "best"] = "last"
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "TrainingCard":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true needs a momentum above 0")
+        return self
+
 
 class EvaluationCard(Card):
     """What is measured: lambda against attacks, on the first n of the test set's nested order."""
@@ -193,7 +220,7 @@ class EvaluationCard(Card):
 class BenchmarkCard(Card):
     """A benchmark: data set, network, method, recipe, threat model and evaluation."""
 
-    name: str
+    name: Name
     version: int = 1
     description: str = ""
     source: str = ""
@@ -203,6 +230,16 @@ class BenchmarkCard(Card):
     threat: Threat = Threat()
     training: TrainingCard
     evaluation: EvaluationCard = EvaluationCard()
+
+    @model_validator(mode="after")
+    def _every_lambda_has_a_code(self) -> "BenchmarkCard":
+        count, dim = len(self.training.lambdas), self.network.encoding_dim
+        if self.network.encoding != "scalar" and count > dim:
+            raise ValueError(
+                f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
+                "training.lambdas"
+            )
+        return self
 
 
 C = TypeVar("C", AttackCard, BenchmarkCard)
@@ -326,7 +363,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"key {key!r} is missing{more}"
     message = _one_line(first["msg"].removeprefix("Value error, "))
     prefix = f"{key}: " if key else ""
-    got = f", got {_shown(first['input'])}" if key else ""
+    # values that do not go together are too many to repeat
+    whole = first["type"] == "value_error" and isinstance(first["input"], dict)
+    got = f", got {_shown(first['input'])}" if key and not whole else ""
     return f"{prefix}{message[0].lower() + message[1:]}{got}{more}"
 
 

@@ -5,7 +5,8 @@ Two packages fail on import through no fault of the user's:
 * torchvision's Linux wheel is built against CUDA torch; beside a CPU build its extension does not
   load and ``import torchvision`` dies with ``operator torchvision::nms does not exist``. Declaring
   the schemas of the two operators that torchvision wants to decorate is enough; neither is called.
-* robustbench imports ``autoattack`` but depends on ``pyautoattack``: the same code, another name.
+* robustbench imports ``autoattack`` but depends on ``pyautoattack``: the same code under another
+  name and, since its version 0.2, another interface. `oat_bench.autoattack_interface` stands in.
 
 The hooks act when one of these is imported, so ``import oat_bench`` stays light, and they do
 nothing where the original import works.
@@ -23,6 +24,7 @@ _OPERATORS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+_INTERFACE = "oat_bench.autoattack_interface"
 _libraries: list[object] = []  # a torch.library.Library takes its operators with it when it dies
 
 
@@ -82,9 +84,9 @@ class _Finder(MetaPathFinder):
         elif fullname == "autoattack" or fullname.startswith("autoattack."):
             if PathFinder.find_spec("autoattack") or not PathFinder.find_spec("pyautoattack"):
                 return None
-            return ModuleSpec(
-                fullname, _Alias(f"py{fullname}"), is_package=fullname.count(".") == 0
-            )
+            if fullname == "autoattack":
+                return ModuleSpec(fullname, _Alias(_INTERFACE), is_package=True)
+            return ModuleSpec(fullname, _Alias(f"py{fullname}"))
         return None
 
 

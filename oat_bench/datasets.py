@@ -81,13 +81,20 @@ def check_arrays(
     Raises:
         UserError: saying which value is out of place.
     """
-    x = torch.as_tensor(images).float()
-    y = torch.as_tensor(labels)
-    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or len(y) == 0:
+    try:
+        x, y = torch.as_tensor(images), torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"images or labels are not arrays of numbers ({error})") from error
+    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or x.numel() == 0:
         raise UserError(
             f"images of shape {tuple(x.shape)} with labels of shape {tuple(y.shape)}; expected "
             "[n, C, H, W] with [n], n >= 1"
         )
+    if x.is_complex():
+        raise UserError("images are complex numbers; expected numbers in [0, 1]")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UserError(f"labels are of type {y.dtype}; expected integers")
+    x, y = x.float(), y.long()  # torch does not compare all unsigned types
     if not bool(torch.isfinite(x).all()):
         raise UserError("images hold NaN or infinite values; expected numbers in [0, 1]")
     low, high = float(x.min()), float(x.max())
@@ -96,14 +103,12 @@ def check_arrays(
             f"images range from {low:g} to {high:g}; expected [0, 1] (divide 8-bit images by 255, "
             "and leave normalisation to the model)"
         )
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise UserError(f"labels are of type {y.dtype}; expected integers")
     wrong = (y < 0) | (y >= num_classes)
     if bool(wrong.any()):
         raise UserError(
             f"label {int(y[wrong][0])} is out of range; the classes are 0 to {num_classes - 1}"
         )
-    return x, y.long()
+    return x, y
 
 
 def nested_order(labels: Tensor, seed: int = 0) -> Tensor:

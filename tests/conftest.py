@@ -1,11 +1,17 @@
 """Networks whose every number matters: nothing left at the identity, realistic statistics."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from oat_bench import cards, datasets, run
+from oat_bench.cards import BenchmarkCard, NetworkCard, Threat
+from oat_bench.classifier import ModelInfo, TunableClassifier, load
+from oat_bench.datasets import Dataset
+from oat_bench.methods import OAT
 from oat_bench.networks import ConditionalNetwork, PlainNorm, build_backbone
 
 torch.set_num_threads(1)
@@ -66,3 +72,94 @@ def perturbed() -> Callable[..., ConditionalNetwork]:
 @pytest.fixture(scope="session")
 def plain() -> Callable[..., nn.Module]:
     return make_plain
+
+
+def make_classifier(
+    *,
+    dataset: str = "digits",
+    input_shape: tuple[int, int, int] = (1, 8, 8),
+    num_classes: int = 10,
+    seed: int = 0,
+) -> OAT:
+    """Build a small OAT classifier around `make_network`'s network."""
+    trained = [0.0, 0.1, 0.5, 1.0]
+    info = ModelInfo(
+        method="oat",
+        dataset=dataset,
+        classes=[str(label) for label in range(num_classes)],
+        input_shape=input_shape,
+        network=NetworkCard(architecture="wrn-10-1", encoding_dim=8),
+        trained_lambdas=trained,
+        interpolation="linear-codes",
+        threat=Threat(eps=0.2, step_size=0.05),
+        seed=seed,
+        epochs=1,
+        selection="last: epoch 1",
+    )
+    network = make_network(
+        num_classes=num_classes,
+        in_channels=input_shape[0],
+        size=input_shape[1],
+        trained=tuple(trained),
+        seed=seed,
+    )
+    return OAT(info, network)
+
+
+@pytest.fixture(scope="session")
+def build_classifier() -> Callable[..., OAT]:
+    return make_classifier
+
+
+#: a benchmark of seconds whose classifier is right and robust more often than not
+BRIEF = """
+dataset = "digits"
+[network]
+architecture = "wrn-10-1"
+encoding_dim = 8
+[threat]
+eps = 0.2
+step_size = 0.05
+[training]
+epochs = 4
+batch_size = 64
+lr = 0.1
+attack_steps = 2
+lambdas = [0, 0.5, 1]
+[evaluation]
+lambdas = [0, 0.2, 1]
+attacks = "fgsm,pgd-7"
+n_examples = 50
+"""
+
+
+@pytest.fixture(scope="session")
+def brief_toml() -> str:
+    return BRIEF
+
+
+@pytest.fixture(scope="session")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkCard:
+    path = tmp_path_factory.mktemp("cards") / "brief.toml"
+    path.write_text(BRIEF)
+    return cards.benchmark(str(path))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained_folder(
+    brief: BenchmarkCard, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a training run that is finished; not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    run.train(brief, digits, folder, seed=0, device=torch.device("cpu"))
+    return folder
+
+
+@pytest.fixture
+def trained(trained_folder: Path) -> TunableClassifier:
+    return load(trained_folder)

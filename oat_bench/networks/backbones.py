@@ -176,7 +176,7 @@ class ResNet(nn.Module):
 
 
 RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
-_WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,3})")
+_WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
 
 
 def check_architecture(name: str) -> str:

@@ -124,5 +124,7 @@ class ConditionalNetwork(nn.Module):
     def _in_order(self, x: Tensor, order: Tensor | None, condition: Condition | Folded) -> Tensor:
         if order is None:
             return self.backbone(x, condition)  # type: ignore[no-any-return]
+        if len(x) != len(order):
+            raise ValueError(f"{len(x)} images; lam has one value for each of {len(order)}")
         logits = self.backbone(x[order], condition)
         return torch.empty_like(logits).index_copy(0, order, logits)

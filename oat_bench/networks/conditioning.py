@@ -53,13 +53,15 @@ class LambdaEncoding(nn.Module):
 
     def __init__(self, trained: list[float], kind: Encoding, dim: int, seed: int = 0) -> None:
         super().__init__()
-        values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
-        if kind != "scalar" and len(values) > dim:
-            raise ValueError(
-                f"a {kind} encoding of {len(values)} lambda needs dim >= {len(values)}, got {dim}"
-            )
-        self.register_buffer("trained", values)
-        self.register_buffer("codes", _codes(values, kind, dim, seed))
+        with torch.device("cpu"):  # values even where a network is laid out on "meta"
+            values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
+            if kind != "scalar" and len(values) > dim:
+                raise ValueError(
+                    f"a {kind} encoding of {len(values)} lambda needs dim >= {len(values)}, "
+                    f"got {dim}"
+                )
+            self.register_buffer("trained", values)
+            self.register_buffer("codes", _codes(values, kind, dim, seed))
 
     @property
     def dim(self) -> int:

@@ -34,7 +34,7 @@ def renamed(state: dict[str, torch.Tensor], rules: list[tuple[str, str]]) -> dic
 def assert_same_network(
     ours: nn.Module, theirs: nn.Module, rules: list[tuple[str, str]], x: torch.Tensor
 ) -> None:
-    """Give ours their weights; compare logits in both modes, gradients, and the statistics after."""
+    """Give ours their weights; compare logits in both modes, gradients and new statistics."""
     ours.load_state_dict(renamed(theirs.state_dict(), rules))
     ours.eval()
     theirs.eval()
@@ -158,8 +158,23 @@ def test_known_architectures(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "wrn", "wrn-4-1", "wrn-12-2", "wrn-16-0", "wrn-16", "wrn-16-8-1", "WRN-16-8", "resnet-50"]
-    + ["wrn--16-8", "wrn-16-8 ", "wrn-16-8\n", "resnet18", "wrn-1e1-2", "wrn-99994-1"],
+    [
+        "",
+        "wrn",
+        "wrn-4-1",
+        "wrn-12-2",
+        "wrn-16-0",
+        "wrn-16",
+        "wrn-16-8-1",
+        "WRN-16-8",
+        "resnet-50",
+        "wrn--16-8",
+        "wrn-16-8 ",
+        "wrn-16-8\n",
+        "resnet18",
+        "wrn-1e1-2",
+        "wrn-99994-1",
+    ],
 )
 def test_unknown_architectures_are_refused_with_those_that_exist(name):
     with pytest.raises(ValueError, match="expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN"):

@@ -157,7 +157,7 @@ def test_gradients_in_the_image_are_those_of_the_conditional_network(network):
     assert float((gradients[0] - gradients[1]).abs().quantile(0.99)) < 1e-3
 
 
-# --- what users do with a plain network -------------------------------------------------------------
+# --- what users do with a plain network ---
 
 
 @pytest.fixture(scope="module", params=["wrn-10-1", "resnet-18"])
@@ -216,9 +216,7 @@ def test_tracing(classifier):
 def test_export(classifier):
     model = classifier.at(0.3)
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(
-        model, (images(2),), dynamic_shapes={"x": {0: batch}, "condition": None}
-    )
+    program = torch.export.export(model, (images(2),), dynamic_shapes={"x": {0: batch}})
     x = images(5, seed=1)
     torch.testing.assert_close(program.module()(x), model(x))
 

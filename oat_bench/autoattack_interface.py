@@ -1,0 +1,73 @@
+"""What ``import autoattack`` gives where only pyautoattack is installed (see `oat_bench.compat`).
+
+pyautoattack has autoattack's code under another interface: keyword arguments under other names, and
+a tuple as the result. RobustBench's ``benchmark`` calls the original one.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pyautoattack import AutoAttack as _AutoAttack
+from torch import Tensor, nn
+
+__all__ = ["AutoAttack"]
+#: makes this module a package, so that ``autoattack.state`` and the others can be asked for
+__path__: list[str] = []
+
+
+class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
+    """AutoAttack with the arguments of the ``autoattack`` package (arXiv:2003.01690).
+
+    Args:
+        model: from images in [0, 1] to logits.
+        norm: ``Linf``, ``L2`` or ``L1``.
+        eps: radius of the ball.
+        seed: of the random numbers; the time if None.
+        verbose: kept for the interface; progress goes to the logger ``auto-attack``.
+        attacks_to_run: for ``version="custom"``.
+        version: ``standard``, ``plus``, ``rand`` or ``custom``.
+        is_tf_model: only False.
+        device: where to compute.
+        log_path: kept for the interface; configure the logger instead.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        norm: Literal["Linf", "L2", "L1"] = "Linf",
+        eps: float = 0.3,
+        seed: int | None = None,
+        verbose: bool = True,
+        attacks_to_run: list[str] | tuple[str, ...] = (),
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: str | torch.device = "cuda",
+        log_path: str | None = None,
+    ) -> None:
+        if is_tf_model:
+            raise ValueError("is_tf_model=True is not supported by pyautoattack")
+        super().__init__(
+            model,
+            attacks=list(attacks_to_run) or None,
+            device=device,
+            eps=eps,
+            norm=norm,
+            seed=seed,
+            version=version,
+        )
+        self.verbose = verbose
+
+    def run_standard_evaluation(
+        self,
+        x_orig: Tensor,
+        y_orig: Tensor,
+        bs: int = 250,
+        return_labels: bool = False,
+        state_path: Path | None = None,
+    ) -> Any:
+        """Attack images in batches of ``bs``; return them, with the labels found if asked."""
+        x_adv, y_adv = super().run_standard_evaluation(
+            x_orig, y_orig, batch_size=bs, state_path=state_path
+        )
+        return (x_adv, y_adv) if return_labels else x_adv

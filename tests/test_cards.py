@@ -1,0 +1,832 @@
+"""Cards: those that ship, every way to get one wrong, and text nobody would write."""
+
+import itertools
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oat_bench import cards
+from oat_bench.cards import AttackCard, BenchmarkCard, Threat
+from oat_bench.errors import UserError
+
+ATTACK = """
+description = "an attack"
+engine = "oat_bench"
+class = "PGD"
+norm = "Linf"
+eps = "8/255"
+step_size = 0.01
+[parameters]
+eps = "$eps"
+step_size = "$eps/10"
+steps = 7
+"""
+BENCHMARK = """
+description = "a benchmark"
+dataset = "digits"
+method = "oat"
+[network]
+architecture = "wrn-10-1"
+encoding = "dct"
+encoding_dim = 16
+dropout = 0.1
+[threat]
+norm = "L2"
+eps = "1/2"
+[training]
+epochs = 3
+lr = 0.1
+lambdas = [0, "1/10", 1]
+ema_decay = 0.99
+[evaluation]
+lambdas = [0, 1]
+attacks = "fgsm"
+n_examples = 100
+"""
+VALID = {"attack": (ATTACK, AttackCard), "benchmark": (BENCHMARK, BenchmarkCard)}
+
+
+def written(folder: Path, text: str | bytes, name: str = "card.toml") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def complaint(call, *arguments: object) -> str:
+    """Return the message of the UserError, which must be a single line that can be shown."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    assert len(message) < 1000
+    return message
+
+
+def parts(text: str) -> dict[str, dict[str, str]]:
+    """Split one of the cards above into its tables: values as written, by key."""
+    tables: dict[str, dict[str, str]] = {"": {}}
+    for line in text.strip().splitlines():
+        if line.startswith("["):
+            tables[line[1:-1]] = {}
+        else:
+            key, _, value = line.partition(" = ")
+            tables[list(tables)[-1]][key] = value
+    return tables
+
+
+def joined(tables: dict[str, dict[str, str]]) -> str:
+    lines = []
+    for table, values in tables.items():
+        lines += [f"[{table}]"] if table else []
+        lines += [f"{key} = {value}" for key, value in values.items()]
+    return "\n".join(lines)
+
+
+def removed(text: str, key: str) -> str:
+    """Return the card without a dotted key or table."""
+    tables = parts(text)
+    table, _, name = key.rpartition(".")
+    if not table and name in tables:
+        del tables[name]
+    else:
+        del tables[table][name]
+    return joined(tables)
+
+
+def changed(text: str, key: str, value: str) -> str:
+    """Return the card with another value, as TOML, under a dotted key."""
+    tables = parts(text)
+    table, _, name = key.rpartition(".")
+    if not table:
+        tables.pop(name, None)
+    tables.setdefault(table, {})[name] = value
+    return joined(tables)
+
+
+# --- cards that ship ---
+
+
+@pytest.mark.parametrize("name", cards.names("attacks"))
+def test_every_shipped_attack_card_reads(name):
+    card = cards.attack(name)
+    assert card.name == name
+    assert card.description
+    assert card.source
+    parameters = card.resolve(Threat(), n_classes=10, seed=0)
+    assert parameters.keys() == card.parameters.keys()
+    assert not any(str(value).startswith("$") for value in parameters.values())
+
+
+@pytest.mark.parametrize("name", cards.names("benchmarks"))
+def test_every_shipped_benchmark_card_reads(name):
+    card = cards.benchmark(name)
+    assert card.name == name
+    assert card.description
+    assert cards.attacks(card.evaluation.attacks)
+
+
+def test_the_folders_hold_what_is_listed():
+    root = Path(cards.__file__).parents[1]
+    for kind in ("attacks", "benchmarks"):
+        assert cards.folder(kind) == root / kind
+        assert set(cards.names(kind)) == {p.stem for p in (root / kind).iterdir()}
+        assert cards.names(kind) == sorted(cards.names(kind))
+
+
+def test_all_is_the_default_suite_weakest_first():
+    assert [card.name for card in cards.attacks("all")] == [
+        "fgsm",
+        "mi-fgsm",
+        "pgd-7",
+        "pgd-20",
+        "autoattack",
+    ]
+    assert all(card.default for card in cards.attacks("all"))
+
+
+def test_the_numbers_of_the_papers():
+    """Section 4.1 and 4.4 of the OAT paper, under its threat model."""
+    threat = Threat(norm="Linf", eps="8/255", step_size="2/255")
+
+    def resolved(name: str) -> dict:
+        return cards.attack(name).resolve(threat, n_classes=10, seed=3)
+
+    pgd = {"norm": "Linf", "eps": 8 / 255, "step_size": 2 / 255}
+    assert resolved("fgsm") == {"eps": 8 / 255}
+    assert resolved("pgd-7") == {**pgd, "steps": 7}
+    assert resolved("pgd-20") == {**pgd, "steps": 20}
+    assert resolved("pgd-7-published-step") == {**pgd, "steps": 7, "step_size": 1.43 / 255}
+    mi_fgsm = {"eps": 8 / 255, "step_size": 0.8 / 255, "steps": 10, "decay": 1.0}
+    assert resolved("mi-fgsm") == pytest.approx(mi_fgsm)
+    assert resolved("autoattack")["seed"] == 3
+    assert resolved("autoattack")["n_classes"] == 10
+    assert resolved("autoattack")["version"] == "standard"
+
+
+# --- selections ---
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("pgd-7", ["pgd-7"]),
+        ("pgd-20,fgsm", ["fgsm", "pgd-20"]),
+        (" pgd-20 ,, fgsm , ", ["fgsm", "pgd-20"]),
+        ("square,apgd-t,pgd-7,square", ["pgd-7", "square", "apgd-t"]),
+        ("apgd-ce,all", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack", "apgd-ce"]),
+        ("all,all", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack"]),
+    ],
+)
+def test_selection(selection, expected):
+    assert [card.name for card in cards.attacks(selection)] == expected
+
+
+def test_every_order_of_a_selection_of_the_suite_is_the_same():
+    suite = cards.attacks("all")
+    for order in itertools.permutations(card.name for card in suite):
+        assert cards.attacks(",".join(order)) == suite
+
+
+@pytest.mark.parametrize("selection", ["", " ", ",", " , ,"])
+def test_an_empty_selection_is_refused(selection):
+    assert "no attack is named; use --attacks all" in complaint(cards.attacks, selection)
+
+
+def test_cards_by_path(tmp_path):
+    path = written(tmp_path, ATTACK, "mine.toml")
+    card = cards.attack(str(path))
+    assert card.name == "mine"
+    assert cards.attacks(f"pgd-20,{path},fgsm") == [
+        cards.attack("fgsm"),
+        cards.attack("pgd-20"),
+        card,
+    ]
+    assert cards.benchmark(str(written(tmp_path, BENCHMARK, "b.toml"))).name == "b"
+
+
+def test_one_card_twice_is_one_card(tmp_path):
+    copy = shutil.copy(cards.folder("attacks") / "fgsm.toml", tmp_path / "fgsm.toml")
+    assert cards.attacks(f"fgsm,{copy}") == [cards.attack("fgsm")]
+
+
+def test_two_cards_of_one_name_are_refused(tmp_path):
+    path = written(tmp_path, ATTACK, "fgsm.toml")
+    for selection in (f"fgsm,{path}", f"{path},fgsm", f"all,{path}"):
+        message = complaint(cards.attacks, selection)
+        assert message == "two attack cards are called 'fgsm'; rename one file"
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "message"),
+    [
+        (cards.attack, "pgd7", "unknown attack 'pgd7'; did you mean pgd-7"),
+        (cards.attack, "autoatack", "unknown attack 'autoatack'; did you mean autoattack?"),
+        (cards.attack, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd-ce, apgd-t, autoattack"),
+        (cards.attack, "", "unknown attack ''; known: apgd-ce"),
+        (cards.attack, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),
+        (cards.attacks, "fgsm,squared", "unknown attack 'squared'; did you mean square?"),
+        (cards.benchmark, "digit", "unknown benchmark 'digit'; did you mean digits?"),
+        (cards.benchmark, "fgsm", "unknown benchmark 'fgsm'; known: "),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(find, name, message):
+    assert complaint(find, name).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere/fgsm.toml", "fgsm.toml", "./fgsm", "a\\b", "/", "a\n/b", "x" * 5000 + ".toml"]
+)
+def test_a_path_where_there_is_no_card(path):
+    with pytest.raises(UserError) as caught:
+        cards.attack(path)
+    message = str(caught.value)
+    assert message.startswith("no attack card at ")
+    assert message.endswith("; expected a TOML file")
+    assert len(message.splitlines()) == 1
+
+
+def test_a_folder_is_no_card(tmp_path):
+    assert "no attack card at" in complaint(cards.attack, f"{tmp_path}/")
+    assert "cannot be read" in complaint(cards.read, tmp_path, AttackCard)
+    assert "cannot be read (No such file" in complaint(
+        cards.read, tmp_path / "none.toml", AttackCard
+    )
+
+
+# --- numbers and references ---
+
+
+@pytest.mark.parametrize(
+    ("written_as", "value"),
+    [
+        ('"8/255"', 8 / 255),
+        ('" 8 / 255 "', 8 / 255),
+        ('"1.43/255"', 1.43 / 255),
+        ('".5"', 0.5),
+        ('"5."', 5.0),
+        ('"1e-2"', 0.01),
+        ('"1e-2/4e0"', 0.0025),
+        ('"0/255"', 0.0),
+        ("0.03", 0.03),
+        ("1", 1.0),
+        ("0x10", 16.0),
+    ],
+)
+def test_numbers_and_fractions(tmp_path, written_as, value):
+    path = written(tmp_path, changed(ATTACK, "eps", written_as))
+    card = cards.read(path, AttackCard)
+    assert card.eps == pytest.approx(value, rel=1e-12)
+    assert isinstance(card.eps, float)
+
+
+@pytest.mark.parametrize(
+    "written_as",
+    [
+        *('"8/0"', '"8/0.0"', '"/255"', '"8/"', '"8//255"', '"-8/255"', '"eight"', '""', '"$eps"'),
+        *('"1e999"', '"1e308/1e-308"', '"nan"', '"inf"', '"0x10"', '"8/255/2"', '"8 255"', '"1_0"'),
+        *("nan", "inf", "-inf", "-1", "-1e-9", "true", "[1]", "{}", "1979-05-27", "1" + "0" * 400),
+    ],
+)
+def test_what_is_no_number_is_refused(tmp_path, written_as):
+    path = written(tmp_path, changed(ATTACK, "eps", written_as))
+    message = complaint(cards.read, path, AttackCard)
+    assert message.startswith(f"{path}: eps: ")
+    assert ", got " in message
+
+
+@pytest.mark.parametrize(
+    ("reference", "value"),
+    [
+        ("$eps", 0.5),
+        ("$step_size", 0.25),
+        ("$norm", "L2"),
+        ("$n_classes", 7),
+        ("$seed", 11),
+        ("$eps/10", 0.05),
+        ("$eps / 10", 0.05),
+        ("$eps*2.5", 1.25),
+        ("$step_size*1e1", 2.5),
+        ("8/255", 8 / 255),
+        ("standard", "standard"),
+        ("1/2/3", "1/2/3"),
+        ("12", "12"),
+        (7, 7),
+        (0.5, 0.5),
+        (True, True),
+        ([1, "$eps"], [1, "$eps"]),
+    ],
+)
+def test_references(reference, value):
+    card = AttackCard(name="a", engine="oat_bench", class_="PGD", parameters={"p": reference})
+    threat = Threat(norm="L2", eps=0.5, step_size=0.25)
+    resolved = card.resolve(threat, n_classes=7, seed=11)["p"]
+    assert resolved == pytest.approx(value) if isinstance(value, float) else resolved == value
+    assert type(resolved) is type(value)
+
+
+def test_what_a_card_fixes_holds_against_the_benchmark(tmp_path):
+    text = 'engine = "oat_bench"\nclass = "PGD"\n{}[parameters]\na = "$eps"\nb = "$step_size/2"\n'
+    threat = Threat(norm="L2", eps=0.5, step_size=0.25)
+    for fixed, expected in (
+        ("", {"a": 0.5, "b": 0.125}),
+        ('eps = "8/255"\n', {"a": 8 / 255, "b": 0.125}),
+        ("eps = 0\nstep_size = 1\n", {"a": 0.0, "b": 0.5}),
+    ):
+        card = cards.read(written(tmp_path, text.format(fixed)), AttackCard)
+        assert card.resolve(threat, n_classes=10, seed=0) == pytest.approx(expected)
+        assert card.threat(threat).norm == "L2"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "$epsilon",
+        "$",
+        "$$eps",
+        "$eps+1",
+        "$eps/",
+        "$eps/2/3",
+        "$EPS",
+        "$eps*x",
+        "$eps\\n",
+        "$eps/-1",
+    ],
+)
+def test_references_to_nothing_are_refused_with_those_that_exist(tmp_path, reference):
+    path = written(tmp_path, changed(ATTACK, "parameters.steps", f'"{reference}"'))
+    message = complaint(cards.read, path, AttackCard)
+    assert message.startswith(f"{path}: parameters.steps refers to ")
+    assert (
+        "expected one of $eps, $step_size, $norm, $n_classes, $seed, or such as $eps/10" in message
+    )
+
+
+@pytest.mark.parametrize("reference", ["$eps/0", "$norm/2", "$n_classes*2", "$seed/2"])
+def test_references_that_cannot_be_computed_are_refused(tmp_path, reference):
+    path = written(tmp_path, changed(ATTACK, "parameters.steps", f'"{reference}"'))
+    message = complaint(cards.read, path, AttackCard)
+    assert message.startswith(f"{path}: parameters.steps: cannot compute '{reference}'")
+
+
+def test_a_parameter_divided_by_zero_is_named(tmp_path):
+    path = written(tmp_path, changed(ATTACK, "parameters.steps", '"1/0"'))
+    message = complaint(cards.read, path, AttackCard)
+    assert message == f"{path}: parameters.steps divides by zero: '1/0'"
+
+
+# --- bad cards ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "message"),
+    [
+        ("attack", "stps", "1", "unknown key 'stps'; did you mean step_size or"),
+        ("attack", "engin", "1", "unknown key 'engin'; did you mean engine"),
+        ("attack", "klass", "1", "unknown key 'klass'; did you mean class?"),
+        (
+            "attack",
+            "zzz",
+            "1",
+            "unknown key 'zzz'; known: class, default, description, engine, eps",
+        ),
+        ("benchmark", "network.widths", "1", "unknown key 'network.widths'; known: architecture"),
+        ("benchmark", "training.epoch", "1", "unknown key 'training.epoch'; did you mean epochs"),
+        ("benchmark", "threat.epsilon", "1", "unknown key 'threat.epsilon'; did you mean eps or"),
+        ("benchmark", "thread.eps", "1", "unknown key 'thread'; did you mean threat"),
+        ("attack", "engine", '"foolbox"', "engine: input should be 'oat_bench', 'torchattacks' or"),
+        ("attack", "engine", "3", "engine: input should be 'oat_bench', 'torchattacks' or 'art'"),
+        ("attack", "norm", '"L1"', "norm: input should be 'Linf' or 'L2', got 'L1'"),
+        ("attack", "class", "[]", "class: input should be a valid string, got '[]'"),
+        ("attack", "parameters", "3", "parameters: input should be a valid dictionary, got '3'"),
+        ("attack", "default", '"maybe"', "default: input should be a valid boolean"),
+        ("attack", "version", "1.5", "version: input should be a valid integer"),
+        ("attack", "name", "[1]", "name: input should be a valid string, got '[1]'"),
+        ("attack", "eps", "-0.1", "eps: input should be greater than or equal to 0, got '-0.1'"),
+        ("benchmark", "method", '"oats!"', "method: input should be 'oat'"),
+        ("benchmark", "network", "3", "network: input should be a valid dictionary"),
+        ("benchmark", "network.encoding", '"sine"', "network.encoding: input should be 'scalar', "),
+        (
+            "benchmark",
+            "network.norm",
+            '"triple"',
+            "network.norm: input should be 'dual' or 'single'",
+        ),
+        (
+            "benchmark",
+            "network.film",
+            "0",
+            "network.film: input should be 'identity-start' or 'publ",
+        ),
+        ("benchmark", "network.dropout", "1", "network.dropout: input should be less than 1, got"),
+        ("benchmark", "network.encoding_dim", "0", "network.encoding_dim: input should be greater"),
+        (
+            "benchmark",
+            "network.architecture",
+            '"vgg"',
+            "network.architecture: unknown architecture 'vgg'; expected resnet-18, resnet-34 or",
+        ),
+        ("benchmark", "threat.eps", '"8/0"', "threat.eps: expected a number or a fraction such as"),
+        (
+            "benchmark",
+            "training.epochs",
+            "0",
+            "training.epochs: input should be greater than or eq",
+        ),
+        (
+            "benchmark",
+            "training.epochs",
+            '"ten"',
+            "training.epochs: input should be a valid integer",
+        ),
+        ("benchmark", "training.lr", "0", "training.lr: input should be greater than 0, got '0'"),
+        (
+            "benchmark",
+            "training.batch_size",
+            "1",
+            "training.batch_size: input should be greater th",
+        ),
+        (
+            "benchmark",
+            "training.lambdas",
+            "[0, 2]",
+            "training.lambdas.1: input should be less than",
+        ),
+        ("benchmark", "training.lambdas", "[-1]", "training.lambdas.0: input should be greater th"),
+        ("benchmark", "training.lambdas", "[nan]", "training.lambdas.0: "),
+        (
+            "benchmark",
+            "training.lambdas",
+            "[]",
+            "training.lambdas: list should have at least 1 item",
+        ),
+        ("benchmark", "training.lambdas", "0.1", "training.lambdas: input should be a valid list"),
+        (
+            "benchmark",
+            "training.sampling",
+            '"x"',
+            "training.sampling: input should be 'per-image' ",
+        ),
+        (
+            "benchmark",
+            "training.selection",
+            '"x"',
+            "training.selection: input should be 'last' or ",
+        ),
+        (
+            "benchmark",
+            "training.ema_decay",
+            "1.0",
+            "training.ema_decay: input should be less than 1",
+        ),
+        (
+            "benchmark",
+            "evaluation.n_examples",
+            "0",
+            "evaluation.n_examples: input should be greate",
+        ),
+        (
+            "benchmark",
+            "evaluation.attacks",
+            '""',
+            "evaluation.attacks: string should have at least",
+        ),
+        (
+            "attack",
+            "eps",
+            "0x" + "f" * 5000,
+            "eps: input should be a valid number, got a number to",
+        ),
+        (
+            "attack",
+            "name",
+            "0x" + "f" * 5000,
+            "name: input should be a valid string, got a number ",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_with_file_key_and_what_is_allowed(
+    tmp_path, kind, key, value, message
+):
+    text, model = VALID[kind]
+    path = written(tmp_path, changed(text, key, value))
+    assert complaint(cards.read, path, model).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("attack", "engine"),
+        ("attack", "class"),
+        ("benchmark", "dataset"),
+        ("benchmark", "network"),
+        ("benchmark", "network.architecture"),
+        ("benchmark", "training"),
+        ("benchmark", "training.epochs"),
+        ("benchmark", "training.lr"),
+    ],
+)
+def test_a_missing_key_is_named(tmp_path, kind, key):
+    text, model = VALID[kind]
+    path = written(tmp_path, removed(text, key))
+    assert complaint(cards.read, path, model) == f"{path}: key '{key}' is missing"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a b", "-a", "a/b", "../a", "a,b", "a\\nb", "\u00e4", "x" * 65, "all", "Worst", "sa"],
+)
+def test_names_that_no_file_or_column_can_have_are_refused(tmp_path, name):
+    path = written(tmp_path, changed(ATTACK, "name", f'"{name}"'))
+    message = complaint(cards.read, path, AttackCard)
+    assert message.startswith(f"{path}: name: expected up to 64 letters, digits and . _ + -, and ")
+    # a file's own name is held to the same
+    path = written(tmp_path, ATTACK, "a b.toml")
+    assert complaint(cards.read, path, AttackCard).startswith(f"{path}: name: expected up to 64")
+
+
+@pytest.mark.parametrize("name", ["a", "PGD-7", "apgd+t", "1.43_255", "x" * 64, "allx"])
+def test_names_of_letters_digits_and_some_signs_are_taken(tmp_path, name):
+    path = written(tmp_path, changed(ATTACK, "name", f'"{name}"'))
+    assert cards.read(path, AttackCard).name == name
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        (
+            [("network.architecture", '"resnet-18"')],
+            "network: resnet-18 has no dropout; set dropout = 0",
+        ),
+        (
+            [("training.nesterov", "true"), ("training.momentum", "0")],
+            "training: nesterov = true needs a momentum above 0",
+        ),
+        (
+            [("network.encoding_dim", "2")],
+            "network.encoding_dim is 2; expected at least 3, one for each lambda of",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(tmp_path, edits, message):
+    text = BENCHMARK
+    for key, value in edits:
+        text = changed(text, key, value)
+    path = written(tmp_path, text)
+    assert complaint(cards.read, path, BenchmarkCard).startswith(f"{path}: {message}")
+
+
+def test_each_of_those_values_goes_with_another(tmp_path):
+    for edits in (
+        [("network.architecture", '"resnet-18"'), ("network.dropout", "0")],
+        [("training.nesterov", "true"), ("training.momentum", "0.9")],
+        [("network.encoding_dim", "2"), ("network.encoding", '"scalar"')],
+        [("network.encoding_dim", "3")],
+    ):
+        text = BENCHMARK
+        for key, value in edits:
+            text = changed(text, key, value)
+        assert cards.read(written(tmp_path, text), BenchmarkCard).name == "card"
+
+
+def test_several_faults_are_counted(tmp_path):
+    text = changed(changed(BENCHMARK, "training.epochs", "0"), "training.lr", "0")
+    message = complaint(cards.read, written(tmp_path, text), BenchmarkCard)
+    assert message.endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"engine = ",
+        b"engine",
+        b"= 3",
+        b"[parameters",
+        b"a = 1\na = 2",
+        b'engine = "oat_bench',
+        b"\xff\xfe\x00\x01",
+        b"\x00" * 100,
+        b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+        b'name = "\xed\xa0\x80"',
+        b"\xef\xbb\xbf" + ATTACK.encode(),
+        b"eps = " + b"1" * 5000,
+        b"x = 2021-13-45",
+        b"x = " + b"[" * 3000 + b"]" * 3000,
+        b"{}",
+        b"engine = 'oat_bench'\rclass = 'PGD'",
+    ],
+    ids=lambda text: ascii(text[:20]),
+)
+def test_what_is_not_toml_is_told_as_such(tmp_path, text):
+    path = written(tmp_path, text)
+    for model in (AttackCard, BenchmarkCard):
+        assert complaint(cards.read, path, model).startswith(f"{path}: not valid TOML: ")
+
+
+def test_an_empty_file_lacks_a_key(tmp_path):
+    path = written(tmp_path, "")
+    assert (
+        complaint(cards.read, path, AttackCard) == f"{path}: key 'engine' is missing (and 1 more)"
+    )
+
+
+def test_nesting_that_cannot_be_written_down_is_refused(tmp_path):
+    path = written(tmp_path, ATTACK + "deep = " + "[" * 300 + "]" * 300)
+    assert complaint(cards.read, path, AttackCard) == f"{path}: nested too deeply for a card"
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "card.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 32)  # sparse: 4 GiB that take no room
+    message = complaint(cards.read, path, AttackCard)
+    assert message == f"{path}: too large for a card (over 1048576 bytes)"
+    largest = ATTACK + "#" * ((1 << 20) - len(ATTACK))
+    assert cards.read(written(tmp_path, largest), AttackCard).class_ == "PGD"
+    assert "too large" in complaint(cards.read, written(tmp_path, largest + "#"), AttackCard)
+
+
+def test_keys_and_values_with_control_characters_stay_on_one_line(tmp_path):
+    for key in ("a\\nb", "\\u2028", "\\u0085x", "\\u001b[2J"):
+        path = written(tmp_path, f'"{key}" = 1\n' + ATTACK)
+        assert "unknown key" in complaint(cards.read, path, AttackCard)
+        path = written(tmp_path, changed(ATTACK, "norm", f'"{key}"'))
+        assert "norm: input should be" in complaint(cards.read, path, AttackCard)
+
+
+def test_long_values_are_cut(tmp_path):
+    path = written(tmp_path, changed(ATTACK, "norm", '"' + "x" * 100_000 + '"'))
+    assert len(complaint(cards.read, path, AttackCard)) < len(str(path)) + 200
+
+
+# --- values ---
+
+
+def test_cards_cannot_be_changed_after_reading():
+    card = cards.attack("fgsm")
+    with pytest.raises(ValueError, match="frozen"):
+        card.eps = 0.1
+
+
+def test_lambdas_are_sorted_and_distinct(tmp_path):
+    path = written(tmp_path, changed(BENCHMARK, "training.lambdas", '[1, "1/10", 0, 0.1, 1]'))
+    assert cards.read(path, BenchmarkCard).training.lambdas == [0.0, 0.1, 1.0]
+
+
+def test_the_fingerprint_is_of_the_values_and_not_of_the_words(tmp_path):
+    def fingerprint(text: str, name: str = "card.toml") -> str:
+        return cards.read(written(tmp_path, text, name), AttackCard).fingerprint()
+
+    original = fingerprint(ATTACK)
+    assert re.fullmatch("[0-9a-f]{64}", original)
+    assert fingerprint(ATTACK, "other.toml") == original
+    assert fingerprint(changed(ATTACK, "description", '"x"')) == original
+    assert fingerprint(changed(ATTACK, "source", '"x"')) == original
+    assert fingerprint(changed(ATTACK, "eps", repr(8 / 255))) == original
+    assert fingerprint("# a comment\n" + ATTACK) == original
+    changes = [("eps", "0.1"), ("parameters.steps", "8"), ("norm", '"L2"'), ("version", "2")]
+    others = {fingerprint(changed(ATTACK, key, value)) for key, value in changes}
+    assert len(others | {original}) == len(changes) + 1
+
+
+# --- text nobody would write ---
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cards")
+
+
+def assert_card_or_complaint(folder: Path, text: str | bytes, model: type) -> None:
+    path = written(folder, text)
+    message = card = None
+    try:
+        card = cards.read(path, model)
+    except UserError as error:
+        message = str(error)
+    if message is not None:
+        assert message.startswith(f"{path}: ")
+        assert len(message.splitlines()) == 1, message
+        return
+    assert isinstance(card, model)
+    assert card.fingerprint()
+    if isinstance(card, AttackCard):
+        card.resolve(Threat(), n_classes=10, seed=0)
+
+
+keys = st.sampled_from(
+    [
+        *("name", "version", "engine", "class", "norm", "eps", "step_size", "parameters"),
+        *("default", "a", '"a\\nb"', "'$'", "parameters.eps", "parameters.steps"),
+        *("parameters.x.y", "dataset", "method", "network", "threat", "training"),
+        *("evaluation", "network.architecture", "network.encoding_dim"),
+        *("training.lambdas", "training.epochs", "training.lr", "training.ema_decay"),
+        *("threat.eps", "threat.norm", "evaluation.lambdas", "evaluation.attacks"),
+    ]
+)
+strings = st.one_of(
+    st.sampled_from(
+        [
+            *("8/255", "$eps", "$eps/10", "$n_classes*2", "$eps/0", "1/0", "1e999"),
+            *("1e-400/1e-400", "\u0663/\u0664", "\u00b2", "PGD", "L2", "Linf", "wrn-10-1"),
+            *("wrn-9994-999", "resnet-18", "oat_bench", "torchattacks", "digits", "oat"),
+            *("per-image", "all"),
+        ]
+    ),
+    st.text(max_size=12),
+    st.from_regex(r"\$?[a-z_]{0,9}[*/]?[0-9.e+-]{0,6}", fullmatch=True),
+)
+scalars = st.one_of(
+    strings.map(lambda text: '"' + "".join(f"\\U{ord(c):08x}" for c in text) + '"'),
+    st.integers().map(str),
+    st.integers(300, 6000).map(lambda length: "7" * length),
+    st.integers(300, 6000).map(lambda length: "0x" + "f" * length),
+    st.floats().map(str),
+    st.sampled_from(["1979-05-27", "07:32:00", "1979-05-27T07:32:00Z", "0xff", "1e5", "nan", "{}"]),
+    st.sampled_from(["true", "false", "-0", "+inf", "1e400", "-1e-400", "''"]),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda items: f"[{', '.join(items)}]"),
+        st.lists(st.tuples(keys, inner), max_size=3, unique_by=lambda pair: pair[0]).map(
+            lambda pairs: "{" + ", ".join(f"{k} = {v}" for k, v in pairs) + "}"
+        ),
+    ),
+    max_leaves=6,
+)
+models = st.sampled_from([AttackCard, BenchmarkCard])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    lines=st.lists(
+        st.one_of(
+            st.tuples(keys, values).map(lambda pair: f"{pair[0]} = {pair[1]}"),
+            keys.map(lambda key: f"[{key}]"),
+            keys.map(lambda key: f"[[{key}]]"),
+            st.text(max_size=20),
+        ),
+        max_size=8,
+    ),
+    model=models,
+)
+def test_any_toml_is_a_card_or_a_complaint(folder, lines, model):
+    assert_card_or_complaint(folder, "\n".join(lines).encode(errors="replace"), model)
+
+
+@settings(deadline=None, max_examples=400)
+@given(kind=st.sampled_from(sorted(VALID)), key=keys, value=values)
+def test_a_valid_card_with_one_other_value_is_a_card_or_a_complaint(folder, kind, key, value):
+    text, model = VALID[kind]
+    assert_card_or_complaint(folder, changed(text, key, value), model)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    kind=st.sampled_from(sorted(VALID)),
+    edits=st.lists(
+        st.tuples(st.integers(0, 400), st.integers(0, 12), st.binary(max_size=6)), max_size=4
+    ),
+)
+def test_a_valid_card_with_bytes_replaced_is_a_card_or_a_complaint(folder, kind, edits):
+    text, model = VALID[kind]
+    content = text.encode()
+    for place, removed, added in edits:
+        content = content[:place] + added + content[place + removed :]
+    assert_card_or_complaint(folder, content, model)
+
+
+@settings(deadline=None, max_examples=200)
+@given(content=st.binary(max_size=200), model=models)
+def test_any_bytes_are_a_card_or_a_complaint(folder, content, model):
+    assert_card_or_complaint(folder, content, model)
+
+
+@settings(deadline=None, max_examples=300)
+@given(selection=st.text(max_size=30) | st.text("/\\.,algdpfsm-270\n \x00~", max_size=12))
+def test_any_selection_is_attacks_or_a_complaint(selection):
+    message, found = "", []
+    try:
+        found = cards.attacks(selection)
+    except UserError as error:
+        message = str(error)
+    assert bool(found) == (message == "")
+    assert len({card.name for card in found}) == len(found)
+    assert len(message.splitlines()) == (message != "")
+
+
+def test_the_starting_points_of_those_mutations_are_cards(tmp_path):
+    for kind, (text, model) in VALID.items():
+        card = cards.read(written(tmp_path, text, f"{kind}.toml"), model)
+        assert card.name == kind
+        # and the helper that changes them writes the TOML that it says
+        for key, value in (("eps", "3"), ("parameters.new", "4"), ("other.thing", "5")):
+            table = tomllib.loads(changed(text, key, value))
+            for part in key.split("."):
+                table = table[part]
+            assert table == int(value)

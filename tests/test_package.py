@@ -1,0 +1,72 @@
+"""The built wheel, installed where nothing else is, used where nothing lies."""
+
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_carries_package_and_cards_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for kind in ("attacks", "benchmarks"):
+        for card in (ROOT / kind).glob("*.toml"):
+            assert f"oat_bench/_cards/{kind}/{card.name}" in names
+    for source in (ROOT / "oat_bench").rglob("*.py"):
+        assert source.relative_to(ROOT).as_posix() in names
+    assert {name.split("/")[0] for name in names} == {"oat_bench", "oat_bench-0.1.0.dist-info"}
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_versions_agree():
+    import oat_bench
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert oat_bench.__version__ == project["version"]
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+    install = [scripts / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, wheel], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run = subprocess.run(
+        [scripts / "oat-bench", "run", "--attacks", "fgsm,pgd-7", "--n-examples", "100"],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.startswith("**digits, wrn-10-1, OAT, Linf eps")
+    assert [path.name for path in empty.iterdir()] == ["runs"]
+    written = {path.name for path in (empty / "runs" / "digits-seed0").iterdir()}
+    assert written >= {
+        "checkpoint.safetensors",
+        "entry.json",
+        "frontier.png",
+        "frontier.svg",
+        "log.csv",
+        "outcomes.parquet",
+        "table.csv",
+        "table.md",
+    }

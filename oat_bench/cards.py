@@ -200,6 +200,9 @@ class TrainingCard(Card):
     sampling: Literal["per-image", "per-batch"] = "per-image"
     validate_every: Annotated[int, Field(ge=1)] = 1
     selection: Literal["last", "best"] = "last"
+    order: Literal["attack-first", "published"] = "attack-first"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool | None = Field(default=None, description="absent: where it pays")
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> "TrainingCard":

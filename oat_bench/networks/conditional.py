@@ -82,7 +82,7 @@ class ConditionalNetwork(nn.Module):
         """
         if not self.training:
             return self.conditioned(lam, len(x), x.device)(x)
-        order, condition = self._condition(lam, len(x), x.device)
+        order, condition = self.condition(lam, len(x), x.device)
         return self._in_order(x, order, condition)
 
     def conditioned(
@@ -99,15 +99,18 @@ class ConditionalNetwork(nn.Module):
             device: where they are; the network's own if None.
         """
         device = device or self.encoding.codes.device
-        order, condition = self._condition(lam, n_images, device)
-        affines = tuple(
-            (condition.spread(scale), condition.spread(shift))
-            for scale, shift in (norm.affine(condition) for norm in self._norms)
-        )
-        folded = Folded(affines)
+        order, condition = self.condition(lam, n_images, device)
+        folded = self.fold(condition)
         return lambda x: self._in_order(x, order, folded)
 
-    def _condition(
+    def fold(self, condition: Condition) -> Folded:
+        """Bring every norm layer down to one affine per channel, in eval mode."""
+        affines = (norm.affine(condition) for norm in self._norms)
+        return Folded(
+            tuple((condition.spread(scale), condition.spread(shift)) for scale, shift in affines)
+        )
+
+    def condition(
         self, lam: float | Tensor, n_images: int, device: torch.device
     ) -> tuple[Tensor | None, Condition]:
         """Return the order that sorts a batch by lambda (None: it is sorted) and its condition."""

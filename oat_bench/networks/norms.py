@@ -81,12 +81,15 @@ class ConditionalNorm(nn.Module):
         """Normalise h of shape [n, C, H, W]."""
         if isinstance(condition, Folded):
             scale, shift = condition.affines[self.site]
-            return torch.addcmul(shift, h, scale)
+            return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
         h = self._normalize(h, condition.n_standard)
         if self.film is None:
             return h
-        gamma, beta = self.film(condition.codes)
-        return torch.addcmul(condition.spread(beta), h, condition.spread(gamma))
+        with torch.autocast(h.device.type, enabled=False):  # FiLM itself stays in float32
+            gamma, beta = self.film(condition.codes)
+        # under autocast h is bfloat16, and so is then what multiplies it, as weights are
+        gamma, beta = (condition.spread(part).to(h.dtype) for part in (gamma, beta))
+        return torch.addcmul(beta, h, gamma)
 
     def _normalize(self, h: Tensor, n_standard: int) -> Tensor:
         if self.bn_c is None or n_standard == 0:

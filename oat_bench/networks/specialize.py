@@ -22,7 +22,7 @@ def specialize(network: ConditionalNetwork, lam: float) -> nn.Module:
         ValueError: if ``lam`` is not a number in [0, 1].
     """
     device = network.encoding.codes.device
-    _, condition = network._condition(float(lam), 1, device)
+    _, condition = network.condition(float(lam), 1, device)
     plain: nn.Module = copy.deepcopy(network.backbone)
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):

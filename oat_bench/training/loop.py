@@ -4,10 +4,11 @@ Everything random is a function of (seed, epoch, step, example), so that a run t
 started again ends with the same weights as an unbroken one.
 """
 
+import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,24 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from oat_bench.acceleration import (
+    Precision,
+    autocast,
+    choose_compile,
+    choose_precision,
+    compiled,
+    operations_per_image,
+)
 from oat_bench.cards import Threat, TrainingCard
 from oat_bench.classifier import pack, read_json, unpack
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
 from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.progress import Bar, bar
 from oat_bench.randomness import generator, uniform
 from oat_bench.training.pgd import evaluating, pgd
@@ -87,6 +97,7 @@ class Trainer:
     ) -> None:
         if len(train) < 2:
             raise UserError(f"{len(train)} training images; expected at least 2")
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.card, self.threat = network, card, threat
         self.data, self.validation, self.seed = train, validation, seed
         self.identity, self.folder = identity, folder
@@ -109,8 +120,24 @@ class Trainer:
         )
         self.best_state: dict[str, Tensor] = {}
         self.progress = Progress()
+        self.device = train.labels.device
+        self.lambdas = torch.tensor(card.lambdas, device=self.device)
+        shape = train.images.shape[1:]
+        self.precision = choose_precision(card.precision, self.device, shape.numel())
+        # forward and backward for each step of the attack, thrice two passes for the training step
+        passes = 2 * card.attack_steps + 6
+        operations = operations_per_image(network.eval(), torch.zeros(1, *shape).to(self.device), 0)
+        self.compiled = choose_compile(
+            card.compile, self.device, operations * passes * len(train) * card.epochs
+        )
+        self._frozen_logits = frozen_logits(network.backbone, self.precision, self.compiled)
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
+
+    @property
+    def computation(self) -> str:
+        """Precision and compilation, in words."""
+        return f"{self.precision}, {'compiled' if self.compiled else 'not compiled'}"
 
     @property
     def evaluated(self) -> ConditionalNetwork:
@@ -147,7 +174,7 @@ class Trainer:
     def _epoch(self, line: Bar) -> None:
         progress, started = self.progress, time.monotonic()
         saved, before = started, progress.seconds
-        total = torch.tensor(progress.loss, dtype=torch.float64, device=self.data.labels.device)
+        total = torch.tensor(progress.loss, dtype=torch.float64, device=self.device)
         for index in self._batches(progress.epoch, progress.step):
             total += self._step(index)
             progress.step += 1
@@ -175,32 +202,38 @@ class Trainer:
 
     def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
         """Yield the example indices of an epoch's remaining steps."""
-        device = self.data.labels.device
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
-        batches = torch.split(order.to(device), self.card.batch_size)[: self.steps_per_epoch]
+        batches = torch.split(order, self.card.batch_size)[: self.steps_per_epoch]
         yield from batches[done:]
 
     def _step(self, index: Tensor) -> Tensor:
         """Take one optimiser step on a batch; return its loss.
 
-        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). One
-        pass carries the clean images and, where lam > 0, the attacked ones, so that BN_c sees clean
-        images at lam = 0 and BN_a sees both kinds at lam > 0.
+        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). The
+        images of lambda = 0 come first, and are not attacked. One pass carries the clean images
+        and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees both kinds
+        at lam > 0; in the published order a pass each, the attack between them.
         """
         step = self.progress.epoch * self.steps_per_epoch + self.progress.step
         self._schedule(step)
-        x, y = self.data.inputs(index), self.data.labels[index]
-        lam = self._sample_lambda(index, step)
-        attacked = (lam > 0).nonzero()[:, 0]
-        x_adv = self._attack(x[attacked], y[attacked], lam[attacked], index[attacked], step)
-        images = torch.cat([x, x_adv])
-        conditions = torch.cat([lam, lam[attacked]])
-        weights = torch.cat([1 - lam, lam[attacked]])
+        which, n_standard = self._sample_lambda(index, step)
+        index, which = (part.to(self.device, non_blocking=True) for part in (index, which))
+        attacked = slice(n_standard, None)
+        x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
+        y = self.data.labels[index]
+        lam = self.lambdas[which]
         self.network.train()
-        losses = F.cross_entropy(
-            self.network(images, conditions), torch.cat([y, y[attacked]]), reduction="none"
-        )
-        loss = (weights * losses).sum() / len(x)
+        if self.card.order == "published":
+            clean = self._logits(x, which, n_standard)
+            x_adv = self._attack(x[attacked], y[attacked], which[attacked], index[attacked], step)
+            logits = torch.cat([clean, self._logits(x_adv, which[attacked], 0)])
+        else:
+            x_adv = self._attack(x[attacked], y[attacked], which[attacked], index[attacked], step)
+            logits = self._logits(
+                torch.cat([x, x_adv]), torch.cat([which, which[attacked]]), n_standard
+            )
+        losses = F.cross_entropy(logits, torch.cat([y, y[attacked]]), reduction="none")
+        loss = (torch.cat([1 - lam, lam[attacked]]) * losses).sum() / len(x)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -208,31 +241,62 @@ class Trainer:
             self.average.update_parameters(self.network)
         return loss.detach()
 
-    def _sample_lambda(self, index: Tensor, step: int) -> Tensor:
-        """Draw lambda uniformly from the card's set, for each image or once for the batch."""
-        owners = index if self.card.sampling == "per-image" else torch.zeros_like(index)
-        draw = uniform(owners, (), self.seed, stream=_LAMBDA + 2 * step)
-        values = torch.tensor(self.card.lambdas, device=index.device)
-        return values[(draw * len(values)).long()]
+    def _sample_lambda(self, index: Tensor, step: int) -> tuple[Tensor, int]:
+        """Draw lambda uniformly from the card's set, for each image or once for the batch.
 
-    def _attack(self, x: Tensor, y: Tensor, lam: Tensor, index: Tensor, step: int) -> Tensor:
-        """Attack each image at its own lambda, batch norm in eval mode."""
+        Per image, lambda = 0 always has its expected share of the batch, rounded up (as in the
+        authors' code), and the first places, so that every batch has the same shapes.
+
+        Args:
+            index: the examples of the batch, which are in random order.
+            step: counts from the start of training.
+
+        Returns:
+            Each image's place in the card's list, shape [n], and how many have lambda = 0.
+        """
+        count, stream = len(self.card.lambdas), _LAMBDA + 2 * step
+        first = self.card.lambdas[0] == 0
+        if self.card.sampling == "per-batch":
+            which = int(uniform(torch.zeros(1), (), self.seed, stream).item() * count)
+            standard = first and which == 0
+            return torch.full((len(index),), which), len(index) if standard else 0
+        n_standard = math.ceil(len(index) / count) if first else 0
+        draws = uniform(index[n_standard:], (), self.seed, stream)
+        rest = first + (draws * (count - first)).long()
+        return torch.cat([torch.zeros(n_standard, dtype=torch.long), rest]), n_standard
+
+    def _condition(self, which: Tensor, n_standard: int) -> Condition:
+        codes = self.network.encoding(self.lambdas)
+        return Condition(self.lambdas, codes, which, n_standard)
+
+    def _logits(self, x: Tensor, which: Tensor, n_standard: int) -> Tensor:
+        """Run the network in train mode on images sorted by lambda."""
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.network.backbone(x, self._condition(which, n_standard))
+        return logits.float()
+
+    def _attack(self, x: Tensor, y: Tensor, which: Tensor, index: Tensor, step: int) -> Tensor:
+        """Attack each image at its own lambda, batch norm in eval mode.
+
+        Every norm layer is folded to one affine per channel, once for the whole attack.
+        """
         if len(x) == 0:
             return x
         warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        with evaluating(self.network), torch.no_grad():
-            return pgd(
-                self.network.conditioned(lam, len(x), x.device),
-                x,
-                y,
-                norm=self.threat.norm,
-                eps=share * self.threat.eps,
-                step_size=share * self.threat.step_size,
-                steps=self.card.attack_steps,
-                example_ids=index,
-                seed=generator(self.seed, step).initial_seed(),
-            )
+        with torch.no_grad():
+            folded = self.network.fold(self._condition(which, 0))
+        return pgd(
+            lambda images: self._frozen_logits(images, folded),
+            x,
+            y,
+            norm=self.threat.norm,
+            eps=share * self.threat.eps,
+            step_size=share * self.threat.step_size,
+            steps=self.card.attack_steps,
+            example_ids=index,
+            seed=generator(self.seed, step).initial_seed(),
+        )
 
     def _schedule(self, step: int) -> None:
         """Linear warm-up, then a cosine to zero."""
@@ -327,7 +391,7 @@ class Trainer:
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
-            parts.setdefault(part, {})[key] = value.to(self.data.labels.device)
+            parts.setdefault(part, {})[key] = value.to(self.device)
         self.network.load_state_dict(parts["network"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
@@ -339,6 +403,29 @@ class Trainer:
         state: dict[str, Any] = self.optimizer.state_dict()
         self.optimizer.load_state_dict(state | {"state": slots})
         self.progress = Progress(**read_json(header, "progress"))
+
+
+def frozen_logits(
+    backbone: nn.Module, precision: Precision, compile_it: bool
+) -> Callable[[Tensor, Folded], Tensor]:
+    """Return the backbone as an attack sees it: the same weights, no gradients for them, eval mode.
+
+    Args:
+        backbone: its parameters are shared, so that each optimiser step shows.
+        precision: of the convolutions.
+        compile_it: whether to compile.
+    """
+    twin = copy.deepcopy(backbone).eval().requires_grad_(False)
+    for mine, theirs in zip(twin.parameters(), backbone.parameters(), strict=True):
+        mine.data = theirs.data  # one storage
+    device = next(twin.parameters()).device
+
+    def logits(x: Tensor, folded: Folded) -> Tensor:
+        with autocast(device, precision):
+            result: Tensor = twin(x, folded)
+        return result.float()
+
+    return compiled(logits) if compile_it else logits
 
 
 def _describe(row: dict[str, float]) -> str:

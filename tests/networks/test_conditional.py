@@ -217,7 +217,7 @@ def test_a_norm_layer_is_torchs_batch_norm_and_then_the_affine(perturbed, form):
     h = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(3))
     for lam in (0.0, 0.1, 0.3, 1.0):
         bn = layer.bn_c if lam == 0 and form == "dual" else layer.bn_a
-        _, condition = network._condition(lam, 2, torch.device("cpu"))
+        _, condition = network.condition(lam, 2, torch.device("cpu"))
         with torch.no_grad():
             code = network.encoding(torch.tensor([lam]))
             gamma, beta = (

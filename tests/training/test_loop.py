@@ -58,23 +58,27 @@ def same(one, other):
     return all(torch.equal(a, other[key]) for key, a in one.items()) and one.keys() == other.keys()
 
 
-def test_one_step_minimises_equation_3():
-    run = trainer(weight_decay=0.0, momentum=0.0, epochs=1)
+@pytest.mark.parametrize("order", ["attack-first", "published"])
+def test_one_step_minimises_equation_3(order):
+    run = trainer(weight_decay=0.0, momentum=0.0, epochs=1, order=order)
     reference = copy.deepcopy(run.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
-    lam = run._sample_lambda(index, 0)
+    lam = sample(run, index, 0)
     loss = run._step(index)
 
     # Eq. 3 written out: the mean over the batch of (1 - lam) L_c + lam L_a
-    reference.eval()
     on = lam > 0
     x_adv = x.clone()
-    x_adv[on] = run_attack(reference, x[on], y[on], lam[on], index[on], run.seed)
-    reference.train()
-    logits = reference(torch.cat([x, x_adv[on]]), torch.cat([lam, lam[on]]))
-    clean, attacked = logits[: len(x)], torch.zeros(len(x), 10)
-    attacked[on] = logits[len(x) :]
+    attacked = torch.zeros(len(x), 10)
+    if order == "published":  # the clean pass moves the statistics before the attack
+        clean = reference.train()(x, lam)
+        x_adv[on] = run_attack(reference.eval(), x[on], y[on], lam[on], index[on], run.seed)
+        attacked[on] = reference.train()(x_adv[on], lam[on])
+    else:
+        x_adv[on] = run_attack(reference.eval(), x[on], y[on], lam[on], index[on], run.seed)
+        logits = reference.train()(torch.cat([x, x_adv[on]]), torch.cat([lam, lam[on]]))
+        clean, attacked[on] = logits[: len(x)], logits[len(x) :]
     terms = (1 - lam) * F.cross_entropy(clean, y, reduction="none")
     terms = terms + lam * F.cross_entropy(attacked, y, reduction="none")
     expected = terms.mean()
@@ -85,6 +89,17 @@ def test_one_step_minimises_equation_3():
         torch.testing.assert_close(
             trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-4, atol=1e-6
         )
+
+
+def vector(net):
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def sample(run, index, step):
+    which, n_standard = run._sample_lambda(index, step)
+    lam = torch.tensor(run.card.lambdas)[which]
+    assert (lam == 0).sum() == n_standard == (lam[:n_standard] == 0).sum()
+    return lam
 
 
 def run_attack(net, x, y, lam, index, seed):
@@ -105,7 +120,7 @@ def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
     x, y = run.data.inputs(slice(0, 8)), run.data.labels[:8]
     before = copy.deepcopy(run.network.state_dict())
     run.network.train()
-    run._attack(x, y, torch.full((8,), 0.2), torch.arange(8), step=0)
+    run._attack(x, y, torch.ones(8, dtype=torch.long), torch.arange(8), step=0)
     assert same(before, run.network.state_dict())
     assert run.network.training
     assert all(p.grad is None for p in run.network.parameters())
@@ -133,7 +148,7 @@ def test_eps_warms_up():
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
     last = 2 * run.steps_per_epoch - 1
     for step in (0, last // 2, last, last + 5):
-        x_adv = run._attack(x, y, torch.ones(16), torch.arange(16), step)
+        x_adv = run._attack(x, y, torch.full((16,), 2), torch.arange(16), step)
         eps = THREAT.eps * min(1, (step + 1) / (last + 1))
         assert (x_adv - x).abs().max() <= eps + 1e-6
         assert (x_adv - x).abs().max() > 0.5 * eps
@@ -141,18 +156,72 @@ def test_eps_warms_up():
 
 def test_lambda_is_sampled_uniformly_per_image_or_once_per_batch():
     run = trainer()
-    index = torch.arange(30_000)
-    lam = run._sample_lambda(index, 3)
-    for value in LAMBDAS:
+    index = torch.arange(30_001)
+    lam = sample(run, index, 3)
+    assert (lam == 0).sum() == 10_001  # its share, rounded up
+    for value in LAMBDAS[1:]:
         share = (lam == torch.tensor(value)).float().mean().item()
         assert share == pytest.approx(1 / 3, abs=0.015)  # about 5 standard deviations
-    again = run._sample_lambda(index, 4)
-    # independent from step to step: equal a third of the time
-    assert (lam == again).float().mean().item() == pytest.approx(1 / 3, abs=0.015)
+    again = sample(run, index, 4)
+    # independent from step to step: equal half of the time where not zero
+    both = (lam == again)[10_001:].float().mean().item()
+    assert both == pytest.approx(1 / 2, abs=0.02)
     per_batch = trainer(sampling="per-batch")
-    drawn = [per_batch._sample_lambda(index[:50], step) for step in range(200)]
+    drawn = [sample(per_batch, index[:50], step) for step in range(200)]
     assert all(len(torch.unique(lam)) == 1 for lam in drawn)
     assert {round(lam[0].item(), 3) for lam in drawn} == set(LAMBDAS)
+
+
+@pytest.mark.parametrize("lambdas", [[0], [1], [0.3, 1]])
+def test_sets_with_and_without_zero_train(lambdas):
+    net = ConditionalNetwork("wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=lambdas)
+    run = trainer(net, lambdas=lambdas, epochs=1)
+    assert set(sample(run, torch.arange(64), 0).tolist()) == set(torch.tensor(lambdas).tolist())
+    before = copy.deepcopy(net.state_dict())
+    run.train(show=False)
+    moved = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    # each route's statistics move only where its lambda are trained
+    assert any("bn_c" in name for name in moved) == (0 in lambdas)
+    assert any("bn_a" in name for name in moved) == (lambdas != [0])
+
+
+def test_the_frozen_twin_shares_the_weights():
+    run = trainer(epochs=1)
+    run.train(show=False)
+    x = run.data.inputs(slice(0, 8))
+    with torch.no_grad():
+        condition = run._condition(torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2)
+        twin = run._frozen_logits(x, run.network.fold(condition))
+        torch.testing.assert_close(twin, run.network.eval()(x, run.lambdas[condition.index]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "compile"), [("bf16", False), ("float32", True)])
+def test_faster_ways_take_the_same_step(precision, compile):
+    slow = trainer(precision="float32", compile=False)
+    fast = trainer(precision=precision, compile=compile)
+    index = next(slow._batches(0, 0))
+    assert fast._step(index).item() == pytest.approx(slow._step(index).item(), rel=0.02)
+    start = vector(network())
+    updates = [vector(run.network) - start for run in (fast, slow)]
+    assert F.cosine_similarity(*updates, dim=0) > 0.98
+
+
+def test_where_compile_fails_training_goes_on_with_one_line(monkeypatch, capfd):
+    def broken(function, **_):
+        def call(*args):
+            raise RuntimeError("no compiler\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    run = trainer(compile=True, epochs=1)
+    run.train(show=False)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == ["torch.compile failed (no compiler); going on without it"]
+    reference = trainer(compile=False, epochs=1)
+    reference.train(show=False)
+    assert same(run.network.state_dict(), reference.network.state_dict())
 
 
 def test_every_epoch_visits_every_image_once_in_a_new_order():

@@ -1,0 +1,91 @@
+"""How fast to compute: precision, memory format and compilation, chosen from what does not vary.
+
+The choices depend on the device and the amount of work alone, never on a timing, so that a run that
+is started again makes the same ones.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.progress import console
+
+Precision = Literal["float32", "bf16"]
+
+#: below this many pixels (C * H * W) a batch is too small to gain from bfloat16
+_SMALL_IMAGE = 1024
+#: compiling takes about a minute; it pays from about this many floating point operations on
+_COMPILE_FROM = {"cpu": 5e14, "cuda": 5e16}
+
+
+def choose_precision(asked: str, device: torch.device, pixels: int) -> Precision:
+    """Turn ``auto`` into a precision.
+
+    bfloat16 where the processor multiplies it in hardware (AMX, AVX-512 BF16, CUDA from Ampere on)
+    and images have more than a few pixels.
+
+    Args:
+        asked: ``auto``, ``float32`` or ``bf16``.
+        device: where to compute.
+        pixels: C * H * W of an image.
+    """
+    if asked == "bf16" or (asked == "auto" and pixels > _SMALL_IMAGE and _multiplies_bf16(device)):
+        return "bf16"
+    return "float32"
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def choose_compile(asked: bool | None, device: torch.device, operations: float) -> bool:
+    """Say whether to compile: as asked, or where the work outweighs the minute it takes.
+
+    Args:
+        asked: None leaves the choice.
+        device: where to compute.
+        operations: floating point operations of the whole work, about.
+    """
+    return operations >= _COMPILE_FROM.get(device.type, float("inf")) if asked is None else asked
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the context in which convolutions and products run in the precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compile with static shapes; where that fails, fall back to the function with one line."""
+    fast = torch.compile(function, dynamic=False)
+    failed = False
+
+    def call(*args: Any) -> Tensor:
+        nonlocal failed
+        if failed:
+            return function(*args)
+        try:
+            return fast(*args)
+        except Exception as error:  # whatever a compiler's tool chain may raise
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            failed = True
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            console.print(f"torch.compile failed ({reason}); going on without it")
+            return function(*args)
+
+    return call
+
+
+def operations_per_image(module: nn.Module, *args: Any) -> float:
+    """Count the floating point operations of one forward pass on one image (torch's counter)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*args)
+    return float(counter.get_total_flops())

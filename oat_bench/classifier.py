@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from oat_bench import __version__
@@ -18,7 +18,7 @@ from oat_bench.cards import Lambdas, NetworkCard, Threat
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, sha256
 
-#: key of the JSON in a checkpoint's header
+#: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
 _HEADER = "oat_bench"
 
 
@@ -63,7 +63,7 @@ class ModelInfo(BaseModel):
     trained_lambdas: Lambdas
     interpolation: str
     threat: Threat
-    seed: int
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
     selection: str = Field(description="the rule that chose these weights, and the epoch it chose")
     benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
@@ -113,9 +113,12 @@ class TunableClassifier(ABC):
 
     def fingerprint(self) -> str:
         """Hash of the weights and the description, the same on every device."""
-        state = sorted(self.state_dict().items())
-        parts = [part for name, value in state for part in (name, _raw(value))]
-        return sha256(self.info.model_dump_json(), *parts)
+        return _checksum(self.info.model_dump(mode="json"), self.state_dict())
+
+
+def _checksum(info: object, state: dict[str, Tensor]) -> str:
+    parts = [part for name in sorted(state) for part in (name, _raw(state[name]))]
+    return sha256(json.dumps(info, sort_keys=True), *parts)
 
 
 def _raw(tensor: Tensor) -> bytes:
@@ -124,8 +127,8 @@ def _raw(tensor: Tensor) -> bytes:
 
 def save(classifier: TunableClassifier, path: str | Path) -> None:
     """Write a checkpoint, whole or not at all."""
-    header = {_HEADER: classifier.info.model_dump_json()}
-    atomic_write(Path(path), pack(classifier.state_dict(), header))
+    content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
+    atomic_write(Path(path), pack(classifier.state_dict(), {_HEADER: json.dumps(content)}))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
@@ -141,15 +144,22 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
     from oat_bench.methods import METHODS
 
     path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoint.safetensors"
-    if not path.is_file():
+    try:
+        if path.is_dir():
+            path = path / "checkpoint.safetensors"
+        missing = not path.is_file()
+    except OSError:  # the name is too long for a file
+        missing = True
+    if missing:
         raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
     state, header = unpack(path)
     try:
-        info = ModelInfo.model_validate_json(header[_HEADER])
+        content = json.loads(header[_HEADER])
+        if content["sha256"] != _checksum(content["info"], state):
+            raise ValueError("the checksum does not match")
+        info = ModelInfo.model_validate(content["info"])
         return METHODS[info.method].from_state(info, state).to(device)
-    except (KeyError, ValidationError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a checkpoint of oat-bench, or damaged ({reason})") from error
 

@@ -4,6 +4,7 @@ import errno
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 #: what a full disk looks like, by quota or by limit too
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: how torch says that there is no memory left, on a GPU and on a CPU
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+#: the width of a table where nothing needs to be folded, as in a pipe
+_UNFOLDED = 10_000
 
 
 class _Lambdas(click.ParamType[list[float]]):
@@ -56,10 +63,14 @@ _LAMBDAS = click.option(
 )
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
 _N_EXAMPLES = click.option(
-    "--n-examples", type=click.IntRange(min=1), help="Test images. [default: the card's]"
+    "--n-examples",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Test images. [default: the card's]",
 )
 _SEED = click.option(
     "--seed",
+    metavar="N",
     type=click.IntRange(0, 2**31 - 1),
     default=0,
     show_default=True,
@@ -77,7 +88,18 @@ _OUT = click.option(
 )
 
 
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # a line of its own for the ^C
+            raise click.Abort from error
+
+
 @click.group(
+    cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_example("oat-bench run --dataset digits --attacks all"),
@@ -159,13 +181,13 @@ def train(
     from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.files import make_folder
-    from oat_bench.progress import console
+    from oat_bench.progress import note
 
     folder = make_folder(out or _default_out(card, seed))
     runs.train(
         card, datasets.load(card.dataset), folder, seed=seed, device=runs.choose_device(device)
     )
-    console.print(f"checkpoint and log in {folder}")
+    note(f"checkpoint and log in {folder}")
 
 
 @cli.command("list", epilog=_example("oat-bench list attacks"))
@@ -178,10 +200,10 @@ def list_(kind: str) -> None:
 
     from oat_bench import cards
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     rows: list[tuple[str, ...]]
     if kind == "attacks":
-        headers: tuple[str, ...] = ("attack", "engine", "default suite", "what it is")
+        headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
         found = [cards.attack(name) for name in cards.names("attacks")]
         rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
     elif kind == "benchmarks":
@@ -197,8 +219,7 @@ def list_(kind: str) -> None:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    # a pipe has no width: never fold a line for it
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else _UNFOLDED).print(table)
 
 
 def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
@@ -208,7 +229,8 @@ def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
     shipped = cards.names("benchmarks")
     if dataset is not None and benchmark is None and dataset not in shipped:
         raise unknown("data set", dataset, shipped)
-    card = cards.benchmark(benchmark or dataset or "digits")
+    named = dataset if benchmark is None else benchmark
+    card = cards.benchmark("digits" if named is None else named)
     if dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
     return card
@@ -229,13 +251,14 @@ def _evaluate(
     device_name: str,
     out: Path | None,
 ) -> None:
-    card = _card(dataset, benchmark) if dataset or benchmark or not model else None
+    named = dataset is not None or benchmark is not None
+    card = _card(dataset, benchmark) if named or model is None else None
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.files import make_folder
 
     device = runs.choose_device(device_name)
-    trained = classifier.load(model, device) if model else None
+    trained = classifier.load(model, device) if model is not None else None
     if card is None:
         assert trained is not None
         card = _card(trained.info.dataset, None)
@@ -245,6 +268,7 @@ def _evaluate(
     data = datasets.load(card.dataset)
     if trained is not None:
         runs.check_fits(trained.info, data)
+    runs.choose_examples(card, data)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)
@@ -265,31 +289,37 @@ def _print(report: "Report") -> None:
 
     from oat_bench.leaderboards import tables
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
-        console.print(tables.terminal(report.results, report.trained, report.title))
-        console.print(f"table, entry, outcomes and figure in {report.folder}")
+        table = tables.terminal(report.results, report.trained)
+        # numbers are never cut: a table wider than the terminal runs over
+        whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
+        console.print(report.title, style="italic")
+        Console(width=max(whole, console.width)).print(table)
+        console.print(tables.NOTE, style="dim")
+        console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
         click.echo(tables.markdown(report.results, report.trained, report.title), nl=False)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    click.echo(f"oat-bench: {message}", err=True)
+    with suppress(OSError):  # nobody reads, or the disk behind stdout is full
+        click.echo(f"oat-bench: {' '.join(message.split())}", err=True)
+        sys.stdout.flush()
     # a hard exit: threads of a library that is still loading must not add a traceback
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 
 def main() -> None:
     """Run the command line; turn every error of the user's into one line and exit code 2."""
     try:
-        sys.exit(cli(standalone_mode=False))
+        code = cli(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except click.exceptions.Abort:
         _fail("stopped; what was finished is kept, the same command goes on from there", 130)
     except click.ClickException as error:
-        message = " ".join(error.format_message().split())
-        _fail(f"{message} (see oat-bench --help)")
+        _fail(f"{error.format_message()} (see oat-bench --help)")
     except UserError as error:
         _fail(str(error))
     except BrokenPipeError:
@@ -297,6 +327,8 @@ def main() -> None:
     except OSError as error:
         if error.errno in _DISK_FULL:
             _fail(f"the disk is full ({error.strerror}); make room, the same command goes on")
-        if isinstance(error, PermissionError):
-            _fail(f"not permitted: {error.filename}; choose another folder with --out")
-        raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(s in str(error) for s in _NO_MEMORY)):
+            raise
+        _fail("out of memory; lower batch_size in the benchmark card, or take a smaller network")

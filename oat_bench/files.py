@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 from oat_bench.errors import UserError
@@ -14,8 +15,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the process id keeps two writers of one file apart
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # the token keeps two writers of one file apart
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -9,12 +9,17 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 #: progress, notes and errors go to stderr; stdout carries results only
 console = Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """Say something on stderr, in one line whatever the width."""
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:
@@ -45,11 +50,14 @@ def bar(description: str, total: int, *, done: int = 0, show: bool = True) -> It
     """
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        # what is left of the line; cut there and nowhere else
+        TextColumn(
+            "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
+        expand=True,
         console=console,
         disable=not (show and console.is_terminal),
         transient=True,

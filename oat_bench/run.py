@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from oat_bench import cards, datasets, figures
 from oat_bench.attacks import Attack, prepare
@@ -19,7 +20,7 @@ from oat_bench.leaderboards import tables
 from oat_bench.leaderboards.entries import make_entry
 from oat_bench.methods import OAT
 from oat_bench.networks.conditioning import INTERPOLATION
-from oat_bench.progress import console
+from oat_bench.progress import note
 from oat_bench.training.loop import Trainer
 
 
@@ -83,7 +84,7 @@ def train(
                 f"{checkpoint} was trained by another card, on other data or with another seed; "
                 "choose another folder with --out, or evaluate it with --model"
             )
-        console.print(f"{checkpoint}: trained already")
+        note(f"{checkpoint}: trained already")
         return classifier
     info = ModelInfo(
         method=card.method,
@@ -110,15 +111,17 @@ def train(
         identity=identity,
         folder=out,
     )
-    console.print(
+    epochs = f"{card.training.epochs} epoch{'s' if card.training.epochs > 1 else ''}"
+    note(
         f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
-        f"{len(data.train)} images, {card.training.epochs} epochs, lambda "
-        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}"
+        f"{len(data.train)} images, {epochs}, lambda "
+        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}, "
+        f"{trainer.computation}"
     )
     progress = trainer.train()
     classifier.info = info.model_copy(update={"selection": trainer.selection})
     save(classifier, checkpoint)
-    console.print(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")
+    note(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")
     return classifier
 
 
@@ -146,10 +149,7 @@ def evaluate_and_report(
     """
     info = classifier.info
     check_fits(info, data)
-    n = card.evaluation.n_examples or len(data.test)
-    if n > len(data.test):
-        raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
-    examples = datasets.nested_order(data.test.labels)[:n]
+    examples = choose_examples(card, data)
     outcomes = evaluate(
         classifier.to(device),
         data.test.to(device),
@@ -185,14 +185,28 @@ def evaluate_and_report(
     return Report(results, trained, title, out)
 
 
+def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
+    """Return the ids of the test images that a card evaluates.
+
+    Raises:
+        UserError: if it asks for more than there are.
+    """
+    n = card.evaluation.n_examples or len(data.test)
+    if n > len(data.test):
+        raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
+    return datasets.nested_order(data.test.labels)[:n]
+
+
 def check_fits(info: ModelInfo, data: Dataset) -> None:
     """Refuse a checkpoint of another data set.
 
     Raises:
         UserError: saying what the checkpoint is for.
     """
-    if info.dataset != data.name or info.input_shape != data.input_shape:
+    theirs = (info.dataset, info.input_shape, tuple(info.classes))
+    if theirs != (data.name, data.input_shape, data.classes):
         raise UserError(
-            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape}), not "
-            f"{data.name!r} (images {data.input_shape}); evaluate it with --dataset {info.dataset}"
+            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape}, "
+            f"{info.num_classes} classes), not {data.name!r} (images {data.input_shape}, "
+            f"{len(data.classes)} classes)"
         )

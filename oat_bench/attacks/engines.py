@@ -1,16 +1,22 @@
 """From an attack card to attacked images."""
 
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, nearest
 from oat_bench.files import sha256
+from oat_bench.training.pgd import evaluating
 
 #: the module that runs each engine's cards, and the distribution whose version goes into results
 ENGINES = {
@@ -62,10 +68,20 @@ class Attack:
         Returns:
             The attacked image where the attack kept to the threat model, else x: an attack that
             left the ball (DeepFool, Carlini and Wagner, ... minimise the norm) has not broken it.
+
+        Raises:
+            UserError: if another library fails, on a parameter's value for one.
         """
         engine = import_module(ENGINES[self.card.engine][0])
-        with torch.random.fork_rng():
-            x_adv: Tensor = engine.run(self, model, x, y, example_ids)
+        seed = self.seed + int(example_ids[0])
+        # what a library prints is no result: stdout is for those
+        with evaluating(model), _own_randomness(seed), redirect_stdout(sys.stderr):
+            try:
+                x_adv: Tensor = engine.run(self, model, x, y, example_ids).to(x.dtype)
+            except Exception as error:
+                if self.card.engine == "oat_bench" or isinstance(error, OSError):
+                    raise
+                raise failed(self, error) from error
         return torch.where(self._allowed(x_adv, x)[:, None, None, None], x_adv, x)
 
     def _allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -82,11 +98,37 @@ class Attack:
         return allowed
 
 
+class _SeededState(np.random.RandomState):
+    """A generator that takes its seed from numpy's global one where it is given none."""
+
+    def __init__(self, seed: Any = None) -> None:
+        super().__init__(np.random.randint(2**32, dtype=np.uint64) if seed is None else seed)
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seed every global generator, and put each back into its own state after."""
+    python, numpy, kind = random.getstate(), np.random.get_state(), np.random.RandomState
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        # ART's HopSkipJump and BoundaryAttack make generators without a seed
+        setattr(np.random, "RandomState", _SeededState)  # noqa: B010
+        try:
+            yield
+        finally:
+            setattr(np.random, "RandomState", kind)  # noqa: B010
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
 def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> Attack:
     """Make a card ready under a benchmark's threat model.
 
     Raises:
-        UserError: if the card is for another norm, or its class or a parameter does not exist.
+        UserError: if the card is for another norm, or its class or a parameter does not exist, or
+            the class refuses a parameter's value.
     """
     if card.norm is not None and card.norm != threat.norm:
         raise UserError(
@@ -95,7 +137,8 @@ def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> A
         )
     resolved = card.resolve(threat, n_classes=n_classes, seed=seed)
     attack = Attack(card, card.threat(threat), n_classes, seed, resolved)
-    import_module(ENGINES[card.engine][0]).check(attack)
+    with _own_randomness(seed), redirect_stdout(sys.stderr):
+        import_module(ENGINES[card.engine][0]).check(attack)
     return attack
 
 
@@ -105,12 +148,34 @@ def check_parameters(attack: Attack, known: list[str], required: list[str]) -> N
     Raises:
         UserError: naming card and parameter.
     """
-    from oat_bench.errors import nearest
-
-    where = f"attack card {attack.card.name!r}: {attack.card.engine} class {attack.card.class_}"
+    where = _where(attack)
     for key in attack.parameters:
         if key not in known:
             raise UserError(f"{where} takes no parameter {key!r}; {nearest(key, known)}")
     for key in required:
         if key not in attack.parameters:
             raise UserError(f"{where} needs parameter {key!r}; add it under [parameters]")
+
+
+def failed(attack: Attack, reason: Exception | str) -> UserError:
+    """Say in one line what an attack's class would not do."""
+    if isinstance(reason, Exception):
+        reason = f"{type(reason).__name__}: {reason}"
+    return UserError(f"{_where(attack)} fails: {' '.join(reason.split())[:200]}")
+
+
+def _where(attack: Attack) -> str:
+    return f"attack card {attack.card.name!r}: {attack.card.engine} class {attack.card.class_}"
+
+
+class StandIn(nn.Module):
+    """The smallest classifier, for a class to be made with before there is a model."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [n, C, H, W] to logits [n, n_classes]."""
+        logits: Tensor = self.linear(x.flatten(1).mean(1, keepdim=True))
+        return logits

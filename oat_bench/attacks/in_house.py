@@ -1,16 +1,25 @@
-"""The in-house engine: PGD, FGSM and MI-FGSM, random numbers owned by the example."""
+"""The in-house engine: PGD, FGSM and MI-FGSM, random numbers owned by the example.
+
+The annotations say what a card may write.
+"""
 
 from collections.abc import Callable
 from inspect import Parameter, signature
+from typing import Annotated
 
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, check_parameters
+from oat_bench.attacks.engines import Attack, check_parameters, failed
 from oat_bench.errors import unknown
 from oat_bench.training.pgd import Norm, pgd
 
+Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Switch = Annotated[bool, Field(strict=True)]
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: Number) -> Tensor:
     """One step of length eps along the gradient's sign (arXiv:1412.6572)."""
     return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False)
 
@@ -20,10 +29,10 @@ def mi_fgsm(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
-    step_size: float,
-    steps: int = 10,
-    decay: float = 1.0,
+    eps: Number,
+    step_size: Number,
+    steps: Count = 10,
+    decay: Number = 1.0,
 ) -> Tensor:
     """Iterative FGSM with momentum (arXiv:1710.06081)."""
     return pgd(
@@ -38,12 +47,12 @@ def projected_gradient_descent(
     *,
     example_ids: Tensor,
     seed: int,
-    eps: float,
-    step_size: float,
-    steps: int,
+    eps: Number,
+    step_size: Number,
+    steps: Count,
     norm: Norm = "Linf",
-    random_start: bool = True,
-    restarts: int = 1,
+    random_start: Switch = True,
+    restarts: Count = 1,
 ) -> Tensor:
     """PGD with restarts; each restart only attacks what still stands (arXiv:1706.06083)."""
     x_adv = x.clone()
@@ -78,7 +87,7 @@ _PASSED = ("model", "x", "y", "example_ids", "seed")
 
 
 def check(attack: Attack) -> None:
-    """Refuse a class or parameter that does not exist."""
+    """Refuse a class or parameter that does not exist, and a value that it cannot have."""
     name = attack.card.class_
     if name not in CLASSES:
         raise unknown(
@@ -88,6 +97,14 @@ def check(attack: Attack) -> None:
     ours = [p for p in parameters if p.name not in _PASSED]
     required = [p.name for p in ours if p.default is Parameter.empty]
     check_parameters(attack, [p.name for p in ours], required)
+    for parameter in ours:
+        if parameter.name in attack.parameters:
+            value = attack.parameters[parameter.name]
+            try:
+                TypeAdapter(parameter.annotation).validate_python(value)
+            except ValidationError as error:
+                wrong = error.errors()[0]["msg"]
+                raise failed(attack, f"{parameter.name} is {value!r}: {wrong}") from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:

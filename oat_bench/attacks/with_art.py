@@ -1,13 +1,17 @@
 """The ART engine: any of its evasion attack classes (adversarial-robustness-toolbox)."""
 
 from inspect import Parameter, isclass, signature
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, check_parameters
+from oat_bench.attacks.engines import Attack, StandIn, check_parameters, failed
 from oat_bench.errors import unknown
+
+#: ART's names of the norms
+_NORMS = {"Linf": np.inf, "L2": 2}
 
 
 def _classes() -> dict[str, type]:
@@ -18,8 +22,20 @@ def _classes() -> dict[str, type]:
     return {name: c for name, c in found if isclass(c) and issubclass(c, EvasionAttack)}
 
 
+class _Float32(nn.Module):
+    """The model, for attacks that compute in double precision."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.float())
+        return logits
+
+
 def check(attack: Attack) -> None:
-    """Refuse a class or parameter that ART does not have."""
+    """Refuse a class, parameter or value that ART does not take."""
     classes = _classes()
     name = attack.card.class_
     if name not in classes:
@@ -28,30 +44,33 @@ def check(attack: Attack) -> None:
     parameters = list(signature(classes[name]).parameters.values())[1:]
     required = [p.name for p in parameters if p.default is Parameter.empty]
     check_parameters(attack, [p.name for p in parameters], required)
+    try:
+        _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
+    except Exception as error:
+        raise failed(attack, error) from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
+    generator = _make(attack, model, tuple(x.shape[1:]), "cpu" if x.device.type == "cpu" else "gpu")
+    x_adv = generator.generate(x=x.cpu().numpy(), y=y.cpu().numpy())
+    return torch.as_tensor(np.asarray(x_adv), dtype=torch.float32, device=x.device)
+
+
+def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device: str) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
     kind = _classes()[attack.card.class_]
     estimator = PyTorchClassifier(
-        model,
+        _Float32(model),
         nn.CrossEntropyLoss(),
-        input_shape=tuple(x.shape[1:]),
+        input_shape=input_shape,
         nb_classes=attack.n_classes,
         clip_values=(0.0, 1.0),
-        device_type="cpu" if x.device.type == "cpu" else "gpu",
+        device_type=device,
     )
+    parameters = dict(attack.parameters)
+    if parameters.get("norm") in _NORMS:
+        parameters["norm"] = _NORMS[parameters["norm"]]
     quiet = {"verbose": False} if "verbose" in signature(kind).parameters else {}
-    seed = attack.seed + int(example_ids[0])
-    torch.manual_seed(seed)
-    state = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        x_adv = kind(estimator, **(quiet | attack.parameters)).generate(
-            x=x.cpu().numpy(), y=y.cpu().numpy()
-        )
-    finally:
-        np.random.set_state(state)
-    return torch.as_tensor(np.asarray(x_adv), dtype=torch.float32, device=x.device)
+    return kind(estimator, **(quiet | parameters))

@@ -2,10 +2,9 @@
 
 from inspect import Parameter, isclass, signature
 
-import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, check_parameters
+from oat_bench.attacks.engines import Attack, StandIn, check_parameters, failed
 from oat_bench.errors import unknown
 
 
@@ -18,7 +17,7 @@ def _classes() -> dict[str, type]:
 
 
 def check(attack: Attack) -> None:
-    """Refuse a class or parameter that torchattacks does not have."""
+    """Refuse a class, parameter or value that torchattacks does not take."""
     classes = _classes()
     name = attack.card.class_
     if name not in classes:
@@ -28,10 +27,13 @@ def check(attack: Attack) -> None:
     parameters = [p for key, p in signature(classes[name]).parameters.items() if key != "model"]
     required = [p.name for p in parameters if p.default is Parameter.empty]
     check_parameters(attack, [p.name for p in parameters], required)
+    try:
+        classes[name](StandIn(attack.n_classes), **attack.parameters)
+    except Exception as error:
+        raise failed(attack, error) from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
-    torch.manual_seed(attack.seed + int(example_ids[0]))
     x_adv: Tensor = _classes()[attack.card.class_](model, **attack.parameters)(x, y)
     return x_adv.detach()

@@ -64,7 +64,8 @@ def evaluate(
                 known = store.read(cell)
                 missing = wanted[~np.isin(wanted.numpy(), known["example"].to_numpy())]
                 line.advance(len(wanted) - len(missing))
-                for batch in torch.split(missing, batch_size):
+                for start in range(0, len(missing), batch_size):
+                    batch = missing[start : start + batch_size]
                     model = model or classifier.at(point.lam, point.width)
                     store.append(cell, _outcomes(model, data, attack, batch))
                     line.advance(len(batch))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from oat_bench.errors import UserError
-from oat_bench.files import atomic_write
+from oat_bench.files import atomic_write, sha256
 
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
@@ -47,24 +47,27 @@ class OutcomeStore:
         if self.folder is None:
             self._memory.setdefault(cell, []).append(rows)
             return
-        first, last = rows["example"].iloc[[0, -1]]
         # named by its examples, so that two processes that computed the same rows write one file
-        write_parquet(self.folder / cell / f"{first}-{last}-{len(rows)}.parquet", rows)
+        name = sha256(rows["example"].to_numpy(dtype="<i8").tobytes())[:16]
+        write_parquet(self.folder / cell / f"{name}.parquet", rows)
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:
     """Write a table as Parquet, whole or not at all."""
     buffer = BytesIO()
-    rows.to_parquet(buffer, index=False)
+    rows.to_parquet(buffer, index=False, write_page_checksum=True)
     atomic_write(path, buffer.getvalue())
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pyarrow
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
 
     try:
-        return pd.read_parquet(path)[COLUMNS]
-    except (pyarrow.ArrowException, KeyError, OSError) as error:
+        table = read_table(path, page_checksum_verification=True)
+        rows: pd.DataFrame = table.to_pandas(ignore_metadata=True)[COLUMNS].astype("int64")
+        return rows
+    except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: damaged outcomes; remove the file, and its examples are evaluated again"
         ) from error

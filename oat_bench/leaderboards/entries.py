@@ -17,7 +17,7 @@ from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Interval(_Model):
@@ -151,4 +151,4 @@ def _eps(eps: float) -> str:
     """Write eps as the field does: 8/255, but 0.2."""
     levels = eps * 255
     whole = levels >= 1 and abs(levels - round(levels)) < 1e-9
-    return f"{levels:.0f}/255" if whole and f"{eps:g}" != str(eps) else f"{eps:g}"
+    return f"{levels:.0f}/255" if whole and float(f"{eps:g}") != eps else f"{eps:g}"

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
-_NOTE = (
+#: what stands below a table
+NOTE = (
     "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack; "
     "worst: right under every attack. * lambda was not trained."
 )
@@ -39,7 +40,7 @@ def markdown(results: list[PointResult], trained: list[float], title: str) -> st
     ]
     frame = pd.DataFrame(rows, columns=_headers(results))
     table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
-    return f"**{title}**\n\n{table}\n\n{_NOTE}\n"
+    return f"**{title}**\n\n{table}\n\n{NOTE}\n"
 
 
 def csv(results: list[PointResult], trained: list[float]) -> str:
@@ -62,10 +63,9 @@ def csv(results: list[PointResult], trained: list[float]) -> str:
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-def terminal(results: list[PointResult], trained: list[float], title: str) -> Table:
+def terminal(results: list[PointResult], trained: list[float]) -> Table:
     """Draw the table for a terminal, each interval below its accuracy."""
-    table = Table(title=title, caption=_NOTE, box=box.SIMPLE_HEAD, title_justify="left")
-    table.caption_justify = "left"
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for name in _headers(results):
         table.add_column(name, justify="right", style="bold" if name == WORST else "")
     for result in results:

@@ -42,8 +42,18 @@ class OAT(TunableClassifier):
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build the classifier with stored weights."""
-        classifier = cls.build(info)
-        classifier.network.load_state_dict(state)
+        # laid out without memory first: a header may describe a network of any size
+        with torch.device("meta"):
+            classifier = cls.build(info)
+        for name, expected in classifier.state_dict().items():
+            if name in state and state[name].dtype != expected.dtype:
+                raise ValueError(f"{name} is {state[name].dtype}, expected {expected.dtype}")
+        trained = classifier.network.encoding.trained
+        classifier.network.load_state_dict(
+            {name: value.clone() for name, value in state.items()}, assign=True
+        )
+        if not torch.equal(classifier.network.encoding.trained, trained):
+            raise ValueError("the lambda of the weights are not those of the description")
         return classifier
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

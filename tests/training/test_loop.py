@@ -204,7 +204,7 @@ def test_faster_ways_take_the_same_step(precision, compile):
     assert fast._step(index).item() == pytest.approx(slow._step(index).item(), rel=0.02)
     start = vector(network())
     updates = [vector(run.network) - start for run in (fast, slow)]
-    assert F.cosine_similarity(*updates, dim=0) > 0.98
+    assert F.cosine_similarity(*updates, dim=0) > 0.9
 
 
 def test_where_compile_fails_training_goes_on_with_one_line(monkeypatch, capfd):

@@ -1,0 +1,570 @@
+"""An estimator of ART, the Adversarial Robustness Toolbox, with an operating point."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from art import config
+from art.estimators.classification import PyTorchClassifier
+from art.estimators.estimator import NeuralNetworkMixin
+from art.utils import check_and_transform_label_format
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from oat_bench.cards import Threat, TrainingCard
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split, check_arrays
+from oat_bench.methods import OAT
+from oat_bench.networks.conditioning import validate_lambda
+from oat_bench.progress import Bar
+from oat_bench.training.loop import Trainer
+from oat_bench.training.pgd import evaluating
+
+#: how many operating points' networks an estimator keeps
+_KEPT = 8
+
+
+class OATClassifier(PyTorchClassifier):
+    """A tunable classifier as ART sees it: at every moment a plain one, at the operating point.
+
+    Everything that ART computes (predictions, losses, gradients, activations) and every attack,
+    one that was built earlier included, follows ``lam``, and follows the weights when they are
+    trained. Only two things go unnoticed: weights written through ``.data``, and those written by
+    an optimiser with ``fused=True`` while the network is in eval mode; call `refresh` then.
+
+    The arguments are those of `PyTorchClassifier`, with defaults for most, and three more.
+
+    Args:
+        model: such as `oat_bench.load` returns; shared, not copied.
+        loss: cross-entropy if None.
+        input_shape: C, H, W; the model's own if None.
+        nb_classes: number of logits; the model's own if None.
+        optimizer: over the parameters of ``model.network``; if None, `fit` makes an SGD by the
+            recipe, anew at each call.
+        use_amp: not supported.
+        opt_level: has no effect without ``use_amp``.
+        loss_scale: has no effect without ``use_amp``.
+        channels_first: only True; images are [n, C, H, W].
+        clip_values: smallest and largest value of the images that attacks make.
+        preprocessing_defences: as in ART.
+        postprocessing_defences: as in ART.
+        preprocessing: as in ART; what comes out goes into the network and must be in [0, 1].
+        device_type: ``cpu`` or ``gpu``; where the model is if None.
+        lam: the operating point to begin with, in [0, 1].
+        training: the recipe of `fit`, but for its epochs and batch size, which are arguments of
+            `fit`; SGD at learning rate 0.1 with a cosine schedule if None.
+        threat: the attack that `fit` trains against; the model's own if None.
+
+    Raises:
+        ValueError: if an argument is out of range, contradicts the model, or is not supported.
+    """
+
+    estimator_params: ClassVar = [*PyTorchClassifier.estimator_params, "lam", "training", "threat"]
+
+    def __init__(
+        self,
+        model: TunableClassifier,
+        loss: nn.Module | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        nb_classes: int | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        use_amp: bool = False,
+        opt_level: str = "O1",
+        loss_scale: float | str | None = "dynamic",
+        channels_first: bool = True,
+        clip_values: Any = (0.0, 1.0),
+        preprocessing_defences: Any = None,
+        postprocessing_defences: Any = None,
+        preprocessing: Any = (0.0, 1.0),
+        device_type: str | None = None,
+        *,
+        lam: float = 1.0,
+        training: TrainingCard | None = None,
+        threat: Threat | None = None,
+    ) -> None:
+        info = model.info
+        if use_amp or not channels_first:
+            raise ValueError("use_amp and channels_first=False are not supported")
+        if input_shape is not None and tuple(input_shape) != info.input_shape:
+            raise ValueError(f"input_shape is {input_shape}; the model has {info.input_shape}")
+        if nb_classes is not None and nb_classes != info.num_classes:
+            raise ValueError(f"nb_classes is {nb_classes}; the model has {info.num_classes}")
+        if device_type is None:
+            on_cpu = next(iter(model.state_dict().values())).device.type == "cpu"
+            device_type = "cpu" if on_cpu else "gpu"
+        self._follower = _Follower(model, OperatingPoint(float(lam)))
+        self._fixed = False
+        self.training = training or TrainingCard(epochs=1, lr=0.1, lambdas=info.trained_lambdas)
+        self.threat = threat or info.threat
+        super().__init__(
+            self._follower.network,
+            loss=nn.CrossEntropyLoss() if loss is None else loss,
+            input_shape=info.input_shape,
+            nb_classes=info.num_classes,
+            optimizer=optimizer,
+            opt_level=opt_level,
+            loss_scale=loss_scale,
+            clip_values=clip_values,
+            preprocessing_defences=preprocessing_defences,
+            postprocessing_defences=postprocessing_defences,
+            preprocessing=preprocessing,
+            device_type=device_type,
+        )
+        model.to(self._device)
+
+    # --- the operating point
+
+    @property
+    def tunable(self) -> TunableClassifier:
+        """The tunable classifier; estimators from `at` have the same one."""
+        return self._follower.tunable
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain network, in which each change of ``lam`` and of the weights shows."""
+        self._follower()
+        return self._follower.network
+
+    @property
+    def lam(self) -> float:
+        """The current operating point, in [0, 1].
+
+        Raises:
+            ValueError: if set to something that is not a number in [0, 1].
+            AttributeError: if set on an estimator that `at` returned.
+        """
+        return self._follower.point.lam
+
+    @lam.setter
+    def lam(self, lam: float) -> None:
+        point = OperatingPoint(float(lam))
+        if self._fixed and point != self._follower.point:
+            raise AttributeError(
+                f"this estimator is fixed at lam = {self.lam:g}; for another point call at({lam:g})"
+            )
+        self._follower.point = point
+
+    @contextmanager
+    def operating_point(self, lam: float) -> Iterator[Self]:
+        """Be at ``lam`` within a with block, and back where it was after it, come what may."""
+        before = self.lam
+        self.lam = lam
+        try:
+            yield self
+        finally:
+            self.lam = before
+
+    def at(self, lam: float) -> Self:
+        """Return an estimator that stays at ``lam`` and shares model, optimizer and settings.
+
+        Raises:
+            ValueError: if ``lam`` is not a number in [0, 1].
+        """
+        return self._sharing(lam=lam, fixed=True)
+
+    def refresh(self) -> None:
+        """Take up weights that were written in a way that goes unnoticed; see `OATClassifier`."""
+        self._follower.forget()
+
+    def __copy__(self) -> Self:
+        return self._sharing(lam=self.lam, fixed=self._fixed)
+
+    def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
+        other = type(self)(**(self.get_params() | changes))
+        other._fixed = fixed
+        return other
+
+    # --- prediction
+
+    def predict(
+        self,
+        x: np.ndarray,
+        batch_size: int = 128,
+        training_mode: bool = False,
+        *,
+        lam: ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Predict.
+
+        Args:
+            x: images of shape [n, C, H, W].
+            batch_size: images in one pass.
+            training_mode: whether the network has its dropout on.
+            lam: a float instead of the current operating point, or one for each image, shape [n].
+            kwargs: go to `PyTorchClassifier.predict`.
+
+        Returns:
+            Logits after ART's postprocessing, float32 of shape [n, nb_classes].
+
+        Raises:
+            ValueError: if a lam is not a number in [0, 1], or its shape fits neither.
+            AttributeError: if this estimator is fixed elsewhere.
+        """
+        points = np.asarray(self.lam if lam is None else lam, dtype=float)
+        if points.ndim > 0:
+            return self._predict_each(x, batch_size, training_mode, points)
+        with self.operating_point(points.item()):
+            logits: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
+        return logits
+
+    def _predict_each(
+        self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray
+    ) -> np.ndarray:
+        if self._fixed:
+            raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
+        if training_mode:
+            raise ValueError("training_mode=True does not go with one lam for each image")
+        network = self._oat().network
+        values = torch.as_tensor(lam, dtype=torch.float32, device=self._device)
+        if values.shape != (len(x),):
+            raise ValueError(
+                f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
+            )
+        validate_lambda(values, len(x), self._device)
+        prepared, _ = self._apply_preprocessing(x, y=None, fit=False)
+        images = torch.from_numpy(prepared)
+        batches = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
+        with torch.no_grad(), evaluating(network):
+            parts = [
+                network(images[batch].to(self._device), values[batch]).cpu().numpy()
+                for batch in batches
+            ]
+        logits: np.ndarray = self._apply_postprocessing(preds=np.vstack(parts), fit=False)
+        return logits
+
+    def _apply_preprocessing(
+        self, x: Any, y: Any, fit: bool = False, no_grad: bool = True
+    ) -> tuple[Any, Any]:
+        x, y = super()._apply_preprocessing(x, y, fit=fit, no_grad=no_grad)
+        # with numpy 2 some attacks (HopSkipJump, Boundary) bring float64, which no layer takes
+        if isinstance(x, Tensor):
+            return (x.float() if x.dtype == torch.float64 else x), y
+        return (x.astype(np.float32) if x.dtype == np.float64 else x), y
+
+    def get_activations(
+        self,
+        x: np.ndarray | Tensor,
+        layer: int | str | None = None,
+        batch_size: int = 128,
+        framework: bool = False,
+    ) -> np.ndarray | Tensor:
+        """Return a layer's output, as `PyTorchClassifier.get_activations` does."""
+        children = list(self.model.children())
+        hooks = [set(child._forward_hooks) for child in children]
+        try:
+            return super().get_activations(x, layer, batch_size, framework)  # type: ignore[no-any-return]
+        finally:
+            # ART leaves its hook and keeps the outputs, which hold a graph and do not deep-copy
+            self._features: dict[str, Tensor] = {}
+            for child, before in zip(children, hooks, strict=True):
+                for hook in set(child._forward_hooks) - before:
+                    del child._forward_hooks[hook]
+
+    # --- training
+
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int = 128,
+        nb_epochs: int = 10,
+        training_mode: bool = True,
+        drop_last: bool = False,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        verbose: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Train the whole family by OAT (Algorithm 1), in place, whatever the operating point.
+
+        Order, lambda and random starts are drawn from torch's global generator, so that
+        `torch.manual_seed` fixes them. What the model says of itself (epochs, threat, how its
+        weights were selected) is brought up to date.
+
+        Args:
+            x: images of shape [n, C, H, W], in [0, 1] after preprocessing.
+            y: labels, as integers [n] or [n, 1], or one-hot [n, nb_classes].
+            batch_size: clean images in a step, >= 2.
+            nb_epochs: passes over x, >= 1.
+            training_mode: only True.
+            drop_last: leave out the last batch of an epoch if it is not full.
+            scheduler: of the estimator's optimizer; stepped after each epoch.
+            verbose: whether to draw a progress bar.
+            kwargs: none are known.
+
+        Raises:
+            ValueError: if an argument, an image, a label, the loss or the recipe is not one that
+                OAT can train with; the message says which.
+        """
+        if kwargs:
+            raise ValueError(f"fit has no argument {', '.join(sorted(kwargs))}")
+        if not training_mode:
+            raise ValueError("training_mode=False is not supported: OAT trains its batch norms")
+        if not _is_plain_cross_entropy(self._loss):
+            raise ValueError("OAT trains by plain cross-entropy; leave out loss, or train by hand")
+        model = self._oat()
+        network, optimizer = model.network, self._optimizer
+        if optimizer is not None:
+            mine = {id(parameter) for parameter in network.parameters()}
+            groups = optimizer.param_groups
+            if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
+                raise ValueError("the optimizer has none of the parameters of model.network")
+        if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
+            raise ValueError("the scheduler is not one of the estimator's optimizer")
+        images, labels = self._examples(x, y)
+        if drop_last and len(labels) < batch_size:
+            raise ValueError(f"drop_last leaves no batch of {batch_size} of {len(labels)} images")
+        trainer = _Trainer(
+            network,
+            self._card(nb_epochs, batch_size),
+            self.threat,
+            train=Split(images, labels, levels=1),
+            validation=Split(images[:0], labels[:0], levels=1),
+            seed=_draw_seed(),
+            optimizer=optimizer,
+        )
+        trainer.scheduler = scheduler
+        if drop_last:
+            trainer.steps_per_epoch = len(labels) // batch_size
+        before = model.info.epochs
+        try:
+            trainer.train(show=verbose)
+        finally:
+            network.eval()
+            self._describe(before + trainer.progress.epoch, trainer.selection, self.threat)
+
+    def fit_generator(
+        self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
+    ) -> None:
+        """Train by OAT on the batches of an ART data generator, a step of `fit` for each.
+
+        Args:
+            generator: an `art.data_generators.DataGenerator`.
+            nb_epochs: passes over the generator.
+            verbose: as in `fit`.
+            kwargs: go to `fit`; a scheduler would step after each batch.
+
+        Raises:
+            ValueError: if the estimator has no optimizer, or its recipe changes between steps.
+        """
+        if self._optimizer is None:
+            raise ValueError("fit_generator needs an optimizer that lasts from batch to batch")
+        if self.training.eps_warmup_epochs or self.training.ema_decay:
+            raise ValueError("eps_warmup_epochs and ema_decay do not go with fit_generator")
+        before = self.tunable.info.epochs
+        NeuralNetworkMixin.fit_generator(self, generator, nb_epochs, verbose=verbose, **kwargs)
+        self._describe(before + nb_epochs, f"last: epoch {nb_epochs}", self.threat)
+
+    def _describe(self, epochs: int, selection: str, threat: Threat) -> None:
+        """Have the model say what its weights now are: no longer those that a card trained."""
+        changes = {
+            "epochs": epochs,
+            "selection": selection,
+            "threat": threat,
+            "benchmark_card": "",
+        }
+        self.tunable.info = self.tunable.info.model_copy(update=changes)
+
+    def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Preprocess as ART's `fit`; return images in [0, 1] and integer labels, on the device."""
+        if y.ndim == 1 or y.shape[1:] == (1,):
+            # ART would take -1 for the last class
+            good = (y >= 0) & (y < self.nb_classes) & (y == np.floor(y))
+            if not good.all():
+                raise ValueError(
+                    f"label {y[~good][0]} is not an integer from 0 to {self.nb_classes - 1}"
+                )
+        one_hot = check_and_transform_label_format(y, nb_classes=self.nb_classes)
+        images, one_hot = self._apply_preprocessing(x, one_hot, fit=True)
+        expected = np.eye(self.nb_classes)[one_hot.argmax(1)]
+        if not np.array_equal(one_hot, expected):
+            raise ValueError(f"labels are not one-hot of {self.nb_classes} classes, nor integers")
+        checked, labels = check_arrays(images, one_hot.argmax(1), self.nb_classes)
+        return checked.to(self._device), labels.to(self._device)
+
+    def _card(self, epochs: int, batch_size: int) -> TrainingCard:
+        card, trained = self.training, self.tunable.info.trained_lambdas
+        if set(card.lambdas) != set(trained):
+            raise ValueError(f"training.lambdas are {card.lambdas}; the model encodes {trained}")
+        if card.selection != "last":
+            raise ValueError('training.selection must be "last": fit has no validation images')
+        return TrainingCard(**(card.model_dump() | {"epochs": epochs, "batch_size": batch_size}))
+
+    def _oat(self) -> OAT:
+        if not isinstance(self.tunable, OAT):
+            raise ValueError(f"not possible with a model of method {self.tunable.info.method!r}")
+        return self.tunable
+
+    # --- copies
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_params(), "model": self.tunable}
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set constructor's arguments, all but ``model``.
+
+        Raises:
+            ValueError: if one is unknown, not valid, or another model.
+        """
+        if kwargs.pop("model", self.tunable) is not self.tunable:
+            raise ValueError("an estimator keeps its model; make a new OATClassifier")
+        super().set_params(**kwargs)
+
+    def clone_for_refitting(self) -> Self:
+        """Return an estimator of the same kind around a new model with fresh weights.
+
+        Its optimizer, if there is one, is new too, with the defaults of this one's.
+        """
+        model = self._fresh()
+        params: dict[str, Any] = {"model": model}
+        if self._optimizer is not None:
+            kind = type(self._optimizer)
+            # AdamW, for one, has a default that its constructor does not know
+            known = signature(kind).parameters
+            defaults = {k: v for k, v in self._optimizer.defaults.items() if k in known}
+            params["optimizer"] = kind(model.network.parameters(), **defaults)
+        return self._sharing(fixed=self._fixed, **params)
+
+    def reset(self) -> None:
+        """Give the model fresh weights, in place."""
+        fresh, model = self._fresh(), self._oat()
+        model.network.load_state_dict(fresh.network.state_dict())
+        model.info = fresh.info
+
+    def _fresh(self) -> OAT:
+        info = self._oat().info.model_copy(
+            update={
+                "seed": _draw_seed(),
+                "epochs": 0,
+                "selection": "none: fresh weights",
+                "benchmark_card": "",
+            }
+        )
+        return OAT.build(info)
+
+    def save(self, filename: str, path: str | None = None) -> None:
+        """Write the state of the whole family, and of the optimizer if there is one, as ART does.
+
+        `oat_bench.save` writes a checkpoint instead, which also says what the weights are.
+
+        Args:
+            filename: the files are called this with ``.model`` and ``.optimizer`` after it.
+            path: the folder; ART's data folder if None.
+        """
+        target = Path(config.ART_DATA_PATH if path is None else path) / filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self.tunable.state_dict(), f"{target}.model")
+        if self._optimizer is not None:
+            torch.save(self._optimizer.state_dict(), f"{target}.optimizer")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        # the wrapper's class is made in a function, so it cannot be pickled
+        del state["_model_wrapper"], state["_model"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._model = self._make_model_wrapper(self._follower.network)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, lam={self.lam:g})"
+
+
+class _Follower:
+    """Keeps a plain network at an operating point of a tunable classifier.
+
+    It is a forward pre-hook of the network, not a part of the estimator, because some attacks
+    (AutoPGD with a loss of its own, AutoAttack) take the network out of the estimator and keep it.
+
+    Args:
+        tunable: whose weights are followed.
+        point: where; may be set.
+
+    Attributes:
+        network: the plain network.
+    """
+
+    def __init__(self, tunable: TunableClassifier, point: OperatingPoint) -> None:
+        self.tunable, self.point = tunable, point
+        self.network = tunable.at(point.lam, point.width)
+        self.forget()
+        # ART does not call a Sequential, but its layers
+        sequential = isinstance(self.network, nn.Sequential)
+        first = next(self.network.children()) if sequential else self.network
+        first.register_forward_pre_hook(self)
+
+    def forget(self) -> None:
+        """Build everything anew when it is next needed."""
+        self._plain: dict[OperatingPoint, nn.Module] = {}
+        self._weights: list[Tensor] = []
+        self._stamp: list[tuple[int, int]] = []
+        self._shown: OperatingPoint | None = None
+
+    def __call__(self, *hook_arguments: object) -> None:
+        """Bring the network up to date."""
+        # what is built here may later be differentiated, even if this call never is
+        with torch.inference_mode(False):
+            weights = list(self.tunable.state_dict().values())
+            stamp = [(weight.data_ptr(), weight._version) for weight in weights]
+            if stamp != self._stamp:
+                self.forget()
+                # held, so that no other tensor can come to lie at the same address
+                self._weights, self._stamp = weights, stamp
+            if self._shown == self.point:
+                return
+            if self.point not in self._plain:
+                if len(self._plain) == _KEPT:
+                    del self._plain[next(iter(self._plain))]
+                self._plain[self.point] = self.tunable.at(self.point.lam, self.point.width)
+            _exchange_tensors(self.network, self._plain[self.point])
+            self._shown = self.point
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tunable": self.tunable, "point": self.point, "network": self.network}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.forget()
+
+
+def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
+    """Put the parameters and buffers of ``source`` into a network of the same build.
+
+    The tensors of the network are replaced, not written to: a graph may still need them.
+    """
+    for old, new in zip(network.modules(), source.modules(), strict=True):
+        for name, parameter in new.named_parameters(recurse=False):
+            setattr(old, name, parameter)
+        for name, buffer in new.named_buffers(recurse=False):
+            setattr(old, name, buffer)
+
+
+class _Trainer(Trainer):
+    """A training run that steps a scheduler after each epoch."""
+
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+    def _epoch(self, line: Bar) -> None:
+        super()._epoch(line)
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+
+def _is_plain_cross_entropy(loss: object) -> bool:
+    return (
+        type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and loss.label_smoothing == 0
+        and loss.ignore_index < 0
+        and loss.reduction == "mean"
+    )
+
+
+def _draw_seed() -> int:
+    return int(torch.randint(2**62, ()))

@@ -1,0 +1,921 @@
+import copy
+import gc
+import multiprocessing
+import pickle
+import random
+import sys
+import weakref
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from art import config
+from art.attacks import evasion
+from art.data_generators import NumpyDataGenerator
+from art.defences.postprocessor.postprocessor import Postprocessor
+from art.defences.preprocessor import SpatialSmoothing
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from oat_bench import OATClassifier
+from oat_bench.cards import NetworkCard, Threat, TrainingCard
+from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.methods import OAT
+from oat_bench.training.loop import Trainer
+
+SHAPE = (1, 8, 8)
+LAMBDAS = [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
+RECIPE = TrainingCard(epochs=1, lr=0.1, attack_steps=2, lambdas=LAMBDAS)
+
+
+def build(dropout=0.0, seed=0):
+    """A network with fresh weights, in which lambda does not matter yet."""
+    info = ModelInfo(
+        method="oat",
+        dataset="digits",
+        classes=[str(digit) for digit in range(10)],
+        input_shape=SHAPE,
+        network=NetworkCard(architecture="wrn-10-1", dropout=dropout),
+        trained_lambdas=LAMBDAS,
+        interpolation="linear-codes",
+        threat=Threat(eps=0.2, step_size=0.1),
+        seed=seed,
+        epochs=40,
+        selection="last: epoch 40",
+        benchmark_card="a card's fingerprint",
+    )
+    return OAT.build(info)
+
+
+def perturbed(**options):
+    """A network in which every lambda is a different classifier, and so are both batch norms."""
+    model = build(**options)
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in model.network.backbone.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.mul_(0.5 + torch.rand(tensor.shape, generator=noise))
+            elif tensor.is_floating_point():
+                tensor.add_(0.1 * torch.randn(tensor.shape, generator=noise))
+    return model
+
+
+@pytest.fixture
+def model():
+    return perturbed()
+
+
+@pytest.fixture
+def classifier(model):
+    return OATClassifier(model, lam=0.3, training=RECIPE)
+
+
+@pytest.fixture
+def x(digits):
+    return digits.test.inputs(slice(6)).numpy()
+
+
+@pytest.fixture
+def y(digits):
+    return np.eye(10, dtype=np.float32)[digits.test.labels[:6].numpy()]
+
+
+@pytest.fixture
+def examples(digits):
+    """Images and labels to train with."""
+    return digits.train.inputs(slice(600)).numpy(), digits.train.labels[:600].numpy()
+
+
+def stock(module, **settings):
+    """ART's own estimator around a plain network."""
+    return PyTorchClassifier(
+        module,
+        nn.CrossEntropyLoss(),
+        SHAPE,
+        10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+        **settings,
+    )
+
+
+def tensor(array):
+    return torch.as_tensor(array)
+
+
+def framework_gradient(estimator, x, y):
+    """The gradient of logits that ART computes in torch throughout."""
+    images = tensor(x).requires_grad_()
+    logits, _ = estimator._predict_framework(images)
+    logits[:, 3].sum().backward()
+    return np.concatenate([images.grad.flatten(), logits.detach().flatten()])
+
+
+def norm_gradient(estimator, x, y):
+    return estimator.custom_loss_gradient(torch.norm, x, x[::-1].copy(), "stage2")
+
+
+METHODS = {
+    "predict": lambda e, x, y: e.predict(x),
+    "predict in batches": lambda e, x, y: e.predict(x, batch_size=4),
+    "loss_gradient": lambda e, x, y: e.loss_gradient(x, y),
+    "class_gradient": lambda e, x, y: e.class_gradient(x),
+    "class_gradient of one": lambda e, x, y: e.class_gradient(x, 7),
+    "class_gradient of each": lambda e, x, y: e.class_gradient(x, np.arange(6)),
+    "compute_loss": lambda e, x, y: e.compute_loss(x, y),
+    "compute_loss mean": lambda e, x, y: e.compute_loss(x, y, reduction="mean"),
+    "compute_losses": lambda e, x, y: e.compute_losses(x, y)["total"],
+    "get_activations by place": lambda e, x, y: e.get_activations(x, 2, batch_size=4),
+    "get_activations by name": lambda e, x, y: e.get_activations(x, "stage3", batch_size=4),
+}
+IN_TORCH = {
+    "loss_gradient": lambda e, x, y: e.loss_gradient(tensor(x), tensor(y)).numpy(),
+    "compute_loss": lambda e, x, y: e.compute_loss(tensor(x), tensor(y)).numpy(),
+    "custom_loss_gradient": norm_gradient,
+    "get_activations": lambda e, x, y: (
+        e.get_activations(tensor(x), "linear", framework=True).detach().numpy()
+    ),
+    "_predict_framework": framework_gradient,
+}
+SETTINGS = {
+    "defaults": {},
+    "standardised": {"preprocessing": (0.1, 0.8)},
+    "smoothed in numpy": {
+        "preprocessing": None,
+        "preprocessing_defences": SpatialSmoothing(channels_first=True),
+    },
+}
+CASES = [(name, setting) for name in METHODS for setting in SETTINGS]
+CASES += [(f"{name} in torch", setting) for name in IN_TORCH for setting in list(SETTINGS)[:2]]
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_equals_stock_at_every_lambda(model, x, y, name, setting):
+    method = METHODS.get(name) or IN_TORCH[name.removesuffix(" in torch")]
+    lambdas = (0.0, 0.15, 0.7, 1.0)
+    settings = SETTINGS[setting]
+    expected = {lam: method(stock(model.at(lam), **settings), x, y) for lam in lambdas}
+    assert len({result.tobytes() for result in expected.values()}) == 4
+    classifier = OATClassifier(model, **settings)
+    # back and forth, so that nothing may be left over from another point
+    for lam in (0.7, 0.0, 0.7, 0.15, 1.0, 0.0):
+        classifier.lam = lam
+        np.testing.assert_array_equal(method(classifier, x, y), expected[lam])
+        with classifier.operating_point(0.15):
+            np.testing.assert_array_equal(method(classifier, x, y), expected[0.15])
+    for lam in lambdas:
+        np.testing.assert_array_equal(method(classifier.at(lam), x, y), expected[lam])
+
+
+def test_looks_like_stock(model):
+    classifier, plain = OATClassifier(model), stock(model.at(1.0))
+    assert isinstance(classifier, PyTorchClassifier)
+    for name in ("input_shape", "nb_classes", "layer_names", "channels_first", "device", "is_rnn"):
+        assert getattr(classifier, name) == getattr(plain, name)
+    np.testing.assert_array_equal(classifier.clip_values, plain.clip_values)
+    assert "lam=1" in repr(classifier)
+
+
+def test_training_mode_is_stock_too_and_stays_out_of_the_model(x, y):
+    model = perturbed(dropout=0.5)
+    classifier, plain = OATClassifier(model, lam=0.7), stock(model.at(0.7))
+    for call in (
+        lambda e: e.predict(x, training_mode=True),
+        lambda e: e.loss_gradient(x, y, training_mode=True),
+        lambda e: e.class_gradient(x, training_mode=True),
+    ):
+        torch.manual_seed(5)
+        expected = call(plain)
+        torch.manual_seed(5)
+        np.testing.assert_array_equal(call(classifier), expected)
+        assert not any(module.training for module in model.network.modules())
+    assert not np.array_equal(classifier.predict(x, training_mode=True), classifier.predict(x))
+
+
+def test_one_lambda_for_each_image(model, classifier, x):
+    lam = np.array([0.7, 0.0, 1.0, 0.15, 0.0, 0.7])
+    each = [stock(model.at(value)).predict(x[i : i + 1])[0] for i, value in enumerate(lam)]
+    for given in (lam, list(lam), tensor(lam)):
+        for batch_size in (128, 4, 1):
+            logits = classifier.predict(x, batch_size, lam=given)
+            assert logits.dtype == np.float32
+            np.testing.assert_allclose(logits, each, rtol=1e-4, atol=1e-4)
+    assert classifier.lam == 0.3
+
+
+def test_one_lambda_for_each_image_goes_through_processing(model, x):
+    settings = SETTINGS["standardised"] | {"postprocessing_defences": Softmax()}
+    classifier = OATClassifier(model, **settings)
+    expected = stock(model.at(0.7), **settings).predict(x)
+    np.testing.assert_allclose(classifier.predict(x, lam=np.full(6, 0.7)), expected, atol=1e-5)
+    np.testing.assert_allclose(expected.sum(1), 1, rtol=1e-5)
+
+
+def test_one_lambda_for_each_image_ignores_a_network_in_train_mode(x):
+    model = perturbed(dropout=0.5)
+    classifier, lam = OATClassifier(model), np.linspace(0, 1, 6)
+    expected = classifier.predict(x, lam=lam)
+    model.network.train()
+    np.testing.assert_array_equal(classifier.predict(x, lam=lam), expected)
+    assert model.network.training
+
+
+@pytest.mark.parametrize("lam", [[0.5], np.full(5, 0.5), np.full((6, 1), 0.5)])
+def test_one_lambda_for_each_image_needs_as_many(classifier, x, lam):
+    with pytest.raises(ValueError, match=r"shape.*\(6,\)"):
+        classifier.predict(x, lam=lam)
+
+
+def test_one_lambda_for_each_image_has_no_training_mode(classifier, x):
+    with pytest.raises(ValueError, match="training_mode"):
+        classifier.predict(x, lam=np.zeros(6), training_mode=True)
+
+
+def test_predict_at_another_point_leaves_the_current_one(model, classifier, x):
+    before = classifier.predict(x)
+    expected = stock(model.at(0.7)).predict(x)
+    np.testing.assert_array_equal(classifier.predict(x, lam=0.7), expected)
+    np.testing.assert_array_equal(classifier.predict(x, lam=np.float64(0.7)), expected)
+    assert classifier.lam == 0.3
+    np.testing.assert_array_equal(classifier.predict(x), before)
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.01, float("nan"), float("inf")])
+def test_lambda_outside_the_unit_interval(model, classifier, x, lam):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        classifier.lam = lam
+    with pytest.raises(ValueError, match=r"\[0, 1\]"), classifier.operating_point(lam):
+        pass
+    for call in (
+        lambda: classifier.at(lam),
+        lambda: classifier.predict(x, lam=lam),
+        lambda: classifier.predict(x, lam=[0, 0, 0, 0, 0, lam]),
+        lambda: classifier.set_params(lam=lam),
+        lambda: OATClassifier(model, lam=lam),
+    ):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            call()
+    assert classifier.lam == 0.3
+
+
+def test_operating_point_is_restored_whatever_happens(classifier):
+    with classifier.operating_point(0.7) as inner:
+        assert inner is classifier
+        assert classifier.lam == 0.7
+        with classifier.operating_point(0.0):
+            assert classifier.lam == 0.0
+        assert classifier.lam == 0.7
+    assert classifier.lam == 0.3
+    with pytest.raises(KeyError), classifier.operating_point(0.7):
+        raise KeyError
+    assert classifier.lam == 0.3
+
+
+def test_fixed_estimator_cannot_be_moved(model, classifier, x):
+    fixed = classifier.at(0.7)
+    expected = stock(model.at(0.7)).predict(x)
+    classifier.lam = 0.0
+    assert fixed.lam == 0.7
+    assert fixed.tunable is model
+    with pytest.raises(AttributeError, match=r"fixed at lam = 0\.7"):
+        fixed.lam = 0.2
+    with pytest.raises(AttributeError, match="fixed"), fixed.operating_point(0.2):
+        pass
+    for call in (
+        lambda: fixed.predict(x, lam=0.2),
+        lambda: fixed.predict(x, lam=np.zeros(6)),
+        lambda: fixed.set_params(lam=0.2),
+        lambda: copy.copy(fixed).set_params(lam=0.2),
+        lambda: copy.deepcopy(fixed).set_params(lam=0.2),
+    ):
+        with pytest.raises(AttributeError, match="fixed"):
+            call()
+    fixed.lam = 0.7  # where it is
+    np.testing.assert_array_equal(fixed.predict(x, lam=0.7), expected)
+    assert fixed.at(0.2).lam == 0.2
+
+
+# --- weights that change
+
+
+def nudge(model, optimizer=None):
+    """Train a step by hand."""
+    optimizer = optimizer or torch.optim.SGD(model.network.parameters(), lr=1e-4)
+    optimizer.zero_grad()
+    model.network(torch.rand(4, *SHAPE), 0.7).square().sum().backward()
+    optimizer.step()
+
+
+def test_in_place_training_shows_everywhere(model, classifier, x, y):
+    classifier.lam = 0.7
+    fixed, network, before = classifier.at(0.7), classifier.model, classifier.predict(x)
+    fixed.predict(x)
+    nudge(model)
+    after = stock(model.at(0.7)).predict(x)
+    assert np.isfinite(after).all()
+    assert not np.array_equal(before, after)
+    # the network that an attack may have kept comes first, before the estimator is used
+    np.testing.assert_array_equal(network(tensor(x)).numpy(), after)
+    np.testing.assert_array_equal(classifier.predict(x), after)
+    np.testing.assert_array_equal(fixed.predict(x), after)
+    nudge(model)
+    state = model.at(0.7).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in fixed.model.state_dict().items())
+
+
+def test_replaced_weights_show(model, classifier, x):
+    classifier.predict(x)
+    for seed in range(4):  # a freed tensor's address may be given to the next
+        state = {name: value + seed for name, value in model.network.backbone.state_dict().items()}
+        model.network.backbone.load_state_dict(state, assign=True)
+        del state
+        np.testing.assert_array_equal(classifier.predict(x), stock(model.at(0.3)).predict(x))
+
+
+def test_fused_optimizer_in_train_mode_shows(model, classifier, x):
+    before = classifier.predict(x)
+    model.network.train()
+    nudge(model, torch.optim.SGD(model.network.parameters(), lr=1e-4, fused=True))
+    model.network.eval()
+    assert not np.array_equal(classifier.predict(x), before)
+    np.testing.assert_array_equal(classifier.predict(x), stock(model.at(0.3)).predict(x))
+
+
+def test_refresh_takes_up_what_goes_unnoticed(model, classifier, x):
+    before = classifier.predict(x)
+    model.network.backbone.linear.bias.data.add_(1.0)
+    np.testing.assert_array_equal(classifier.predict(x), before)
+    classifier.refresh()
+    np.testing.assert_allclose(classifier.predict(x), before + 1, rtol=1e-4, atol=1e-4)
+
+
+def test_inference_mode_leaves_nothing_behind(model, x, y):
+    classifier = OATClassifier(model, lam=0.7)
+    with torch.inference_mode():
+        classifier.model(tensor(x))
+    expected = stock(model.at(0.7)).loss_gradient(x, y)
+    np.testing.assert_array_equal(classifier.loss_gradient(x, y), expected)
+
+
+def test_a_graph_survives_a_change_of_point(model, classifier, x):
+    images = tensor(x).requires_grad_()
+    with classifier.operating_point(0.0):
+        first, _ = classifier._predict_framework(images)
+    with classifier.operating_point(1.0):
+        second, _ = classifier._predict_framework(images)
+    (first + second).sum().backward()
+    total = sum(stock(model.at(lam)).class_gradient(x).sum(1) for lam in (0.0, 1.0))
+    np.testing.assert_allclose(images.grad.numpy(), total, rtol=1e-3, atol=1e-4)
+
+
+def test_get_activations_leaves_no_hook(classifier, x):
+    kept = []
+    classifier.model.stage2.register_forward_hook(lambda *_: kept.append(1))
+    classifier.get_activations(x, 2)
+    classifier.get_activations(x, "stage2", framework=True)
+    assert len(kept) == 2
+    hooks = [hook for module in classifier.model.modules() for hook in module._forward_hooks]
+    assert len(hooks) == 1
+    with pytest.raises(ValueError, match="nowhere"):
+        classifier.get_activations(x, "nowhere")
+
+
+class Sequence(TunableClassifier):
+    """A tunable classifier of another kind; ART runs the layers of a Sequential one by one."""
+
+    def __init__(self, info):
+        self.info = info
+        self.weight = torch.linspace(-1, 1, 640).reshape(10, 64)
+
+    def at(self, lam, width=1.0):
+        linear = nn.Linear(64, 10, bias=False)
+        linear.weight.data = lam * self.weight
+        return nn.Sequential(nn.Flatten(), linear).eval().requires_grad_(False)
+
+    def state_dict(self):
+        return {"weight": self.weight}
+
+    @classmethod
+    def from_state(cls, info, state):
+        raise NotImplementedError
+
+    def to(self, device):
+        self.device = device
+        return self
+
+
+def test_any_tunable_classifier_can_be_attacked_but_not_trained(model, x, y):
+    other = Sequence(model.info)
+    classifier = OATClassifier(other)
+    attack = evasion.AutoProjectedGradientDescent(
+        classifier, eps=0.2, loss_type="cross_entropy", verbose=False
+    )
+    assert other.device == classifier.device
+    once = classifier.predict(x)
+    classifier.lam = 0.5
+    np.testing.assert_allclose(attack.estimator.predict(x), once / 2, rtol=1e-5)
+    other.weight *= 4
+    np.testing.assert_allclose(attack.estimator.predict(x), once * 2, rtol=1e-5)
+    for call in (
+        lambda: classifier.predict(x, lam=np.zeros(6)),
+        lambda: classifier.fit(x, y),
+        classifier.reset,
+        classifier.clone_for_refitting,
+    ):
+        with pytest.raises(ValueError, match="not possible with a model of method"):
+            call()
+
+
+def test_new_weights_at_the_address_of_old_ones_show(model, x):
+    other = Sequence(model.info)
+    classifier = OATClassifier(other)
+    for _ in range(20):
+        before, doubled = classifier.predict(x), (2 * other.weight).tolist()
+        del other.weight  # what comes next is likely to be given its memory
+        other.weight = torch.tensor(doubled)
+        np.testing.assert_allclose(classifier.predict(x), 2 * before, rtol=1e-5)
+
+
+# --- training
+
+
+def test_fit_lowers_the_loss_and_everything_follows(examples):
+    model = build()
+    classifier = OATClassifier(model, training=RECIPE)
+    fixed = classifier.at(0.7)
+    images, labels = examples
+    before = {lam: classifier.at(lam).compute_loss(images, labels).mean() for lam in (0.0, 0.7)}
+    torch.manual_seed(0)
+    classifier.fit(images, np.eye(10)[labels], batch_size=50, nb_epochs=3)
+    for lam in (0.0, 0.7):
+        assert classifier.at(lam).compute_loss(images, labels).mean() < 0.5 * before[lam]
+    np.testing.assert_array_equal(fixed.predict(images), stock(model.at(0.7)).predict(images))
+    assert (fixed.predict(images).argmax(1) == labels).mean() > 0.7
+    assert not model.network.training
+    assert model.info.epochs == 43
+    assert model.info.selection == "last: epoch 3"
+    assert model.info.benchmark_card == ""
+    trained = fixed.predict(images)
+    fixed.fit(images, labels[:, None], batch_size=50, nb_epochs=1)
+    assert not np.array_equal(classifier.predict(images, lam=0.7), trained)
+
+
+def test_fit_is_fixed_by_the_global_seed(examples):
+    def trained(seed):
+        classifier = OATClassifier(build(), training=RECIPE)
+        torch.manual_seed(seed)
+        classifier.fit(examples[0][:40], examples[1][:40], batch_size=20, nb_epochs=1)
+        return classifier.predict(examples[0][:5])
+
+    np.testing.assert_array_equal(trained(1), trained(1))
+    assert not np.array_equal(trained(1), trained(2))
+
+
+def test_fit_uses_recipe_and_threat(examples):
+    x, y = examples[0][:40], examples[1][:40]
+    averaged = TrainingCard(**(RECIPE.model_dump() | {"ema_decay": 0.5}))
+    results = []
+    for settings in (
+        {"training": RECIPE},
+        {"training": RECIPE, "threat": Threat(eps=0.0, step_size=0.0)},
+        {"training": averaged},
+    ):
+        model = build()
+        torch.manual_seed(0)
+        OATClassifier(model, **settings).fit(x, y, batch_size=20, nb_epochs=1)
+        assert model.info.threat == settings.get("threat", Threat(eps=0.2, step_size=0.1))
+        results.append(stock(model.at(1.0)).predict(x))
+    assert model.info.selection == "last of the moving average: epoch 1"
+    assert not np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+def test_fit_uses_optimizer_scheduler_and_drop_last(examples):
+    model = build()
+    optimizer = torch.optim.Adam(model.network.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    rates = []
+    optimizer.register_step_post_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+    classifier = OATClassifier(model, optimizer=optimizer, training=RECIPE)
+    x, y = examples[0][:45], examples[1][:45]
+    classifier.fit(x, y, 20, 2, drop_last=True, scheduler=scheduler)
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.001, 0.001])
+    rates.clear()
+    classifier.fit(x, y, 20, 1)
+    assert len(rates) == 3
+
+
+def test_fit_applies_the_preprocessing(examples):
+    images, labels = examples
+    bytes_ = np.round(images[:40] * 255)
+    for name, x, settings in (
+        ("bytes", bytes_, {"clip_values": (0, 255), "preprocessing": (0.0, 255.0)}),
+        ("plain", bytes_.astype(np.float32) / np.float32(255), {}),
+    ):
+        classifier = OATClassifier(build(), training=RECIPE, **settings)
+        torch.manual_seed(0)
+        classifier.fit(x, labels[:40], batch_size=20, nb_epochs=1)
+        logits = classifier.predict(x.astype(np.float32))
+        if name == "bytes":
+            expected = logits
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_fit_shows_progress_only_if_asked(examples, monkeypatch):
+    shown, train = [], Trainer.train
+
+    def recorded(self, *, show=True):
+        shown.append(show)
+        return train(self, show=show)
+
+    monkeypatch.setattr(Trainer, "train", recorded)
+    classifier = OATClassifier(build(), training=RECIPE)
+    classifier.fit(examples[0][:20], examples[1][:20], 20, 1)
+    classifier.fit(examples[0][:20], examples[1][:20], 20, 1, verbose=True)
+    assert shown == [False, True]
+
+
+def test_interrupted_fit_leaves_eval_mode_and_an_honest_description(examples):
+    model = build()
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    optimizer.register_step_post_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        OATClassifier(model, optimizer=optimizer, training=RECIPE).fit(*examples, nb_epochs=1)
+    assert not any(module.training for module in model.network.modules())
+    assert model.info.benchmark_card == ""
+
+
+def refusal(classifier, x, y, **kwargs):
+    before = {name: value.clone() for name, value in classifier.tunable.state_dict().items()}
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (the callers match the message)
+        classifier.fit(x, y, **({"batch_size": 4, "nb_epochs": 1} | kwargs))
+    after = classifier.tunable.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    return str(error.value)
+
+
+def test_fit_refuses_what_it_cannot_do(model, x, y):
+    classifier = OATClassifier(model, training=RECIPE)
+    assert "epochs, speed" in refusal(classifier, x, y, speed=1, epochs=2)
+    assert "training_mode" in refusal(classifier, x, y, training_mode=False)
+    assert "drop_last" in refusal(classifier, x, y, batch_size=7, drop_last=True)
+    assert "batch_size" in refusal(classifier, x, y, batch_size=1)
+    assert "epochs" in refusal(classifier, x, y, nb_epochs=0)
+    assert "range" in refusal(classifier, x * 255, y)
+    assert "range" in refusal(OATClassifier(model, preprocessing=(0.5, 0.2)), x, y)
+    assert "NaN" in refusal(classifier, x * np.nan, y)
+    assert "shape" in refusal(classifier, x[:5], y)
+    assert "label -1" in refusal(classifier, x, np.array([0, 1, 2, 3, 4, -1]))
+    assert "label 10" in refusal(classifier, x, np.array([[0], [1], [2], [3], [4], [10]]))
+    assert "label 0.5" in refusal(classifier, x, np.array([0, 1, 2, 3, 4, 0.5]))
+    assert "one-hot" in refusal(classifier, x, y * 0.9)
+    assert "one-hot" in refusal(classifier, x, y[:, :9])
+    assert "one-hot" in refusal(classifier, x, y * 0)
+    for loss in (nn.CrossEntropyLoss(label_smoothing=0.1), nn.MultiMarginLoss()):
+        assert "cross-entropy" in refusal(OATClassifier(model, loss=loss), x, y)
+    for change, word in (({"lambdas": [0, 1]}, "lambdas"), ({"selection": "best"}, "selection")):
+        card = TrainingCard(**(RECIPE.model_dump() | change))
+        assert word in refusal(OATClassifier(model, training=card), x, y)
+
+
+def test_fit_refuses_an_optimizer_or_scheduler_of_something_else(model, x, y):
+    foreign = torch.optim.SGD(build().network.parameters(), lr=0.1)
+    own = torch.optim.SGD(model.network.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(foreign, step_size=1)
+    assert "optimizer" in refusal(OATClassifier(model, optimizer=foreign), x, y)
+    for optimizer in (own, None):
+        classifier = OATClassifier(model, optimizer=optimizer)
+        assert "scheduler" in refusal(classifier, x, y, scheduler=scheduler)
+
+
+def test_fit_generator(examples):
+    model, (images, labels) = build(), examples
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1, momentum=0.9)
+    classifier = OATClassifier(model, optimizer=optimizer, training=RECIPE)
+    generator = NumpyDataGenerator(images, np.eye(10)[labels], batch_size=50)
+    before = classifier.compute_loss(images, labels).mean()
+    classifier.fit_generator(generator, nb_epochs=2)
+    assert classifier.compute_loss(images, labels).mean() < 0.8 * before
+    assert model.info.epochs == 42
+    assert model.info.selection == "last: epoch 2"
+    with pytest.raises(ValueError, match="optimizer"):
+        OATClassifier(model).fit_generator(generator)
+    card = TrainingCard(**(RECIPE.model_dump() | {"ema_decay": 0.9}))
+    with pytest.raises(ValueError, match="ema_decay"):
+        OATClassifier(model, optimizer=optimizer, training=card).fit_generator(generator)
+
+
+# --- copies
+
+
+def holds(optimizer, model):
+    mine = {id(parameter) for parameter in model.network.parameters()}
+    return all(id(p) in mine for group in optimizer.param_groups for p in group["params"])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_clone_for_refitting(model, x, y, kind):
+    optimizer = kind(model.network.parameters(), lr=0.03, weight_decay=0.02)
+    classifier = OATClassifier(
+        model,
+        optimizer=optimizer,
+        lam=0.7,
+        training=RECIPE,
+        threat=Threat(eps=0.5),
+        preprocessing=None,
+    )
+    before = classifier.predict(x)
+    clone = classifier.clone_for_refitting()
+    assert type(clone.optimizer) is kind
+    assert clone.optimizer.defaults["weight_decay"] == 0.02
+    assert holds(clone.optimizer, clone.tunable)
+    assert clone.tunable.info.network == model.info.network
+    assert clone.tunable.info.epochs == 0
+    for name in ("lam", "training", "threat", "preprocessing"):
+        assert getattr(clone, name) == getattr(classifier, name)
+    assert not np.allclose(clone.predict(x), before)
+    clone.fit(x, y, batch_size=6, nb_epochs=1)
+    np.testing.assert_array_equal(classifier.predict(x), before)
+    assert classifier.clone_for_refitting().tunable.info.seed != clone.tunable.info.seed
+
+
+def test_clone_without_optimizer(classifier, x, y):
+    clone = classifier.clone_for_refitting()
+    assert clone.optimizer is None
+    clone.fit(x, y, batch_size=6, nb_epochs=1)
+
+
+def test_clone_of_a_fixed_estimator_is_fixed(classifier):
+    clone = classifier.at(0.7).clone_for_refitting()
+    assert clone.lam == 0.7
+    with pytest.raises(AttributeError, match="fixed"):
+        clone.lam = 0.2
+
+
+def test_reset(model, classifier, x):
+    fixed, before = classifier.at(0.3), classifier.predict(x)
+    network = model.network
+    classifier.reset()
+    assert model.network is network
+    fresh = OAT.build(model.info)
+    np.testing.assert_array_equal(classifier.predict(x), stock(fresh.at(0.3)).predict(x))
+    np.testing.assert_array_equal(fixed.predict(x), classifier.predict(x))
+    assert not np.allclose(classifier.predict(x), before)
+    assert (model.info.epochs, model.info.benchmark_card) == (0, "")
+
+
+def test_save(model, x, y, tmp_path, monkeypatch):
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1, momentum=0.9)
+    classifier = OATClassifier(model, optimizer=optimizer, training=RECIPE)
+    classifier.fit(x, y, batch_size=6, nb_epochs=1)
+    classifier.save("net", str(tmp_path / "new"))
+    monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path / "data"))
+    OATClassifier(model).save("net")
+    assert [p.name for p in sorted((tmp_path / "new").iterdir())] == ["net.model", "net.optimizer"]
+    assert [p.name for p in sorted((tmp_path / "data").iterdir())] == ["net.model"]
+    state = torch.load(tmp_path / "new" / "net.model", weights_only=True)
+    for lam in (0.0, 0.7):
+        loaded = OAT.from_state(model.info, state).at(lam)
+        np.testing.assert_array_equal(stock(loaded).predict(x), classifier.predict(x, lam=lam))
+    slots = torch.load(tmp_path / "new" / "net.optimizer", weights_only=True)["state"]
+    assert torch.equal(
+        slots[0]["momentum_buffer"], optimizer.state_dict()["state"][0]["momentum_buffer"]
+    )
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_pickling(model, x, y, tmp_path, monkeypatch, duplicate):
+    monkeypatch.setattr(config, "ART_DATA_PATH", str(tmp_path))
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1, momentum=0.9)
+    classifier = OATClassifier(model, optimizer=optimizer, lam=0.7, training=RECIPE)
+    classifier.fit(x, y, batch_size=6, nb_epochs=1)
+    classifier.get_activations(x, 2, framework=True)
+    fixed, other = duplicate((classifier.at(0.15), classifier))
+    assert list(tmp_path.iterdir()) == []
+    assert (fixed.lam, other.lam, other.training) == (0.15, 0.7, RECIPE)
+    assert other.tunable is fixed.tunable is not model
+    assert holds(other.optimizer, other.tunable)
+    assert fixed.optimizer is other.optimizer
+    for lam in (0.7, 0.0):
+        other.lam = lam
+        np.testing.assert_array_equal(other.predict(x), classifier.predict(x, lam=lam))
+        np.testing.assert_array_equal(
+            other.loss_gradient(x, y), classifier.at(lam).loss_gradient(x, y)
+        )
+    np.testing.assert_array_equal(fixed.predict(x), classifier.predict(x, lam=0.15))
+    before, theirs = classifier.predict(x), other.predict(x)
+    other.fit(x, y, batch_size=6, nb_epochs=1)
+    np.testing.assert_array_equal(classifier.predict(x), before)
+    assert not np.array_equal(other.predict(x), theirs)
+    np.testing.assert_array_equal(fixed.predict(x), other.predict(x, lam=0.15))
+
+
+def test_shallow_copy_shares_weights_but_not_the_operating_point(model, classifier, x):
+    other = copy.copy(classifier)
+    other.lam = 0.7
+    assert classifier.lam == 0.3
+    assert other.tunable is model
+    np.testing.assert_array_equal(classifier.predict(x), stock(model.at(0.3)).predict(x))
+
+
+def test_few_networks_are_kept_and_none_is_pickled(model, classifier, x, monkeypatch):
+    made, at = [], model.at
+
+    def recorded(lam, width=1.0):
+        network = at(lam, width)
+        made.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(model, "at", recorded)
+    before = len(made)
+    for lam in np.linspace(0, 1, 21):
+        classifier.predict(x, lam=lam)
+        classifier.predict(x, lam=lam)
+    gc.collect()
+    assert 21 <= len(made) - before < 42
+    assert sum(network() is not None for network in made) <= 8
+    monkeypatch.undo()
+    used, new = (len(pickle.dumps(c)) for c in (classifier, OATClassifier(model, training=RECIPE)))
+    assert used < 1.1 * new
+
+
+def test_a_copy_of_the_plain_network_is_on_its_own(model, classifier, x):
+    network = copy.deepcopy(classifier.model)
+    classifier.lam = 1.0
+    nudge(model)
+    classifier.predict(x)
+    assert not np.array_equal(network(tensor(x)).numpy(), classifier.predict(x))
+
+
+def test_params_round_trip(model, x):
+    classifier = OATClassifier(
+        model, lam=0.7, training=RECIPE, threat=Threat(eps=0.1), **SETTINGS["standardised"]
+    )
+    params = classifier.get_params()
+    assert set(params) == set(OATClassifier.estimator_params)
+    assert set(params) > set(PyTorchClassifier.estimator_params)
+    twin = OATClassifier(**params)
+    assert twin.tunable is model
+    assert twin.threat.eps == 0.1
+    np.testing.assert_array_equal(twin.predict(x), classifier.predict(x))
+    twin.set_params(lam=0.0, preprocessing=None)
+    twin.set_params(**params)
+    np.testing.assert_array_equal(twin.predict(x), classifier.predict(x))
+    with pytest.raises(ValueError, match="keeps its model"):
+        twin.set_params(model=build())
+
+
+def test_constructor_refuses_what_contradicts_the_model(model):
+    OATClassifier(model, nn.CrossEntropyLoss(), SHAPE, 10)
+    for arguments, word in (
+        ({"input_shape": (3, 8, 8)}, "input_shape"),
+        ({"nb_classes": 2}, "nb_classes"),
+        ({"use_amp": True}, "use_amp"),
+        ({"channels_first": False}, "channels_first"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            OATClassifier(model, **arguments)
+
+
+# --- attacks
+
+
+class Softmax(Postprocessor):
+    """SimBA wants probabilities."""
+
+    params = []
+
+    def __init__(self):
+        super().__init__(is_fitted=True, apply_fit=False, apply_predict=True)
+
+    def __call__(self, preds):
+        return torch.softmax(tensor(preds), 1).numpy()
+
+
+class AnyFloat(nn.Module):
+    """With numpy 2, HopSkipJump and Boundary bring float64, on which ART's own estimator fails."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.float())
+
+
+def auto_attack(e):
+    apgd = [
+        evasion.AutoProjectedGradientDescent(
+            e, eps=0.2, max_iter=3, nb_random_init=1, loss_type=loss, verbose=False
+        )
+        for loss in ("cross_entropy", "difference_logits_ratio")
+    ]
+    return evasion.AutoAttack(e, eps=0.2, attacks=apgd)
+
+
+QUIET = {"verbose": False}
+ATTACKS = {
+    "FGSM": lambda e: evasion.FastGradientMethod(e, eps=0.2),
+    "PGD": lambda e: evasion.ProjectedGradientDescent(
+        e, eps=0.2, eps_step=0.05, max_iter=3, num_random_init=1, **QUIET
+    ),
+    "AutoPGD": lambda e: evasion.AutoProjectedGradientDescent(
+        e, eps=0.2, max_iter=3, nb_random_init=1, **QUIET
+    ),
+    "AutoPGD DLR": lambda e: evasion.AutoProjectedGradientDescent(
+        e, eps=0.2, max_iter=3, nb_random_init=1, loss_type="difference_logits_ratio", **QUIET
+    ),
+    "AutoAttack": auto_attack,
+    "DeepFool": lambda e: evasion.DeepFool(e, max_iter=5, nb_grads=5, epsilon=0.1, **QUIET),
+    "Carlini L2": lambda e: evasion.CarliniL2Method(
+        e, max_iter=2, binary_search_steps=1, initial_const=10.0, **QUIET
+    ),
+    "Carlini Linf": lambda e: evasion.CarliniLInfMethod(
+        e, max_iter=4, learning_rate=0.2, initial_const=10.0, largest_const=15.0, **QUIET
+    ),
+    "Square": lambda e: evasion.SquareAttack(e, eps=0.2, max_iter=5, nb_restarts=1, **QUIET),
+    "HopSkipJump": lambda e: evasion.HopSkipJump(
+        e, max_iter=1, max_eval=10, init_eval=5, init_size=20, **QUIET
+    ),
+    "Boundary": lambda e: evasion.BoundaryAttack(
+        e, targeted=False, max_iter=10, num_trial=3, sample_size=5, init_size=20, **QUIET
+    ),
+    "Zoo": lambda e: evasion.ZooAttack(
+        e,
+        max_iter=3,
+        binary_search_steps=1,
+        initial_const=100.0,
+        learning_rate=1.0,
+        nb_parallel=32,
+        variable_h=0.2,
+        use_resize=False,
+        use_importance=False,
+        **QUIET,
+    ),
+    "SimBA": lambda e: evasion.SimBA(e, max_iter=5, epsilon=0.3, **QUIET),
+    "ElasticNet": lambda e: evasion.ElasticNet(
+        e, max_iter=2, binary_search_steps=1, initial_const=10.0, **QUIET
+    ),
+    "NewtonFool": lambda e: evasion.NewtonFool(e, max_iter=2, **QUIET),
+}
+LOSS_ASCENT = ("FGSM", "PGD", "AutoPGD", "AutoPGD DLR", "AutoAttack")
+
+
+@pytest.fixture
+def seeded(monkeypatch):
+    """Make ART's attacks reproducible; some draw from a generator without a seed."""
+    plain = np.random.RandomState
+    monkeypatch.setattr(np.random, "RandomState", lambda *_: plain(0))
+    if find_spec("multiprocess") is None:  # AutoAttack imports it, but ART does not require it
+        monkeypatch.setitem(sys.modules, "multiprocess", multiprocessing)
+
+    def run(attack, x, y):
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+        return attack.generate(x=x, y=y)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_see_the_operating_point(trained, x, y, seeded, name):
+    make = ATTACKS[name]
+    settings = {"postprocessing_defences": Softmax()} if name == "SimBA" else {}
+    expected = {
+        lam: seeded(make(stock(AnyFloat(trained.at(lam)), **settings)), x, y) for lam in (0.0, 0.7)
+    }
+    assert not np.array_equal(expected[0.0], expected[0.7])
+    classifier = OATClassifier(trained, lam=0.7, **settings)
+    attack = make(classifier)  # made at another point than it is first used at
+    for lam in (0.0, 0.7):
+        classifier.lam = lam
+        x_adv = seeded(attack, x, y)
+        np.testing.assert_array_equal(x_adv, expected[lam])
+        np.testing.assert_array_equal(seeded(make(classifier.at(lam)), x, y), expected[lam])
+        assert x_adv.shape == x.shape
+        assert np.isfinite(x_adv).all()
+        assert x_adv.min() >= 0
+        assert x_adv.max() <= 1
+        assert not np.array_equal(x_adv, x)
+        if name in LOSS_ASCENT:
+            clean, robust = (
+                (classifier.predict(images).argmax(1) == y.argmax(1)).mean()
+                for images in (x, x_adv)
+            )
+            assert robust <= clean - 0.4
+        assert not any(module.training for module in trained.network.modules())
+
+
+def test_an_attack_made_before_training_attacks_the_trained_weights(model, x, y, seeded):
+    classifier = OATClassifier(model, lam=0.7, training=RECIPE)
+    attacks = [ATTACKS[name](classifier) for name in ("AutoPGD DLR", "AutoAttack")]
+    nudge(model)
+    for attack, name in zip(attacks, ("AutoPGD DLR", "AutoAttack"), strict=True):
+        expected = seeded(ATTACKS[name](stock(model.at(0.7))), x, y)
+        np.testing.assert_array_equal(seeded(attack, x, y), expected)

@@ -355,7 +355,8 @@ def read(path: Path, model: type[C]) -> C:
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Put pydantic's first complaint in one line: the key, what was wrong, what is allowed."""
-    first = error.errors()[0]
+    # a misspelt key is also a missing one
+    first = min(error.errors(), key=lambda complaint: complaint["type"] == "missing")
     location = first["loc"]
     key = ".".join(str(part) for part in location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

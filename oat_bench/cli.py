@@ -3,9 +3,11 @@
 import errno
 import os
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: how torch says that there is no memory left, on a GPU and on a CPU
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-
-
 #: the width of a table where nothing needs to be folded, as in a pipe
 _UNFOLDED = 10_000
 
@@ -277,7 +277,7 @@ def _evaluate(
     folder = make_folder(out)
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device)
-    command = shlex.join(["oat-bench", *sys.argv[1:]])
+    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = runs.evaluate_and_report(
         trained, card, data, ready, folder, command=command, device=device
     )
@@ -310,25 +310,43 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     os._exit(code)
 
 
+def _explain(error: Exception) -> str | None:
+    """Say in one line what the user can mend; None of a bug."""
+    if isinstance(error, click.ClickException):
+        return f"{error.format_message()} (see oat-bench --help)"
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno in _DISK_FULL:
+            return f"the disk is full ({error.strerror}); make room, the same command goes on"
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "out of memory; lower batch_size in the benchmark card, or take a smaller network"
+    return None
+
+
+def _watch_interrupts() -> list[int]:
+    """Note each Ctrl-C, which a library that is loading may turn into another error."""
+    seen: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    return seen
+
+
 def main() -> None:
     """Run the command line; turn every error of the user's into one line and exit code 2."""
+    interrupts = _watch_interrupts()
     try:
-        code = cli(standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(code)
-    except click.exceptions.Abort:
-        _fail("stopped; what was finished is kept, the same command goes on from there", 130)
-    except click.ClickException as error:
-        _fail(f"{error.format_message()} (see oat-bench --help)")
-    except UserError as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        os._exit(0)  # the reader of a pipe has left
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            _fail(f"the disk is full ({error.strerror}); make room, the same command goes on")
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(s in str(error) for s in _NO_MEMORY)):
+        sys.exit(cli(standalone_mode=False))
+    except Exception as error:
+        if interrupts or isinstance(error, click.Abort):
+            _fail("stopped; what was finished is kept, the same command goes on from there", 130)
+        message = _explain(error)
+        if message is None:
             raise
-        _fail("out of memory; lower batch_size in the benchmark card, or take a smaller network")
+        _fail(message)

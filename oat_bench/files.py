@@ -35,13 +35,15 @@ def make_folder(path: Path) -> Path:
         UserError: if the folder cannot be created or written to.
     """
     try:
+        str(path).encode()  # safetensors takes no other path
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable.{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
         raise UserError(
-            f"cannot write to {path} ({error.strerror}); choose another folder with --out"
+            f"cannot write to {path} ({reason}); choose another folder with --out"
         ) from error
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Annotated
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -56,11 +57,13 @@ def projected_gradient_descent(
 ) -> Tensor:
     """PGD with restarts; each restart only attacks what still stands (arXiv:1706.06083)."""
     x_adv = x.clone()
-    standing = (model(x).argmax(1) == y).nonzero()[:, 0]
+    standing = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
+        if restart > 0:
+            standing = standing[model(x_adv[standing]).argmax(1) == y[standing]]
         if len(standing) == 0:
             break
-        attempt = pgd(
+        x_adv[standing] = pgd(
             model,
             x[standing],
             y[standing],
@@ -72,8 +75,6 @@ def projected_gradient_descent(
             example_ids=example_ids[standing],
             seed=seed + restart,
         )
-        x_adv[standing] = attempt
-        standing = standing[model(attempt).argmax(1) == y[standing]]
     return x_adv
 
 

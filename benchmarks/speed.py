@@ -1,0 +1,227 @@
+"""How fast oat-bench is, side by side with what it replaces, in one process.
+
+    python benchmarks/speed.py                      # everything; writes speed.json and speed.md
+    python benchmarks/speed.py --only pgd,training  # parts
+    python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
+
+Every alternative does the same work on the same images and weights. The alternatives of a part take
+turns, repeat by repeat, and the ratio is taken within a repeat, so that a machine whose speed drifts
+does not favour one. Medians are printed. Peak memory is that of a process which does nothing else.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
+from oat_bench.acceleration import accelerate
+from oat_bench.attacks import prepare
+from oat_bench.cards import Threat, TrainingCard, attack
+from oat_bench.datasets import Split
+from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.specialize import specialize
+from oat_bench.training.loop import Trainer
+
+LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
+THREAT = Threat(eps="8/255", step_size="2/255")
+Alternatives = dict[str, Callable[[], object]]
+
+
+class AtLambda(nn.Module):
+    """The conditional network at one lambda, as people attack it today."""
+
+    def __init__(self, network: ConditionalNetwork, lam: float) -> None:
+        super().__init__()
+        self.network, self.lam = network, lam
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run FiLM and batch norm anew, step by step."""
+        return self.network(x, self.lam)
+
+
+def make_network(args: argparse.Namespace) -> ConditionalNetwork:
+    """Build the network; FiLM and statistics are drawn, so that nothing is the identity."""
+    network = ConditionalNetwork(
+        args.architecture, num_classes=10, in_channels=3, trained_lambdas=LAMBDAS
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "film" in name or "bn_" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        network.train()
+        for lam in LAMBDAS:
+            network(torch.rand(64, 3, args.size, args.size, generator=generator), lam)
+    return network.eval().to(args.device)
+
+
+def make_images(args: argparse.Namespace, n: int) -> Tensor:
+    """Draw images: speed does not depend on what they show."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(n, 3, args.size, args.size, generator=generator).to(args.device)
+
+
+def training(args: argparse.Namespace) -> Alternatives:
+    """One optimiser step on a batch: PGD-7 at each image's lambda, then the update."""
+    images = (255 * make_images(args, args.batch)).to(torch.uint8)
+    labels = torch.arange(args.batch, device=args.device) % 10
+    data = Split(images, labels)
+
+    def step(**card: object) -> Callable[[], object]:
+        trainer = Trainer(
+            make_network(args),
+            TrainingCard(epochs=1, lr=0.01, batch_size=args.batch, lambdas=LAMBDAS, **card),
+            THREAT,
+            data,
+            data.take(torch.arange(0)),
+        )
+        if card.get("order") == "published":
+            trainer.network.to(memory_format=torch.contiguous_format)
+            trainer.as_published = True
+        return lambda: trainer._step(torch.arange(args.batch))
+
+    alternatives = {
+        "oat-bench": step(precision="auto", compile=args.compile),
+        "oat-bench, float32, not compiled": step(precision="float32", compile=False),
+        "published order, float32": step(order="published", precision="float32", compile=False),
+    }
+    if args.published:
+        alternatives["the authors' code"] = authors_step(args)
+    return alternatives
+
+
+def authors_step(args: argparse.Namespace) -> Callable[[], object]:
+    """The step of a checkout of the authors' code (OAT.py), which expects a GPU: .cuda() is the CPU.
+
+    Their network of the same depth and width is built from their own modules.
+    """
+    sys.path.insert(0, str(args.published))
+    if args.device.type == "cpu":
+        Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+        nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    import numpy as np
+
+    np.Inf = np.inf  # their code was written for an older numpy
+    with contextlib.redirect_stdout(io.StringIO()):
+        from attacks.pgd import PGD
+        from models.svhn.wide_resnet_OAT import WideResNetOAT
+        from utils.context import ctx_noparamgrad_and_eval
+        from utils.sample_lambda import element_wise_sample_lambda
+
+    _, depth, widen = args.architecture.split("-")
+    model = WideResNetOAT(int(depth), 10, int(widen), FiLM_in_channels=128, use2BN=True)
+    model = model.to(args.device).train()
+    matrix, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 128)))
+    attacker = PGD(eps=8 / 255, steps=7, use_FiLM=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    x = make_images(args, args.batch)
+    y = torch.arange(args.batch, device=args.device) % 10
+
+    def step() -> float:
+        flat, lam, zeros = element_wise_sample_lambda("disc", LAMBDAS, matrix, args.batch)
+        flat, lam = flat.to(args.device), lam.to(args.device)
+        losses = nn.functional.cross_entropy(model(x, lam, zeros), y, reduction="none")
+        with ctx_noparamgrad_and_eval(model):
+            x_adv = attacker.attack(
+                model, x[zeros:], labels=y[zeros:], _lambda=lam[zeros:], idx2BN=0
+            )
+        attacked = model(x_adv.detach(), lam[zeros:], idx2BN=0)
+        adversarial = nn.functional.cross_entropy(attacked, y[zeros:], reduction="none")
+        adversarial = torch.cat([torch.zeros(zeros, device=x.device), adversarial])
+        loss = torch.mean((1 - flat) * losses + flat * adversarial)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
+    """PGD at lambda 0.1 on a batch."""
+    import foolbox
+    import torchattacks
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    network = make_network(args)
+    x = make_images(args, args.batch)
+    conditional = AtLambda(network, 0.1).eval().to(args.device)
+    y = conditional(x).argmax(1)
+    plain = specialize(network, 0.1)
+    ready = prepare(attack(f"pgd-{steps}"), THREAT, n_classes=10, seed=0)
+    ids = torch.arange(args.batch, device=args.device)
+    fast = accelerate(plain, compile_it=args.compile)
+    rough = accelerate(plain, precision="bf16", compile_it=args.compile)
+    theirs = torchattacks.PGD(conditional, eps=8 / 255, alpha=2 / 255, steps=steps)
+    estimator = PyTorchClassifier(
+        conditional,
+        nn.CrossEntropyLoss(),
+        (3, args.size, args.size),
+        10,
+        clip_values=(0, 1),
+        device_type="cpu" if args.device.type == "cpu" else "gpu",
+    )
+    art = ProjectedGradientDescentPyTorch(
+        estimator,
+        eps=8 / 255,
+        eps_step=2 / 255,
+        max_iter=steps,
+        num_random_init=1,
+        verbose=False,
+        batch_size=args.batch,
+    )
+    images, labels = x.cpu().numpy(), y.cpu().numpy()
+    bound = foolbox.PyTorchModel(conditional, bounds=(0, 1), device=args.device)
+    fool = foolbox.attacks.LinfPGD(abs_stepsize=2 / 255, steps=steps)
+    return {
+        "oat-bench": lambda: ready(fast, x, y, ids),
+        "oat-bench, bfloat16 gradients": lambda: ready(rough, x, y, ids),
+        "torchattacks": lambda: theirs(x, y),
+        "ART": lambda: art.generate(x=images, y=labels),
+        "foolbox": lambda: fool(bound, x, y, epsilons=[8 / 255]),
+    }
+
+
+def autoattack(args: argparse.Namespace) -> Alternatives:
+    """AutoAttack, standard, at six lambda on as many images as `--autoattack` says."""
+    import pyautoattack
+    import torchattacks
+
+    network = make_network(args)
+    x = make_images(args, args.autoattack)
+    ids = torch.arange(len(x), device=args.device)
+    # at this eps some images of an untrained network fall to each part and some stand to the end
+    threat = Threat(eps=args.autoattack_eps, step_size=args.autoattack_eps / 4)
+    ready = prepare(attack("autoattack"), threat, n_classes=10, seed=0)
+    models = {lam: AtLambda(network, lam).eval() for lam in LAMBDAS}
+    labels = {lam: model(x).argmax(1) for lam, model in models.items()}
+
+    def ours() -> None:
+        for lam in LAMBDAS:
+            fast = accelerate(specialize(network, lam), compile_it=args.compile)
+            ready(fast, x, labels[lam], ids)
+
+    def torchattacks_() -> None:
+        for lam, model in models.items():
+            torchattacks.AutoAttack(model, eps=threat.eps, seed=0)(x, labels[lam])
+
+    def pyautoattack_() -> None:
+        for lam, model in models.items():
+            adversary = pyautoattack.AutoAttack(model, eps=threat.eps, seed=0, device=args.device)
+            adversary.run_standard_evaluation(x, labels[lam], batch_size=len(x))
+
+    return {"oat-bench": ours, "torchattacks": torchattacks_, "pyautoattack": pyautoattack_}

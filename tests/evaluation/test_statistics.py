@@ -1,0 +1,156 @@
+"""Statistics against their formulas and against counting by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oat_bench.evaluation.statistics import WORST, Accuracy, summarize
+
+#: the 97.5% quantile of the normal distribution
+Z = 1.959963984540054
+
+
+def wilson(hits, n):
+    """Wilson's interval, from his formula of 1927, in percent."""
+    p = hits / n
+    centre = p + Z**2 / (2 * n)
+    spread = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return 100 * (centre - spread) / (1 + Z**2 / n), 100 * (centre + spread) / (1 + Z**2 / n)
+
+
+def accuracy(hits, n):
+    return Accuracy.of(pd.Series([True] * hits + [False] * (n - hits)))
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_intervals_are_wilsons(case):
+    hits, n = case
+    got, (low, high) = accuracy(hits, n), wilson(hits, n)
+    assert got.value == pytest.approx(100 * hits / n)
+    assert got.low == pytest.approx(low, abs=1e-6)
+    assert got.high == pytest.approx(high, abs=1e-6)
+    assert got.n == n
+    # the figure draws these differences: none may be below zero, not by rounding either
+    assert 0 <= got.low <= got.value <= got.high <= 100
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    # textbook values, e.g. Newcombe, Statistics in Medicine 17 (1998), table I
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
+)
+def test_published_intervals(hits, n, low, high):
+    got = accuracy(hits, n)
+    assert (got.low, got.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+
+
+def outcomes(table):
+    """Build outcomes from {(lam, attack): [(label, clean, attacked), ...]}."""
+    rows = [
+        {
+            "lam": lam,
+            "width": 1.0,
+            "attack": attack,
+            "example": example,
+            "label": label,
+            "clean_prediction": clean,
+            "attacked_prediction": attacked,
+        }
+        for (lam, attack), triples in table.items()
+        for example, (label, clean, attacked) in enumerate(triples)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_robust_means_right_clean_and_right_attacked():
+    triples = [(1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 2, 1)]
+    (point,) = summarize(outcomes({(0.5, "a"): triples}), ["a"])
+    assert point.lam == 0.5
+    assert point.width == 1.0
+    assert point.clean.value == 50
+    assert point.robust["a"].value == 25
+    assert point.robust[WORST].value == 25
+    assert point.clean.n == point.robust["a"].n == 4
+
+
+def test_the_worst_case_is_per_example():
+    # each attack breaks another example of three; together they leave one
+    (point,) = summarize(
+        outcomes(
+            {
+                (1.0, "a"): [(0, 0, 0), (0, 0, 1), (0, 0, 0)],
+                (1.0, "b"): [(0, 0, 2), (0, 0, 0), (0, 0, 0)],
+            }
+        ),
+        ["a", "b"],
+    )
+    assert point.robust["a"].value == pytest.approx(200 / 3)
+    assert point.robust["b"].value == pytest.approx(200 / 3)
+    assert point.robust[WORST].value == pytest.approx(100 / 3)
+    assert list(point.robust) == ["a", "b", WORST]
+
+
+def test_the_worst_case_leaves_out_other_threat_models():
+    frame = outcomes({(0.0, "a"): [(0, 0, 0)], (0.0, "wider"): [(0, 0, 1)]})
+    (point,) = summarize(frame, ["a"])
+    assert point.robust["wider"].value == 0
+    assert point.robust[WORST].value == 100
+    (alone,) = summarize(frame, [])
+    assert WORST not in alone.robust
+
+
+def test_points_come_by_lambda_and_attacks_in_the_order_of_the_columns():
+    triples = [(0, 0, 0)]
+    frame = outcomes({(lam, a): triples for lam in (1.0, 0.0, 0.15) for a in ("z", "b", "m")})
+    points = summarize(frame, ["z"])
+    assert [point.lam for point in points] == [0.0, 0.15, 1.0]
+    assert all(list(point.robust) == ["z", "b", "m", WORST] for point in points)
+
+
+def test_widths_are_points_of_their_own():
+    frame = outcomes({(0.5, "a"): [(0, 0, 0), (0, 0, 1)]})
+    narrow = frame.assign(width=0.5, attacked_prediction=1)
+    points = summarize(pd.concat([frame, narrow]), ["a"])
+    assert [(p.width, p.lam, p.robust["a"].value) for p in points] == [
+        (0.5, 0.5, 0.0),
+        (1.0, 0.5, 50.0),
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_outcomes_are_counted_as_by_hand(data):
+    lambdas = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, unique=True))
+    attacks = data.draw(st.lists(st.sampled_from("abcd"), min_size=1, unique=True))
+    n = data.draw(st.integers(1, 8))
+    classes = st.integers(0, 2)
+    label = data.draw(st.lists(classes, min_size=n, max_size=n))
+    clean = {lam: data.draw(st.lists(classes, min_size=n, max_size=n)) for lam in lambdas}
+    attacked = {
+        (lam, a): data.draw(st.lists(classes, min_size=n, max_size=n))
+        for lam in lambdas
+        for a in attacks
+    }
+    frame = outcomes(
+        {key: list(zip(label, clean[key[0]], attacked[key], strict=True)) for key in attacked}
+    )
+    shuffled = frame.sample(frac=1, random_state=data.draw(st.integers(0, 99)))
+    for table in (frame, shuffled):
+        points = summarize(table, attacks)
+        assert [point.lam for point in points] == sorted(lambdas)
+        for point in points:
+            lam = point.lam
+            right = [clean[lam][i] == label[i] for i in range(n)]
+            stands = {
+                a: [right[i] and attacked[lam, a][i] == label[i] for i in range(n)] for a in attacks
+            }
+            assert point.clean.value == pytest.approx(100 * sum(right) / n)
+            for a in attacks:
+                assert point.robust[a].value == pytest.approx(100 * sum(stands[a]) / n)
+            worst = sum(all(stands[a][i] for a in attacks) for i in range(n))
+            assert point.robust[WORST].value == pytest.approx(100 * worst / n)
+            assert point.robust[WORST].value <= min(point.robust[a].value for a in attacks)
+            assert max(point.robust[a].value for a in attacks) <= point.clean.value

@@ -1,0 +1,848 @@
+"""The command line as a user meets it: what it prints, where, and how it fails."""
+
+import errno
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as to_bytes
+
+import oat_bench
+from oat_bench import cards, cli, run
+from oat_bench.leaderboards.entries import Entry
+
+FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
+COMMANDS = ["run", "train", "evaluate", "list"]
+OAT_BENCH = [sys.executable, "-m", "oat_bench"]
+#: a checkout is found by `python -m` from any folder, one thread is enough for tests
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "COLUMNS": ""}
+
+
+def start(*arguments, cwd, **options):
+    return subprocess.Popen(
+        [*OAT_BENCH, *map(str, arguments)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        text=True,
+        **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def call(*arguments, cwd, **options):
+    return finish(start(*arguments, cwd=cwd, **options))
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+    def invoke(*arguments):
+        monkeypatch.setattr(sys, "argv", ["oat-bench", *map(str, arguments)])
+        capsys.readouterr()
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return invoke
+
+
+@pytest.fixture
+def refused(invoke, monkeypatch):
+    """Run what must fail before anything is trained or evaluated; return the one line."""
+
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(run, "train", forbidden)
+    monkeypatch.setattr(run, "evaluate", forbidden)
+
+    def refused(*arguments):
+        code, out, err = invoke(*arguments)
+        assert code == 2
+        assert out == ""
+        assert err.startswith("oat-bench: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1, err
+        assert "Traceback" not in err
+        return err
+
+    return refused
+
+
+@pytest.fixture
+def card(tmp_path, brief_toml):
+    path = tmp_path / "brief.toml"
+    path.write_text(brief_toml)
+    return path
+
+
+@pytest.fixture
+def finished(tmp_path, trained_folder):
+    """A folder in which training is finished."""
+    shutil.copytree(trained_folder, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+def test_every_help_has_an_example_that_parses(invoke, command, monkeypatch):
+    code, out, err = invoke(*command, "--help")
+    assert (code, err) == (0, "")
+    (example,) = re.findall(r"Example:\n +oat-bench (.+)\n", out)
+    assert invoke(*command, "-h") == (0, out, "")
+    assert max(map(len, out.splitlines())) <= 100
+    # the example is a command that exists, with options that exist
+    monkeypatch.setattr(cli, "_evaluate", lambda *args: None)
+    monkeypatch.setattr(run, "train", lambda *args, **kwargs: None)
+    code, _, _ = invoke(*example.split())
+    assert code == 0
+
+
+def test_without_arguments_the_help_is_shown(invoke):
+    assert invoke() == invoke("--help")
+    assert "list" in invoke()[1]
+
+
+def test_version(invoke):
+    code, out, err = invoke("--version")
+    assert (code, err) == (0, "")
+    assert oat_bench.__version__ in out
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+def test_help_imports_nothing_heavy(command, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "oat_bench", *command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    imported = {line.split("|")[-1].strip() for line in process.stderr.splitlines()}
+    assert "oat_bench.cli" in imported
+    heavy = "torch numpy pandas matplotlib scipy sklearn art torchattacks pydantic rich pyarrow"
+    assert imported.isdisjoint(heavy.split())
+
+
+def test_help_comes_within_a_second(tmp_path):
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        call("--help", cwd=tmp_path)
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1.0
+
+
+def test_the_console_script_and_the_module_are_one(tmp_path):
+    script = Path(sys.executable).with_name("oat-bench")
+    process = subprocess.run([script, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    code, out, err = call("--help", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out.replace("python -m oat_bench", "oat-bench") == process.stdout
+
+
+# --- list
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("attacks", cards.names("attacks")),
+        ("benchmarks", cards.names("benchmarks")),
+        ("datasets", ["digits"]),
+    ],
+)
+def test_list(invoke, kind, names):
+    code, out, err = invoke("list", kind)
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    lines = out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == names  # one line each, however long
+    if kind == "attacks":
+        for line in lines:
+            attack = cards.attack(line.split()[0])
+            assert attack.description in line
+            assert (" yes " in line) == attack.default
+
+
+def test_list_something_else_is_refused(refused):
+    assert "'attacks', 'benchmarks', 'datasets'" in refused("list", "attack")
+    assert "Missing argument" in refused("list")
+
+
+# --- the whole line
+
+
+def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
+    tiny = card.read_text().replace("epochs = 4", "epochs = 1")
+    card.write_text(tiny)
+    code, out, err = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
+    assert code == 0
+    results = tmp_path / "results"
+    assert {path.name for path in results.iterdir()} == FILES | {
+        "checkpoint.safetensors",
+        "training.safetensors",
+        "log.csv",
+        "outcomes",
+    }
+    # results on stdout, everything else on stderr, no colours in a pipe
+    assert out == (results / "table.md").read_text()
+    assert "0.2 *" in out
+    assert out.count(" * ") == 2  # in the row, and in the note below the table
+    assert "\x1b" not in out + err
+    notes = err.splitlines()
+    assert len(notes) == 2
+    assert notes[0].startswith(
+        "training wrn-10-1 on digits by OAT: 897 images, 1 epoch, lambda 0, 0.5, 1, on cpu"
+    )
+    assert re.fullmatch(r"trained in \d+ s; weights: last: epoch 1", notes[1])
+    entry = Entry.model_validate_json((results / "entry.json").read_text())
+    assert entry.command == f"oat-bench run --benchmark {card} --out results"
+    table = pd.read_csv(results / "table.csv")
+    assert table["lambda"].to_list() == [0.0, 0.2, 1.0]
+    assert table["n"].to_list() == [50] * 3
+
+    # once more: nothing is computed, the same is printed
+    before = files(results / "outcomes") | {
+        name: (results / name).stat().st_mtime_ns
+        for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
+    }
+    again, out_again, err_again = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
+    assert (again, out_again) == (0, out)
+    assert err_again == "results/checkpoint.safetensors: trained already\n"
+    after = files(results / "outcomes") | {
+        name: (results / name).stat().st_mtime_ns
+        for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
+    }
+    assert after == before
+
+
+def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
+    card.write_text(card.read_text().replace("epochs = 4", "epochs = 1"))
+    code, out, err = invoke("train", "--benchmark", card, "--seed", 5)
+    assert (code, out) == (0, "")
+    folder = Path("runs") / "brief-seed5"
+    assert err.splitlines()[-1] == f"checkpoint and log in {folder}"
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoint.safetensors",
+        "training.safetensors",
+        "log.csv",
+    }
+    options = ["--attacks", "fgsm", "--lambda", "0.3,0,0.3", "--n-examples", 20]
+    tables = []
+    for model in (folder, folder / "checkpoint.safetensors", folder.absolute()):
+        code, out, err = invoke("evaluate", "--model", model, *options)
+        assert (code, err) == (0, "")
+        tables.append(out)
+    assert tables[0] == tables[1] == tables[2]
+    rows = [line.split("|") for line in tables[0].splitlines() if line[:1] == "|"]
+    assert [row[1].strip() for row in rows] == [
+        "lambda",
+        "---------:"[: len(rows[1][1])],
+        "0",
+        "0.3 *",
+    ]
+    assert [row[2].strip() for row in rows[2:]] == ["20", "20"]
+    # results of a checkpoint lie under its fingerprint
+    (results,) = set(Path("runs").iterdir()) - {folder}
+    fingerprint = oat_bench.load(folder).fingerprint()
+    assert results.name == f"digits-{fingerprint[:8]}"
+    assert {path.name for path in results.iterdir()} == FILES | {"outcomes"}
+    # `run --model` is the same
+    code, out, err = invoke("run", "--model", folder, *options)
+    assert (code, out, err) == (0, tables[0], "")
+
+
+def test_options_win_over_the_card(invoke, card, finished):
+    common = ["--benchmark", card, "--out", finished]
+    code, out, _ = invoke(
+        "run", *common, "--attacks", "pgd-7,fgsm", "--lambda", "1,0.25", "--n-examples", 7
+    )
+    assert code == 0
+    header, _, *rows = [line for line in out.splitlines() if line[:1] == "|"]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        *["lambda", "n", "SA", "fgsm", "pgd-7", "worst"]
+    ]
+    assert [row.split("|")[1].strip() for row in rows] == ["0.25 *", "1"]
+    assert [row.split("|")[2].strip() for row in rows] == ["7", "7"]
+
+
+def test_the_seed_is_part_of_an_evaluation(invoke, card, finished):
+    arguments = ["evaluate", "--model", finished, "--benchmark", card, "--lambda", 1]
+    arguments += ["--attacks", "pgd-7", "--n-examples", 5, "--out", "results"]
+    for seed, cells in [(0, 1), (0, 1), (1, 2)]:
+        code, _, _ = invoke(*arguments, "--seed", seed)
+        assert code == 0
+        assert len(list(Path("results/outcomes").iterdir())) == cells
+
+
+def test_an_attack_card_beside_the_user(invoke, card, finished, tmp_path):
+    attack = tmp_path / "my-bim.toml"
+    attack.write_text(
+        "engine = 'torchattacks'\nclass = 'BIM'\n"
+        "[parameters]\neps = '$eps'\nalpha = '$step_size'\nsteps = 5\n"
+    )
+    code, out, err = invoke(
+        *["run", "--benchmark", card, "--out", finished, "--lambda", 1, "--n-examples", 20],
+        *["--attacks", f"fgsm,{attack}"],
+    )
+    assert code == 0
+    assert err == f"{finished}/checkpoint.safetensors: trained already\n"
+    assert "my-bim" in out
+    table = pd.read_csv(finished / "table.csv")
+    assert table["my-bim"][0] <= table["fgsm"][0] < table["SA"][0]
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(invoke, card, trained_folder, tmp_path):
+    folder = tmp_path / "[red]a[" / "b] :smile: [" / "c]"
+    shutil.copytree(trained_folder, folder)
+    code, _, err = invoke("run", "--benchmark", card, "--out", folder, "--n-examples", 2)
+    assert code == 0
+    assert err == f"{folder}/checkpoint.safetensors: trained already\n"
+
+
+def test_names_that_are_not_utf_8(invoke, card, finished, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    odd = folder / "card.toml"
+    odd.write_text(card.read_text())
+    arguments = ["run", "--benchmark", odd, "--n-examples", 2, "--lambda", 0]
+    code, _, _ = invoke(*arguments, "--out", finished)
+    assert code == 0
+    command = json.loads((finished / "entry.json").read_text())["command"]
+    assert command.startswith("oat-bench run --benchmark")
+    code, out, err = call(*arguments, "--out", folder, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "its name is not UTF-8" in err
+    assert err.count("\n") == 1
+
+
+# --- a terminal
+
+
+def in_terminal(*arguments, cwd, columns):
+    """Run in a pseudo-terminal: exit code, what it showed."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(cwd)
+        os.execvpe(sys.executable, [*OAT_BENCH, *map(str, arguments)], ENVIRONMENT)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
+def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path, columns):
+    arguments = ["run", "--benchmark", card, "--out", finished, "--n-examples", 20]
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=columns)
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "evaluating" in shown
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert max(map(len, lines)) <= max(columns, len(f"{finished}/checkpoint.safetensors") + 20)
+    table = [line for line in lines if line.split()[:1] == ["0.2"]]
+    assert len(table) == 1
+    assert table[0].split()[:3] == ["0.2", "*", "20"]
+    header = next(line for line in lines if line.startswith("lambda"))
+    assert header.split() == ["lambda", "n", "SA", "fgsm", "pgd-7", "worst"]
+    assert lines[-2].endswith(str(finished)) or lines[-1].endswith(str(finished))
+
+
+# --- bad input: one line, exit code 2, before anything costly
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
+        (["run", "--dataset", ""], "unknown data set ''"),
+        (["run", "--dataset", "imagenet"], "unknown data set 'imagenet'; known: digits"),
+        (["train", "--dataset", "digist"], "did you mean digits"),
+        (["run", "--benchmark", "digitz"], "unknown benchmark 'digitz'; did you mean digits"),
+        (["run", "--benchmark", ""], "unknown benchmark ''"),
+        (["run", "--benchmark", "no.toml"], "no benchmark card at no.toml"),
+        (["run", "--benchmark", "."], "unknown benchmark '.'"),
+        (["run", "--benchmark", "./"], "no benchmark card at ."),
+        (["run", "--benchmark", "x" * 5000 + ".toml"], "no benchmark card at"),
+        (["run", "--attacks", "pgd-8"], "unknown attack 'pgd-8'; did you mean pgd-7"),
+        (["run", "--attacks", "fgsm,autoatack"], "did you mean autoattack"),
+        (["run", "--attacks", "ALL"], "unknown attack 'ALL'"),
+        (["run", "--attacks", ""], "no attack is named"),
+        (["run", "--attacks", " , "], "no attack is named"),
+        (["run", "--attacks", "no/such.toml"], "no attack card at no/such.toml"),
+        (["run", "--attacks", "/dev/null"], "no attack card at /dev/null"),
+        (["run", "--lambda", "1.5"], "lambda 1.5 is outside [0, 1]"),
+        (["run", "--lambda", "0,-0.1"], "lambda -0.1 is outside [0, 1]"),
+        (["run", "--lambda", "nan"], "lambda nan is outside [0, 1]"),
+        (["run", "--lambda", "inf"], "lambda inf is outside [0, 1]"),
+        (["run", "--lambda", "half"], "'half' is not a number"),
+        (["run", "--lambda", ""], "'' is not a number"),
+        (["run", "--lambda", "0,,1"], "'' is not a number"),
+        (["run", "--lambda", "0;1"], "'0;1' is not a number"),
+        (["run", "--n-examples", "0"], "0 is not in the range x>=1"),
+        (["run", "--n-examples", "-3"], "-3 is not in the range"),
+        (["run", "--n-examples", "many"], "'many' is not a valid integer"),
+        (["run", "--n-examples", "2.5"], "'2.5' is not a valid integer"),
+        (["run", "--n-examples", "801"], "801 examples asked for; the test set of digits has 800"),
+        (["run", "--n-examples", "9" * 30], "examples asked for"),
+        (["run", "--seed", "-1"], "-1 is not in the range"),
+        (["run", "--seed", "9" * 30], "is not in the range"),
+        (["run", "--seed", "x"], "'x' is not a valid integer"),
+        (["run", "--device", "tpu"], "'auto', 'cpu', 'cuda'"),
+        (["run", "--out", "/dev/null"], "cannot write to /dev/null"),
+        (["run", "--out", "/dev/null/below"], "cannot write to /dev/null/below"),
+        (["run", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
+        (["run", "--out", "x" * 300], "cannot write to"),
+        (["run", "--model", "missing"], "no checkpoint at missing"),
+        (["run", "--model", ""], "no checkpoint at"),
+        (["run", "--model", "."], "no checkpoint at checkpoint.safetensors"),
+        (["run", "--model", "x" * 5000], "no checkpoint at"),
+        (["evaluate"], "Missing option '--model'"),
+        (["evaluate", "--model", "missing"], "no checkpoint at missing"),
+        (["run", "extra"], "unexpected extra argument"),
+        (["run", "--lamda", "1"], "No such option"),
+        (["ruin"], "No such command 'ruin'"),
+        (["--frobnicate"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(refused, arguments, words):
+    assert words in refused(*arguments)
+    assert not Path("runs").exists() or not any(Path("runs").rglob("*.*"))
+
+
+def test_a_command_line_that_fails_in_its_own_process(tmp_path):
+    for arguments, words in [
+        (["run", "--dataset", "digit"], "did you mean digits"),
+        (["evaluate", "--model", "no\nsuch"], "no checkpoint at no such"),
+    ]:
+        code, out, err = call(*arguments, cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert err.startswith("oat-bench: ")
+        assert err.count("\n") == 1
+        assert words in err
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    text=st.one_of(st.text(max_size=12), st.lists(st.floats()).map(lambda v: ",".join(map(str, v))))
+)
+def test_any_lambda_is_refused_in_one_line_or_lies_in_the_unit_interval(invoke, monkeypatch, text):
+    taken = []
+    monkeypatch.setattr(cli, "_evaluate", lambda *args: taken.append(args[3]))
+    code, out, err = invoke("run", f"--lambda={text}")
+    assert out == ""
+    if code == 0:
+        (lambdas,) = taken
+        assert lambdas == sorted(set(lambdas))
+        assert all(0 <= lam <= 1 for lam in lambdas)
+        assert err == ""
+    else:
+        assert code == 2
+        assert taken == []
+        assert err.count("\n") == 1
+
+
+def test_cuda_without_cuda(refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no CUDA device is available" in refused("run", "--device", "cuda")
+    assert "use --device cpu" in refused("evaluate", "--model", ".", "--device", "cuda")
+
+
+def test_data_set_and_benchmark_that_contradict(refused, card):
+    card.write_text(card.read_text().replace('"digits"', '"other"'))
+    err = refused("run", "--benchmark", card, "--dataset", "digits")
+    assert "is of data set 'other', not 'digits'" in err
+    assert "unknown data set 'other'" in refused("run", "--benchmark", card)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("epochs = 4", "epochs = 0", "training.epochs: input should be greater than or equal to 1"),
+        ("epochs = 4", "epoch = 4", "'training.epoch'; did you mean epochs"),
+        ("epochs = 4", "epochs = 'four'", "training.epochs"),
+        ("epochs = 4", "", "'training.epochs' is missing"),
+        ("lr = 0.1", "lr = 'fast'", "training.lr"),
+        ("lr = 0.1", "lr = nan", "training.lr: expected a finite number"),
+        ("eps = 0.2", "eps = '8/0'", "threat.eps"),
+        ("eps = 0.2", "eps = -1", "threat.eps"),
+        ("eps = 0.2", "norm = 'L1'", "threat.norm: input should be 'Linf' or 'L2'"),
+        ("[threat]", "[threat", "not valid TOML"),
+        ('"wrn-10-1"', '"wrn-11-1"', "expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN"),
+        ('"wrn-10-1"', '"resnet-18"\ndropout = 0.3', "resnet-18 has no dropout"),
+        ("encoding_dim = 8", "encoding_dim = 2", "expected at least 3"),
+        ("lr = 0.1", "lr = 0.1\nnesterov = true\nmomentum = 0", "nesterov"),
+        ("lambdas = [0, 0.5, 1]", "lambdas = [0, 1.5]", "training.lambdas.1"),
+        ("lambdas = [0, 0.2, 1]", "lambdas = []", "evaluation.lambdas"),
+        ('attacks = "fgsm,pgd-7"', 'attacks = "fgsm,pgd-77"', "did you mean pgd-7"),
+        ("n_examples = 50", "n_examples = 5000", "5000 examples asked for"),
+        ("n_examples = 50", "n_examples = 0", "evaluation.n_examples"),
+        ('dataset = "digits"', 'dataset = "digits"\nname = "../up"', "name"),
+        ('dataset = "digits"', 'dataset = "digits"\nmethod = "oats"', "'oat'"),
+    ],
+)
+def test_a_wrong_benchmark_card(refused, card, old, new, words):
+    text = card.read_text()
+    assert old in text
+    card.write_text(text.replace(old, new, 1))
+    err = refused("run", "--benchmark", card, "--out", "results")
+    assert words in err
+    assert err.startswith(f"oat-bench: {card}: ") or "attack" in words + err or "examples" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class = 'PGD'", "'engine' is missing"),
+        ("engine = 'foolbox'\nclass = 'PGD'", "'oat_bench', 'torchattacks' or 'art'"),
+        ("engine = 'art'\nclas = 'PGD'", "clas"),
+        ("engine = 'art'\nclass = 'Deepfol'", "did you mean DeepFool"),
+        ("engine = 'torchattacks'\nclass = 'PGD'\n[parameters]\nstep = 3", "did you mean steps"),
+        ("engine = 'oat_bench'\nclass = 'FGSM'\n[parameters]\neps = '$epsilon'", "$epsilon"),
+        ("engine = 'oat_bench'\nclass = 'FGSM'\n[parameters]\neps = 'wide'", "eps is 'wide'"),
+        ("engine = 'art'\nclass = 'DPatch'", "EstimatorError"),
+        ("name = 'worst'\nengine = 'oat_bench'\nclass = 'FGSM'\nparameters = {eps = 1}", "worst"),
+        ("name = 'a/b'\nengine = 'oat_bench'\nclass = 'FGSM'\nparameters = {eps = 1}", "a/b"),
+        ("\x00", "not valid TOML"),
+    ],
+)
+def test_a_wrong_attack_card(refused, card, tmp_path, text, words):
+    attack = tmp_path / "mine.toml"
+    attack.write_text(text)
+    err = refused("run", "--benchmark", card, "--attacks", attack, "--out", "results")
+    assert words in err
+    assert "mine" in err
+
+
+def test_an_attack_for_another_norm(refused, card):
+    card.write_text(card.read_text().replace("eps = 0.2", "eps = 1.0\nnorm = 'L2'"))
+    err = refused("run", "--benchmark", card)
+    assert "attack 'fgsm' is for Linf, the benchmark's threat model is L2" in err
+
+
+# --- checkpoints that are not
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}", b"\x00" * 100, os.fsencode("x" * 999)])
+def test_a_damaged_checkpoint(refused, card, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "checkpoint.safetensors"
+    path.write_bytes(content)
+    for model in (path, path.parent):
+        assert str(path) in refused("evaluate", "--model", model)
+
+
+def test_a_truncated_checkpoint(refused, finished):
+    path = finished / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "damaged" in refused("evaluate", "--model", finished)
+
+
+def test_a_damaged_checkpoint_in_the_folder_of_a_run(invoke, finished, card):
+    (finished / "checkpoint.safetensors").write_bytes(b"junk")
+    code, out, err = invoke("run", "--benchmark", card, "--out", finished)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "checkpoint.safetensors: damaged" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", to_bytes({"weight": torch.zeros(1)})])
+def test_a_damaged_training_state(invoke, finished, card, content):
+    (finished / "checkpoint.safetensors").unlink()
+    (finished / "training.safetensors").write_bytes(content)
+    code, out, err = invoke("train", "--benchmark", card, "--out", finished)
+    assert (code, out) == (2, "")
+    (note, error) = err.splitlines()
+    assert note.startswith("training wrn-10-1")
+    assert "training.safetensors" in error
+
+
+def test_a_folder_of_another_run(invoke, finished, card):
+    code, out, err = invoke("run", "--benchmark", card, "--out", finished, "--seed", 1)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "another seed; choose another folder with --out" in err
+
+
+def test_a_checkpoint_of_another_data_set(refused, build_classifier, tmp_path):
+    classifier = build_classifier(dataset="other", input_shape=(3, 16, 16), num_classes=4)
+    oat_bench.save(classifier, tmp_path / "other.safetensors")
+    err = refused("evaluate", "--model", "other.safetensors", "--dataset", "digits")
+    assert "'other' (images (3, 16, 16)" in err
+    assert "'digits' (images (1, 8, 8)" in err
+    assert "'other'" in refused("evaluate", "--model", "other.safetensors")
+
+
+def test_damaged_outcomes(invoke, finished, card):
+    arguments = ["run", "--benchmark", card, "--out", finished, "--n-examples", 5]
+    assert invoke(*arguments)[0] == 0
+    victim = next((finished / "outcomes").rglob("*.parquet"))
+    victim.write_bytes(b"PAR1")
+    code, out, err = invoke(*arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1:] == [
+        f"oat-bench: {victim}: damaged outcomes; remove the file, and its examples are "
+        "evaluated again"
+    ]
+    victim.unlink()
+    assert invoke(*arguments)[0] == 0
+
+
+# --- trouble in mid-run
+
+
+def test_an_attack_that_fails_at_work_is_one_line(invoke, finished, card, tmp_path):
+    attack = tmp_path / "tifgsm.toml"
+    attack.write_text("engine = 'torchattacks'\nclass = 'TIFGSM'\n")
+    code, out, err = invoke(
+        *["run", "--benchmark", card, "--out", finished, "--n-examples", 5],
+        *["--attacks", f"fgsm,{attack}", "--lambda", 0],
+    )
+    assert (code, out) == (2, "")
+    assert "'tifgsm': torchattacks class TIFGSM fails: " in err.splitlines()[1]
+    assert len(err.splitlines()) == 2
+    # what was finished is kept
+    assert [path.name.split("-lambda")[0] for path in (finished / "outcomes").iterdir()] == ["fgsm"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "some/file"), "some/file"),
+        (OSError(errno.EIO, "Input/output error", "some/file"), "some/file: Input/output error"),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "out of memory"),
+    ],
+)
+def test_trouble_with_the_machine_is_one_line(invoke, finished, card, monkeypatch, error, words):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(run, "evaluate", fail)
+    code, out, err = invoke("run", "--benchmark", card, "--out", finished)
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("oat-bench: ")
+    assert words in lines[1]
+
+
+def test_a_bug_is_not_hidden(invoke, finished, card, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "evaluate", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        invoke("run", "--benchmark", card, "--out", finished)
+
+
+def limited(kilobytes):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024,) * 2)
+
+    return limit
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_in_training(card, tmp_path):
+    arguments = ["train", "--benchmark", card, "--out", "out"]
+    code, out, err = call(*arguments, cwd=tmp_path, preexec_fn=limited(500))
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 2
+    assert err.splitlines()[1].startswith("oat-bench: the disk is full")
+    assert list((tmp_path / "out").iterdir()) == []
+    code, out, err = call(*arguments, cwd=tmp_path)
+    assert (code, out) == (0, "")
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_in_an_evaluation(card, finished, tmp_path):
+    import matplotlib.font_manager  # noqa: F401 - its cache is written once, here
+
+    arguments = ["run", "--benchmark", card, "--out", finished]
+    code, out, err = call(*arguments, cwd=tmp_path, preexec_fn=limited(20))
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1:] == [
+        "oat-bench: the disk is full (File too large); make room, the same command goes on"
+    ]
+    kept = files(finished / "outcomes")
+    assert len(kept) == 6  # all cells: only the figure was too large
+    assert not [path for path in finished.rglob("*") if path.suffix == ".tmp"]
+    code, out, _ = call(*arguments, cwd=tmp_path)
+    assert code == 0
+    assert out == (finished / "table.md").read_text()
+    assert files(finished / "outcomes") == kept
+
+
+def test_a_full_disk_behind_stdout(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    with Path("/dev/full").open("w") as full:
+        process = start("list", "attacks", cwd=tmp_path, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith("oat-bench: the disk is full")
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_leaves(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    for arguments in (["list", "attacks"], ["--help"], ["list", "datasets"]):
+        process = start(*arguments, cwd=tmp_path, stdout=write)
+        _, err = process.communicate(timeout=60)
+        assert err == ""
+    os.close(write)
+
+
+def interrupt(process, ready):
+    """Send SIGINT as soon as something is ready; return exit code, stdout, stderr."""
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    return finish(process)
+
+
+STOPPED = "oat-bench: stopped; what was finished is kept, the same command goes on from there"
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_training(card, digits, tmp_path):
+    card.write_text(card.read_text().replace("epochs = 4", "epochs = 15"))
+    arguments = ["train", "--benchmark", card, "--out", "out"]
+    out = tmp_path / "out"
+    code, printed, err = interrupt(
+        start(*arguments, cwd=tmp_path), lambda: (out / "log.csv").exists()
+    )
+    assert (code, printed) == (130, "")
+    assert err.splitlines()[1:] == [STOPPED]
+    assert {path.name for path in out.iterdir()} == {"training.safetensors", "log.csv"}
+    done = len(pd.read_csv(out / "log.csv"))
+    assert 1 <= done < 15
+    rows = (out / "log.csv").read_text().splitlines()
+    code, printed, err = call(*arguments, cwd=tmp_path)
+    assert (code, printed) == (0, "")
+    # it went on from there, to the weights of an unbroken run
+    assert (out / "log.csv").read_text().splitlines()[: len(rows)] == rows
+    assert pd.read_csv(out / "log.csv")["epoch"].to_list() == list(range(1, 16))
+    whole = tmp_path / "whole"
+    run.train(cards.benchmark(str(card)), digits, whole, seed=0, device=torch.device("cpu"))
+    assert oat_bench.load(whole).fingerprint() == oat_bench.load(out).fingerprint()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_an_evaluation(card, finished, tmp_path):
+    card.write_text(card.read_text() + "batch_size = 5\n")
+    arguments = ["run", "--benchmark", card, "--attacks", "pgd-20", "--n-examples", 200]
+    outcomes = finished / "outcomes"
+    process = start(*arguments, "--out", finished, cwd=tmp_path)
+    code, printed, err = interrupt(process, lambda: len(list(outcomes.rglob("*.parquet"))) > 2)
+    assert (code, printed) == (130, "")
+    assert err.splitlines()[1:] == [STOPPED]
+    kept = files(outcomes)
+    assert 3 <= len(kept) < 120
+    assert not [path for path in finished.rglob("*") if path.suffix == ".tmp"]
+    code, printed, err = call(*arguments, "--out", finished, cwd=tmp_path)
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    after = files(outcomes)
+    assert len(after) == 120
+    assert {path: after[path] for path in kept} == kept
+    # the same numbers as without an interruption
+    code, unbroken, _ = call(
+        *["evaluate", "--model", finished, *arguments[1:], "--out", "unbroken"], cwd=tmp_path
+    )
+    assert code == 0
+    assert unbroken == printed
+
+
+def test_ctrl_c_is_one_line(invoke, finished, card, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    for name in ("evaluate", "prepare_attacks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(run, name, stop)
+            code, out, err = invoke("run", "--benchmark", card, "--out", finished)
+        assert (code, out) == (130, "")
+        assert err.splitlines()[-1] == STOPPED
+        assert "\n\n" not in err
+
+
+def test_ctrl_c_that_a_loading_library_turns_into_another_error(invoke, card, monkeypatch):
+    def load(*_args, **_kwargs):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(run, "prepare_attacks", load)
+    code, out, err = invoke("run", "--benchmark", card)
+    assert (code, out, err) == (130, "", STOPPED + "\n")
+
+
+def test_the_table_of_a_pipe_can_be_parsed(invoke, finished, card):
+    code, out, _ = invoke("run", "--benchmark", card, "--out", finished)
+    assert code == 0
+    frame = pd.read_csv(io.StringIO((finished / "table.csv").read_text()))
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if line[:1] == "|"][2:]
+    for row, expected in zip(rows, frame.to_dict("records"), strict=True):
+        assert float(row[2].split()[0]) == pytest.approx(expected["SA"], abs=0.051)

@@ -1,0 +1,419 @@
+"""A benchmark from card to report, against its own outcomes."""
+
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import pytest
+import torch
+
+from oat_bench import cards, run
+from oat_bench.classifier import load
+from oat_bench.errors import UserError
+from oat_bench.evaluation import grid
+from oat_bench.leaderboards.entries import Entry
+
+CPU = torch.device("cpu")
+FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
+
+
+def with_evaluation(card, **changes):
+    return card.model_copy(update={"evaluation": card.evaluation.model_copy(update=changes)})
+
+
+def with_training(card, **changes):
+    return card.model_copy(update={"training": card.training.model_copy(update=changes)})
+
+
+def evaluate(classifier, card, digits, out, seed=0):
+    attacks = run.prepare_attacks(card, 10, seed)
+    return run.evaluate_and_report(
+        classifier, card, digits, attacks, out, command="the command", device=CPU
+    )
+
+
+@pytest.fixture(scope="module")
+def reported(brief, digits, trained_folder, tmp_path_factory):
+    """A report of a model that is right and robust on some images, and the card behind it."""
+    card = with_evaluation(brief, lambdas=[0.0, 0.2, 1.0], attacks="fgsm,pgd-7,pgd-20")
+    out = tmp_path_factory.mktemp("report")
+    return card, evaluate(load(trained_folder), card, digits, out), out
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the batches that are attacked."""
+    seen = []
+    original = grid._outcomes
+
+    def watch(model, data, attack, ids):
+        seen.append((attack.card.name, len(ids)))
+        return original(model, data, attack, ids)
+
+    monkeypatch.setattr(grid, "_outcomes", watch)
+    return seen
+
+
+# --- training
+
+
+def test_training_writes_checkpoint_and_log(trained_folder, brief):
+    assert {path.name for path in trained_folder.iterdir()} == {
+        "checkpoint.safetensors",
+        "log.csv",
+        "training.safetensors",
+    }
+    log = pd.read_csv(trained_folder / "log.csv")
+    assert log["epoch"].to_list() == list(range(1, brief.training.epochs + 1))
+    assert log["SA@1"].iloc[-1] > 80
+    info = load(trained_folder).info
+    assert info.dataset == "digits"
+    assert info.trained_lambdas == brief.training.lambdas
+    assert info.network == brief.network
+    assert info.threat == brief.threat
+    assert info.selection == f"last: epoch {brief.training.epochs}"
+
+
+def test_a_finished_run_is_loaded_not_trained_again(brief, digits, trained_folder, monkeypatch):
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(run, "Trainer", forbidden)
+    before = {path.name: path.read_bytes() for path in trained_folder.iterdir()}
+    again = run.train(brief, digits, trained_folder, seed=0, device=CPU)
+    assert again.fingerprint() == load(trained_folder).fingerprint()
+    assert {path.name: path.read_bytes() for path in trained_folder.iterdir()} == before
+
+
+def test_a_folder_of_another_run_is_refused(brief, digits, trained_folder, tmp_path):
+    shutil.copytree(trained_folder, tmp_path / "finished")
+    shutil.copytree(trained_folder, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "checkpoint.safetensors").unlink()
+    others = [
+        (brief, 1),
+        (with_training(brief, lr=0.2), 0),
+        (brief.model_copy(update={"threat": cards.Threat(eps=0.3)}), 0),
+        (
+            brief.model_copy(
+                update={"network": brief.network.model_copy(update={"norm": "single"})}
+            ),
+            0,
+        ),
+    ]
+    for card, seed in others:
+        for folder in ("finished", "unfinished"):
+            with pytest.raises(UserError, match=r"another card.*--out"):
+                run.train(card, digits, tmp_path / folder, seed=seed, device=CPU)
+
+
+def test_words_and_evaluation_are_no_part_of_the_training_identity(brief, digits):
+    identity = run.training_identity(brief, digits, 0)
+    renamed = brief.model_copy(update={"name": "other", "description": "words"})
+    assert run.training_identity(renamed, digits, 0) == identity
+    more = with_evaluation(brief, attacks="all", n_examples=3)
+    assert run.training_identity(more, digits, 0) == identity
+    assert run.training_identity(brief, digits, 1) != identity
+
+
+def test_the_same_seed_writes_the_same_checkpoint(brief, digits, tmp_path):
+    card = with_training(brief, epochs=1, attack_steps=1)
+    for name in ("one", "two"):
+        run.train(card, digits, tmp_path / name, seed=3, device=CPU)
+    one, two = (
+        (tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_a_disk_that_fills_in_training_keeps_what_was_finished(
+    brief, digits, tmp_path, monkeypatch
+):
+    card = with_training(brief, epochs=3, attack_steps=1)
+    run.train(card, digits, tmp_path / "unbroken", seed=0, device=CPU)
+    fsync, count = os.fsync, []
+
+    def fill(descriptor):
+        count.append(1)
+        if len(count) > 3:  # state and log of the first epoch, state of the second
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill)
+        with pytest.raises(OSError, match="No space"):
+            run.train(card, digits, tmp_path / "broken", seed=0, device=CPU)
+    left = {path.name for path in (tmp_path / "broken").iterdir()}
+    assert left == {"training.safetensors", "log.csv"}
+    resumed = run.train(card, digits, tmp_path / "broken", seed=0, device=CPU)
+    assert resumed.fingerprint() == load(tmp_path / "unbroken").fingerprint()
+
+
+# --- the report
+
+
+def test_the_report_is_in_its_folder(reported):
+    _, report, out = reported
+    assert report.folder == out
+    assert {path.name for path in out.iterdir()} == FILES | {"outcomes"}
+    assert report.trained == [0.0, 0.5, 1.0]
+    assert report.title == "digits, wrn-10-1, OAT, Linf eps 0.2"
+
+
+def test_outcomes_parquet_is_the_predictions_of_the_model(reported, digits, trained):
+    card, _, out = reported
+    frame = pd.read_parquet(out / "outcomes.parquet")
+    assert len(frame) == 3 * 3 * 50
+    assert not frame.duplicated(["lam", "width", "attack", "example"]).any()
+    assert sorted(set(frame["attack"])) == ["fgsm", "pgd-20", "pgd-7"]
+    fgsm = run.prepare_attacks(with_evaluation(card, attacks="fgsm"), 10, 0)[0]
+    for lam in (0.0, 0.2, 1.0):
+        rows = frame[(frame["lam"] == lam) & (frame["attack"] == "fgsm")]
+        ids = torch.tensor(rows["example"].to_list())
+        x, y = digits.test.inputs(ids), digits.test.labels[ids]
+        model = trained.at(lam)
+        assert rows["label"].to_list() == y.tolist()
+        clean = model(x).argmax(1)
+        assert rows["clean_prediction"].to_list() == clean.tolist()
+        attacked = model(fgsm(model, x, y, ids)).argmax(1)
+        attacked[clean != y] = clean[clean != y]
+        assert rows["attacked_prediction"].to_list() == attacked.tolist()
+
+
+def test_entry_agrees_with_the_outcomes(reported, trained):
+    card, _, out = reported
+    frame = pd.read_parquet(out / "outcomes.parquet")
+    entry = Entry.model_validate_json((out / "entry.json").read_text())
+    assert entry.model_fingerprint == trained.fingerprint()
+    assert entry.command == "the command"
+    assert entry.eps == "0.2"
+    assert entry.threat_model == "Linf"
+    assert [attack.name for attack in entry.attacks] == ["fgsm", "pgd-7", "pgd-20"]
+    assert [point.lam for point in entry.operating_points] == card.evaluation.lambdas
+    assert [point.trained for point in entry.operating_points] == [True, False, True]
+    for point in entry.operating_points:
+        rows = frame[frame["lam"] == point.lam].assign(
+            robust=lambda r: (
+                (r["clean_prediction"] == r["label"]) & (r["attacked_prediction"] == r["label"])
+            )
+        )
+        once = rows[rows["attack"] == "fgsm"]
+        assert point.n == 50
+        assert point.clean_acc == pytest.approx(
+            100 * (once["clean_prediction"] == once["label"]).mean(), abs=0.005
+        )
+        for name, interval in point.robust_acc.items():
+            robust = rows[rows["attack"] == name]["robust"]
+            assert interval.value == pytest.approx(100 * robust.mean(), abs=0.005)
+        worst = rows.groupby("example")["robust"].all().mean()
+        assert point.worst_case_acc.value == pytest.approx(100 * worst, abs=0.005)
+        assert point.autoattack_acc is None
+    # the model is neither perfect nor broken: the numbers above can tell columns apart
+    values = {i.value for p in entry.operating_points for i in p.robust_acc.values()}
+    assert len(values) > 3
+
+
+def test_the_tables_agree_with_the_entry(reported):
+    _, _, out = reported
+    entry = Entry.model_validate_json((out / "entry.json").read_text())
+    table = pd.read_csv(out / "table.csv")
+    lines = [line for line in (out / "table.md").read_text().splitlines() if line[:1] == "|"]
+    markdown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert markdown[0] == ["lambda", "n", "SA", "fgsm", "pgd-7", "pgd-20", "worst"]
+    assert [row[0] for row in markdown[2:]] == ["0", "0.2 *", "1"]
+    for point, row, cells in zip(
+        entry.operating_points, table.to_dict("records"), markdown[2:], strict=True
+    ):
+        accuracies = {
+            "SA": point.clean_acc_interval,
+            **point.robust_acc,
+            "worst": point.worst_case_acc,
+        }
+        assert row["lambda"] == point.lam
+        assert row["trained"] == point.trained
+        assert row["n"] == point.n == int(cells[1])
+        for (name, interval), cell in zip(accuracies.items(), cells[2:], strict=True):
+            assert row[name] == interval.value
+            assert row[f"{name} low"] == interval.low
+            assert row[f"{name} high"] == interval.high
+            value, low, high = (float(n) for n in re.findall(r"[\d.]+", cell))
+            assert value == pytest.approx(interval.value, abs=0.051)
+            assert low == pytest.approx(interval.low, abs=0.051)
+            assert high == pytest.approx(interval.high, abs=0.051)
+
+
+def test_the_figure_is_readable(reported):
+    _, _, out = reported
+    ET.parse(out / "frontier.svg")
+    assert (out / "frontier.png").stat().st_size > 5000
+
+
+def test_stronger_attacks_leave_less(reported):
+    _, report, _ = reported
+    for result in report.results:
+        values = [result.robust[name].value for name in ("fgsm", "pgd-7", "pgd-20", "worst")]
+        assert result.clean.value >= values[0] >= values[1] - 4
+        assert values[1] >= values[2] - 4
+        assert values[3] <= min(values)
+        assert result.clean.value > 80
+
+
+# --- nothing twice
+
+
+def test_a_second_report_computes_nothing_and_is_the_same(
+    reported, digits, trained, tmp_path, calls
+):
+    card, _, out = reported
+    shutil.copytree(out / "outcomes", tmp_path / "outcomes")
+    evaluate(trained, card, digits, tmp_path)
+    assert calls == []
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_more_examples_compute_only_what_is_missing(reported, digits, trained, tmp_path, calls):
+    card, _, out = reported
+    shutil.copytree(out / "outcomes", tmp_path / "outcomes")
+    more = with_evaluation(card, n_examples=58, attacks="fgsm", lambdas=[0.0, 1.0])
+    evaluate(trained, more, digits, tmp_path)
+    assert calls == [("fgsm", 8), ("fgsm", 8)]
+    # the examples are nested: those of fewer are among those of more
+    few = set(pd.read_parquet(out / "outcomes.parquet")["example"])
+    many = set(pd.read_parquet(tmp_path / "outcomes.parquet")["example"])
+    assert few < many
+    assert len(many) == 58
+
+
+def test_other_seeds_and_weights_are_computed_anew(reported, digits, trained, tmp_path, calls):
+    card, _, out = reported
+    shutil.copytree(out / "outcomes", tmp_path / "outcomes")
+    one = with_evaluation(card, attacks="pgd-7", lambdas=[1.0])
+    evaluate(trained, one, digits, tmp_path, seed=1)
+    assert calls == [("pgd-7", 50)]
+    with torch.no_grad():
+        trained.network.backbone.linear.bias.add_(0.01)
+    evaluate(trained, one, digits, tmp_path, seed=1)
+    assert calls == [("pgd-7", 50)] * 2
+    evaluate(trained, one, digits, tmp_path, seed=1)
+    assert calls == [("pgd-7", 50)] * 2
+
+
+def test_a_damaged_outcome_is_named_and_can_be_removed(reported, digits, trained, tmp_path, calls):
+    card, _, out = reported
+    shutil.copytree(out / "outcomes", tmp_path / "outcomes")
+    victim = next((tmp_path / "outcomes").glob("pgd-20-lambda1-*/*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-100])
+    with pytest.raises(UserError, match=re.escape(str(victim))):
+        evaluate(trained, card, digits, tmp_path)
+    victim.unlink()
+    evaluate(trained, card, digits, tmp_path)
+    assert calls == [("pgd-20", 50)]
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3, 5, 7])
+def test_a_disk_that_fills_in_the_report_leaves_whole_files(
+    reported, digits, trained, tmp_path, monkeypatch, writes
+):
+    card = with_evaluation(reported[0], lambdas=[0.0, 1.0], attacks="fgsm")
+    evaluate(trained, card, digits, tmp_path / "expected")
+    fsync, count = os.fsync, []
+
+    def fill(descriptor):
+        if len(count) >= writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count.append(1)
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill)
+        with pytest.raises(OSError, match="No space"):
+            evaluate(trained, card, digits, tmp_path / "out")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == writes  # of two cells and six files
+    for path in files:
+        assert path.suffix != ".tmp"
+        twin = tmp_path / "expected" / path.relative_to(tmp_path / "out")
+        assert path.read_bytes() == twin.read_bytes()
+    evaluate(trained, card, digits, tmp_path / "out")
+    for name in FILES:
+        expected = (tmp_path / "expected" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == expected, name
+
+
+# --- the worst case and other threat models
+
+
+def test_an_attack_with_a_wider_ball_is_not_in_the_worst_case(brief, digits, trained, tmp_path):
+    wide = tmp_path / "wide.toml"
+    wide.write_text("engine='oat_bench'\nclass='FGSM'\neps = 0.9\n[parameters]\neps='$eps'\n")
+    narrow = tmp_path / "narrow.toml"
+    narrow.write_text("engine='oat_bench'\nclass='FGSM'\neps = 0.1\n[parameters]\neps='$eps'\n")
+    card = with_evaluation(brief, lambdas=[1.0], attacks=f"fgsm,{wide},{narrow}")
+    report = evaluate(trained, card, digits, tmp_path / "out")
+    (result,) = report.results
+    assert result.robust["wide"].value < result.robust["fgsm"].value
+    assert result.robust["worst"].value >= result.robust["wide"].value
+    assert result.robust["worst"].value == min(
+        result.robust["fgsm"].value, result.robust["narrow"].value
+    )
+    entry = json.loads((tmp_path / "out" / "entry.json").read_text())
+    assert {a["name"]: a["eps"] for a in entry["attacks"]} == {
+        "fgsm": 0.2,
+        "wide": 0.9,
+        "narrow": 0.1,
+    }
+
+
+def test_a_card_of_any_library_runs_in_a_benchmark(brief, digits, trained, tmp_path):
+    bim, art = tmp_path / "bim.toml", tmp_path / "art-pgd.toml"
+    bim.write_text(
+        "engine='torchattacks'\nclass='BIM'\n[parameters]\neps='$eps'\nalpha='$step_size'\n"
+    )
+    art.write_text(
+        "engine='art'\nclass='ProjectedGradientDescent'\n[parameters]\nnorm=inf\neps='$eps'\n"
+        "eps_step='$step_size'\nmax_iter=10\n"
+    )
+    card = with_evaluation(brief, lambdas=[1.0], attacks=f"{bim},{art}", n_examples=20)
+    report = evaluate(trained, card, digits, tmp_path / "out")
+    table = pd.read_csv(io.StringIO((tmp_path / "out" / "table.csv").read_text()))
+    for name in ("bim", "art-pgd"):
+        assert table[name][0] == report.results[0].robust[name].value < table["SA"][0]
+
+
+# --- what is refused
+
+
+def test_too_many_examples_are_refused(brief, digits, trained, tmp_path):
+    with pytest.raises(UserError, match=r"801 examples .* digits has 800"):
+        evaluate(trained, with_evaluation(brief, n_examples=801), digits, tmp_path)
+    assert len(run.choose_examples(with_evaluation(brief, n_examples=None), digits)) == 800
+
+
+def test_a_checkpoint_of_another_data_set_is_refused(brief, digits, build_classifier, tmp_path):
+    for options, words in [
+        ({"dataset": "other", "input_shape": (3, 8, 8)}, r"'other' \(images \(3, 8, 8\)"),
+        ({"dataset": "other"}, "'other'"),
+        ({"input_shape": (3, 8, 8)}, "3, 8, 8"),
+        ({"num_classes": 4}, "4 classes"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            evaluate(build_classifier(**options), brief, digits, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices():
+    assert run.choose_device("cpu") == CPU
+    assert run.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_cuda_without_cuda_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device"):
+        run.choose_device("cuda")

@@ -4,14 +4,13 @@
     python benchmarks/speed.py --only pgd,training  # parts
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
 
-Every alternative does the same work on the same images and weights. The alternatives of a part take
-turns, repeat by repeat, and the ratio is taken within a repeat, so that a machine whose speed drifts
-does not favour one. Medians are printed. Peak memory is that of a process which does nothing else.
+Every alternative does the same work on the same images. The alternatives of a part take turns,
+repeat by repeat, and the ratio is taken within a repeat, so that a machine whose speed drifts does
+not favour one. Medians are printed. Peak memory is that of a process which does nothing else.
 """
 
 import argparse
 import contextlib
-import copy
 import io
 import json
 import multiprocessing
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +90,6 @@ def training(args: argparse.Namespace) -> Alternatives:
         )
         if card.get("order") == "published":
             trainer.network.to(memory_format=torch.contiguous_format)
-            trainer.as_published = True
         return lambda: trainer._step(torch.arange(args.batch))
 
     alternatives = {
@@ -104,7 +103,7 @@ def training(args: argparse.Namespace) -> Alternatives:
 
 
 def authors_step(args: argparse.Namespace) -> Callable[[], object]:
-    """The step of a checkout of the authors' code (OAT.py), which expects a GPU: .cuda() is the CPU.
+    """The step of a checkout of the authors' code (OAT.py); without a GPU, .cuda() does nothing.
 
     Their network of the same depth and width is built from their own modules.
     """
@@ -225,3 +224,123 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
             adversary.run_standard_evaluation(x, labels[lam], batch_size=len(x))
 
     return {"oat-bench": ours, "torchattacks": torchattacks_, "pyautoattack": pyautoattack_}
+
+
+def in_turns(alternatives: Alternatives, repeats: int) -> dict[str, list[float]]:
+    """Time each alternative in turn, repeat by repeat, after one round that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for repeat in range(repeats + 1):
+        for name, run in alternatives.items():
+            start = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: object) -> None:
+    """In a process of its own: run one alternative, send by how many MiB its memory grew."""
+    torch.set_num_threads(args.threads)
+    run = PARTS[part](args)[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if args.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    run()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = (after - before) / 1024
+    if args.device.type == "cuda":
+        grown = torch.cuda.max_memory_allocated() / 2**20
+    pipe.send(grown)
+
+
+def memory_of(part: str, name: str, args: argparse.Namespace) -> float:
+    """Start `peak_memory` and wait for its answer."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=peak_memory, args=(part, name, args, send))
+    process.start()
+    grown: float = receive.recv()
+    process.join()
+    return grown
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
+    "training": training,
+    "pgd-7": lambda args: pgd(args, 7),
+    "pgd-20": lambda args: pgd(args, 20),
+    "autoattack": autoattack,
+}
+
+
+def machine(args: argparse.Namespace) -> str:
+    """Name the processor or the GPU."""
+    if args.device.type == "cuda":
+        return torch.cuda.get_device_name()
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    flags = {
+        "AMX": torch.cpu._is_amx_tile_supported(),
+        "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),
+    }
+    having = ", ".join(name for name, has in flags.items() if has)
+    return f"{names[0] if names else platform.machine()}, {args.threads} threads, {having}"
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--architecture", default="wrn-16-2")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
+    parser.add_argument("--autoattack-eps", type=float, default=0.001)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--compile", action="store_true", help="compile oat-bench's side")
+    parser.add_argument("--published", type=Path, help="a checkout of the OAT authors' code")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("speed"), help="without ending")
+    args = parser.parse_args()
+    args.device = torch.device(args.device)
+    return args
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    title = f"{args.architecture}, {args.size}x{args.size}, batch {args.batch}, {machine(args)}"
+    rows = []
+    for part in args.only.split(","):
+        repeats = 1 if part == "autoattack" else args.repeats
+        seconds = in_turns(PARTS[part](args), repeats)
+        reference = next(iter(seconds))
+        for name, times in seconds.items():
+            ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
+            rows.append(
+                {
+                    "part": part,
+                    "what": name,
+                    "seconds": round(statistics.median(times), 3),
+                    "times oat-bench's": round(statistics.median(ratios), 2),
+                    "peak memory, MiB": round(memory_of(part, name, args)),
+                    "all seconds": [round(t, 4) for t in times],
+                }
+            )
+            print(rows[-1], file=sys.stderr, flush=True)
+    table = pd.DataFrame(rows).drop(columns="all seconds").to_markdown(index=False)
+    text = f"**{title}**\n\n{table}\n"
+    args.out.with_suffix(".md").write_text(text)
+    result = {"machine": machine(args), "torch": torch.__version__, "title": title, "rows": rows}
+    args.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,8 @@ def test_the_wheel_carries_package_and_cards_and_nothing_else(wheel):
     for kind in ("attacks", "benchmarks"):
         for card in (ROOT / kind).glob("*.toml"):
             assert f"oat_bench/_cards/{kind}/{card.name}" in names
+    cards = {name for name in names if "/_cards/" in name}
+    assert all(name.endswith(".toml") for name in cards)
     for source in (ROOT / "oat_bench").rglob("*.py"):
         assert source.relative_to(ROOT).as_posix() in names
     assert {name.split("/")[0] for name in names} == {"oat_bench", "oat_bench-0.1.0.dist-info"}

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from oat_bench.acceleration import accelerate
 from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -66,7 +67,7 @@ def evaluate(
                 line.advance(len(wanted) - len(missing))
                 for start in range(0, len(missing), batch_size):
                     batch = missing[start : start + batch_size]
-                    model = model or classifier.at(point.lam, point.width)
+                    model = model or accelerate(classifier.at(point.lam, point.width))
                     store.append(cell, _outcomes(model, data, attack, batch))
                     line.advance(len(batch))
                 rows = store.read(cell).set_index("example").loc[wanted.numpy()].reset_index()

@@ -7,7 +7,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CardsHook(BuildHookInterface):
-    """An installed package finds them in ``_cards``; a checkout, edited in place, where they are."""
+    """An installed package finds cards in ``_cards``, a checkout at its top."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add every card to the files of a wheel."""

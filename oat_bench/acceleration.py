@@ -4,7 +4,6 @@ The choices depend on the device and the amount of work alone, never on a timing
 is started again makes the same ones.
 """
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -93,7 +92,7 @@ class Accelerated(nn.Module):
 
     def __init__(self, plain: nn.Module, precision: Precision, compile_it: bool) -> None:
         super().__init__()
-        self.plain = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = precision
         self._call = compiled(self.plain, dynamic=True) if compile_it else self.plain
 
@@ -112,12 +111,12 @@ class Accelerated(nn.Module):
 def accelerate(
     plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
 ) -> nn.Module:
-    """Return a copy of a plain classifier that computes the same, faster.
+    """Wrap a plain classifier so that it computes the same, faster.
 
     Convolutions run in channels_last, which the CPU's and the GPU's kernels prefer.
 
     Args:
-        plain: in eval mode: images to logits.
+        plain: in eval mode: images to logits; the layout of its weights changes.
         precision: ``bf16`` for gradients that are good enough to attack with; what is counted is
             always predicted in float32.
         compile_it: compile, once for all batch sizes.

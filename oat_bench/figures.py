@@ -49,9 +49,15 @@ def frontier(results: list[PointResult], title: str, folder: Path, name: str = "
             label="worst case",
             zorder=5,
         )
+        # points that lie on each other share a label
+        labels: dict[tuple[float, float], list[str]] = {}
         for result, value in zip(results, values, strict=True):
+            near = (round(result.clean.value, 1), round(value / 3))
+            labels.setdefault(near, []).append(f"{result.lam:g}")
+        for result, value in zip(results, values, strict=True):
+            near = (round(result.clean.value, 1), round(value / 3))
             axes.annotate(
-                f"{result.lam:g}",
+                ", ".join(labels.pop(near, [])),
                 (result.clean.value, value),
                 textcoords="offset points",
                 xytext=(5, 5),

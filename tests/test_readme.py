@@ -1,0 +1,47 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+from oat_bench import cards, datasets
+from oat_bench.attacks import prepare
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def block(language):
+    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return found
+
+
+def test_the_python_example_runs(trained_folder, capsys):
+    exec(block("python").replace("runs/digits-seed0", str(trained_folder)), {})
+    first, *predictions = capsys.readouterr().out.splitlines()
+    share = re.fullmatch(r"RA at lambda 0.7: (0\.\d+)", first)
+    assert share
+    assert 0 <= float(share[1]) < 0.9
+    assert len(re.findall(r"\d", " ".join(predictions))) == 100
+
+
+def test_the_attack_card_is_one_and_attacks(tmp_path, trained):
+    path = tmp_path / "auto-pgd.toml"
+    path.write_text(block("toml"))
+    card = cards.attack(str(path))
+    attack = prepare(card, trained.info.threat, n_classes=10, seed=0)
+    test = datasets.load("digits").test
+    x, y = test.inputs(slice(0, 20)), test.labels[:20]
+    model = trained.at(0.0)
+    right = model(x).argmax(1) == y
+    x_adv = attack(model, x[right], y[right], right.nonzero()[:, 0])
+    assert (model(x_adv).argmax(1) == y[right]).sum() < 0.5 * right.sum()
+
+
+def test_the_table_is_one_that_the_command_writes():
+    (title,) = re.findall(r"\*\*(digits, .*)\*\*", README)
+    card = cards.benchmark("digits")
+    assert title == (
+        f"digits, {card.network.architecture}, OAT, {card.threat.norm} eps {card.threat.eps:g}"
+    )
+    rows = re.findall(r"^\| +([\d.]+) \| (\d+) \|", README, re.MULTILINE)
+    assert [float(lam) for lam, _ in rows] == card.evaluation.lambdas
+    assert {int(n) for _, n in rows} == {card.evaluation.n_examples}

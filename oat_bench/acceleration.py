@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from oat_bench.progress import console
+from oat_bench.progress import note
 
 Precision = Literal["float32", "bf16"]
 
@@ -81,7 +81,7 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
                 raise
             failed = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            console.print(f"torch.compile failed ({reason}); going on without it")
+            note(f"torch.compile failed ({reason}); going on without it")
             return function(*args)
 
     return call
@@ -90,26 +90,28 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
 class Accelerated(nn.Module):
     """A plain classifier as an attack drives it; see `accelerate`."""
 
-    def __init__(self, plain: nn.Module, precision: Precision, compile_it: bool) -> None:
+    def __init__(self, plain: nn.Module, gradients: Precision, compile_it: bool) -> None:
         super().__init__()
         self.plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision = precision
+        self.gradients = gradients
         self._call = compiled(self.plain, dynamic=True) if compile_it else self.plain
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""
+        # only what is differentiated may be rough: what is counted is predicted in float32
+        precision = self.gradients if x.requires_grad else "float32"
         if x.requires_grad:
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
             x.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         x = x.contiguous(memory_format=torch.channels_last)
-        with autocast(x.device, self.precision):
+        with autocast(x.device, precision):
             logits: Tensor = self._call(x)
         return logits.float()
 
 
 def accelerate(
-    plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
+    plain: nn.Module, *, gradients: Precision = "float32", compile_it: bool = False
 ) -> nn.Module:
     """Wrap a plain classifier so that it computes the same, faster.
 
@@ -117,11 +119,11 @@ def accelerate(
 
     Args:
         plain: in eval mode: images to logits; the layout of its weights changes.
-        precision: ``bf16`` for gradients that are good enough to attack with; what is counted is
-            always predicted in float32.
+        gradients: ``bf16`` for passes that are differentiated, good enough to attack with; every
+            other pass, the final predictions among them, is float32.
         compile_it: compile, once for all batch sizes.
     """
-    return Accelerated(plain, precision, compile_it).eval()
+    return Accelerated(plain, gradients, compile_it).eval()
 
 
 def operations_per_image(module: nn.Module, *args: Any) -> float:

@@ -218,6 +218,7 @@ class EvaluationCard(Card):
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 500
+    gradients: Literal["float32", "bf16"] = "float32"
 
 
 class BenchmarkCard(Card):

@@ -68,6 +68,11 @@ _N_EXAMPLES = click.option(
     type=click.IntRange(min=1),
     help="Test images. [default: the card's]",
 )
+_GRADIENTS = click.option(
+    "--gradients",
+    type=click.Choice(["float32", "bf16"]),
+    help="Precision that attacks differentiate in; predictions are float32. [default: the card's]",
+)
 _SEED = click.option(
     "--seed",
     metavar="N",
@@ -119,6 +124,7 @@ def cli(context: click.Context) -> None:
 @_LAMBDAS
 @_MODEL
 @_N_EXAMPLES
+@_GRADIENTS
 @_SEED
 @_DEVICE
 @_OUT
@@ -129,6 +135,7 @@ def run(
     lambdas: list[float] | None,
     model: str | None,
     n_examples: int | None,
+    gradients: str | None,
     seed: int,
     device: str,
     out: Path | None,
@@ -137,7 +144,7 @@ def run(
 
     What a run finished is kept: the same command goes on from there.
     """
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, seed, device, out)
+    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
 
 
 @cli.command(epilog=_example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
@@ -149,6 +156,7 @@ def run(
 @_ATTACKS
 @_LAMBDAS
 @_N_EXAMPLES
+@_GRADIENTS
 @_SEED
 @_DEVICE
 @_OUT
@@ -159,12 +167,13 @@ def evaluate(
     attacks: str | None,
     lambdas: list[float] | None,
     n_examples: int | None,
+    gradients: str | None,
     seed: int,
     device: str,
     out: Path | None,
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, seed, device, out)
+    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
 
 
 @cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
@@ -247,6 +256,7 @@ def _evaluate(
     lambdas: list[float] | None,
     model: str | None,
     n_examples: int | None,
+    gradients: str | None,
     seed: int,
     device_name: str,
     out: Path | None,
@@ -262,7 +272,12 @@ def _evaluate(
     if card is None:
         assert trained is not None
         card = _card(trained.info.dataset, None)
-    changes = {"lambdas": lambdas, "attacks": attacks, "n_examples": n_examples}
+    changes = {
+        "lambdas": lambdas,
+        "attacks": attacks,
+        "n_examples": n_examples,
+        "gradients": gradients,
+    }
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
     data = datasets.load(card.dataset)

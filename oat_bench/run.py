@@ -159,6 +159,7 @@ def evaluate_and_report(
         examples=examples,
         store=OutcomeStore(make_folder(out / "outcomes")),
         batch_size=card.evaluation.batch_size,
+        gradients=card.evaluation.gradients,
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
@@ -172,6 +173,7 @@ def evaluate_and_report(
         command=command,
         eps=card.threat.eps,
         norm=card.threat.norm,
+        gradients=card.evaluation.gradients,
     )
     title = (
         f"{data.name}, {info.network.architecture}, {info.method.upper()}, "

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from oat_bench.acceleration import accelerate
+from oat_bench.acceleration import Precision, accelerate
 from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -29,6 +29,7 @@ def evaluate(
     examples: Tensor | None = None,
     store: OutcomeStore | None = None,
     batch_size: int = 500,
+    gradients: Precision = "float32",
     show: bool = True,
 ) -> pd.DataFrame:
     """Attack a classifier at every operating point with every attack.
@@ -45,6 +46,7 @@ def evaluate(
         examples: ids to evaluate; all if None.
         store: where outcomes go; memory if None.
         batch_size: examples an attack sees at a time.
+        gradients: precision of the passes that attacks differentiate; predictions are float32.
         show: whether to draw a progress bar.
 
     Returns:
@@ -61,13 +63,15 @@ def evaluate(
             model: nn.Module | None = None  # made only where something is missing
             for attack in attacks:
                 line.note(f"lambda {point.lam:g}, {attack.card.name}")
-                cell = _cell(point, attack, model_fingerprint, data_fingerprint)
+                cell = _cell(point, attack, gradients, model_fingerprint, data_fingerprint)
                 known = store.read(cell)
                 missing = wanted[~np.isin(wanted.numpy(), known["example"].to_numpy())]
                 line.advance(len(wanted) - len(missing))
                 for start in range(0, len(missing), batch_size):
                     batch = missing[start : start + batch_size]
-                    model = model or accelerate(classifier.at(point.lam, point.width))
+                    model = model or accelerate(
+                        classifier.at(point.lam, point.width), gradients=gradients
+                    )
                     store.append(cell, _outcomes(model, data, attack, batch))
                     line.advance(len(batch))
                 rows = store.read(cell).set_index("example").loc[wanted.numpy()].reset_index()
@@ -77,8 +81,10 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
-def _cell(point: OperatingPoint, attack: Attack, model: str, data: str) -> str:
-    fingerprint = sha256(model, data, repr(point), attack.fingerprint())
+def _cell(
+    point: OperatingPoint, attack: Attack, gradients: Precision, model: str, data: str
+) -> str:
+    fingerprint = sha256(model, data, repr(point), attack.fingerprint(), gradients)
     return f"{attack.card.name}-lambda{point.lam:g}-{fingerprint[:16]}"
 
 

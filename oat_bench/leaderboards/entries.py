@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
+from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
@@ -77,7 +78,8 @@ class Entry(_Model):
     seed: int
     operating_points: list[EntryPoint]
     attacks: list[EntryAttack]
-    precision: str = "float32"
+    predictions: Literal["float32"] = "float32"
+    gradients: Precision = Field(description="precision of what the attacks differentiated")
     command: str = Field(description="what made these numbers")
     benchmark_card: str = Field(description="fingerprint of the card the model was trained by")
     model_fingerprint: str
@@ -95,6 +97,7 @@ def make_entry(
     command: str,
     eps: float,
     norm: str,
+    gradients: Precision = "float32",
 ) -> Entry:
     """Build the entry of an evaluation."""
     return Entry(
@@ -119,6 +122,7 @@ def make_entry(
             )
             for attack in attacks
         ],
+        gradients=gradients,
         command=command,
         benchmark_card=info.benchmark_card,
         model_fingerprint=model_fingerprint,

@@ -1,0 +1,134 @@
+"""Faster ways to compute the same: what they may change, and what not."""
+
+import pytest
+import torch
+
+from oat_bench import acceleration, cards
+from oat_bench.acceleration import accelerate, choose_compile, choose_precision
+from oat_bench.attacks import prepare
+from oat_bench.cards import Threat
+from oat_bench.classifier import OperatingPoint
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.networks import specialize
+
+CPU = torch.device("cpu")
+THREAT = Threat(eps=0.1, step_size=0.03)
+
+
+@pytest.fixture(params=["wrn-10-1", "resnet-18"])
+def network(request, perturbed):
+    return perturbed(request.param, num_classes=10, in_channels=3, size=16)
+
+
+def images(n=24):
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def test_accelerated_is_the_plain_network(network):
+    x = images()
+    torch.testing.assert_close(
+        accelerate(specialize(network, 0.3))(x), specialize(network, 0.3)(x), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gradients_come_in_the_layout_of_the_images(network):
+    x = images().requires_grad_()
+    fast, slow = accelerate(specialize(network, 0.3)), specialize(network, 0.3)
+    (gradient,) = torch.autograd.grad(fast(x).logsumexp(1).sum(), x)
+    (expected,) = torch.autograd.grad(slow(x).logsumexp(1).sum(), x)
+    assert gradient.is_contiguous()
+    # a ReLU that rounding turns over moves a few elements
+    assert (gradient - expected).norm() < 0.01 * expected.norm()
+    assert x.grad is None
+    assert not x._backward_hooks
+
+
+@pytest.mark.parametrize("name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"])
+def test_every_example_has_the_outcome_of_the_slow_path(network, name):
+    x, ids = images(), torch.arange(24)
+    attack = prepare(cards.attack(name), THREAT, n_classes=10, seed=0)
+    slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
+    y = slow(x).argmax(1)
+    with torch.no_grad():
+        outcomes = [slow(attack(model, x, y, ids)).argmax(1) for model in (slow, fast)]
+    assert torch.equal(*outcomes)
+    assert (outcomes[0] != y).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["autoattack", "square", "apgd-t"])
+def test_robust_accuracy_of_the_slow_path_under_attacks_that_draw_by_batch(perturbed, name):
+    network = perturbed("wrn-10-1", num_classes=10, in_channels=3, size=16)
+    x, ids = images(40), torch.arange(40)
+    attack = prepare(cards.attack(name), Threat(eps=0.03, step_size=0.01), n_classes=10, seed=0)
+    slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
+    y = slow(x).argmax(1)
+    with torch.no_grad():
+        right = [
+            (slow(attack(model, x, y, ids)).argmax(1) == y).sum().item() for model in (slow, fast)
+        ]
+    assert abs(right[0] - right[1]) <= 1
+    assert right[0] < 40
+
+
+def test_only_what_is_differentiated_is_rough(network):
+    x = images()
+    fast = accelerate(specialize(network, 0.3))
+    rough = accelerate(specialize(network, 0.3), gradients="bf16")
+    assert torch.equal(fast(x), rough(x))
+    graded = rough(x.clone().requires_grad_())
+    assert graded.dtype == torch.float32
+    assert not torch.equal(graded, fast(x))
+    torch.testing.assert_close(graded, fast(x), rtol=0.1, atol=0.1)
+
+
+def test_an_evaluation_with_rough_gradients_is_one_of_its_own(trained, digits):
+    attack = prepare(cards.attack("pgd-7"), trained.info.threat, n_classes=10, seed=0)
+    results = [
+        evaluate(
+            trained,
+            digits.test,
+            [OperatingPoint(1.0)],
+            [attack],
+            data_fingerprint="digits",
+            examples=torch.arange(100),
+            gradients=gradients,
+            show=False,
+        )
+        for gradients in ("float32", "bf16")
+    ]
+    fine, rough = results
+    assert fine["clean_prediction"].equals(rough["clean_prediction"])
+    robust = [(r["attacked_prediction"] == r["label"]).mean() for r in results]
+    assert robust[0] == pytest.approx(robust[1], abs=0.05)
+
+
+def test_auto_takes_bfloat16_where_the_processor_has_it(monkeypatch):
+    for has in (True, False):
+        monkeypatch.setattr(acceleration, "_multiplies_bf16", lambda _, has=has: has)
+        assert choose_precision("auto", CPU, 3 * 32 * 32) == ("bf16" if has else "float32")
+        assert choose_precision("auto", CPU, 64) == "float32"
+        assert choose_precision("float32", CPU, 3 * 32 * 32) == "float32"
+        assert choose_precision("bf16", CPU, 64) == "bf16"
+
+
+def test_compiling_is_for_long_work_unless_asked():
+    assert not choose_compile(None, CPU, 1e12)
+    assert choose_compile(None, CPU, 1e16)
+    assert choose_compile(True, CPU, 1)
+    assert not choose_compile(False, CPU, 1e20)
+
+
+def test_operations_are_two_for_each_multiplication_of_a_convolution():
+    conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+    counted = acceleration.operations_per_image(conv, torch.zeros(1, 3, 10, 10))
+    assert counted == 2 * 10 * 10 * 8 * 3 * 3 * 3
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_for_every_batch_size(perturbed):
+    network = perturbed("wrn-10-1", num_classes=10, in_channels=3, size=16)
+    fast = accelerate(specialize(network, 0.3), compile_it=True)
+    slow = specialize(network, 0.3)
+    for n in (24, 7, 1):
+        torch.testing.assert_close(fast(images(n)), slow(images(n)), rtol=1e-4, atol=1e-5)

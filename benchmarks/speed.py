@@ -15,11 +15,12 @@ import io
 import json
 import multiprocessing
 import platform
-import resource
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -240,19 +241,25 @@ def in_turns(alternatives: Alternatives, repeats: int) -> dict[str, list[float]]
     return seconds
 
 
-def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: object) -> None:
+def resident(field: str) -> float:
+    """Return this process's resident memory in MiB: VmRSS, now, or VmHWM, its peak."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
+
+
+def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
     """In a process of its own: run one alternative, send by how many MiB its memory grew."""
     torch.set_num_threads(args.threads)
     run = PARTS[part](args)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        run()
+        pipe.send(torch.cuda.max_memory_allocated() / 2**20)
+        return
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
     run()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = (after - before) / 1024
-    if args.device.type == "cuda":
-        grown = torch.cuda.max_memory_allocated() / 2**20
-    pipe.send(grown)
+    pipe.send(resident("VmHWM") - before)
 
 
 def memory_of(part: str, name: str, args: argparse.Namespace) -> float:

@@ -189,9 +189,11 @@ def train(
     card = _card(dataset, benchmark)
     from oat_bench import datasets
     from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
+    keep_freed_memory()
     folder = make_folder(out or _default_out(card, seed))
     runs.train(
         card, datasets.load(card.dataset), folder, seed=seed, device=runs.choose_device(device)
@@ -265,8 +267,10 @@ def _evaluate(
     card = _card(dataset, benchmark) if named or model is None else None
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
 
+    keep_freed_memory()
     device = runs.choose_device(device_name)
     trained = classifier.load(model, device) if model is not None else None
     if card is None:

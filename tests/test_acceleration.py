@@ -1,5 +1,9 @@
 """Faster ways to compute the same: what they may change, and what not."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -117,6 +121,37 @@ def test_compiling_is_for_long_work_unless_asked():
     assert choose_compile(None, CPU, 1e16)
     assert choose_compile(True, CPU, 1)
     assert not choose_compile(False, CPU, 1e20)
+
+
+KEPT = """
+import os
+from oat_bench.acceleration import keep_freed_memory
+import torch
+if {keep}: assert keep_freed_memory()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+before = resident()
+tensor = torch.ones(64 * 2**20)
+del tensor
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="keep_freed_memory is about glibc's malloc"
+)
+def test_memory_that_is_freed_stays_with_the_process_if_asked():
+    grown = {}
+    for keep in (True, False):
+        code = KEPT.format(keep=keep)
+        grown[keep] = float(subprocess.check_output([sys.executable, "-W", "ignore", "-c", code]))
+    assert grown[True] > 200  # MiB of 256
+    assert grown[False] < 50
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(acceleration.ctypes, "CDLL", lambda _: object())
+    assert not acceleration.keep_freed_memory()
 
 
 def test_operations_are_two_for_each_multiplication_of_a_convolution():

@@ -1,0 +1,39 @@
+"""What lies under leaderboards/ is what the package writes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from oat_bench.leaderboards.entries import Entry
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = sorted((ROOT / "leaderboards").rglob("*.json"))
+
+
+def test_there_are_entries():
+    assert ENTRIES
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda path: path.stem)
+def test_an_entry_is_valid_and_lies_where_it_belongs(path):
+    entry = Entry.model_validate_json(path.read_text())
+    assert path.parent == ROOT / "leaderboards" / entry.dataset / entry.threat_model
+    assert entry.command.startswith("oat-bench ")
+    for point in entry.operating_points:
+        assert all(robust.value <= point.clean_acc for robust in point.robust_acc.values())
+        assert point.worst_case_acc.value <= min(r.value for r in point.robust_acc.values())
+
+
+def test_the_readme_shows_the_published_numbers():
+    path = ROOT / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
+    entry = Entry.model_validate_json(path.read_text())
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| +[\d.]+ \| \d+ \|(.*)\|$", readme, re.MULTILINE)
+    assert len(rows) == len(entry.operating_points)
+    for row, point in zip(rows, entry.operating_points, strict=True):
+        shown = [float(cell.split()[0]) for cell in row.split("|")]
+        robust = [interval.value for interval in point.robust_acc.values()]
+        assert shown == [
+            round(value, 1) for value in (point.clean_acc, *robust, point.worst_case_acc.value)
+        ]

@@ -1,7 +1,7 @@
 """How fast oat-bench is, side by side with what it replaces, in one process.
 
-    python benchmarks/speed.py                      # everything; writes speed.json and speed.md
-    python benchmarks/speed.py --only pgd,training  # parts
+    python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
+    python benchmarks/speed.py --only autoattack  # takes long: thousands of passes an alternative
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
 
 Every alternative does the same work on the same images. The alternatives of a part take turns,
@@ -307,7 +307,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
     parser.add_argument("--autoattack-eps", type=float, default=0.001)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", default="training,pgd-7,pgd-20", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--compile", action="store_true", help="compile oat-bench's side")
     parser.add_argument("--published", type=Path, help="a checkout of the OAT authors' code")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

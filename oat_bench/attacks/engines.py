@@ -2,11 +2,12 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.errors import UserError, nearest
+from oat_bench.errors import UserError, nearest, unknown
 from oat_bench.files import sha256
 from oat_bench.training.pgd import evaluating
 
@@ -142,18 +143,34 @@ def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> A
     return attack
 
 
-def check_parameters(attack: Attack, known: list[str], required: list[str]) -> None:
+def check_class(attack: Attack, classes: Iterable[str]) -> None:
+    """Refuse a class that the attack's engine does not have.
+
+    Raises:
+        UserError: naming card and class, with the nearest ones.
+    """
+    card = attack.card
+    if card.class_ not in classes:
+        kind = f"class in attack card {card.name!r} (engine {card.engine})"
+        raise unknown(kind, card.class_, classes)
+
+
+def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
     """Refuse parameters that the attack's class does not take, and missing ones.
+
+    Args:
+        attack: whose card gives values.
+        parameters: those of the class that a card may give.
 
     Raises:
         UserError: naming card and parameter.
     """
-    where = _where(attack)
+    where, known = _where(attack), {p.name: p for p in parameters}
     for key in attack.parameters:
         if key not in known:
             raise UserError(f"{where} takes no parameter {key!r}; {nearest(key, known)}")
-    for key in required:
-        if key not in attack.parameters:
+    for key, parameter in known.items():
+        if parameter.default is Parameter.empty and key not in attack.parameters:
             raise UserError(f"{where} needs parameter {key!r}; add it under [parameters]")
 
 

@@ -4,15 +4,14 @@ The annotations say what a card may write.
 """
 
 from collections.abc import Callable
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Annotated
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, check_parameters, failed
-from oat_bench.errors import unknown
+from oat_bench.attacks.engines import Attack, check_class, check_parameters, failed
 from oat_bench.training.pgd import Norm, pgd
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -89,15 +88,10 @@ _PASSED = ("model", "x", "y", "example_ids", "seed")
 
 def check(attack: Attack) -> None:
     """Refuse a class or parameter that does not exist, and a value that it cannot have."""
-    name = attack.card.class_
-    if name not in CLASSES:
-        raise unknown(
-            f"class in attack card {attack.card.name!r} (engine oat_bench)", name, CLASSES
-        )
-    parameters = signature(CLASSES[name]).parameters.values()
+    check_class(attack, CLASSES)
+    parameters = signature(CLASSES[attack.card.class_]).parameters.values()
     ours = [p for p in parameters if p.name not in _PASSED]
-    required = [p.name for p in ours if p.default is Parameter.empty]
-    check_parameters(attack, [p.name for p in ours], required)
+    check_parameters(attack, ours)
     for parameter in ours:
         if parameter.name in attack.parameters:
             value = attack.parameters[parameter.name]

@@ -1,14 +1,13 @@
 """The ART engine: any of its evasion attack classes (adversarial-robustness-toolbox)."""
 
-from inspect import Parameter, isclass, signature
+from inspect import isclass, signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, StandIn, check_parameters, failed
-from oat_bench.errors import unknown
+from oat_bench.attacks.engines import Attack, StandIn, check_class, check_parameters, failed
 
 #: ART's names of the norms
 _NORMS = {"Linf": np.inf, "L2": 2}
@@ -37,13 +36,10 @@ class _Float32(nn.Module):
 def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that ART does not take."""
     classes = _classes()
-    name = attack.card.class_
-    if name not in classes:
-        raise unknown(f"class in attack card {attack.card.name!r} (engine art)", name, classes)
+    check_class(attack, classes)
     # the first parameter is the estimator, under various names
-    parameters = list(signature(classes[name]).parameters.values())[1:]
-    required = [p.name for p in parameters if p.default is Parameter.empty]
-    check_parameters(attack, [p.name for p in parameters], required)
+    parameters = list(signature(classes[attack.card.class_]).parameters.values())[1:]
+    check_parameters(attack, parameters)
     try:
         _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
     except Exception as error:

@@ -1,11 +1,10 @@
 """The torchattacks engine: any of its attack classes (https://github.com/Harry24k)."""
 
-from inspect import Parameter, isclass, signature
+from inspect import isclass, signature
 
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, StandIn, check_parameters, failed
-from oat_bench.errors import unknown
+from oat_bench.attacks.engines import Attack, StandIn, check_class, check_parameters, failed
 
 
 def _classes() -> dict[str, type]:
@@ -19,16 +18,11 @@ def _classes() -> dict[str, type]:
 def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that torchattacks does not take."""
     classes = _classes()
-    name = attack.card.class_
-    if name not in classes:
-        raise unknown(
-            f"class in attack card {attack.card.name!r} (engine torchattacks)", name, classes
-        )
-    parameters = [p for key, p in signature(classes[name]).parameters.items() if key != "model"]
-    required = [p.name for p in parameters if p.default is Parameter.empty]
-    check_parameters(attack, [p.name for p in parameters], required)
+    check_class(attack, classes)
+    kind = classes[attack.card.class_]
+    check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
     try:
-        classes[name](StandIn(attack.n_classes), **attack.parameters)
+        kind(StandIn(attack.n_classes), **attack.parameters)
     except Exception as error:
         raise failed(attack, error) from error
 

@@ -70,7 +70,7 @@ def train(
 ) -> TunableClassifier:
     """Train by a card; continue what the folder holds, or load it if it is finished.
 
-    Writes ``checkpoint.safetensors`` and ``log.csv`` under ``out``.
+    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``.
 
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
@@ -118,6 +118,7 @@ def train(
         f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}, "
         f"{trainer.computation}"
     )
+    atomic_write(out / "splits.json", data.describe_splits())
     progress = trainer.train()
     classifier.info = info.model_copy(update={"selection": trainer.selection})
     save(classifier, checkpoint)

@@ -198,7 +198,12 @@ class TrainingCard(Card):
     attack_steps: Annotated[int, Field(ge=1)] = 7
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     sampling: Literal["per-image", "per-batch"] = "per-image"
+    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4
     validate_every: Annotated[int, Field(ge=1)] = 1
+    validation_examples: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="a stratified part of the validation split; absent: all of it"
+    )
     selection: Literal["last", "best"] = "last"
     order: Literal["attack-first", "published"] = "attack-first"
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -11,6 +11,7 @@ from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
+from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
@@ -101,12 +102,17 @@ def train(
         benchmark_card=identity,
     )
     classifier = OAT.build(info).to(device)
+    validation = data.validation
+    if card.training.validation_examples is not None:
+        validation = validation.take(
+            stratified(validation.labels, card.training.validation_examples)[0]
+        )
     trainer = Trainer(
         classifier.network,
         card.training,
         card.threat,
         data.train.to(device),
-        data.validation.to(device),
+        validation.to(device),
         seed=seed,
         identity=identity,
         folder=out,

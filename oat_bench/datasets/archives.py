@@ -32,7 +32,9 @@ class Source:
     md5: str
 
 
-def locate(data_dir: Path, name: str, folder: str, files: Iterable[str]) -> Path | None:
+def locate(
+    data_dir: Path, name: str, folder: str, files: Iterable[str], *, partial: bool = False
+) -> Path | None:
     """Find the files of a data set where people and torchvision put them.
 
     Looked for, in this order, in ``data_dir/folder``, ``data_dir``, ``data_dir/name/folder`` and
@@ -42,7 +44,8 @@ def locate(data_dir: Path, name: str, folder: str, files: Iterable[str]) -> Path
         data_dir: the user's folder of data sets.
         name: of the data set.
         folder: the folder inside the published archive; may be empty.
-        files: names that must all be there.
+        files: their names.
+        partial: a folder that holds some of them will do.
 
     Returns:
         The folder that holds them, or None if there is not one of them.
@@ -56,7 +59,7 @@ def locate(data_dir: Path, name: str, folder: str, files: Iterable[str]) -> Path
     )
     for candidate in candidates:
         missing = [file for file in files if not (candidate / file).is_file()]
-        if not missing:
+        if not missing or (partial and len(missing) < len(files)):
             return candidate
         if len(missing) < len(files):
             raise UserError(
@@ -66,13 +69,14 @@ def locate(data_dir: Path, name: str, folder: str, files: Iterable[str]) -> Path
     return None
 
 
-def download(source: Source, data_dir: Path, name: str) -> Path:
+def download(source: Source, data_dir: Path, name: str, wanted: str = "") -> Path:
     """Fetch a file, unless it is there, and check its MD5.
 
     Args:
         source: which file.
         data_dir: where it goes.
         name: of the data set.
+        wanted: what the user may put there instead; this file if empty.
 
     Returns:
         Its path.
@@ -112,8 +116,7 @@ def download(source: Source, data_dir: Path, name: str) -> Path:
     except (_UnreachableError, StopIteration) as error:
         raise UserError(
             f"{name} is not in {data_dir} and cannot be downloaded ({error}); put "
-            f"{source.filename} from {source.url} there, or name the folder that holds its files "
-            "with --data-dir"
+            f"{wanted or source.url} there, or name the folder that holds its files with --data-dir"
         ) from error
     return path
 
@@ -132,7 +135,8 @@ def _chunks(url: str) -> Iterator[bytes]:
             while chunk := response.read(_CHUNK):
                 yield chunk
     except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
+        reason = getattr(reason, "strerror", None) or reason
         raise _UnreachableError(" ".join(str(reason).split()) or type(error).__name__) from error
 
 

@@ -28,12 +28,11 @@ def svhn(data_dir: Path) -> Dataset:
 
     sources = [Source(*SVHN.split_list[part]) for part in ("train", "test")]
     files = [source.filename for source in sources]
-    folder = archives.locate(data_dir, "svhn", "", files)
-    if folder is None:
-        # one that comes whole is kept, should the other fail
-        for source in sources:
-            archives.download(source, data_dir, "svhn")
-        folder = data_dir
+    folder = archives.locate(data_dir, "svhn", "", files, partial=True) or data_dir
+    wanted = " and ".join(source.url for source in sources)
+    for source in sources:
+        if not (folder / source.filename).is_file():
+            archives.download(source, folder, "svhn", wanted)
     train, test = (_read(folder / file) for file in files)
     archives.check_originals("svhn", folder, {s.filename: s.md5 for s in sources})
     return hold_out_last("svhn", CLASSES, train, test)

@@ -275,9 +275,7 @@ def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
 
     if dataset is not None and datasets.is_folder(dataset):
         card = cards.benchmark("image-folder" if benchmark is None else benchmark)
-        folder = Path(dataset).resolve().name
-        name = folder if benchmark is None else f"{folder}-{card.name}"
-        return card.model_copy(update={"dataset": dataset, "name": name})
+        return card.for_folder(dataset, named=benchmark is not None)
     if dataset is not None:
         datasets.check_known(dataset)
     named = dataset if benchmark is None else benchmark

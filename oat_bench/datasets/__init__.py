@@ -63,7 +63,7 @@ def check_known(name: str) -> None:
         UserError: with the nearest names.
     """
     if name not in DATASETS and not is_folder(name):
-        raise unknown("data set", name, DATASETS)
+        raise unknown("data set", name, [known for known in DATASETS if known != "image-folder"])
 
 
 def load(name: str, data_dir: str | Path = DATA_DIR, *, skip_broken: bool = False) -> Dataset:

@@ -1,8 +1,10 @@
 """Files of published data sets: found in a folder, or downloaded with their checksum."""
 
+import gzip
 import hashlib
 import secrets
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -141,7 +143,7 @@ def _chunks(url: str) -> Iterator[bytes]:
 
 
 def unpack(archive: Path, members: Iterable[str], data_dir: Path) -> None:
-    """Take some files out of a tar archive, each under its name in the archive.
+    """Take some files out of a tar.gz archive, each under its name in the archive.
 
     Only what is named is written, whatever else the archive holds.
 
@@ -149,7 +151,7 @@ def unpack(archive: Path, members: Iterable[str], data_dir: Path) -> None:
         UserError: if the archive is damaged or lacks one.
     """
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             wanted = set(members)
             for member in tar:
                 if member.name in wanted and member.isfile():
@@ -159,7 +161,7 @@ def unpack(archive: Path, members: Iterable[str], data_dir: Path) -> None:
                     wanted.remove(member.name)
                     if not wanted:
                         return
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{archive}: damaged ({error}); remove it and try again") from error
     raise UserError(f"{archive} lacks {', '.join(sorted(wanted))}; remove it and try again")
 

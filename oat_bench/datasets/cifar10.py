@@ -70,14 +70,13 @@ def _read_binary(path: Path) -> Split:
 
 def _read_pickle(path: Path) -> Split:
     """Read a dictionary of ``data`` [n, 3072] and ``labels`` from a pickle."""
+    file = io.BytesIO(path.read_bytes())
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = _Unpickler(file, encoding="bytes").load()
         images = content[b"data"].to_numpy().reshape(-1, *_SHAPE)
         labels = np.array(content[b"labels"])
         if labels.ndim != 1 or labels.dtype.kind != "i":
             raise ValueError("the labels are not a list of integers")
-    except OSError:
-        raise
     except Exception as error:  # a pickle may fail in any way
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: damaged, or not a batch of CIFAR-10 ({reason})") from error

@@ -42,16 +42,16 @@ def _read(path: Path) -> Split:
     """Read ``X`` [32, 32, 3, n] and ``y`` [n, 1], in which 10 stands for the digit 0."""
     from scipy.io import loadmat
 
-    try:
-        content = loadmat(path, variable_names=["X", "y"])
-        images, labels = content["X"], content["y"]
-    except OSError:
-        raise
-    except KeyError as error:
-        raise UserError(f"{path}: has no variable {error}; expected X and y") from error
-    except Exception as error:  # a damaged file may fail in any way
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: damaged, or not a MATLAB file ({reason})") from error
+    with path.open("rb") as file:
+        try:
+            content = loadmat(file, variable_names=["X", "y"])
+        except Exception as error:  # a damaged file may fail in any way
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{path}: damaged, or not a MATLAB file ({reason})") from error
+    for variable in ("X", "y"):
+        if variable not in content:
+            raise UserError(f"{path}: has no variable {variable!r}; expected X and y")
+    images, labels = content["X"], content["y"]
     if images.ndim != 4 or images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
         raise UserError(
             f"{path}: X is {images.dtype} of shape {images.shape}; expected uint8 of shape "

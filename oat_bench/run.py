@@ -124,8 +124,8 @@ def train(
         f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}, "
         f"{trainer.computation}"
     )
-    atomic_write(out / "splits.json", data.describe_splits())
     progress = trainer.train()
+    atomic_write(out / "splits.json", data.describe_splits())
     classifier.info = info.model_copy(update={"selection": trainer.selection})
     save(classifier, checkpoint)
     note(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")

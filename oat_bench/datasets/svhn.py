@@ -42,12 +42,13 @@ def _read(path: Path) -> Split:
     """Read ``X`` [32, 32, 3, n] and ``y`` [n, 1], in which 10 stands for the digit 0."""
     from scipy.io import loadmat
 
-    with path.open("rb") as file:
-        try:
-            content = loadmat(file, variable_names=["X", "y"])
-        except Exception as error:  # a damaged file may fail in any way
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{path}: damaged, or not a MATLAB file ({reason})") from error
+    try:
+        content = loadmat(path, variable_names=["X", "y"])
+    except Exception as error:  # a damaged file may fail in any way
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: damaged, or not a MATLAB file ({reason})") from error
     for variable in ("X", "y"):
         if variable not in content:
             raise UserError(f"{path}: has no variable {variable!r}; expected X and y")

@@ -30,7 +30,7 @@ def server(tmp_path):
             seen.append(self.path)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         running.root, running.seen = root, seen
         running.url = f"http://127.0.0.1:{running.server_port}"

@@ -7,8 +7,9 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -94,28 +95,16 @@ def download(source: Source, data_dir: Path, name: str, wanted: str = "") -> Pat
                 "downloaded again"
             )
         return path
-    chunks = _chunks(source.url)
+    # some servers refuse Python's own name
+    request = Request(source.url, headers={"User-Agent": "oat-bench"})
     try:
-        size = int.from_bytes(next(chunks))
-        make_folder(data_dir, "--data-dir")
-        note(f"downloading {source.url} to {path}")
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        digest = hashlib.md5(usedforsecurity=False)
-        try:
-            with part.open("wb") as file, bar(f"{source.filename}, MiB", size >> 20) as line:
-                for chunk in chunks:
-                    file.write(chunk)
-                    digest.update(chunk)
-                    line.advance(len(chunk) / _CHUNK)
-            if digest.hexdigest() != source.md5:
-                raise UserError(
-                    f"{source.url} sent something else than was published (MD5 differs); try "
-                    f"again, or put the original {source.filename} into {data_dir}"
-                )
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except (_UnreachableError, StopIteration) as error:
+        with _network():
+            response = urlopen(request, timeout=TIMEOUT)
+        with response:
+            make_folder(data_dir, "--data-dir")
+            note(f"downloading {source.url} to {path}")
+            _save(response, path, source)
+    except _UnreachableError as error:
         raise UserError(
             f"{name} is not in {data_dir} and cannot be downloaded ({error}); put "
             f"{wanted or source.url} there, or name the folder that holds its files with --data-dir"
@@ -123,19 +112,40 @@ def download(source: Source, data_dir: Path, name: str, wanted: str = "") -> Pat
     return path
 
 
-class _UnreachableError(Exception):
-    """The server, and not the disk, failed."""
-
-
-def _chunks(url: str) -> Iterator[bytes]:
-    """Yield the length as 8 bytes (0 if unknown), then the content."""
+def _save(response: HTTPResponse, path: Path, source: Source) -> None:
+    """Write what comes under a temporary name, check it, rename it."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    size = int(response.headers.get("Content-Length") or 0)
     try:
-        # some servers refuse Python's own name
-        request = Request(url, headers={"User-Agent": "oat-bench"})
-        with urlopen(request, timeout=TIMEOUT) as response:
-            yield int(response.headers.get("Content-Length") or 0).to_bytes(8)
-            while chunk := response.read(_CHUNK):
-                yield chunk
+        with part.open("wb") as file, bar(f"{path.name}, MiB", size >> 20) as line:
+            while chunk := _receive(response):
+                file.write(chunk)
+                digest.update(chunk)
+                line.advance(len(chunk) / _CHUNK)
+        if digest.hexdigest() != source.md5:
+            raise UserError(
+                f"{source.url} sent something else than was published (MD5 differs); try again, or "
+                f"put the original {path.name} into {path.parent}"
+            )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _receive(response: HTTPResponse) -> bytes:
+    with _network():
+        return response.read(_CHUNK)
+
+
+class _UnreachableError(Exception):
+    """The network failed, and not the disk."""
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    try:
+        yield
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
         reason = getattr(reason, "strerror", None) or reason

@@ -122,7 +122,7 @@ def _files(folder: Path, classes: Sequence[str]) -> list[_File]:
         found = [
             path
             for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in IMG_EXTENSIONS and path.name[0] != "."
+            if path.suffix.lower() in IMG_EXTENSIONS and path.name[0] != "." and path.is_file()
         ]
         if not found:
             raise UserError(

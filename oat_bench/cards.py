@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticSerializationError
@@ -58,6 +60,14 @@ def _architecture(value: str) -> str:
     return check_architecture(value)
 
 
+def _method(value: str) -> str:
+    from oat_bench.methods import METHODS
+
+    if value not in METHODS:
+        raise unknown("method", value, METHODS)
+    return value
+
+
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or value.lower() in _TAKEN:
         raise ValueError(
@@ -76,12 +86,37 @@ Norm = Literal["Linf", "L2"]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class Card(BaseModel):
-    """Base of all cards: no unknown keys, no changes after reading."""
+class Recorded(BaseModel):
+    """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, ser_json_inf_nan="strings"
-    )
+    A key that came after the first release is written only where it is not at its default, so that
+    published fingerprints survive new keys. The default of such a key must therefore mean what was
+    done before there was the key, and stay.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    #: the keys of the first release: always written
+    first_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        for name, field in type(self).model_fields.items():
+            if name not in self.first_keys and getattr(self, name) == field.get_default(
+                call_default_factory=True
+            ):
+                values.pop(name, None)
+        return values
+
+
+def _first(keys: str) -> frozenset[str]:
+    return frozenset(keys.split())
+
+
+class Card(Recorded):
+    """Base of all cards."""
+
+    model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="strings")
 
     def fingerprint(self) -> str:
         """Hash of the card's values, but for those that only describe it."""
@@ -90,6 +125,8 @@ class Card(BaseModel):
 
 class Threat(Card):
     """What the adversary may do: perturb by at most eps, searching in steps of step_size."""
+
+    first_keys = _first("norm eps step_size")
 
     norm: Norm = "Linf"
     eps: NonNegative = 8 / 255
@@ -102,6 +139,10 @@ class AttackCard(Card):
     A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
     ``"$n_classes"``, ``"$seed"``, and for the first two ``"$eps/10"`` or ``"$eps*2"``.
     """
+
+    first_keys = _first(
+        "name version description engine class_ norm eps step_size parameters source default"
+    )
 
     name: Name
     version: int = 1
@@ -169,11 +210,13 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
 class NetworkCard(Card):
     """The network and how it is conditioned on lambda."""
 
+    first_keys = _first("architecture encoding encoding_dim norm film dropout")
+
     architecture: Annotated[str, AfterValidator(_architecture)]
     encoding: Literal["scalar", "one-hot", "dct", "orthogonal"] = "orthogonal"
     encoding_dim: Annotated[int, Field(ge=1, le=4096)] = 128
     norm: Literal["dual", "single"] = "dual"
-    film: Literal["identity-start", "published"] = "identity-start"
+    film: Literal["identity-start", "published", "none"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
@@ -185,6 +228,11 @@ class NetworkCard(Card):
 
 class TrainingCard(Card):
     """The recipe: OAT's Algorithm 1, attack first, by SGD with a cosine schedule."""
+
+    first_keys = _first(
+        "epochs batch_size lr momentum weight_decay nesterov lr_warmup_epochs eps_warmup_epochs "
+        "ema_decay attack_steps lambdas sampling validate_every selection order precision compile"
+    )
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -214,6 +262,8 @@ class TrainingCard(Card):
 class EvaluationCard(Card):
     """What is measured: lambda against attacks, on the first n of the test set's nested order."""
 
+    first_keys = _first("lambdas attacks n_examples batch_size gradients")
+
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
@@ -224,12 +274,16 @@ class EvaluationCard(Card):
 class BenchmarkCard(Card):
     """A benchmark: data set, network, method, recipe, threat model and evaluation."""
 
+    first_keys = _first(
+        "name version description source dataset method network threat training evaluation"
+    )
+
     name: Name
     version: int = 1
     description: str = ""
     source: str = ""
     dataset: str
-    method: Literal["oat"] = "oat"
+    method: Annotated[str, AfterValidator(_method)] = "oat"
     network: NetworkCard
     threat: Threat = Threat()
     training: TrainingCard
@@ -237,13 +291,41 @@ class BenchmarkCard(Card):
 
     @model_validator(mode="after")
     def _every_lambda_has_a_code(self) -> "BenchmarkCard":
-        count, dim = len(self.training.lambdas), self.network.encoding_dim
-        if self.network.encoding != "scalar" and count > dim:
+        from oat_bench.methods import METHODS
+
+        network = METHODS[self.method].network_card(self.network)
+        count, dim = len(self.training.lambdas), network.encoding_dim
+        if network.encoding != "scalar" and count > dim:
             raise ValueError(
                 f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
                 "training.lambdas"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_batch_norm_is_a_method_of_its_own(self) -> "BenchmarkCard":
+        if self.method == "oat" and self.network.norm == "single":
+            raise ValueError(
+                'network.norm is "single"; expected "dual" with method "oat", or method '
+                '"oat-single-bn"'
+            )
+        return self
+
+    def with_method(self, method: str) -> "BenchmarkCard":
+        """Return the card with another method; its name then ends in the method's.
+
+        Raises:
+            UserError: if there is no such method, or the card does not go with it.
+        """
+        if method == self.method:
+            return self
+        values = self.model_dump() | {"method": method, "name": f"{self.name}-{method}"}
+        try:
+            return BenchmarkCard.model_validate(values)
+        except ValidationError as error:
+            raise UserError(
+                f"benchmark {self.name!r} by method {method!r}: {_explain(error, BenchmarkCard)}"
+            ) from error
 
 
 C = TypeVar("C", AttackCard, BenchmarkCard)

@@ -5,21 +5,24 @@ A checkpoint is one safetensors file: the weights, and JSON in its header. Loadi
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import Lambdas, NetworkCard, Threat
+from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, sha256
 
 #: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
 _HEADER = "oat_bench"
+#: lambda closer than this are one: float32 holds about seven digits
+_SAME_LAMBDA = 1e-6
 
 
 @dataclass(frozen=True, order=True)
@@ -44,10 +47,14 @@ class OperatingPoint:
             raise ValueError(f"width is {self.width}; expected a number in (0, 1]")
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Recorded):
     """What a checkpoint says of itself."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    first_keys = frozenset(
+        {"format_version", "oat_bench_version", "method", "dataset", "classes", "input_shape"}
+        | {"network", "trained_lambdas", "interpolation", "threat", "seed", "epochs"}
+        | {"selection", "benchmark_card"}
+    )
 
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
     oat_bench_version: str = __version__
@@ -78,6 +85,32 @@ class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
 
     info: ModelInfo
+    #: whether there is a classifier at every lambda in [0, 1], or only at the trained ones
+    continuous: ClassVar[bool] = True
+
+    @classmethod
+    def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
+        """Return the lambda at which a classifier of this kind answers for ``lam``.
+
+        Args:
+            lam: in [0, 1].
+            trained: the lambda that it was trained at.
+
+        Returns:
+            ``lam``; where there are only trained ones, the one that it is to float32's precision.
+
+        Raises:
+            UserError: if there is no classifier at ``lam``.
+        """
+        if cls.continuous:
+            return lam
+        near = min(trained, key=lambda known: abs(known - lam))
+        if abs(near - lam) > _SAME_LAMBDA:
+            raise UserError(
+                f"lambda {lam:g} was not trained, and networks dedicated to one lambda each have "
+                f"nothing between; there is lambda {', '.join(f'{known:g}' for known in trained)}"
+            )
+        return near
 
     @abstractmethod
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

@@ -55,6 +55,9 @@ _DATASET = click.option(
 _BENCHMARK = click.option(
     "--benchmark", metavar="NAME|FILE", help="Benchmark card, by name or path. [default: digits]"
 )
+_METHOD = click.option(
+    "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
+)
 _ATTACKS = click.option(
     "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
 )
@@ -120,6 +123,7 @@ def cli(context: click.Context) -> None:
 @cli.command(epilog=_example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
 @_DATASET
 @_BENCHMARK
+@_METHOD
 @_ATTACKS
 @_LAMBDAS
 @_MODEL
@@ -131,6 +135,7 @@ def cli(context: click.Context) -> None:
 def run(
     dataset: str | None,
     benchmark: str | None,
+    method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
     model: str | None,
@@ -144,7 +149,10 @@ def run(
 
     What a run finished is kept: the same command goes on from there.
     """
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
+    _evaluate(
+        *(dataset, benchmark, method, attacks, lambdas, model),
+        *(n_examples, gradients, seed, device, out),
+    )
 
 
 @cli.command(epilog=_example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
@@ -173,20 +181,29 @@ def evaluate(
     out: Path | None,
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
+    _evaluate(
+        *(dataset, benchmark, None, attacks, lambdas, model),
+        *(n_examples, gradients, seed, device, out),
+    )
 
 
 @cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
 @_DATASET
 @_BENCHMARK
+@_METHOD
 @_SEED
 @_DEVICE
 @_OUT
 def train(
-    dataset: str | None, benchmark: str | None, seed: int, device: str, out: Path | None
+    dataset: str | None,
+    benchmark: str | None,
+    method: str | None,
+    seed: int,
+    device: str,
+    out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(dataset, benchmark)
+    card = _card(dataset, benchmark, method)
     from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -202,9 +219,9 @@ def train(
 
 
 @cli.command("list", epilog=_example("oat-bench list attacks"))
-@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets"]))
+@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
 def list_(kind: str) -> None:
-    """List the cards and data sets that ship with the package."""
+    """List the cards, data sets and methods that ship with the package."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -221,6 +238,14 @@ def list_(kind: str) -> None:
         headers = ("benchmark", "data set", "network", "what it is")
         shipped = [cards.benchmark(name) for name in cards.names("benchmarks")]
         rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
+    elif kind == "methods":
+        from oat_bench.methods import METHODS
+
+        headers = ("method", "lambda", "what it is")
+        rows = [
+            (n, "any" if m.continuous else "trained", (m.__doc__ or "").splitlines()[0])
+            for n, m in METHODS.items()
+        ]
     else:
         from oat_bench.datasets import DATASETS
 
@@ -233,7 +258,7 @@ def list_(kind: str) -> None:
     Console(width=None if sys.stdout.isatty() else _UNFOLDED).print(table)
 
 
-def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
+def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
     from oat_bench import cards
     from oat_bench.errors import unknown
 
@@ -244,7 +269,7 @@ def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
     card = cards.benchmark("digits" if named is None else named)
     if dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
-    return card
+    return card if method is None else card.with_method(method)
 
 
 def _default_out(card: "BenchmarkCard", seed: int) -> Path:
@@ -254,6 +279,7 @@ def _default_out(card: "BenchmarkCard", seed: int) -> Path:
 def _evaluate(
     dataset: str | None,
     benchmark: str | None,
+    method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
     model: str | None,
@@ -263,8 +289,10 @@ def _evaluate(
     device_name: str,
     out: Path | None,
 ) -> None:
+    if model is not None and method is not None:
+        raise UserError("--method is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
-    card = _card(dataset, benchmark) if named or model is None else None
+    card = _card(dataset, benchmark, method) if named or model is None else None
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -288,6 +316,10 @@ def _evaluate(
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
+    if trained is not None:
+        runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
+    else:
+        runs.check_lambdas(card.method, card.training.lambdas, card)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)

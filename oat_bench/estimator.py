@@ -142,6 +142,7 @@ class OATClassifier(PyTorchClassifier):
     @lam.setter
     def lam(self, lam: float) -> None:
         point = OperatingPoint(float(lam))
+        self.tunable.check_lambda(point.lam, self.tunable.info.trained_lambdas)
         if self._fixed and point != self._follower.point:
             raise AttributeError(
                 f"this estimator is fixed at lam = {self.lam:g}; for another point call at({lam:g})"
@@ -219,13 +220,15 @@ class OATClassifier(PyTorchClassifier):
             raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
         if training_mode:
             raise ValueError("training_mode=True does not go with one lam for each image")
-        network = self._oat().network
         values = torch.as_tensor(lam, dtype=torch.float32, device=self._device)
         if values.shape != (len(x),):
             raise ValueError(
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
         validate_lambda(values, len(x), self._device)
+        if not isinstance(self.tunable, OAT):
+            return self._predict_by_lambda(x, batch_size, lam)
+        network = self.tunable.network
         prepared, _ = self._apply_preprocessing(x, y=None, fit=False)
         images = torch.from_numpy(prepared)
         batches = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
@@ -235,6 +238,13 @@ class OATClassifier(PyTorchClassifier):
                 for batch in batches
             ]
         logits: np.ndarray = self._apply_postprocessing(preds=np.vstack(parts), fit=False)
+        return logits
+
+    def _predict_by_lambda(self, x: np.ndarray, batch_size: int, lam: np.ndarray) -> np.ndarray:
+        """Predict the images of one lambda after those of another, each by the plain network."""
+        logits = np.empty((len(x), self.nb_classes), dtype=np.float32)
+        for value in np.unique(lam):
+            logits[lam == value] = self.predict(x[lam == value], batch_size, lam=value)
         return logits
 
     def _apply_preprocessing(
@@ -445,7 +455,7 @@ class OATClassifier(PyTorchClassifier):
                 "benchmark_card": "",
             }
         )
-        return OAT.build(info)
+        return type(self._oat()).build(info)
 
     def save(self, filename: str, path: str | None = None) -> None:
         """Write the state of the whole family, and of the optimizer if there is one, as ART does.

@@ -27,6 +27,7 @@ from safetensors.torch import save as to_bytes
 import oat_bench
 from oat_bench import cards, cli, run
 from oat_bench.leaderboards.entries import Entry
+from oat_bench.methods import METHODS
 
 FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
 COMMANDS = ["run", "train", "evaluate", "list"]
@@ -189,6 +190,7 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
         ("attacks", cards.names("attacks")),
         ("benchmarks", cards.names("benchmarks")),
         ("datasets", ["digits"]),
+        ("methods", list(METHODS)),
     ],
 )
 def test_list(invoke, kind, names):
@@ -205,7 +207,7 @@ def test_list(invoke, kind, names):
 
 
 def test_list_something_else_is_refused(refused):
-    assert "'attacks', 'benchmarks', 'datasets'" in refused("list", "attack")
+    assert "'attacks', 'benchmarks', 'datasets', 'methods'" in refused("list", "attack")
     assert "Missing argument" in refused("list")
 
 

@@ -30,7 +30,7 @@ class ConditionalNetwork(nn.Module):
         encoding: how lambda becomes a vector, see `LambdaEncoding`.
         encoding_dim: length of that vector.
         norm: ``dual`` or ``single`` batch norm.
-        film: form of the FiLM layers, see `FiLM`.
+        film: form of the FiLM layers, see `FiLM`; ``none`` leaves them out.
         dropout: probability, in wide residual networks.
         seed: of the weights and of the random encoding.
     """
@@ -56,6 +56,7 @@ class ConditionalNetwork(nn.Module):
             dim = self.encoding.dim
 
             def make_norm(channels: int, has_film: bool) -> ConditionalNorm:
+                has_film = has_film and film != "none"
                 return ConditionalNorm(
                     channels, norm, FiLM(channels, dim, film) if has_film else None
                 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oat_bench.networks.conditioning import Condition, Folded
 
-FilmForm = Literal["identity-start", "published"]
+FilmForm = Literal["identity-start", "published", "none"]
 NormForm = Literal["dual", "single"]
 
 

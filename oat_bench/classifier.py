@@ -107,8 +107,8 @@ class TunableClassifier(ABC):
         near = min(trained, key=lambda known: abs(known - lam))
         if abs(near - lam) > _SAME_LAMBDA:
             raise UserError(
-                f"lambda {lam:g} was not trained, and networks dedicated to one lambda each have "
-                f"nothing between; there is lambda {', '.join(f'{known:g}' for known in trained)}"
+                f"lambda {lam:g} was not trained; there is a network of its own for each of lambda "
+                f"{', '.join(f'{known:g}' for known in trained)}, and nothing between"
             )
         return near
 

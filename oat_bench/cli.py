@@ -150,7 +150,7 @@ def run(
     What a run finished is kept: the same command goes on from there.
     """
     _evaluate(
-        *(dataset, benchmark, method, attacks, lambdas, model),
+        *(dataset, benchmark, attacks, lambdas, model, method),
         *(n_examples, gradients, seed, device, out),
     )
 
@@ -182,7 +182,7 @@ def evaluate(
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
     _evaluate(
-        *(dataset, benchmark, None, attacks, lambdas, model),
+        *(dataset, benchmark, attacks, lambdas, model, None),
         *(n_examples, gradients, seed, device, out),
     )
 
@@ -279,10 +279,10 @@ def _default_out(card: "BenchmarkCard", seed: int) -> Path:
 def _evaluate(
     dataset: str | None,
     benchmark: str | None,
-    method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
     model: str | None,
+    method: str | None,
     n_examples: int | None,
     gradients: str | None,
     seed: int,

@@ -531,7 +531,7 @@ def test_data_set_and_benchmark_that_contradict(refused, card):
         ("n_examples = 50", "n_examples = 5000", "5000 examples asked for"),
         ("n_examples = 50", "n_examples = 0", "evaluation.n_examples"),
         ('dataset = "digits"', 'dataset = "digits"\nname = "../up"', "name"),
-        ('dataset = "digits"', 'dataset = "digits"\nmethod = "oats"', "'oat'"),
+        ('dataset = "digits"', 'dataset = "digits"\nmethod = "pgdat"', "did you mean pgd-at"),
     ],
 )
 def test_a_wrong_benchmark_card(refused, card, old, new, words):

@@ -156,7 +156,7 @@ def test_a_lambda_that_was_not_trained_says_which_were(family, lam):
         family.at(lam)
     message = str(caught.value)
     assert message.startswith(f"lambda {lam:g} was not trained")
-    assert message.endswith("there is lambda 0, 0.4, 1")
+    assert message.endswith("for each of lambda 0, 0.4, 1, and nothing between")
 
 
 def test_a_lambda_in_float32_is_the_trained_one(family, digits):

@@ -218,11 +218,43 @@ class NetworkCard(Card):
     norm: Literal["dual", "single"] = "dual"
     film: Literal["identity-start", "published", "none"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
+    interpolation: Literal["linear-codes", "spherical-codes", "film"] = "linear-codes"
 
     @model_validator(mode="after")
     def _only_wide_networks_have_dropout(self) -> "NetworkCard":
         if self.dropout and not self.architecture.startswith("wrn"):
             raise ValueError(f"{self.architecture} has no dropout; set dropout = 0")
+        return self
+
+    @model_validator(mode="after")
+    def _the_encoding_has_the_rule(self) -> "NetworkCard":
+        from oat_bench.networks.conditioning import check_interpolation
+
+        check_interpolation(self.interpolation, self.encoding)
+        return self
+
+
+class ObjectiveCard(Card):
+    """The form of L_a, the loss of attacked images; `oat_bench.training.objectives` has each."""
+
+    first_keys = _first("loss")
+
+    loss: Literal["cross-entropy", "trades", "mma"] = "cross-entropy"
+    beta: Positive = Field(default=6.0, description="trades: weight of the KL term")
+    eps_max: Positive | None = Field(
+        default=None, description="mma: the longest margin to enlarge; the threat's eps if absent"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"loss": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _parameters_are_of_the_loss(self) -> "ObjectiveCard":
+        for key, loss in (("beta", "trades"), ("eps_max", "mma")):
+            if key in self.model_fields_set and self.loss != loss:
+                raise ValueError(f'{key} is of loss = "{loss}", not of "{self.loss}"')
         return self
 
 
@@ -246,6 +278,13 @@ class TrainingCard(Card):
     attack_steps: Annotated[int, Field(ge=1)] = 7
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     sampling: Literal["per-image", "per-batch"] = "per-image"
+    lambda_sampling: Literal["list", "uniform"] = Field(
+        default="list", description="uniform: on [0, 1]; lambdas are then the anchors of codes"
+    )
+    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of lambda = 0; if absent that of one value of the list"
+    )
+    objective: ObjectiveCard = ObjectiveCard()
     validate_every: Annotated[int, Field(ge=1)] = 1
     selection: Literal["last", "best"] = "last"
     order: Literal["attack-first", "published"] = "attack-first"
@@ -256,6 +295,24 @@ class TrainingCard(Card):
     def _nesterov_has_momentum(self) -> "TrainingCard":
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov = true needs a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _lambdas_fit_the_sampling(self) -> "TrainingCard":
+        ends = (self.lambdas[0], self.lambdas[-1])
+        if self.lambda_sampling == "uniform" and ends != (0, 1):
+            raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')
+        if self.standard_share is not None and not ends[0] == 0 < ends[1]:
+            raise ValueError("standard_share needs 0 and one value above it among lambdas")
+        return self
+
+    @model_validator(mode="after")
+    def _every_lambda_has_labels(self) -> "TrainingCard":
+        if (self.objective.loss, self.lambda_sampling, self.lambdas[-1]) == ("trades", "list", 1):
+            raise ValueError(
+                'objective "trades" has no labels at lambda = 1, where KL is all that is left; end '
+                "lambdas below 1 (TRADES at beta alone is lambda = 0.5)"
+            )
         return self
 
 
@@ -299,6 +356,18 @@ class BenchmarkCard(Card):
             raise ValueError(
                 f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
                 "training.lambdas"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dedicated_networks_have_labels(self) -> "BenchmarkCard":
+        from oat_bench.methods import METHODS
+
+        dedicated = not METHODS[self.method].continuous
+        if dedicated and self.training.objective.loss == "trades" and 1 in self.training.lambdas:
+            raise ValueError(
+                f'{self.method} at lambda = 1 has no labels with training.objective "trades"; take '
+                "1 out of training.lambdas"
             )
         return self
 

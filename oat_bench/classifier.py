@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
@@ -68,7 +68,8 @@ class ModelInfo(Recorded):
     ]
     network: NetworkCard
     trained_lambdas: Lambdas
-    interpolation: str
+    interpolation: Literal["linear-codes", "spherical-codes", "film", "none"]
+    lambda_sampling: Literal["list", "uniform"] = "list"
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
@@ -79,6 +80,19 @@ class ModelInfo(Recorded):
     def num_classes(self) -> int:
         """Number of logits."""
         return len(self.classes)
+
+    def trained_at(self, lam: float) -> bool:
+        """Whether training sampled this lambda."""
+        return self.lambda_sampling == "uniform" or lam in self.trained_lambdas
+
+    @model_validator(mode="after")
+    def _one_rule_of_interpolation(self) -> Self:
+        if self.interpolation not in ("none", self.network.interpolation):
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}, the network's is "
+                f"{self.network.interpolation!r}"
+            )
+        return self
 
 
 class TunableClassifier(ABC):

@@ -98,7 +98,9 @@ class OATClassifier(PyTorchClassifier):
             device_type = "cpu" if on_cpu else "gpu"
         self._follower = _Follower(model, OperatingPoint(float(lam)))
         self._fixed = False
-        self.training = training or TrainingCard(epochs=1, lr=0.1, lambdas=info.trained_lambdas)
+        self.training = training or TrainingCard(
+            epochs=1, lr=0.1, lambdas=info.trained_lambdas, lambda_sampling=info.lambda_sampling
+        )
         self.threat = threat or info.threat
         super().__init__(
             self._follower.network,
@@ -375,6 +377,7 @@ class OATClassifier(PyTorchClassifier):
             "epochs": epochs,
             "selection": selection,
             "threat": threat,
+            "lambda_sampling": self.training.lambda_sampling,
             "benchmark_card": "",
         }
         self.tunable.info = self.tunable.info.model_copy(update=changes)

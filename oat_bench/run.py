@@ -21,9 +21,9 @@ from oat_bench.leaderboards import tables
 from oat_bench.leaderboards.entries import make_entry
 from oat_bench.methods import METHODS
 from oat_bench.methods.trainable import Member
-from oat_bench.networks.conditioning import INTERPOLATION
 from oat_bench.progress import note
 from oat_bench.training.loop import Trainer
+from oat_bench.training.sampling import describe_lambdas
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def train(
         input_shape=data.input_shape,
         network=method.network_card(card.network),
         trained_lambdas=card.training.lambdas,
-        interpolation=INTERPOLATION if method.continuous else "none",
+        interpolation=card.network.interpolation if method.continuous else "none",
+        lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
         threat=card.threat,
         seed=seed,
         epochs=card.training.epochs,
@@ -121,8 +122,7 @@ def train(
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         note(
             f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
-            f"{len(data.train)} images, {epochs}, lambda "
-            f"{', '.join(f'{lam:g}' for lam in recipe.lambdas)}, on {device}, "
+            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}, on {device}, "
             f"{trainer.computation}"
         )
         progress = trainer.train()
@@ -203,7 +203,8 @@ def evaluate_and_report(
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
     results = summarize(outcomes, worst_over)
-    trained = list(info.trained_lambdas)
+    shown = [result.lam for result in results if info.trained_at(result.lam)]
+    trained = sorted({*info.trained_lambdas, *shown})
     entry = make_entry(
         info,
         results,

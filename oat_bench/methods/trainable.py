@@ -28,8 +28,14 @@ class Member:
     lambdas: list[float]
 
     def recipe(self, card: TrainingCard) -> TrainingCard:
-        """Return a benchmark's recipe as this network is trained by it."""
-        return card.model_copy(update={"lambdas": self.lambdas})
+        """Return a benchmark's recipe as this network is trained by it.
+
+        At a single lambda there is nothing to sample.
+        """
+        if self.lambdas == card.lambdas:
+            return card
+        dedicated = {"lambdas": self.lambdas, "lambda_sampling": "list", "standard_share": None}
+        return card.model_copy(update=dedicated)
 
 
 class TrainableClassifier(TunableClassifier):
@@ -68,6 +74,7 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
         norm=card.norm,
         film=card.film,
         dropout=card.dropout,
+        interpolation=card.interpolation,
         seed=info.seed,
     )
 

@@ -70,6 +70,9 @@ _DATA_DIR = click.option(
 _SKIP_BROKEN = click.option(
     "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
 )
+_METHOD = click.option(
+    "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
+)
 _ATTACKS = click.option(
     "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
 )
@@ -137,6 +140,7 @@ def cli(context: click.Context) -> None:
 @_BENCHMARK
 @_DATA_DIR
 @_SKIP_BROKEN
+@_METHOD
 @_ATTACKS
 @_LAMBDAS
 @_MODEL
@@ -150,6 +154,7 @@ def run(
     benchmark: str | None,
     data_dir: Path,
     skip_broken: bool,
+    method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
     model: str | None,
@@ -165,7 +170,8 @@ def run(
     """
     data = (data_dir, skip_broken)
     _evaluate(
-        dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out, data
+        *(dataset, benchmark, attacks, lambdas, model, method),
+        *(n_examples, gradients, seed, device, out, data),
     )
 
 
@@ -201,7 +207,8 @@ def evaluate(
     """Attack a trained checkpoint at every lambda, print the table."""
     data = (data_dir, skip_broken)
     _evaluate(
-        dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out, data
+        *(dataset, benchmark, attacks, lambdas, model, None),
+        *(n_examples, gradients, seed, device, out, data),
     )
 
 
@@ -210,6 +217,7 @@ def evaluate(
 @_BENCHMARK
 @_DATA_DIR
 @_SKIP_BROKEN
+@_METHOD
 @_SEED
 @_DEVICE
 @_OUT
@@ -218,12 +226,13 @@ def train(
     benchmark: str | None,
     data_dir: Path,
     skip_broken: bool,
+    method: str | None,
     seed: int,
     device: str,
     out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(dataset, benchmark)
+    card = _card(dataset, benchmark, method)
     from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -238,9 +247,9 @@ def train(
 
 
 @cli.command("list", epilog=_example("oat-bench list attacks"))
-@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets"]))
+@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
 def list_(kind: str) -> None:
-    """List the cards and data sets that ship with the package."""
+    """List the cards, data sets and methods that ship with the package."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -257,6 +266,14 @@ def list_(kind: str) -> None:
         headers = ("benchmark", "data set", "network", "what it is")
         shipped = [cards.benchmark(name) for name in cards.names("benchmarks")]
         rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
+    elif kind == "methods":
+        from oat_bench.methods import METHODS
+
+        headers = ("method", "lambda", "what it is")
+        rows = [
+            (n, "any" if m.continuous else "trained", (m.__doc__ or "").splitlines()[0])
+            for n, m in METHODS.items()
+        ]
     else:
         from oat_bench.datasets import DATASETS
 
@@ -269,20 +286,23 @@ def list_(kind: str) -> None:
     Console(width=None if sys.stdout.isatty() else _UNFOLDED).print(table)
 
 
-def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
+def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import cards, datasets
 
-    if dataset is not None and datasets.is_folder(dataset):
-        card = cards.benchmark("image-folder" if benchmark is None else benchmark)
-        return card.for_folder(dataset, named=benchmark is not None)
-    if dataset is not None:
+    folder = dataset is not None and datasets.is_folder(dataset)
+    if dataset is not None and not folder:
         datasets.check_known(dataset)
     named = dataset if benchmark is None else benchmark
+    if folder and benchmark is None:
+        named = "image-folder"
     card = cards.benchmark("digits" if named is None else named)
-    if dataset is not None and dataset != card.dataset:
+    if folder:
+        assert dataset is not None
+        card = card.for_folder(dataset, named=benchmark is not None)
+    elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
-    return card
+    return card if method is None else card.with_method(method)
 
 
 def _default_out(card: "BenchmarkCard", seed: int) -> Path:
@@ -295,6 +315,7 @@ def _evaluate(
     attacks: str | None,
     lambdas: list[float] | None,
     model: str | None,
+    method: str | None,
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -302,8 +323,10 @@ def _evaluate(
     out: Path | None,
     where: tuple[Path, bool],
 ) -> None:
+    if model is not None and method is not None:
+        raise UserError("--method is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
-    card = _card(dataset, benchmark) if named or model is None else None
+    card = _card(dataset, benchmark, method) if named or model is None else None
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -337,6 +360,10 @@ def _evaluate(
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
+    if trained is not None:
+        runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
+    else:
+        runs.check_lambdas(card.method, card.training.lambdas, card)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)

@@ -10,6 +10,7 @@ from oat_bench.networks.conditioning import (
     Condition,
     Encoding,
     Folded,
+    Interpolation,
     LambdaEncoding,
     validate_lambda,
 )
@@ -30,8 +31,9 @@ class ConditionalNetwork(nn.Module):
         encoding: how lambda becomes a vector, see `LambdaEncoding`.
         encoding_dim: length of that vector.
         norm: ``dual`` or ``single`` batch norm.
-        film: form of the FiLM layers, see `FiLM`.
+        film: form of the FiLM layers, see `FiLM`; ``none`` leaves them out.
         dropout: probability, in wide residual networks.
+        interpolation: the rule for a lambda between trained ones, see `LambdaEncoding`.
         seed: of the weights and of the random encoding.
     """
 
@@ -47,15 +49,19 @@ class ConditionalNetwork(nn.Module):
         norm: NormForm = "dual",
         film: FilmForm = "identity-start",
         dropout: float = 0.0,
+        interpolation: Interpolation = "linear-codes",
         seed: int = 0,
     ) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.encoding = LambdaEncoding(trained_lambdas, encoding, encoding_dim, seed)
+            self.encoding = LambdaEncoding(
+                trained_lambdas, encoding, encoding_dim, seed, interpolation
+            )
             dim = self.encoding.dim
 
             def make_norm(channels: int, has_film: bool) -> ConditionalNorm:
+                has_film = has_film and film != "none"
                 return ConditionalNorm(
                     channels, norm, FiLM(channels, dim, film) if has_film else None
                 )
@@ -118,11 +124,16 @@ class ConditionalNetwork(nn.Module):
         if values.ndim == 0:
             distinct = values[None]
             n_standard = n_images if values.item() == 0 else 0
-            return None, Condition(distinct, self.encoding(distinct), None, n_standard)
+            return None, self.condition_of(distinct, None, n_standard)
         distinct, index = torch.unique(values, return_inverse=True)
         index, order = torch.sort(index, stable=True)
         n_standard = int((values == 0).sum())
-        return order, Condition(distinct, self.encoding(distinct), index, n_standard)
+        return order, self.condition_of(distinct, index, n_standard)
+
+    def condition_of(self, lam: Tensor, index: Tensor | None, n_standard: int) -> Condition:
+        """Return the condition of a batch that is sorted already; see `Condition`."""
+        codes, between = self.encoding.encode(lam)
+        return Condition(lam, codes, index, n_standard, between)
 
     def _in_order(self, x: Tensor, order: Tensor | None, condition: Condition | Folded) -> Tensor:
         if order is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oat_bench.networks.conditioning import Condition, Folded
 
-FilmForm = Literal["identity-start", "published"]
+FilmForm = Literal["identity-start", "published", "none"]
 NormForm = Literal["dual", "single"]
 
 
@@ -86,7 +86,7 @@ class ConditionalNorm(nn.Module):
         if self.film is None:
             return h
         with torch.autocast(h.device.type, enabled=False):  # FiLM itself stays in float32
-            gamma, beta = self.film(condition.codes)
+            gamma, beta = map(condition.interpolated, self.film(condition.codes))
         # under autocast h is bfloat16, and so is then what multiplies it, as weights are
         gamma, beta = (condition.spread(part).to(h.dtype) for part in (gamma, beta))
         return torch.addcmul(beta, h, gamma)
@@ -110,7 +110,7 @@ class ConditionalNorm(nn.Module):
                 torch.where(standard, shift_c, shift),
             )
         if self.film is not None:
-            gamma, beta = self.film(condition.codes)
+            gamma, beta = map(condition.interpolated, self.film(condition.codes))
             scale, shift = gamma * scale, gamma * shift + beta
         return scale, shift
 

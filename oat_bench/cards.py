@@ -348,13 +348,13 @@ def read(path: Path, model: type[C]) -> C:
         card = model.model_validate(values)
         card.fingerprint()  # fails on what is nested too deeply to be written down
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)}") from error
+        raise UserError(f"{path}: {explain(error, model)}") from error
     except (RecursionError, PydanticSerializationError) as error:
         raise UserError(f"{path}: nested too deeply for a card") from error
     return card
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Put pydantic's first complaint in one line: the key, what was wrong, what is allowed."""
     # a misspelt key is also a missing one
     first = min(error.errors(), key=lambda complaint: complaint["type"] == "missing")

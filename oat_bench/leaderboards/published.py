@@ -1,0 +1,145 @@
+"""Accuracies that papers published, as data: ``benchmarks/published/*.csv``.
+
+A row is shown beside a measurement only where data set, network, method, norm, eps, attack, lambda
+and width are the same.
+"""
+
+import csv
+from collections.abc import Iterable
+from io import StringIO
+from itertools import dropwhile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, explain, folder
+from oat_bench.errors import UserError
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Published(Card):
+    """One published pair of accuracies.
+
+    Attributes:
+        dataset: as the benchmark cards call it, as are ``network``, ``method`` and ``attack``.
+        lam: robustness weight; the column ``lambda``.
+        width: share of the channels.
+        eps: a number or a fraction such as ``8/255``.
+        sa: standard accuracy in percent, None where only RA is known; the column ``SA``.
+        ra: robust accuracy in percent under the attack; the column ``RA``.
+        uncertainty: in points, of the reading or of the rounding.
+        source: where it can be looked up.
+        note: what else a reader must know.
+    """
+
+    dataset: Name
+    network: Name
+    method: Name
+    lam: Lambda = Field(alias="lambda")
+    width: Annotated[Positive, Field(le=1)]
+    attack: Name
+    norm: Norm
+    eps: Positive
+    sa: Percent | None = Field(alias="SA")
+    ra: Percent | None = Field(alias="RA")
+    uncertainty: NonNegative
+    source: Annotated[str, Field(min_length=1)]
+    note: str
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Published":
+        if self.sa is None and self.ra is None:
+            raise ValueError("neither SA nor RA is given")
+        if self.sa is not None and self.ra is not None and self.ra > self.sa:
+            raise ValueError(f"RA {self.ra:g} is above SA {self.sa:g}")
+        return self
+
+
+COLUMNS = [field.alias or name for name, field in Published.model_fields.items()]
+
+
+def read(path: Path) -> list[Published]:
+    """Read one file: lines of comment with ``#``, a line with exactly `COLUMNS`, then the rows.
+
+    Raises:
+        UserError: naming file, line and what was expected.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    body = list(dropwhile(lambda line: line.startswith("#"), lines))
+    table = csv.reader(StringIO("".join(body), newline=""), strict=True)
+    rows: list[Published] = []
+    first = len(lines) - len(body)
+    try:
+        header = next(table, [])
+        if header != COLUMNS:
+            raise UserError(f"{path}: columns are {','.join(header)}; expected {','.join(COLUMNS)}")
+        for cells in table:
+            place = f"{path}: line {first + table.line_num}"
+            if len(cells) != len(COLUMNS):
+                raise UserError(f"{place}: {len(cells)} cells; expected {len(COLUMNS)}")
+            values: dict[str, object] = dict(zip(COLUMNS, cells, strict=True))
+            values |= {name: None for name in ("SA", "RA") if values[name] == ""}
+            try:
+                row = Published.model_validate(values)
+            except ValidationError as error:
+                raise UserError(f"{place}: {explain(error, Published)}") from error
+            if any(_key(row) == _key(other) and row.source == other.source for other in rows):
+                raise UserError(f"{place}: the same point of the same source stands above")
+            rows.append(row)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {first + table.line_num}: not valid CSV: {error}") from error
+    return rows
+
+
+def load() -> list[Published]:
+    """Read every file that ships.
+
+    Raises:
+        UserError: if one is damaged.
+    """
+    paths = sorted((folder("benchmarks") / "published").glob("*.csv"))
+    return [row for path in paths for row in read(path)]
+
+
+def select(
+    rows: Iterable[Published],
+    *,
+    dataset: str,
+    network: str,
+    norm: str,
+    eps: float,
+    attacks: Iterable[str],
+    method: str | None = None,
+) -> list[Published]:
+    """Return what was published of the same data set, network, threat, attack and method.
+
+    Args:
+        rows: from `load`.
+        dataset: name of the data set.
+        network: name of the backbone.
+        norm: ``Linf`` or ``L2``.
+        eps: bound of the perturbation.
+        attacks: names of the attacks that were run at this very norm and eps.
+        method: name of the method; any if None.
+    """
+    known = set(attacks)
+    return [
+        row
+        for row in rows
+        if (row.dataset, row.network, row.norm) == (dataset, network, norm)
+        and row.attack in known
+        and abs(row.eps - eps) < 1e-9
+        and method in (None, row.method)
+    ]
+
+
+def _key(row: Published) -> tuple[object, ...]:
+    return (
+        *(row.dataset, row.network, row.method, row.lam, row.width),
+        *(row.attack, row.norm, row.eps),
+    )

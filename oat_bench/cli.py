@@ -310,15 +310,17 @@ def _print(report: "Report") -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
-        table = tables.terminal(report.results, report.trained)
+        table = tables.terminal(report.results, report.trained, report.published)
         # numbers are never cut: a table wider than the terminal runs over
         whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
         console.print(report.title, style="italic")
         Console(width=max(whole, console.width)).print(table)
-        console.print(tables.NOTE, style="dim")
+        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+            console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
-        click.echo(tables.markdown(report.results, report.trained, report.title), nl=False)
+        shown = (report.results, report.trained, report.title, report.published, report.frontiers)
+        click.echo(tables.markdown(*shown), nl=False)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

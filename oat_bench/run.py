@@ -12,12 +12,14 @@ from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
+from oat_bench.evaluation import frontier
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import tables
+from oat_bench.leaderboards import published, tables
 from oat_bench.leaderboards.entries import make_entry
+from oat_bench.leaderboards.published import Published
 from oat_bench.methods import OAT
 from oat_bench.networks.conditioning import INTERPOLATION
 from oat_bench.progress import note
@@ -32,6 +34,8 @@ class Report:
         results: one for each operating point.
         trained: the lambda that training sampled.
         title: of tables and figures.
+        published: what was published of the same experiment.
+        frontiers: summary numbers, by width and attack.
         folder: holds ``entry.json``, ``table.md``, ``table.csv``, ``frontier.svg``,
             ``frontier.png`` and ``outcomes.parquet``.
     """
@@ -39,6 +43,8 @@ class Report:
     results: list[PointResult]
     trained: list[float]
     title: str
+    published: list[Published]
+    frontiers: list[frontier.Summary]
     folder: Path
 
 
@@ -164,6 +170,7 @@ def evaluate_and_report(
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
     results = summarize(outcomes, worst_over)
+    frontiers = frontier.summarize(outcomes, worst_over)
     trained = list(info.trained_lambdas)
     entry = make_entry(
         info,
@@ -174,6 +181,21 @@ def evaluate_and_report(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
+        frontiers=frontiers,
+    )
+    known = published.select(
+        published.load(),
+        dataset=info.dataset,
+        network=info.network.architecture,
+        norm=card.threat.norm,
+        eps=card.threat.eps,
+        attacks=[
+            a.card.name
+            for a in attacks
+            if a.threat.eps == card.threat.eps and published.is_shipped(a.card)
+        ],
+        method=info.method,
+        points=[(result.lam, result.width) for result in results],
     )
     title = (
         f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
@@ -181,10 +203,10 @@ def evaluate_and_report(
     )
     write_parquet(out / "outcomes.parquet", outcomes)
     atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    atomic_write(out / "table.md", tables.markdown(results, trained, title))
-    atomic_write(out / "table.csv", tables.csv(results, trained))
+    atomic_write(out / "table.md", tables.markdown(results, trained, title, known, frontiers))
+    atomic_write(out / "table.csv", tables.csv(results, trained, known))
     figures.frontier(results, title, out)
-    return Report(results, trained, title, out)
+    return Report(results, trained, title, known, frontiers, out)
 
 
 def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:

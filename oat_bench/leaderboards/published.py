@@ -13,7 +13,19 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, explain, folder
+from oat_bench.cards import (
+    AttackCard,
+    Card,
+    Lambda,
+    Name,
+    NonNegative,
+    Norm,
+    Positive,
+    explain,
+    folder,
+    names,
+)
+from oat_bench.cards import attack as find_attack
 from oat_bench.errors import UserError
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -53,7 +65,7 @@ class Published(Card):
         if self.sa is None and self.ra is None:
             raise ValueError("neither SA nor RA is given")
         if self.sa is not None and self.ra is not None and self.ra > self.sa:
-            raise ValueError(f"RA {self.ra:g} is above SA {self.sa:g}")
+            raise ValueError(f"the RA, {self.ra:g}, is above the SA, {self.sa:g}")
         return self
 
 
@@ -106,6 +118,13 @@ def load() -> list[Published]:
     return [row for path in paths for row in read(path)]
 
 
+def is_shipped(attack: AttackCard) -> bool:
+    """Tell whether an attack is the one of its name that ships, which is what a row names."""
+    return attack.name in names("attacks") and (
+        find_attack(attack.name).fingerprint() == attack.fingerprint()
+    )
+
+
 def select(
     rows: Iterable[Published],
     *,
@@ -115,6 +134,7 @@ def select(
     eps: float,
     attacks: Iterable[str],
     method: str | None = None,
+    points: Iterable[tuple[float, float]] | None = None,
 ) -> list[Published]:
     """Return what was published of the same data set, network, threat, attack and method.
 
@@ -126,8 +146,10 @@ def select(
         eps: bound of the perturbation.
         attacks: names of the attacks that were run at this very norm and eps.
         method: name of the method; any if None.
+        points: pairs of lambda and width; any if None.
     """
     known = set(attacks)
+    places = None if points is None else set(points)
     return [
         row
         for row in rows
@@ -135,6 +157,7 @@ def select(
         and row.attack in known
         and abs(row.eps - eps) < 1e-9
         and method in (None, row.method)
+        and (places is None or (row.lam, row.width) in places)
     ]
 
 

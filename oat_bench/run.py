@@ -17,7 +17,7 @@ from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import published, tables
+from oat_bench.leaderboards import published, report, tables
 from oat_bench.leaderboards.entries import make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import OAT
@@ -36,8 +36,8 @@ class Report:
         title: of tables and figures.
         published: what was published of the same experiment.
         frontiers: summary numbers, by width and attack.
-        folder: holds ``entry.json``, ``table.md``, ``table.csv``, ``frontier.svg``,
-            ``frontier.png`` and ``outcomes.parquet``.
+        folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
+            ``outcomes.parquet`` and ``figures``.
     """
 
     results: list[PointResult]
@@ -183,29 +183,20 @@ def evaluate_and_report(
         gradients=card.evaluation.gradients,
         frontiers=frontiers,
     )
-    known = published.select(
-        published.load(),
-        dataset=info.dataset,
-        network=info.network.architecture,
-        norm=card.threat.norm,
-        eps=card.threat.eps,
-        attacks=[
-            a.card.name
-            for a in attacks
-            if a.threat.eps == card.threat.eps and published.is_shipped(a.card)
-        ],
-        method=info.method,
-        points=[(result.lam, result.width) for result in results],
-    )
+    every = published.load()
+    known = published.of_entry(every, entry, same_method=True)
     title = (
         f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
         f"{card.threat.norm} eps {entry.eps}"
     )
     write_parquet(out / "outcomes.parquet", outcomes)
     atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    atomic_write(out / "table.md", tables.markdown(results, trained, title, known, frontiers))
+    table = tables.markdown(results, trained, title, known, frontiers)
+    atomic_write(out / "table.md", table)
     atomic_write(out / "table.csv", tables.csv(results, trained, known))
-    figures.frontier(results, title, out)
+    quoted = published.of_entry(every, entry, same_method=False)
+    drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
+    atomic_write(out / "report.md", report.page(entry, table, drawn))
     return Report(results, trained, title, known, frontiers, out)
 
 

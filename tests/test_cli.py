@@ -28,7 +28,7 @@ import oat_bench
 from oat_bench import cards, cli, run
 from oat_bench.leaderboards.entries import Entry
 
-FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
+FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
 COMMANDS = ["run", "train", "evaluate", "list"]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
 #: a checkout is found by `python -m` from any folder, one thread is enough for tests

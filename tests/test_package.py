@@ -64,10 +64,10 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
     assert written >= {
         "checkpoint.safetensors",
         "entry.json",
-        "frontier.png",
-        "frontier.svg",
+        "figures",
         "log.csv",
         "outcomes.parquet",
+        "report.md",
         "table.csv",
         "table.md",
     }

@@ -14,19 +14,20 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from oat_bench.cards import (
-    AttackCard,
     Card,
     Lambda,
     Name,
     NonNegative,
     Norm,
     Positive,
+    Threat,
     explain,
     folder,
     names,
 )
 from oat_bench.cards import attack as find_attack
 from oat_bench.errors import UserError
+from oat_bench.leaderboards.entries import Entry
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -118,13 +119,6 @@ def load() -> list[Published]:
     return [row for path in paths for row in read(path)]
 
 
-def is_shipped(attack: AttackCard) -> bool:
-    """Tell whether an attack is the one of its name that ships, which is what a row names."""
-    return attack.name in names("attacks") and (
-        find_attack(attack.name).fingerprint() == attack.fingerprint()
-    )
-
-
 def select(
     rows: Iterable[Published],
     *,
@@ -159,6 +153,36 @@ def select(
         and method in (None, row.method)
         and (places is None or (row.lam, row.width) in places)
     ]
+
+
+def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
+    """Return what was published of the experiment that an entry is of.
+
+    Args:
+        rows: from `load`.
+        entry: what was measured; of its attacks those count that ship, unchanged, and ran at the
+            threat model's eps.
+        same_method: only its method, at its operating points; else any method and point.
+    """
+    eps = Threat.model_validate({"eps": entry.eps}).eps
+    attacks = [
+        attack.name
+        for attack in entry.attacks
+        if abs(attack.eps - eps) <= 1e-5 * eps
+        and attack.name in names("attacks")
+        and find_attack(attack.name).fingerprint() == attack.card
+    ]
+    points = [(point.lam, point.width) for point in entry.operating_points]
+    return select(
+        rows,
+        dataset=entry.dataset,
+        network=entry.architecture,
+        norm=entry.threat_model,
+        eps=eps,
+        attacks=attacks,
+        method=entry.method if same_method else None,
+        points=points if same_method else None,
+    )
 
 
 def _key(row: Published) -> tuple[object, ...]:

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench import cards
-from oat_bench.cards import AttackCard
+from oat_bench.attacks import prepare
+from oat_bench.cards import AttackCard, Threat
 from oat_bench.errors import UserError
+from oat_bench.evaluation.statistics import Accuracy, PointResult
 from oat_bench.leaderboards import published
+from oat_bench.leaderboards.entries import make_entry
 
 HEADER = "dataset,network,method,lambda,width,attack,norm,eps,SA,RA,uncertainty,source,note"
 ROW = "svhn,wrn-16-8,oat,1,1,pgd-7,Linf,8/255,94.43,62.16,0.005,arXiv:2010.11828,"
@@ -101,13 +104,48 @@ def test_only_the_same_experiment_is_selected(rows):
     assert methods == {"oat", "oat-single-bn", "oats", "solar"}
 
 
-def test_an_attack_that_only_shares_the_name_is_not_the_published_one():
-    card = cards.attack("pgd-7")
-    assert published.is_shipped(card)
-    assert published.is_shipped(card.model_copy(update={"description": "other words"}))
+@pytest.fixture
+def entry(build_classifier):
+    def entry(card, threat, *, method="oat", dataset="svhn", architecture="wrn-16-8"):
+        attack = prepare(card, threat, n_classes=10, seed=0)
+        info = build_classifier().info
+        point = Accuracy(90.0, 89.0, 91.0, 100)
+        results = [PointResult(lam, 1.0, point, {card.name: point}) for lam in (0.0, 0.15)]
+        made = make_entry(
+            info,
+            results,
+            [attack],
+            model_fingerprint="",
+            command="",
+            eps=8 / 255,
+            norm=threat.norm,
+        )
+        changes = {"method": method, "dataset": dataset, "architecture": architecture}
+        return made.model_copy(update=changes)
+
+    return entry
+
+
+def test_an_entry_finds_its_experiment(rows, entry):
+    card, threat = cards.attack("pgd-7"), Threat()
+    found = published.of_entry(rows, entry(card, threat), same_method=True)
+    assert [(row.method, row.lam) for row in found] == [("oat", 0.0)]
+    every = published.of_entry(rows, entry(card, threat), same_method=False)
+    assert {row.method for row in every} == {"oat", "oat-single-bn", "oats", "solar"}
+    assert published.of_entry(rows, entry(card, threat, dataset="digits"), same_method=True) == []
+
+
+def test_an_attack_that_only_shares_name_or_method_is_not_the_published_one(rows, entry):
+    card, threat = cards.attack("pgd-7"), Threat()
     weaker = card.model_dump(by_alias=True) | {"parameters": {**card.parameters, "steps": 1}}
-    assert not published.is_shipped(AttackCard.model_validate(weaker))
-    assert not published.is_shipped(card.model_copy(update={"name": "mine"}))
+    smaller = card.model_dump(by_alias=True) | {"eps": 4 / 255}
+    for other in (AttackCard.model_validate(weaker), AttackCard.model_validate(smaller)):
+        assert other.name == "pgd-7"
+        assert published.of_entry(rows, entry(other, threat), same_method=False) == []
+    described = card.model_copy(update={"description": "other words"})
+    assert published.of_entry(rows, entry(described, threat), same_method=True)
+    l2 = Threat(norm="L2")
+    assert published.of_entry(rows, entry(card, l2), same_method=False) == []
 
 
 def test_comments_come_first_and_quotes_may_hold_commas(write):

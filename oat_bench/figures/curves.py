@@ -1,0 +1,133 @@
+"""From entries to the curves that figures draw: one for each model and width."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oat_bench.errors import UserError, nearest
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards.entries import Entry, EntryPoint, Interval
+from oat_bench.leaderboards.published import Published
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model at one width.
+
+    Attributes:
+        label: tells it from the others.
+        points: by lambda, ascending.
+    """
+
+    label: str
+    points: list[EntryPoint]
+
+    def lambdas(self) -> list[float]:
+        """Return lambda of each point."""
+        return [point.lam for point in self.points]
+
+    def clean(self) -> list[Interval]:
+        """Return SA of each point."""
+        return [point.clean_acc_interval for point in self.points]
+
+    def robust(self, attack: str) -> list[Interval]:
+        """Return RA of each point under an attack that was run at every one."""
+        found = [robust_at(point, attack) for point in self.points]
+        return [interval for interval in found if interval is not None]
+
+
+def robust_at(point: EntryPoint, attack: str) -> Interval | None:
+    """Return RA under an attack, or in the worst case (`WORST`); None if it was not run."""
+    return point.worst_case_acc if attack == WORST else point.robust_acc.get(attack)
+
+
+def curves(entries: Sequence[Entry]) -> list[Curve]:
+    """Return a curve for each entry and width, the widest first."""
+    found = []
+    for entry, label in zip(entries, labels(entries), strict=True):
+        widths = sorted({point.width for point in entry.operating_points}, reverse=True)
+        for width in widths:
+            name = label if widths == [1.0] else f"{label}, width {width:g}"
+            points = [point for point in entry.operating_points if point.width == width]
+            found.append(Curve(name, sorted(points, key=lambda point: point.lam)))
+    return found
+
+
+def labels(entries: Sequence[Entry]) -> list[str]:
+    """Name each entry by its method, and by as much more as tells it from the others."""
+    names = [entry.method.upper() for entry in entries]
+    for more in ("architecture", "seed", "number"):
+        if len(set(names)) == len(names):
+            break
+        twice = [name for name in names if names.count(name) > 1]
+        details = {
+            "architecture": [entry.architecture for entry in entries],
+            "seed": [f"seed {entry.seed}" for entry in entries],
+            "number": [f"no. {number}" for number in range(1, len(entries) + 1)],
+        }[more]
+        # a detail that is the same for all of a name says nothing
+        values: dict[str, set[str]] = {}
+        for name, detail in zip(names, details, strict=True):
+            values.setdefault(name, set()).add(detail)
+        names = [
+            f"{name} {detail}" if name in twice and len(values[name]) > 1 else name
+            for name, detail in zip(names, details, strict=True)
+        ]
+    return names
+
+
+def common_attacks(entries: Sequence[Entry]) -> list[str]:
+    """Return the attacks that every entry has at every point, `WORST` last.
+
+    The worst case is common only to entries whose worst case is over the same attacks.
+    """
+    first = entries[0].operating_points[0].robust_acc
+    points = [point for entry in entries for point in entry.operating_points]
+    names = [name for name in first if all(name in point.robust_acc for point in points)]
+    suites = {tuple(sorted((a.name, a.eps) for a in entry.attacks)) for entry in entries}
+    if len(suites) == 1 and all(point.worst_case_acc is not None for point in points):
+        names.append(WORST)
+    return names
+
+
+def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
+    """Return the attack whose RA is drawn: the wanted one, or the last that all have.
+
+    Raises:
+        UserError: if not every entry has it, or they have none in common.
+    """
+    known = common_attacks(entries)
+    if not known:
+        raise UserError("no attack was run on every model; evaluate them with the same --attacks")
+    if wanted is None:
+        return known[-1]
+    if wanted not in known:
+        raise UserError(f"attack {wanted!r} was not run on every model; {nearest(wanted, known)}")
+    return wanted
+
+
+def attack_name(attack: str) -> str:
+    """Return what an axis calls an attack."""
+    return "worst case over attacks" if attack == WORST else attack
+
+
+def threat_of(entry: Entry) -> str:
+    """Return data set and threat model, as titles have them."""
+    return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"
+
+
+def spread(intervals: Sequence[Interval]) -> list[list[float]]:
+    """Return lengths below and above the values, as matplotlib takes them, never below zero."""
+    return [
+        [max(i.value - i.low, 0.0) for i in intervals],
+        [max(i.high - i.value, 0.0) for i in intervals],
+    ]
+
+
+def quoted(rows: Sequence[Published], attack: str) -> dict[str, list[Published]]:
+    """Group published rows under one attack by method, network and width; points with both only."""
+    groups: dict[str, list[Published]] = {}
+    for row in sorted(rows, key=lambda row: row.lam):
+        if row.attack == attack and row.sa is not None and row.ra is not None:
+            width = "" if row.width == 1 else f", width {row.width:g}"
+            groups.setdefault(f"{row.method.upper()}{width}, published", []).append(row)
+    return groups

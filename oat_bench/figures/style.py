@@ -26,6 +26,7 @@ _STYLE: Any = {
     "svg.hashsalt": "oat-bench",  # the same figure is the same file
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9,
+    "text.parse_math": False,  # names are names, dollar signs in them too
     "axes.titlesize": 10,
     "axes.labelsize": 9,
     "axes.grid": True,

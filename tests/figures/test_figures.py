@@ -240,9 +240,16 @@ def test_the_frontier_is_drawn_at_its_numbers(tmp_path):
     written = text(figure, tmp_path)
     assert "OAT" in written
     assert [label.get_text() for label in figure.axes[0].texts] == ["0", "0.15", "1"]
-    assert (
-        "digits & <friends>, Linf eps 8/255: worst case over attacks (numbers: lambda)" in written
+    assert figure.axes[0].get_title() == (
+        "digits & <friends>, Linf eps 8/255: worst case over attacks (numbers: lambda)"
     )
+
+
+@pytest.mark.parametrize("name", ["my$set$", "a--b", "$\\frac{$", "\u00e9t\u00e9"])
+def test_names_are_written_as_they_are(tmp_path, name):
+    """A folder of images may have any name; none of it is mathematics."""
+    figures.write(figures.attacks([make_entry(dataset=name)]), tmp_path / "a")
+    ET.parse(tmp_path / "a.svg")
 
 
 def test_an_attack_can_be_chosen_and_published_points_come_with_it(tmp_path):

@@ -183,8 +183,7 @@ def evaluate_and_report(
         gradients=card.evaluation.gradients,
         frontiers=frontiers,
     )
-    every = published.load()
-    known = published.of_entry(every, entry, same_method=True)
+    known = published.of_entry(published.load(), entry, same_method=True)
     title = (
         f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
         f"{card.threat.norm} eps {entry.eps}"
@@ -194,7 +193,7 @@ def evaluate_and_report(
     table = tables.markdown(results, trained, title, known, frontiers)
     atomic_write(out / "table.md", table)
     atomic_write(out / "table.csv", tables.csv(results, trained, known))
-    quoted = published.of_entry(every, entry, same_method=False)
+    quoted = published.of_entries([entry])
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
     atomic_write(out / "report.md", report.page(entry, table, drawn))
     return Report(results, trained, title, known, frontiers, out)

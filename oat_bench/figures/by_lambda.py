@@ -1,15 +1,16 @@
 """Lambda against SA and RA (OAT paper, figures 5 and 8)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oat_bench.figures import style
-from oat_bench.figures.curves import Curve, attack_name, choose_attack, curves, spread, threat_of
 from oat_bench.figures.style import NotApplicableError
+from oat_bench.leaderboards.curves import attack_name, choose_attack, curves, threat_of
 from oat_bench.leaderboards.entries import Entry, Interval
-from oat_bench.leaderboards.published import Published
+from oat_bench.leaderboards.published import Published, by_label
 
 
 @style.styled
@@ -31,12 +32,7 @@ def by_lambda(
     for place, curve in enumerate(curves(entries)):
         for axes, values in ((left, curve.clean()), (right, curve.robust(attack))):
             _line(axes, curve.lambdas(), values, place, curve.label)
-    groups: dict[str, list[Published]] = {}
-    for row in sorted(published, key=lambda row: row.lam):
-        if row.attack == attack:
-            width = "" if row.width == 1 else f", width {row.width:g}"
-            groups.setdefault(f"{row.method.upper()}{width}, published", []).append(row)
-    for place, (label, rows) in enumerate(groups.items()):
+    for place, (label, rows) in enumerate(by_label(published, attack).items()):
         for axes, name in ((left, "sa"), (right, "ra")):
             known = [row for row in rows if getattr(row, name) is not None]
             axes.errorbar(
@@ -74,8 +70,8 @@ def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
         )
     figure, (left, right) = _panels(entries, attack)
     for place, curve in enumerate(curves(entries)):
-        seen = Curve(curve.label, [point for point in curve.points if point.trained])
-        new = Curve(curve.label, [point for point in curve.points if not point.trained])
+        seen = replace(curve, points=[point for point in curve.points if point.trained])
+        new = replace(curve, points=[point for point in curve.points if not point.trained])
         for axes, one, other in (
             (left, seen.clean(), new.clean()),
             (right, seen.robust(attack), new.robust(attack)),
@@ -107,7 +103,7 @@ def _line(
         return
     y = [interval.value for interval in values]
     tint = style.colour(place)
-    axes.errorbar(lambdas, y, spread(values), fmt="none", ecolor=tint, **style.INTERVAL)
+    axes.errorbar(lambdas, y, style.spread(values), fmt="none", ecolor=tint, **style.INTERVAL)
     axes.plot(
         lambdas,
         y,

@@ -3,23 +3,22 @@
 from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from oat_bench.figures import style
-from oat_bench.figures.curves import (
+from oat_bench.leaderboards.curves import (
     Curve,
     attack_name,
     choose_attack,
     common_attacks,
     curves,
-    quoted,
-    spread,
     threat_of,
 )
 from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.published import Published
+from oat_bench.leaderboards.published import Published, by_label
 
 #: points nearer to each other than this share a label
 _NEAR = 14.0
@@ -91,13 +90,20 @@ def _draw(axes: Axes, drawn: Sequence[Curve], published: Sequence[Published], at
         x, y = [i.value for i in clean], [i.value for i in robust]
         tint = style.colour(place)
         axes.errorbar(
-            x, y, spread(robust), spread(clean), fmt="none", ecolor=tint, **style.INTERVAL
+            x,
+            y,
+            style.spread(robust),
+            style.spread(clean),
+            fmt="none",
+            ecolor=tint,
+            **style.INTERVAL,
         )
         axes.plot(x, y, color=tint, marker=style.marker(place), label=curve.label, zorder=3)
-    for place, (label, rows) in enumerate(quoted(published, attack).items()):
+    whole = [row for row in published if row.sa is not None and row.ra is not None]
+    for place, (label, rows) in enumerate(by_label(whole, attack).items()):
         axes.plot(
-            [row.sa or 0.0 for row in rows],
-            [row.ra or 0.0 for row in rows],
+            np.array([row.sa for row in rows], dtype=np.float64),
+            np.array([row.ra for row in rows], dtype=np.float64),
             color=style.QUOTED,
             linestyle="--",
             linewidth=1,

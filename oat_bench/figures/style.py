@@ -1,6 +1,6 @@
 """The one look of all figures, and how they are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
+from oat_bench.leaderboards.entries import Interval
 
 P = ParamSpec("P")
 
@@ -69,6 +70,14 @@ def colour(place: int) -> str:
 def marker(place: int) -> str:
     """Return the marker of the curve at a place."""
     return MARKERS[place % len(MARKERS)]
+
+
+def spread(intervals: Sequence[Interval]) -> list[list[float]]:
+    """Return lengths below and above the values, as matplotlib takes them, never below zero."""
+    return [
+        [max(i.value - i.low, 0.0) for i in intervals],
+        [max(i.high - i.value, 0.0) for i in intervals],
+    ]
 
 
 def legend(figure: Figure) -> None:

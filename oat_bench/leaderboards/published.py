@@ -185,6 +185,27 @@ def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> l
     )
 
 
+def of_entries(entries: Iterable[Entry]) -> list[Published]:
+    """Return what ships of the experiments that entries are of, of any method, each row once.
+
+    Raises:
+        UserError: if a file that ships is damaged.
+    """
+    rows = load()
+    found = [row for entry in entries for row in of_entry(rows, entry, same_method=False)]
+    return [row for row in rows if row in found]
+
+
+def by_label(rows: Iterable[Published], attack: str) -> dict[str, list[Published]]:
+    """Group the rows under one attack into curves by method and width, by lambda, with labels."""
+    groups: dict[str, list[Published]] = {}
+    for row in sorted(rows, key=lambda row: row.lam):
+        if row.attack == attack:
+            width = "" if row.width == 1 else f", width {row.width:g}"
+            groups.setdefault(f"{row.method.upper()}{width}, published", []).append(row)
+    return groups
+
+
 def _key(row: Published) -> tuple[object, ...]:
     return (
         *(row.dataset, row.network, row.method, row.lam, row.width),

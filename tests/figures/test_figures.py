@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from oat_bench import figures
 from oat_bench.errors import UserError
 from oat_bench.evaluation.statistics import WORST
-from oat_bench.figures import batch_norm, curves, jacobian, style
+from oat_bench.figures import batch_norm, jacobian, style
+from oat_bench.leaderboards import curves
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import OAT

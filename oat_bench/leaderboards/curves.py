@@ -1,4 +1,4 @@
-"""From entries to the curves that figures draw: one for each model and width."""
+"""From entries to curves, one for each model and width: what figures draw and tables compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from oat_bench.errors import UserError, nearest
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.leaderboards.entries import Entry, EntryPoint, Interval
-from oat_bench.leaderboards.published import Published
 
 
 @dataclass(frozen=True)
@@ -15,11 +14,18 @@ class Curve:
 
     Attributes:
         label: tells it from the others.
+        entry: place of its entry among those given.
         points: by lambda, ascending.
     """
 
     label: str
+    entry: int
     points: list[EntryPoint]
+
+    @property
+    def width(self) -> float:
+        """Return the share of the channels."""
+        return self.points[0].width
 
     def lambdas(self) -> list[float]:
         """Return lambda of each point."""
@@ -43,12 +49,12 @@ def robust_at(point: EntryPoint, attack: str) -> Interval | None:
 def curves(entries: Sequence[Entry]) -> list[Curve]:
     """Return a curve for each entry and width, the widest first."""
     found = []
-    for entry, label in zip(entries, labels(entries), strict=True):
+    for place, (entry, label) in enumerate(zip(entries, labels(entries), strict=True)):
         widths = sorted({point.width for point in entry.operating_points}, reverse=True)
         for width in widths:
             name = label if widths == [1.0] else f"{label}, width {width:g}"
             points = [point for point in entry.operating_points if point.width == width]
-            found.append(Curve(name, sorted(points, key=lambda point: point.lam)))
+            found.append(Curve(name, place, sorted(points, key=lambda point: point.lam)))
     return found
 
 
@@ -113,21 +119,3 @@ def attack_name(attack: str) -> str:
 def threat_of(entry: Entry) -> str:
     """Return data set and threat model, as titles have them."""
     return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"
-
-
-def spread(intervals: Sequence[Interval]) -> list[list[float]]:
-    """Return lengths below and above the values, as matplotlib takes them, never below zero."""
-    return [
-        [max(i.value - i.low, 0.0) for i in intervals],
-        [max(i.high - i.value, 0.0) for i in intervals],
-    ]
-
-
-def quoted(rows: Sequence[Published], attack: str) -> dict[str, list[Published]]:
-    """Group published rows under one attack by method, network and width; points with both only."""
-    groups: dict[str, list[Published]] = {}
-    for row in sorted(rows, key=lambda row: row.lam):
-        if row.attack == attack and row.sa is not None and row.ra is not None:
-            width = "" if row.width == 1 else f", width {row.width:g}"
-            groups.setdefault(f"{row.method.upper()}{width}, published", []).append(row)
-    return groups

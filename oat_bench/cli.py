@@ -262,10 +262,11 @@ def list_(kind: str) -> None:
     help="Folder for tables and figure.",
 )
 def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, out: Path) -> None:
-    """Compare runs of one data set: a row for each method and lambda, and their frontiers.
+    """Compare runs: every lambda, and the frontiers.
 
-    A RUN is a run's folder or an entry.json. Where two runs have outcomes of the same examples,
-    differences are tested in pairs.
+    A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
+    folder or an entry.json. Where two runs have outcomes of the same examples, differences are
+    tested in pairs.
     """
     if reference is not None and reference not in runs:
         raise UserError(
@@ -294,6 +295,7 @@ def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, ou
     console.print(result.title, style="italic")
     for frame in (comparison.points_table(result), comparison.totals_table(result)):
         _print_whole(console, comparison.terminal(frame))
+        console.print()
     for note in comparison.notes(result):
         console.print(note, style="dim")
     console.print(f"tables and figure in {folder}", soft_wrap=True)
@@ -309,7 +311,10 @@ def figure() -> None:
 @_ATTACK
 @_FILE
 def figure_frontier(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """SA against RA, a curve for each run, beside what was published (OAT paper, figure 4)."""
+    """SA against RA, a curve for each run.
+
+    Figure 4 of the OAT paper. Published numbers of the same experiment are drawn beside it.
+    """
     from oat_bench import figures
 
     entries, quoted = _entries(runs)
@@ -320,7 +325,10 @@ def figure_frontier(runs: tuple[str, ...], attack: str | None, out: Path | None)
 @_RUNS
 @_FILE
 def figure_attacks(runs: tuple[str, ...], out: Path | None) -> None:
-    """SA against RA, a panel for each attack (OAT paper, figure 7)."""
+    """SA against RA, a panel for each attack.
+
+    Figure 7 of the OAT paper.
+    """
     from oat_bench import figures
 
     entries, quoted = _entries(runs)
@@ -332,7 +340,10 @@ def figure_attacks(runs: tuple[str, ...], out: Path | None) -> None:
 @_ATTACK
 @_FILE
 def figure_lambda(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """SA and RA over lambda (OAT paper, figure 8)."""
+    """SA and RA over lambda.
+
+    Figure 8 of the OAT paper.
+    """
     from oat_bench import figures
 
     entries, quoted = _entries(runs)
@@ -344,7 +355,10 @@ def figure_lambda(runs: tuple[str, ...], attack: str | None, out: Path | None) -
 @_ATTACK
 @_FILE
 def figure_unseen(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """Lambda that training never sampled, beside those that it did (OAT paper, figure 5)."""
+    """Lambda that were never trained, as stars.
+
+    Figure 5 of the OAT paper.
+    """
     from oat_bench import figures
 
     entries, _ = _entries(runs)
@@ -358,7 +372,10 @@ def figure_unseen(runs: tuple[str, ...], attack: str | None, out: Path | None) -
 @click.option("--layer", metavar="NAME", help="Norm layer. [default: the last]")
 @_FILE
 def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> None:
-    """Running mean and variance of batch norm, by lambda (OAT paper, figure 2)."""
+    """Running mean and variance of batch norm.
+
+    Figure 2 of the OAT paper: a point for each channel, a colour for each batch norm.
+    """
     from oat_bench import classifier, figures
 
     _write(figures.bn_statistics(classifier.load(model), layer), out, "bn-statistics")
@@ -369,7 +386,10 @@ def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> Non
 @click.option("--lambda", "lambdas", type=_Lambdas(), help="Columns. [default: those trained]")
 @_FILE
 def figure_saliency(model: str, lambdas: list[float] | None, out: Path | None) -> None:
-    """Gradient of the loss with respect to test images (OAT paper, figures 10 to 12)."""
+    """Gradient of the loss at test images.
+
+    Figures 10 to 12 of the OAT paper.
+    """
     from oat_bench import classifier, datasets, figures
     from oat_bench import run as runs
 

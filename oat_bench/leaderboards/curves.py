@@ -84,13 +84,18 @@ def labels(entries: Sequence[Entry]) -> list[str]:
 def common_attacks(entries: Sequence[Entry]) -> list[str]:
     """Return the attacks that every entry has at every point, `WORST` last.
 
-    The worst case is common only to entries whose worst case is over the same attacks.
+    An attack is the same if its card and its eps are; the worst case, if all attacks are.
     """
-    first = entries[0].operating_points[0].robust_acc
+    suites = [{a.name: (a.card, a.eps) for a in entry.attacks} for entry in entries]
     points = [point for entry in entries for point in entry.operating_points]
-    names = [name for name in first if all(name in point.robust_acc for point in points)]
-    suites = {tuple(sorted((a.name, a.eps) for a in entry.attacks)) for entry in entries}
-    if len(suites) == 1 and all(point.worst_case_acc is not None for point in points):
+    names = [
+        name
+        for name, attack in suites[0].items()
+        if all(suite.get(name) == attack for suite in suites)
+        and all(name in point.robust_acc for point in points)
+    ]
+    same = all(suite == suites[0] for suite in suites)
+    if same and all(point.worst_case_acc is not None for point in points):
         names.append(WORST)
     return names
 
@@ -103,7 +108,9 @@ def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
     """
     known = common_attacks(entries)
     if not known:
-        raise UserError("no attack was run on every model; evaluate them with the same --attacks")
+        raise UserError(
+            "no attack was run, with one card, on every model; evaluate all with the same --attacks"
+        )
     if wanted is None:
         return known[-1]
     if wanted not in known:

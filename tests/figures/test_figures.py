@@ -294,8 +294,12 @@ def test_only_attacks_that_all_have_are_drawn():
     assert [axes.get_title() for axes in figures.attacks(entries).axes] == ["pgd-7"]
     assert curves.choose_attack(entries) == "pgd-7"
     nothing = [make_entry(("fgsm",)), make_entry(("pgd-7",))]
-    with pytest.raises(UserError, match="no attack was run on every model"):
+    with pytest.raises(UserError, match="no attack was run, with one card, on every"):
         figures.attacks(nothing)
+    other = make_entry(method="pgd-at")
+    changed = [a.model_copy(update={"card": "x"}) for a in other.attacks if a.name == "fgsm"]
+    other = other.model_copy(update={"attacks": [*changed, other.attacks[1]]})
+    assert curves.common_attacks([make_entry(), other]) == ["pgd-7"]  # fgsm is another fgsm
     assert curves.common_attacks([make_entry(worst=False)]) == ["fgsm", "pgd-7"]
     assert curves.choose_attack([make_entry()]) == WORST
 

@@ -249,3 +249,9 @@ def test_what_is_no_run_is_refused(tmp_path, write_run):
     )
     with pytest.raises(UserError, match="not an entry"):
         records.read(run)
+
+
+def test_an_entry_of_nothing_is_refused(tmp_path, write_run):
+    run = write_run("a", make_outcomes(0), operating_points=[])
+    with pytest.raises(UserError, match="the entry has no operating points"):
+        records.read(run)

@@ -17,6 +17,7 @@ from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.cards import BenchmarkCard
+    from oat_bench.networks.conditioning import Interpolation
     from oat_bench.run import Report
 
 #: what a full disk looks like, by quota or by limit too
@@ -65,6 +66,11 @@ _LAMBDAS = click.option(
     "--lambda", "lambdas", type=_Lambdas(), help="Lambda to evaluate. [default: the card's]"
 )
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
+_INTERPOLATION = click.option(
+    "--interpolation",
+    type=click.Choice(["linear-codes", "spherical-codes", "film"]),
+    help="Rule for lambda that were not trained. [default: the checkpoint's]",
+)
 _N_EXAMPLES = click.option(
     "--n-examples",
     metavar="N",
@@ -163,6 +169,7 @@ def run(
 @_BENCHMARK
 @_ATTACKS
 @_LAMBDAS
+@_INTERPOLATION
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
@@ -174,6 +181,7 @@ def evaluate(
     benchmark: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
+    interpolation: "Interpolation | None",
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -183,7 +191,7 @@ def evaluate(
     """Attack a trained checkpoint at every lambda, print the table."""
     _evaluate(
         *(dataset, benchmark, attacks, lambdas, model, None),
-        *(n_examples, gradients, seed, device, out),
+        *(n_examples, gradients, seed, device, out, interpolation),
     )
 
 
@@ -288,6 +296,7 @@ def _evaluate(
     seed: int,
     device_name: str,
     out: Path | None,
+    interpolation: "Interpolation | None" = None,
 ) -> None:
     if model is not None and method is not None:
         raise UserError("--method is for training; a checkpoint given by --model has its own")
@@ -301,6 +310,9 @@ def _evaluate(
     keep_freed_memory()
     device = runs.choose_device(device_name)
     trained = classifier.load(model, device) if model is not None else None
+    if interpolation is not None:
+        assert trained is not None
+        trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
         card = _card(trained.info.dataset, None)

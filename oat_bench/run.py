@@ -121,8 +121,11 @@ def train(
             folder=out / member.name,
         )
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+        by = card.method.upper()
+        if recipe.objective.loss != "cross-entropy":
+            by += f" with {recipe.objective.loss}"
         note(
-            f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
+            f"training {card.network.architecture} on {data.name} by {by}: "
             f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}, on {device}, "
             f"{trainer.computation}"
         )

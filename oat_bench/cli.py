@@ -51,10 +51,25 @@ def _example(text: str) -> str:
 
 
 _DATASET = click.option(
-    "--dataset", metavar="NAME", help="Data set, and the benchmark of its name."
+    "--dataset",
+    metavar="NAME|FOLDER",
+    help="Data set, and the benchmark of its name; or a folder of images.",
 )
 _BENCHMARK = click.option(
-    "--benchmark", metavar="NAME|FILE", help="Benchmark card, by name or path. [default: digits]"
+    "--benchmark",
+    metavar="NAME|FILE",
+    help="Benchmark card, by name or path. [default: digits; image-folder for a folder]",
+)
+_DATA_DIR = click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default="data",
+    show_default=True,
+    help="Where data sets are looked for, and downloaded to.",
+)
+_SKIP_BROKEN = click.option(
+    "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
 )
 _METHOD = click.option(
     "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
@@ -129,6 +144,8 @@ def cli(context: click.Context) -> None:
 @cli.command(epilog=_example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
 @_DATASET
 @_BENCHMARK
+@_DATA_DIR
+@_SKIP_BROKEN
 @_METHOD
 @_ATTACKS
 @_LAMBDAS
@@ -141,6 +158,8 @@ def cli(context: click.Context) -> None:
 def run(
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
@@ -155,9 +174,21 @@ def run(
 
     What a run finished is kept: the same command goes on from there.
     """
+    data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, model, method),
-        *(n_examples, gradients, seed, device, out),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        model,
+        method,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        None,
     )
 
 
@@ -167,6 +198,8 @@ def run(
 )
 @_DATASET
 @_BENCHMARK
+@_DATA_DIR
+@_SKIP_BROKEN
 @_ATTACKS
 @_LAMBDAS
 @_INTERPOLATION
@@ -179,6 +212,8 @@ def evaluate(
     model: str,
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     attacks: str | None,
     lambdas: list[float] | None,
     interpolation: "Interpolation | None",
@@ -189,15 +224,29 @@ def evaluate(
     out: Path | None,
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
+    data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, model, None),
-        *(n_examples, gradients, seed, device, out, interpolation),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        model,
+        None,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        interpolation,
     )
 
 
 @cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
 @_DATASET
 @_BENCHMARK
+@_DATA_DIR
+@_SKIP_BROKEN
 @_METHOD
 @_SEED
 @_DEVICE
@@ -205,6 +254,8 @@ def evaluate(
 def train(
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     method: str | None,
     seed: int,
     device: str,
@@ -219,10 +270,9 @@ def train(
     from oat_bench.progress import note
 
     keep_freed_memory()
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
     folder = make_folder(out or _default_out(card, seed))
-    runs.train(
-        card, datasets.load(card.dataset), folder, seed=seed, device=runs.choose_device(device)
-    )
+    runs.train(card, data, folder, seed=seed, device=runs.choose_device(device))
     note(f"checkpoint and log in {folder}")
 
 
@@ -267,15 +317,20 @@ def list_(kind: str) -> None:
 
 
 def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
-    from oat_bench import cards
-    from oat_bench.errors import unknown
+    """Read the card named, or that of the data set; a folder of images goes with any card."""
+    from oat_bench import cards, datasets
 
-    shipped = cards.names("benchmarks")
-    if dataset is not None and benchmark is None and dataset not in shipped:
-        raise unknown("data set", dataset, shipped)
+    folder = dataset is not None and datasets.is_folder(dataset)
+    if dataset is not None and not folder:
+        datasets.check_known(dataset)
     named = dataset if benchmark is None else benchmark
+    if folder and benchmark is None:
+        named = "image-folder"
     card = cards.benchmark("digits" if named is None else named)
-    if dataset is not None and dataset != card.dataset:
+    if folder:
+        assert dataset is not None
+        card = card.for_folder(dataset, named=benchmark is not None)
+    elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
     return card if method is None else card.with_method(method)
 
@@ -296,7 +351,8 @@ def _evaluate(
     seed: int,
     device_name: str,
     out: Path | None,
-    interpolation: "Interpolation | None" = None,
+    where: tuple[Path, bool],
+    interpolation: "Interpolation | None",
 ) -> None:
     if model is not None and method is not None:
         raise UserError("--method is for training; a checkpoint given by --model has its own")
@@ -315,6 +371,10 @@ def _evaluate(
         trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
+        if trained.info.dataset not in datasets.DATASETS:
+            raise UserError(
+                f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
+            )
         card = _card(trained.info.dataset, None)
     changes = {
         "lambdas": lambdas,
@@ -324,7 +384,13 @@ def _evaluate(
     }
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    data = datasets.load(card.dataset)
+    data_dir, skip_broken = where
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    if n_examples is None and dataset is not None and datasets.is_folder(dataset):
+        # the card may have been written for a larger test set
+        limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
+        smaller = card.evaluation.model_copy(update={"n_examples": limit})
+        card = card.model_copy(update={"evaluation": smaller})
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)

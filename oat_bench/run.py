@@ -12,6 +12,7 @@ from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
+from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
@@ -73,8 +74,8 @@ def train(
 ) -> TunableClassifier:
     """Train by a card; continue what the folder holds, or load it if it is finished.
 
-    Writes ``checkpoint.safetensors`` and ``log.csv`` under ``out``. A method of several networks
-    trains one after the other, each in a sub-folder of its own.
+    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
+    several networks trains one after the other, each in a sub-folder of its own.
 
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
@@ -108,6 +109,11 @@ def train(
     )
     classifier = method.build(info).to(device)
     selections, logs, seconds = [], [], 0.0
+    validation = data.validation
+    if card.training.validation_examples is not None:
+        validation = validation.take(
+            stratified(validation.labels, card.training.validation_examples)[0]
+        )
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
@@ -115,7 +121,7 @@ def train(
             recipe,
             card.threat,
             data.train.to(device),
-            data.validation.to(device),
+            validation.to(device),
             seed=seed,
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
@@ -139,6 +145,7 @@ def train(
             whole = pd.concat(logs)
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
+    atomic_write(out / "splits.json", data.describe_splits())
     selection = _describe_selection(selections)
     classifier.info = info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
@@ -217,6 +224,7 @@ def evaluate_and_report(
         store=OutcomeStore(make_folder(out / "outcomes")),
         batch_size=card.evaluation.batch_size,
         gradients=card.evaluation.gradients,
+        compile_it=card.evaluation.compile,
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]

@@ -7,15 +7,18 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from oat_bench import cards, run
 from oat_bench.classifier import load
 from oat_bench.errors import UserError
-from oat_bench.evaluation import grid
+from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.leaderboards.entries import Entry
 
 CPU = torch.device("cpu")
@@ -46,16 +49,16 @@ def reported(brief, digits, trained_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Count the batches that are attacked."""
-    seen = []
-    original = grid._outcomes
+def computed(monkeypatch):
+    """Count the outcomes that are computed, by attack."""
+    seen = Counter()
+    original = OutcomeStore.append
 
-    def watch(model, data, attack, ids):
-        seen.append((attack.card.name, len(ids)))
-        return original(model, data, attack, ids)
+    def watch(self, cell, rows):
+        seen[cell.split("-lambda")[0]] += len(rows)
+        original(self, cell, rows)
 
-    monkeypatch.setattr(grid, "_outcomes", watch)
+    monkeypatch.setattr(OutcomeStore, "append", watch)
     return seen
 
 
@@ -66,6 +69,7 @@ def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert {path.name for path in trained_folder.iterdir()} == {
         "checkpoint.safetensors",
         "log.csv",
+        "splits.json",
         "training.safetensors",
     }
     log = pd.read_csv(trained_folder / "log.csv")
@@ -77,6 +81,44 @@ def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert info.network == brief.network
     assert info.threat == brief.threat
     assert info.selection == f"last: epoch {brief.training.epochs}"
+
+
+def test_the_splits_are_written_beside_the_checkpoint(trained_folder, digits):
+    written = json.loads((trained_folder / "splits.json").read_text())
+    assert written["dataset"] == "digits"
+    assert written["sha256"] == digits.fingerprint()
+    assert written["splits"].keys() == {"train", "validation", "test"}
+    theirs = load_digits()
+    for name, split in written["splits"].items():
+        ours = getattr(digits, name)
+        assert split["part"] == "all"
+        places = [
+            place
+            for run_ in split["index"].split(",")
+            for first, _, last in [run_.partition("-")]
+            for place in range(int(first), int(last or first) + 1)
+        ]
+        assert split["n"] == len(places) == len(ours)
+        assert np.array_equal(theirs.images[places], ours.images[:, 0].numpy())
+        assert np.array_equal(theirs.target[places], ours.labels.numpy())
+
+
+def test_a_part_of_the_validation_split_is_stratified(brief, digits, tmp_path, monkeypatch):
+    given = []
+
+    class Watched(run.Trainer):
+        def __init__(self, *arguments, **options):
+            given.append(arguments[4])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(run, "Trainer", Watched)
+    for number in (20, 1000, None):
+        card = with_training(brief, epochs=1, validation_examples=number)
+        run.train(card, digits, tmp_path / str(number), seed=0, device=torch.device("cpu"))
+    part, everything, whole = given
+    assert torch.bincount(part.labels).tolist() == [2] * 10
+    assert len(everything) == len(whole) == len(digits.validation)
+    assert torch.equal(whole.images, digits.validation.images)
 
 
 def test_a_finished_run_is_loaded_not_trained_again(brief, digits, trained_folder, monkeypatch):
@@ -266,22 +308,22 @@ def test_stronger_attacks_leave_less(reported):
 
 
 def test_a_second_report_computes_nothing_and_is_the_same(
-    reported, digits, trained, tmp_path, calls
+    reported, digits, trained, tmp_path, computed
 ):
     card, _, out = reported
     shutil.copytree(out / "outcomes", tmp_path / "outcomes")
     evaluate(trained, card, digits, tmp_path)
-    assert calls == []
+    assert computed == {}
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_more_examples_compute_only_what_is_missing(reported, digits, trained, tmp_path, calls):
+def test_more_examples_compute_only_what_is_missing(reported, digits, trained, tmp_path, computed):
     card, _, out = reported
     shutil.copytree(out / "outcomes", tmp_path / "outcomes")
     more = with_evaluation(card, n_examples=58, attacks="fgsm", lambdas=[0.0, 1.0])
     evaluate(trained, more, digits, tmp_path)
-    assert calls == [("fgsm", 8), ("fgsm", 8)]
+    assert computed == {"fgsm": 8 + 8}
     # the examples are nested: those of fewer are among those of more
     few = set(pd.read_parquet(out / "outcomes.parquet")["example"])
     many = set(pd.read_parquet(tmp_path / "outcomes.parquet")["example"])
@@ -289,30 +331,33 @@ def test_more_examples_compute_only_what_is_missing(reported, digits, trained, t
     assert len(many) == 58
 
 
-def test_other_seeds_and_weights_are_computed_anew(reported, digits, trained, tmp_path, calls):
+def test_other_seeds_and_weights_are_computed_anew(reported, digits, trained, tmp_path, computed):
     card, _, out = reported
     shutil.copytree(out / "outcomes", tmp_path / "outcomes")
     one = with_evaluation(card, attacks="pgd-7", lambdas=[1.0])
     evaluate(trained, one, digits, tmp_path, seed=1)
-    assert calls == [("pgd-7", 50)]
+    assert computed == {"pgd-7": 50}
     with torch.no_grad():
         trained.network.backbone.linear.bias.add_(0.01)
     evaluate(trained, one, digits, tmp_path, seed=1)
-    assert calls == [("pgd-7", 50)] * 2
+    assert computed == {"pgd-7": 100}
     evaluate(trained, one, digits, tmp_path, seed=1)
-    assert calls == [("pgd-7", 50)] * 2
+    assert computed == {"pgd-7": 100}
 
 
-def test_a_damaged_outcome_is_named_and_can_be_removed(reported, digits, trained, tmp_path, calls):
+def test_a_damaged_outcome_is_named_and_can_be_removed(
+    reported, digits, trained, tmp_path, computed
+):
     card, _, out = reported
     shutil.copytree(out / "outcomes", tmp_path / "outcomes")
     victim = next((tmp_path / "outcomes").glob("pgd-20-lambda1-*/*.parquet"))
+    lost = len(pd.read_parquet(victim))
     victim.write_bytes(victim.read_bytes()[:-100])
     with pytest.raises(UserError, match=re.escape(str(victim))):
         evaluate(trained, card, digits, tmp_path)
     victim.unlink()
     evaluate(trained, card, digits, tmp_path)
-    assert calls == [("pgd-20", 50)]
+    assert computed == {"pgd-20": lost}
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,6 +23,13 @@ def _conv(c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(c_in, c_out, size, stride=stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
+
+
+def _classify(linear: nn.Linear, h: Tensor) -> Tensor:
+    """Pool and classify in float32: rounded logits tie, and losses are made of differences."""
+    with torch.autocast(h.device.type, enabled=False):
+        logits: Tensor = linear(h.mean(dim=(2, 3), dtype=linear.weight.dtype))
+    return logits
 
 
 class PreActivationBlock(nn.Module):
@@ -133,7 +141,7 @@ class WideResNet(nn.Module):
         for stage in (self.stage1, self.stage2, self.stage3):
             h = stage(h, condition)
         h = F.relu(self.norm(h, condition))
-        return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return _classify(self.linear, h)
 
 
 class ResNet(nn.Module):
@@ -172,7 +180,7 @@ class ResNet(nn.Module):
         h = F.relu(self.norm1(self.conv1(x), condition))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             h = stage(h, condition)
-        return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return _classify(self.linear, h)
 
 
 RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}

@@ -36,12 +36,15 @@ from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.progress import Bar, bar
 from oat_bench.randomness import generator
+from oat_bench.training import augmentation
 from oat_bench.training.objectives import Budget, make_objective
 from oat_bench.training.pgd import evaluating, pgd
 from oat_bench.training.sampling import Sample, sample_lambda
 
 #: in a long epoch the state is written this often, in seconds
 SAVE_EVERY = 120.0
+#: images that validation holds in memory at once
+VALIDATION_BATCH = 500
 # streams that keep the uses of one seed apart
 _ORDER, _LAMBDA = 1, 2
 
@@ -221,7 +224,9 @@ class Trainer:
         sample = sample_lambda(self.card, index, self.seed, _LAMBDA + 2 * step).to(self.device)
         index = index.to(self.device, non_blocking=True)
         attacked = slice(sample.n_standard, None)
-        x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
+        x = augmentation.inputs(
+            self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
+        ).contiguous(memory_format=torch.channels_last)
         y = self.data.labels[index]
         target = (x[attacked], y[attacked], sample.attacked, index[attacked], step)
         self.network.train()
@@ -297,27 +302,28 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained lambda, under the training attack."""
         network, data = self.evaluated, self.validation
-        x, y = data.inputs(), data.labels
-        ids = torch.arange(len(y), device=y.device)
-        row = {}
+        row: dict[str, float] = {}
+        batches = torch.split(torch.arange(len(data), device=self.device), VALIDATION_BATCH)
         with evaluating(network), torch.no_grad():
             for lam in self.card.lambdas:
-                model = network.conditioned(lam, len(x), x.device)
-                x_adv = pgd(
-                    model,
-                    x,
-                    y,
-                    norm=self.threat.norm,
-                    eps=self.threat.eps,
-                    step_size=self.threat.step_size,
-                    steps=self.card.attack_steps,
-                    example_ids=ids,
-                    seed=self.seed,
-                )
-                for name, images in (("SA", x), ("RA", x_adv)):
-                    row[f"{name}@{lam:g}"] = (
-                        100 * (model(images).argmax(1) == y).double().mean().item()
+                right = torch.zeros(2, dtype=torch.long, device=self.device)
+                for ids in batches:
+                    x, y = data.inputs(ids), data.labels[ids]
+                    model = network.conditioned(lam, len(x), x.device)
+                    x_adv = pgd(
+                        model,
+                        x,
+                        y,
+                        norm=self.threat.norm,
+                        eps=self.threat.eps,
+                        step_size=self.threat.step_size,
+                        steps=self.card.attack_steps,
+                        example_ids=ids,
+                        seed=self.seed,
                     )
+                    right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
+                sa, ra = (100 * right.double() / len(data)).tolist()
+                row |= {f"SA@{lam:g}": sa, f"RA@{lam:g}": ra}
         return row
 
     def _select(self, scores: dict[str, float]) -> None:

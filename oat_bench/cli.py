@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oat_bench.cards import BenchmarkCard
     from oat_bench.leaderboards.entries import Entry
     from oat_bench.leaderboards.published import Published
+    from oat_bench.networks.conditioning import Interpolation
     from oat_bench.run import Report
 
 #: what a full disk looks like, by quota or by limit too
@@ -86,6 +87,11 @@ _LAMBDAS = click.option(
     "--lambda", "lambdas", type=_Lambdas(), help="Lambda to evaluate. [default: the card's]"
 )
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
+_INTERPOLATION = click.option(
+    "--interpolation",
+    type=click.Choice(["linear-codes", "spherical-codes", "film"]),
+    help="Rule for lambda that were not trained. [default: the checkpoint's]",
+)
 _N_EXAMPLES = click.option(
     "--n-examples",
     metavar="N",
@@ -187,8 +193,19 @@ def run(
     """
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, model, method),
-        *(n_examples, gradients, seed, device, out, data),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        model,
+        method,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        None,
     )
 
 
@@ -202,6 +219,7 @@ def run(
 @_SKIP_BROKEN
 @_ATTACKS
 @_LAMBDAS
+@_INTERPOLATION
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
@@ -215,6 +233,7 @@ def evaluate(
     skip_broken: bool,
     attacks: str | None,
     lambdas: list[float] | None,
+    interpolation: "Interpolation | None",
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -224,8 +243,19 @@ def evaluate(
     """Attack a trained checkpoint at every lambda, print the table."""
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, model, None),
-        *(n_examples, gradients, seed, device, out, data),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        model,
+        None,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        interpolation,
     )
 
 
@@ -513,6 +543,7 @@ def _evaluate(
     device_name: str,
     out: Path | None,
     where: tuple[Path, bool],
+    interpolation: "Interpolation | None",
 ) -> None:
     if model is not None and method is not None:
         raise UserError("--method is for training; a checkpoint given by --model has its own")
@@ -526,6 +557,9 @@ def _evaluate(
     keep_freed_memory()
     device = runs.choose_device(device_name)
     trained = classifier.load(model, device) if model is not None else None
+    if interpolation is not None:
+        assert trained is not None
+        trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
         if trained.info.dataset not in datasets.DATASETS:

@@ -102,12 +102,14 @@ class Condition:
         codes: their codes, shape [k, dim].
         index: which of the k values each image has, shape [n]; None if all share one.
         n_standard: how many images, from the first, have lambda = 0 and take the standard route.
+        width: share of the channels of each layer, one for the whole batch.
     """
 
     lam: Tensor
     codes: Tensor
     index: Tensor | None
     n_standard: int
+    width: float = 1.0
 
     def spread(self, per_value: Tensor) -> Tensor:
         """Bring [k, C], a row for each lambda, to [n or 1, C, 1, 1], a map for each image."""
@@ -121,6 +123,8 @@ class Folded:
 
     Attributes:
         affines: scale and shift of each norm layer, shape [n or 1, C, 1, 1], by the layer's site.
+        width: share of the channels of each layer.
     """
 
     affines: tuple[tuple[Tensor, Tensor], ...]
+    width: float = 1.0

@@ -1,4 +1,4 @@
-"""The OAT loop (OAT paper, Algorithm 1), attack first.
+"""The OAT loop (OAT paper, Algorithm 1), attack first; of several widths, OATS (Algorithm 2).
 
 Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
 started again ends with the same weights as an unbroken one.
@@ -126,11 +126,15 @@ class Trainer:
         self.precision = choose_precision(card.precision, self.device, shape.numel())
         # forward and backward for each step of the attack, thrice two passes for the training step
         passes = 2 * card.attack_steps + 6
-        operations = operations_per_image(network.eval(), torch.zeros(1, *shape).to(self.device), 0)
+        image = torch.zeros(1, *shape).to(self.device)
+        operations = sum(operations_per_image(network.eval(), image, 0, w) for w in network.widths)
         self.compiled = choose_compile(
             card.compile, self.device, operations * passes * len(train) * card.epochs
         )
-        self._frozen_logits = frozen_logits(network.backbone, self.precision, self.compiled)
+        self._twins = {
+            width: frozen_logits(network.subnetwork(width), self.precision, self.compiled)
+            for width in network.widths
+        }
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
 
@@ -209,37 +213,51 @@ class Trainer:
     def _step(self, index: Tensor) -> Tensor:
         """Take one optimiser step on a batch; return its loss.
 
-        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). The
-        images of lambda = 0 come first, and are not attacked. One pass carries the clean images
-        and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees both kinds
-        at lam > 0; in the published order a pass each, the attack between them.
+        Of several widths, each in turn attacks its own sub-network and adds its gradients, so that
+        memory stays that of one; what is minimised is the mean of their losses (Algorithm 2).
         """
         step = self.progress.epoch * self.steps_per_epoch + self.progress.step
         self._schedule(step)
         which, n_standard = self._sample_lambda(index, step)
         index, which = (part.to(self.device, non_blocking=True) for part in (index, which))
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for width in self.network.widths:
+            loss = self._loss(index, which, n_standard, step, width) / len(self.network.widths)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return total
+
+    def _loss(
+        self, index: Tensor, which: Tensor, n_standard: int, step: int, width: float
+    ) -> Tensor:
+        """Attack a batch at a width and return its loss there.
+
+        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). The
+        images of lambda = 0 come first, and are not attacked. One pass carries the clean images
+        and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees both kinds
+        at lam > 0; in the published order a pass each, the attack between them.
+        """
         attacked = slice(n_standard, None)
         x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
         y = self.data.labels[index]
         lam = self.lambdas[which]
-        self.network.train()
+        targets = (x[attacked], y[attacked], which[attacked], index[attacked])
         if self.card.order == "published":
-            clean = self._logits(x, which, n_standard)
-            x_adv = self._attack(x[attacked], y[attacked], which[attacked], index[attacked], step)
-            logits = torch.cat([clean, self._logits(x_adv, which[attacked], 0)])
+            clean = self._logits(x, which, n_standard, width)
+            x_adv = self._attack(*targets, step, width)
+            logits = torch.cat([clean, self._logits(x_adv, which[attacked], 0, width)])
         else:
-            x_adv = self._attack(x[attacked], y[attacked], which[attacked], index[attacked], step)
+            x_adv = self._attack(*targets, step, width)
             logits = self._logits(
-                torch.cat([x, x_adv]), torch.cat([which, which[attacked]]), n_standard
+                torch.cat([x, x_adv]), torch.cat([which, which[attacked]]), n_standard, width
             )
         losses = F.cross_entropy(logits, torch.cat([y, y[attacked]]), reduction="none")
-        loss = (torch.cat([1 - lam, lam[attacked]]) * losses).sum() / len(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-        return loss.detach()
+        return (torch.cat([1 - lam, lam[attacked]]) * losses).sum() / len(x)
 
     def _sample_lambda(self, index: Tensor, step: int) -> tuple[Tensor, int]:
         """Draw lambda uniformly from the card's set, for each image or once for the batch.
@@ -265,18 +283,20 @@ class Trainer:
         rest = first + (draws * (count - first)).long()
         return torch.cat([torch.zeros(n_standard, dtype=torch.long), rest]), n_standard
 
-    def _condition(self, which: Tensor, n_standard: int) -> Condition:
+    def _condition(self, which: Tensor, n_standard: int, width: float) -> Condition:
         codes = self.network.encoding(self.lambdas)
-        return Condition(self.lambdas, codes, which, n_standard)
+        return Condition(self.lambdas, codes, which, n_standard, width)
 
-    def _logits(self, x: Tensor, which: Tensor, n_standard: int) -> Tensor:
+    def _logits(self, x: Tensor, which: Tensor, n_standard: int, width: float) -> Tensor:
         """Run the network in train mode on images sorted by lambda."""
         with autocast(self.device, self.precision):
-            logits: Tensor = self.network.backbone(x, self._condition(which, n_standard))
+            logits: Tensor = self.network.backbone(x, self._condition(which, n_standard, width))
         return logits.float()
 
-    def _attack(self, x: Tensor, y: Tensor, which: Tensor, index: Tensor, step: int) -> Tensor:
-        """Attack each image at its own lambda, batch norm in eval mode.
+    def _attack(
+        self, x: Tensor, y: Tensor, which: Tensor, index: Tensor, step: int, width: float
+    ) -> Tensor:
+        """Attack each image at its own lambda on a width's sub-network, batch norm in eval mode.
 
         Every norm layer is folded to one affine per channel, once for the whole attack.
         """
@@ -285,7 +305,7 @@ class Trainer:
         warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (step + 1) / warmup) if warmup else 1.0
         with torch.no_grad():
-            folded = self.network.fold(self._condition(which, 0))
+            folded = self.network.fold(self._condition(which, 0, width))
         return pgd(
             lambda images: self._frozen_logits(images, folded),
             x,
@@ -297,6 +317,9 @@ class Trainer:
             example_ids=index,
             seed=generator(self.seed, step).initial_seed(),
         )
+
+    def _frozen_logits(self, x: Tensor, folded: Folded) -> Tensor:
+        return self._twins[folded.width](x, folded)
 
     def _schedule(self, step: int) -> None:
         """Linear warm-up, then a cosine to zero."""
@@ -312,14 +335,14 @@ class Trainer:
             group["lr"] = self.card.lr * factor
 
     def _validate(self) -> dict[str, float]:
-        """Measure SA and RA in percent at each trained lambda, under the training attack."""
+        """Measure SA and RA in percent at each trained point, under the training attack."""
         network, data = self.evaluated, self.validation
         x, y = data.inputs(), data.labels
         ids = torch.arange(len(y), device=y.device)
         row = {}
         with evaluating(network), torch.no_grad():
-            for lam in self.card.lambdas:
-                model = network.conditioned(lam, len(x), x.device)
+            for lam, width in self._points():
+                model = network.conditioned(lam, len(x), x.device, width)
                 x_adv = pgd(
                     model,
                     x,
@@ -332,32 +355,45 @@ class Trainer:
                     seed=self.seed,
                 )
                 for name, images in (("SA", x), ("RA", x_adv)):
-                    row[f"{name}@{lam:g}"] = (
+                    row[self._column(name, lam, width)] = (
                         100 * (model(images).argmax(1) == y).double().mean().item()
                     )
         return row
 
     def _select(self, scores: dict[str, float]) -> None:
-        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over lambda."""
+        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA.
+
+        The mean is over lambda and, where there are several, over widths.
+        """
         if self.card.selection != "best":
             return
         terms = [
-            (1 - lam) * scores[f"SA@{lam:g}"] + lam * scores[f"RA@{lam:g}"]
-            for lam in self.card.lambdas
+            (1 - lam) * scores[self._column("SA", lam, width)]
+            + lam * scores[self._column("RA", lam, width)]
+            for lam, width in self._points()
         ]
         score = sum(terms) / len(terms)
         if score >= self.progress.best:  # ties go to the later epoch
             self.progress.best, self.progress.best_epoch = score, self.progress.epoch
             self.best_state = {k: v.clone() for k, v in self.evaluated.state_dict().items()}
 
+    def _points(self) -> list[tuple[float, float]]:
+        """Every trained lambda at every width."""
+        return [(lam, width) for width in self.network.widths for lam in self.card.lambdas]
+
+    def _column(self, name: str, lam: float, width: float) -> str:
+        """Name a column of the log; the width is said where there are several."""
+        return f"{name}@{lam:g}" + (f" x{width:g}" if len(self.network.widths) > 1 else "")
+
     @property
     def selection(self) -> str:
         """The rule by which the weights were chosen, and the epoch that it chose."""
         weights = " of the moving average" if self.average is not None else ""
+        widths = " over all widths" if len(self.network.widths) > 1 else ""
         if self.best_state:
             return (
                 f"best{weights}: highest mean of (1 - lambda) SA + lambda RA on the validation "
-                f"slice, epoch {self.progress.best_epoch}"
+                f"slice{widths}, epoch {self.progress.best_epoch}"
             )
         return f"last{weights}: epoch {self.progress.epoch}"
 
@@ -408,10 +444,10 @@ class Trainer:
 def frozen_logits(
     backbone: nn.Module, precision: Precision, compile_it: bool
 ) -> Callable[[Tensor, Folded], Tensor]:
-    """Return the backbone as an attack sees it: the same weights, no gradients for them, eval mode.
+    """Return a backbone as an attack sees it: the same weights, no gradients for them, eval mode.
 
     Args:
-        backbone: its parameters are shared, so that each optimiser step shows.
+        backbone: of one width; its parameters are shared, so that each optimiser step shows.
         precision: of the convolutions.
         compile_it: whether to compile.
     """

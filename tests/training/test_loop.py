@@ -120,7 +120,7 @@ def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
     x, y = run.data.inputs(slice(0, 8)), run.data.labels[:8]
     before = copy.deepcopy(run.network.state_dict())
     run.network.train()
-    run._attack(x, y, torch.ones(8, dtype=torch.long), torch.arange(8), step=0)
+    run._attack(x, y, torch.ones(8, dtype=torch.long), torch.arange(8), step=0, width=1)
     assert same(before, run.network.state_dict())
     assert run.network.training
     assert all(p.grad is None for p in run.network.parameters())
@@ -148,7 +148,7 @@ def test_eps_warms_up():
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
     last = 2 * run.steps_per_epoch - 1
     for step in (0, last // 2, last, last + 5):
-        x_adv = run._attack(x, y, torch.full((16,), 2), torch.arange(16), step)
+        x_adv = run._attack(x, y, torch.full((16,), 2), torch.arange(16), step, 1)
         eps = THREAT.eps * min(1, (step + 1) / (last + 1))
         assert (x_adv - x).abs().max() <= eps + 1e-6
         assert (x_adv - x).abs().max() > 0.5 * eps
@@ -190,7 +190,7 @@ def test_the_frozen_twin_shares_the_weights():
     run.train(show=False)
     x = run.data.inputs(slice(0, 8))
     with torch.no_grad():
-        condition = run._condition(torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2)
+        condition = run._condition(torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2, 1)
         twin = run._frozen_logits(x, run.network.fold(condition))
         torch.testing.assert_close(twin, run.network.eval()(x, run.lambdas[condition.index]))
 

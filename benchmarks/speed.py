@@ -104,7 +104,11 @@ def training(args: argparse.Namespace) -> Alternatives:
 
 
 def oats(args: argparse.Namespace) -> Alternatives:
-    """One optimiser step of OAT, and of OATS; the FLOPs of OATS over OAT's are in its name."""
+    """One optimiser step of OAT, of OATS, and of a dedicated network for each width.
+
+    The FLOPs of OATS over OAT's are in its name; what it costs beside the dedicated networks
+    together is what slimming itself costs.
+    """
     data = Split(
         (255 * make_images(args, args.batch)).to(torch.uint8), torch.arange(args.batch) % 10
     )
@@ -130,9 +134,11 @@ def oats(args: argparse.Namespace) -> Alternatives:
     image = make_images(args, 1).cpu()
     flops = [operations_per_image(specialize(network, 1, width), image) for width in args.widths]
     named = ", ".join(f"{width:g}" for width in args.widths)
+    dedicated = [step([width]) for width in args.widths]
     return {
         "OAT": step([1]),
         f"OATS, widths {named}: {sum(flops) / flops[0]:.2f} times the FLOPs": step(args.widths),
+        "OAT, a dedicated network for each width": lambda: [run() for run in dedicated],
     }
 
 

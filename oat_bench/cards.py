@@ -58,6 +58,12 @@ def _architecture(value: str) -> str:
     return check_architecture(value)
 
 
+def _widths(value: list[float]) -> list[float]:
+    from oat_bench.networks.slimmable import check_widths
+
+    return check_widths(value)
+
+
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or value.lower() in _TAKEN:
         raise ValueError(
@@ -71,6 +77,10 @@ NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
 Lambda = Annotated[Fraction, Field(ge=0, le=1)]
 Lambdas = Annotated[list[Lambda], Field(min_length=1), AfterValidator(lambda v: sorted(set(v)))]
+Width = Annotated[Fraction, Field(gt=0, le=1)]
+Widths = Annotated[
+    list[Width], Field(min_length=1), AfterValidator(lambda v: sorted(set(v), reverse=True))
+]
 Norm = Literal["Linf", "L2"]
 #: names of cards are parts of file names and heads of columns
 Name = Annotated[str, AfterValidator(_name)]
@@ -175,6 +185,16 @@ class NetworkCard(Card):
     norm: Literal["dual", "single"] = "dual"
     film: Literal["identity-start", "published"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
+    widths: Annotated[Widths, AfterValidator(_widths)] = Field(
+        default=[1.0], description="shares of the channels, widest first"
+    )
+    heads: Literal["shared", "per-width"] = "shared"
+
+    @model_validator(mode="after")
+    def _heads_per_width_need_widths(self) -> "NetworkCard":
+        if self.heads == "per-width" and len(self.widths) == 1:
+            raise ValueError('heads = "per-width" needs several widths, such as [1, 0.75, 0.5]')
+        return self
 
     @model_validator(mode="after")
     def _only_wide_networks_have_dropout(self) -> "NetworkCard":
@@ -215,6 +235,9 @@ class EvaluationCard(Card):
     """What is measured: lambda against attacks, on the first n of the test set's nested order."""
 
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
+    widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
+        Field(default=None, description="absent: every width of the network")
+    )
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 500

@@ -73,6 +73,11 @@ class ModelInfo(BaseModel):
         """Number of logits."""
         return len(self.classes)
 
+    @property
+    def widths(self) -> list[float]:
+        """Shares of the channels that there is a classifier at, widest first."""
+        return self.network.widths
+
 
 class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""

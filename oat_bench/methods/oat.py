@@ -35,6 +35,8 @@ class OAT(TunableClassifier):
             norm=card.norm,
             film=card.film,
             dropout=card.dropout,
+            widths=card.widths,
+            heads=card.heads,
             seed=info.seed,
         )
         return cls(info, network)
@@ -57,11 +59,9 @@ class OAT(TunableClassifier):
         return classifier
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the plain network at lam; see `oat_bench.networks.specialize`."""
+        """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
-        if point.width != 1.0:
-            raise ValueError(f"width is {width}; an OAT network has only width 1")
-        return specialize(self.network, point.lam)
+        return specialize(self.network, point.lam, point.width)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the network's parameters and buffers, the encoding matrix among them."""

@@ -252,7 +252,7 @@ class BenchmarkCard(Card):
     description: str = ""
     source: str = ""
     dataset: str
-    method: Literal["oat"] = "oat"
+    method: Literal["oat", "oats"] = "oat"
     network: NetworkCard
     threat: Threat = Threat()
     training: TrainingCard
@@ -267,6 +267,22 @@ class BenchmarkCard(Card):
                 "training.lambdas"
             )
         return self
+
+    def with_widths(self, widths: list[float]) -> "BenchmarkCard":
+        """Return the card with a network of other widths, all of which are evaluated.
+
+        Raises:
+            UserError: if the card does not go with them.
+        """
+        if widths == self.network.widths:
+            return self
+        values = self.model_dump()
+        values["network"]["widths"] = widths
+        values["evaluation"]["widths"] = None
+        try:
+            return BenchmarkCard.model_validate(values)
+        except ValidationError as error:
+            raise UserError(f"benchmark {self.name!r}: {_explain(error, BenchmarkCard)}") from error
 
 
 C = TypeVar("C", AttackCard, BenchmarkCard)

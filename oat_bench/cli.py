@@ -45,6 +45,24 @@ class _Lambdas(click.ParamType[list[float]]):
         return sorted(set(lambdas))
 
 
+class _Widths(click.ParamType[list[float]]):
+    """A comma-separated list of numbers in (0, 1]."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        widths = []
+        for part in str(value).split(","):
+            try:
+                width = float(part)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is not a number; expected such as 1,0.75,0.5")
+            if not 0 < width <= 1:
+                self.fail(f"width {part.strip()} is outside (0, 1]")
+            widths.append(width)
+        return sorted(set(widths), reverse=True)
+
+
 def _example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
@@ -60,6 +78,11 @@ _ATTACKS = click.option(
 )
 _LAMBDAS = click.option(
     "--lambda", "lambdas", type=_Lambdas(), help="Lambda to evaluate. [default: the card's]"
+)
+_WIDTHS = click.option(
+    "--widths",
+    type=_Widths(),
+    help="Shares of the channels: of the network to train, or to evaluate. [default: the card's]",
 )
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
 _N_EXAMPLES = click.option(
@@ -122,6 +145,7 @@ def cli(context: click.Context) -> None:
 @_BENCHMARK
 @_ATTACKS
 @_LAMBDAS
+@_WIDTHS
 @_MODEL
 @_N_EXAMPLES
 @_GRADIENTS
@@ -133,6 +157,7 @@ def run(
     benchmark: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
+    widths: list[float] | None,
     model: str | None,
     n_examples: int | None,
     gradients: str | None,
@@ -144,7 +169,10 @@ def run(
 
     What a run finished is kept: the same command goes on from there.
     """
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
+    _evaluate(
+        *(dataset, benchmark, attacks, lambdas, widths, model),
+        *(n_examples, gradients, seed, device, out),
+    )
 
 
 @cli.command(epilog=_example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
@@ -155,6 +183,7 @@ def run(
 @_BENCHMARK
 @_ATTACKS
 @_LAMBDAS
+@_WIDTHS
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
@@ -166,6 +195,7 @@ def evaluate(
     benchmark: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
+    widths: list[float] | None,
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -173,20 +203,31 @@ def evaluate(
     out: Path | None,
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
-    _evaluate(dataset, benchmark, attacks, lambdas, model, n_examples, gradients, seed, device, out)
+    _evaluate(
+        *(dataset, benchmark, attacks, lambdas, widths, model),
+        *(n_examples, gradients, seed, device, out),
+    )
 
 
 @cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
 @_DATASET
 @_BENCHMARK
+@_WIDTHS
 @_SEED
 @_DEVICE
 @_OUT
 def train(
-    dataset: str | None, benchmark: str | None, seed: int, device: str, out: Path | None
+    dataset: str | None,
+    benchmark: str | None,
+    widths: list[float] | None,
+    seed: int,
+    device: str,
+    out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
     card = _card(dataset, benchmark)
+    if widths is not None:
+        card = card.with_widths(widths)
     from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -256,6 +297,7 @@ def _evaluate(
     benchmark: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
+    widths: list[float] | None,
     model: str | None,
     n_examples: int | None,
     gradients: str | None,
@@ -270,6 +312,9 @@ def _evaluate(
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
 
+    if widths is not None and model is None:
+        assert card is not None
+        card, widths = card.with_widths(widths), None
     keep_freed_memory()
     device = runs.choose_device(device_name)
     trained = classifier.load(model, device) if model is not None else None
@@ -278,6 +323,7 @@ def _evaluate(
         card = _card(trained.info.dataset, None)
     changes = {
         "lambdas": lambdas,
+        "widths": widths,
         "attacks": attacks,
         "n_examples": n_examples,
         "gradients": gradients,
@@ -288,6 +334,7 @@ def _evaluate(
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
+    runs.choose_widths(card, (card.network if trained is None else trained.info.network).widths)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)
@@ -310,11 +357,14 @@ def _print(report: "Report") -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
-        table = tables.terminal(report.results, report.trained)
-        # numbers are never cut: a table wider than the terminal runs over
-        whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
         console.print(report.title, style="italic")
-        Console(width=max(whole, console.width)).print(table)
+        for heading, results in tables.by_width(report.results):
+            table = tables.terminal(results, report.trained)
+            # numbers are never cut: a table wider than the terminal runs over
+            whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
+            if heading:
+                console.print(heading)
+            Console(width=max(whole, console.width)).print(table)
         console.print(tables.NOTE, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:

@@ -1,6 +1,6 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
+from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
@@ -150,10 +151,11 @@ def evaluate_and_report(
     info = classifier.info
     check_fits(info, data)
     examples = choose_examples(card, data)
+    widths = choose_widths(card, info.widths)
     outcomes = evaluate(
         classifier.to(device),
         data.test.to(device),
-        [OperatingPoint(lam) for lam in card.evaluation.lambdas],
+        [OperatingPoint(lam, width) for width in widths for lam in card.evaluation.lambdas],
         attacks,
         data_fingerprint=data.fingerprint(),
         examples=examples,
@@ -163,7 +165,11 @@ def evaluate_and_report(
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
-    results = summarize(outcomes, worst_over)
+    image = data.test.inputs(slice(0, 1)).to(device)
+    results = [
+        replace(result, cost=measure(classifier.at(result.lam, result.width), image))
+        for result in summarize(outcomes, worst_over)
+    ]
     trained = list(info.trained_lambdas)
     entry = make_entry(
         info,
@@ -185,6 +191,20 @@ def evaluate_and_report(
     atomic_write(out / "table.csv", tables.csv(results, trained))
     figures.frontier(results, title, out)
     return Report(results, trained, title, out)
+
+
+def choose_widths(card: BenchmarkCard, widths: list[float]) -> list[float]:
+    """Return the widths that a card evaluates, of those that a classifier has.
+
+    Raises:
+        UserError: if it asks for one that the classifier does not have.
+    """
+    chosen = card.evaluation.widths or widths
+    for width in chosen:
+        if width not in widths:
+            have = ", ".join(f"{known:g}" for known in widths)
+            raise UserError(f"width {width:g} asked for; the network has {have}")
+    return chosen
 
 
 def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:

@@ -1,8 +1,10 @@
 """What a plain classifier costs: parameters, FLOPs and latency."""
 
+import platform
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +23,14 @@ class Cost:
         parameters: how many there are.
         flops: floating point operations by torch's counter, which counts those of convolutions and
             products: a multiply-add is two. (Papers that say FLOPs often mean multiply-adds.)
-        latency: seconds for one image alone, float32: the median of some passes here.
+        latency: seconds for one image alone, float32: the median of some passes.
+        machine: where these were timed.
     """
 
     parameters: int
     flops: int
     latency: float
+    machine: str
 
 
 def measure(model: nn.Module, image: Tensor) -> Cost:
@@ -42,6 +46,7 @@ def measure(model: nn.Module, image: Tensor) -> Cost:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
         latency=statistics.median(seconds),
+        machine=machine(image.device),
     )
 
 
@@ -51,3 +56,17 @@ def _timed(model: nn.Module, image: Tensor) -> float:
     if image.is_cuda:
         torch.cuda.synchronize(image.device)
     return time.perf_counter() - start
+
+
+def machine(device: torch.device) -> str:
+    """Name the GPU, or the processor and the number of threads that torch computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"

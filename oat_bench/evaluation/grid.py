@@ -62,7 +62,7 @@ def evaluate(
         for point in points:
             model: nn.Module | None = None  # made only where something is missing
             for attack in attacks:
-                line.note(f"lambda {point.lam:g}, {attack.card.name}")
+                line.note(f"{_where(point)}, {attack.card.name}")
                 cell = _cell(point, attack, gradients, model_fingerprint, data_fingerprint)
                 known = store.read(cell)
                 missing = wanted[~np.isin(wanted.numpy(), known["example"].to_numpy())]
@@ -85,7 +85,13 @@ def _cell(
     point: OperatingPoint, attack: Attack, gradients: Precision, model: str, data: str
 ) -> str:
     fingerprint = sha256(model, data, repr(point), attack.fingerprint(), gradients)
-    return f"{attack.card.name}-lambda{point.lam:g}-{fingerprint[:16]}"
+    where = _where(point).replace(" ", "").replace(",", "-")
+    return f"{attack.card.name}-{where}-{fingerprint[:16]}"
+
+
+def _where(point: OperatingPoint) -> str:
+    width = f", width {point.width:g}" if point.width != 1 else ""
+    return f"lambda {point.lam:g}{width}"
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import binomtest
 
+from oat_bench.evaluation.cost import Cost
+
 #: the column of the per-example worst case over attacks
 WORST = "worst"
 
@@ -42,12 +44,14 @@ class PointResult:
         width: share of the channels.
         clean: standard accuracy (SA).
         robust: robust accuracy (RA) per attack, in the order of the columns; `WORST` last.
+        cost: what a pass takes there; None where it was not measured.
     """
 
     lam: float
     width: float
     clean: Accuracy
     robust: dict[str, Accuracy]
+    cost: Cost | None = None
 
 
 def summarize(outcomes: pd.DataFrame, worst_over: list[str]) -> list[PointResult]:

@@ -14,6 +14,7 @@ from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
 from oat_bench.classifier import ModelInfo
+from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 
@@ -34,6 +35,25 @@ class Interval(_Model):
         return cls(**{k: round(getattr(accuracy, k), 2) for k in ("value", "low", "high")})
 
 
+class EntryCost(_Model):
+    """What the plain network of an operating point costs."""
+
+    parameters: int
+    flops: int = Field(description="of one image, by torch's counter: a multiply-add is two")
+    latency_ms: float = Field(description="of one image alone, float32: the median of passes")
+    measured_on: str
+
+    @classmethod
+    def of(cls, cost: Cost) -> "EntryCost":
+        """Round the latency to microseconds."""
+        return cls(
+            parameters=cost.parameters,
+            flops=cost.flops,
+            latency_ms=round(1e3 * cost.latency, 3),
+            measured_on=cost.machine,
+        )
+
+
 class EntryPoint(_Model):
     """What was measured at one operating point."""
 
@@ -46,6 +66,7 @@ class EntryPoint(_Model):
     autoattack_acc: float | None = Field(description="RA under AutoAttack, if it was run")
     robust_acc: dict[str, Interval] = Field(description="RA per attack")
     worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
+    cost: EntryCost | None = None
 
 
 class EntryAttack(_Model):
@@ -148,6 +169,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         autoattack_acc=autoattack.value if autoattack else None,
         robust_acc=robust,
         worst_case_acc=Interval.of(worst) if worst else None,
+        cost=EntryCost.of(result.cost) if result.cost else None,
     )
 
 

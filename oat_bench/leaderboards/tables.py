@@ -1,6 +1,8 @@
-"""The per-lambda table: for a terminal, as Markdown, as CSV."""
+"""The per-lambda tables, one for each width: for a terminal, as Markdown, as CSV."""
 
 from collections.abc import Callable
+from itertools import groupby
+from statistics import median
 
 import pandas as pd
 from rich import box
@@ -33,14 +35,52 @@ def _headers(results: list[PointResult]) -> list[str]:
     return ["lambda", "n", "SA", *_attacks(results)]
 
 
+def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
+    """Return the results of each width, widest first, with a heading: the width and its cost.
+
+    The width is said where there are several, the cost where it was measured.
+    """
+    ordered = sorted(results, key=lambda result: -result.width)
+    groups = [list(group) for _, group in groupby(ordered, key=lambda result: result.width)]
+    headings = []
+    for group in groups:
+        width = f"width {group[0].width:g}" if len(groups) > 1 else ""
+        headings.append(": ".join(part for part in (width, _cost(group)) if part))
+    return list(zip(headings, groups, strict=True))
+
+
+def _cost(results: list[PointResult]) -> str:
+    """Say what one width costs; lambda makes no difference but by chance, in the latency."""
+    costs = [result.cost for result in results if result.cost is not None]
+    if not costs:
+        return ""
+    latency = 1e3 * median(cost.latency for cost in costs)
+    return (
+        f"{_short(costs[0].parameters)} parameters, {_short(costs[0].flops)} FLOPs and "
+        f"{latency:.3g} ms an image ({costs[0].machine})"
+    )
+
+
+def _short(count: int) -> str:
+    """Write a count in three digits: 1.16 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
 def markdown(results: list[PointResult], trained: list[float], title: str) -> str:
-    """Write the table as Markdown."""
-    rows = [
-        _cells(r, trained, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]") for r in results
-    ]
-    frame = pd.DataFrame(rows, columns=_headers(results))
-    table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
-    return f"**{title}**\n\n{table}\n\n{NOTE}\n"
+    """Write the tables, one for each width, as Markdown."""
+    parts = [f"**{title}**"]
+    for heading, group in by_width(results):
+        rows = [
+            _cells(r, trained, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]")
+            for r in group
+        ]
+        frame = pd.DataFrame(rows, columns=_headers(group))
+        table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
+        parts += [heading, table] if heading else [table]
+    return "\n\n".join([*parts, NOTE]) + "\n"
 
 
 def csv(results: list[PointResult], trained: list[float]) -> str:
@@ -53,6 +93,12 @@ def csv(results: list[PointResult], trained: list[float]) -> str:
             "trained": result.lam in trained,
             "n": result.clean.n,
         }
+        if result.cost is not None:
+            row |= {
+                "parameters": result.cost.parameters,
+                "FLOPs": result.cost.flops,
+                "latency, ms": f"{1e3 * result.cost.latency:.3f}",
+            }
         for name, accuracy in {"SA": result.clean, **result.robust}.items():
             row |= {
                 name: f"{accuracy.value:.2f}",
@@ -64,7 +110,7 @@ def csv(results: list[PointResult], trained: list[float]) -> str:
 
 
 def terminal(results: list[PointResult], trained: list[float]) -> Table:
-    """Draw the table for a terminal, each interval below its accuracy."""
+    """Draw the table of one width for a terminal, each interval below its accuracy."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for name in _headers(results):
         table.add_column(name, justify="right", style="bold" if name == WORST else "")

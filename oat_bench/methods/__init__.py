@@ -2,7 +2,8 @@
 
 from oat_bench.classifier import TunableClassifier
 from oat_bench.methods.oat import OAT
+from oat_bench.methods.oats import OATS
 
-METHODS: dict[str, type[TunableClassifier]] = {"oat": OAT}
+METHODS: dict[str, type[TunableClassifier]] = {"oat": OAT, "oats": OATS}
 
-__all__ = ["METHODS", "OAT"]
+__all__ = ["METHODS", "OAT", "OATS"]

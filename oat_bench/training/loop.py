@@ -220,11 +220,12 @@ class Trainer:
         self._schedule(step)
         which, n_standard = self._sample_lambda(index, step)
         index, which = (part.to(self.device, non_blocking=True) for part in (index, which))
+        x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for width in self.network.widths:
-            loss = self._loss(index, which, n_standard, step, width) / len(self.network.widths)
+            loss = self._loss(x, index, which, n_standard, step, width) / len(self.network.widths)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.optimizer.step()
@@ -233,7 +234,7 @@ class Trainer:
         return total
 
     def _loss(
-        self, index: Tensor, which: Tensor, n_standard: int, step: int, width: float
+        self, x: Tensor, index: Tensor, which: Tensor, n_standard: int, step: int, width: float
     ) -> Tensor:
         """Attack a batch at a width and return its loss there.
 
@@ -243,7 +244,6 @@ class Trainer:
         at lam > 0; in the published order a pass each, the attack between them.
         """
         attacked = slice(n_standard, None)
-        x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
         y = self.data.labels[index]
         lam = self.lambdas[which]
         targets = (x[attacked], y[attacked], which[attacked], index[attacked])

@@ -1,5 +1,6 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cost import measure
+from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import tables
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.leaderboards.entries import Entry, make_entry
 from oat_bench.methods import OAT
 from oat_bench.networks.conditioning import INTERPOLATION
 from oat_bench.progress import note
@@ -165,11 +166,9 @@ def evaluate_and_report(
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
-    image = data.test.inputs(slice(0, 1)).to(device)
-    results = [
-        replace(result, cost=measure(classifier.at(result.lam, result.width), image))
-        for result in summarize(outcomes, worst_over)
-    ]
+    results = with_costs(
+        summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
+    )
     trained = list(info.trained_lambdas)
     entry = make_entry(
         info,
@@ -191,6 +190,41 @@ def evaluate_and_report(
     atomic_write(out / "table.csv", tables.csv(results, trained))
     figures.frontier(results, title, out)
     return Report(results, trained, title, out)
+
+
+def with_costs(
+    results: list[PointResult],
+    classifier: TunableClassifier,
+    data: Dataset,
+    device: torch.device,
+    before: Path,
+) -> list[PointResult]:
+    """Measure what each operating point costs, and return the results with it.
+
+    Args:
+        results: the points.
+        classifier: on the device.
+        data: whose images are timed.
+        device: where.
+        before: the entry of an earlier report; what it says of this classifier, timed on this
+            machine, is not timed again.
+    """
+    known: dict[tuple[float, float], Cost] = {}
+    with suppress(OSError, ValueError):
+        entry = Entry.model_validate_json(before.read_bytes())
+        if entry.model_fingerprint == classifier.fingerprint():
+            known = {
+                (point.lam, point.width): Cost(**point.cost.model_dump())
+                for point in entry.operating_points
+                if point.cost is not None and point.cost.machine == machine(device)
+            }
+    image = data.test.inputs(slice(0, 1)).to(device)
+    costed = []
+    for result in results:
+        point = (result.lam, result.width)
+        cost = known.get(point) or measure(classifier.at(*point), image)
+        costed.append(replace(result, cost=cost))
+    return costed
 
 
 def choose_widths(card: BenchmarkCard, widths: list[float]) -> list[float]:

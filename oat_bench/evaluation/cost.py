@@ -23,13 +23,14 @@ class Cost:
         parameters: how many there are.
         flops: floating point operations by torch's counter, which counts those of convolutions and
             products: a multiply-add is two. (Papers that say FLOPs often mean multiply-adds.)
-        latency: seconds for one image alone, float32: the median of some passes.
+        latency_ms: milliseconds for one image alone, float32: the median of some passes, to the
+            microsecond.
         machine: where these were timed.
     """
 
     parameters: int
     flops: int
-    latency: float
+    latency_ms: float
     machine: str
 
 
@@ -45,7 +46,7 @@ def measure(model: nn.Module, image: Tensor) -> Cost:
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
-        latency=statistics.median(seconds),
+        latency_ms=round(1e3 * statistics.median(seconds), 3),
         machine=machine(image.device),
     )
 

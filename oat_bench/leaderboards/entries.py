@@ -5,6 +5,7 @@ the meaning of RobustBench's ``model_info`` files (accuracies are percentages); 
 intervals and the provenance of the numbers come on top.
 """
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Literal
 
@@ -14,7 +15,6 @@ from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
 from oat_bench.classifier import ModelInfo
-from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 
@@ -41,17 +41,7 @@ class EntryCost(_Model):
     parameters: int
     flops: int = Field(description="of one image, by torch's counter: a multiply-add is two")
     latency_ms: float = Field(description="of one image alone, float32: the median of passes")
-    measured_on: str
-
-    @classmethod
-    def of(cls, cost: Cost) -> "EntryCost":
-        """Round the latency to microseconds."""
-        return cls(
-            parameters=cost.parameters,
-            flops=cost.flops,
-            latency_ms=round(1e3 * cost.latency, 3),
-            measured_on=cost.machine,
-        )
+    machine: str = Field(description="where the passes were timed")
 
 
 class EntryPoint(_Model):
@@ -169,7 +159,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         autoattack_acc=autoattack.value if autoattack else None,
         robust_acc=robust,
         worst_case_acc=Interval.of(worst) if worst else None,
-        cost=EntryCost.of(result.cost) if result.cost else None,
+        cost=EntryCost(**asdict(result.cost)) if result.cost else None,
     )
 
 

@@ -54,7 +54,7 @@ def _cost(results: list[PointResult]) -> str:
     costs = [result.cost for result in results if result.cost is not None]
     if not costs:
         return ""
-    latency = 1e3 * median(cost.latency for cost in costs)
+    latency = median(cost.latency_ms for cost in costs)
     return (
         f"{_short(costs[0].parameters)} parameters, {_short(costs[0].flops)} FLOPs and "
         f"{latency:.3g} ms an image ({costs[0].machine})"
@@ -97,7 +97,7 @@ def csv(results: list[PointResult], trained: list[float]) -> str:
             row |= {
                 "parameters": result.cost.parameters,
                 "FLOPs": result.cost.flops,
-                "latency, ms": f"{1e3 * result.cost.latency:.3f}",
+                "latency, ms": f"{result.cost.latency_ms:.3f}",
             }
         for name, accuracy in {"SA": result.clean, **result.robust}.items():
             row |= {

@@ -204,7 +204,7 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
     ready = prepare(attack(f"pgd-{steps}"), THREAT, n_classes=10, seed=0)
     ids = torch.arange(args.batch, device=args.device)
     fast = accelerate(plain, compile_it=args.compile)
-    rough = accelerate(plain, gradients="bf16", compile_it=args.compile)
+    rough = accelerate(plain, precision="bf16", compile_it=args.compile)
     theirs = torchattacks.PGD(conditional, eps=8 / 255, alpha=2 / 255, steps=steps)
     estimator = PyTorchClassifier(
         conditional,

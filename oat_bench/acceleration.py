@@ -4,6 +4,7 @@ The choices depend on the device and the amount of work alone, never on a timing
 is started again makes the same ones.
 """
 
+import copy
 import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +20,11 @@ Precision = Literal["float32", "bf16"]
 #: below this many pixels (C * H * W) a batch is too small to gain from bfloat16
 _SMALL_IMAGE = 1024
 #: compiling takes about a minute; it pays from about this many floating point operations on
-_COMPILE_FROM = {"cpu": 5e14, "cuda": 5e16}
+_COMPILE_FROM = {"cpu": 5e15, "cuda": 5e16}
+#: a pass of this many floating point operations keeps a CPU busy
+_FILLED = 4e10
+#: a pass on a CPU takes this many images at a time, so that what it moves stays in the caches
+_CPU_IMAGES = 64
 
 
 def choose_precision(asked: str, device: torch.device, pixels: int) -> Precision:
@@ -54,6 +59,18 @@ def choose_compile(asked: bool | None, device: torch.device, operations: float) 
         operations: floating point operations of the whole work, about.
     """
     return operations >= _COMPILE_FROM.get(device.type, float("inf")) if asked is None else asked
+
+
+def choose_batch_size(device: torch.device, operations: float) -> int:
+    """Say how many images fill a device, so that more would only take more memory.
+
+    Args:
+        device: where to compute.
+        operations: floating point operations of one forward pass on one image.
+    """
+    if device.type != "cpu":
+        return 512
+    return int(min(512, max(32, _FILLED / max(1.0, operations))))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
@@ -106,43 +123,57 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
     return call
 
 
-class Accelerated(nn.Module):
-    """A plain classifier as an attack drives it; see `accelerate`."""
+def roughen(module: nn.Module) -> None:
+    """Bring the weights of convolutions to bfloat16, so that autocast need not do so each pass."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            child.bfloat16()
 
-    def __init__(self, plain: nn.Module, gradients: Precision, compile_it: bool) -> None:
+
+class Accelerated(nn.Module):
+    """A plain classifier that computes fast; see `accelerate`."""
+
+    def __init__(self, plain: nn.Module, precision: Precision, compile_it: bool) -> None:
         super().__init__()
         self.plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.gradients = gradients
-        self._call = compiled(self.plain, dynamic=True) if compile_it else self.plain
+        self.precision = precision
+        self._call = compiled(self._logits, dynamic=True) if compile_it else self._logits
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with autocast(x.device, self.precision):
+            logits: Tensor = self.plain(x)
+        return logits.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""
-        # only what is differentiated may be rough: what is counted is predicted in float32
-        precision = self.gradients if x.requires_grad else "float32"
         if x.requires_grad:
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
             x.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         x = x.contiguous(memory_format=torch.channels_last)
-        with autocast(x.device, precision):
-            logits: Tensor = self._call(x)
-        return logits.float()
+        parts = torch.split(x, _CPU_IMAGES) if x.device.type == "cpu" else (x,)
+        return self._call(x) if len(parts) == 1 else torch.cat([self._call(part) for part in parts])
 
 
 def accelerate(
-    plain: nn.Module, *, gradients: Precision = "float32", compile_it: bool = False
+    plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
 ) -> nn.Module:
-    """Wrap a plain classifier so that it computes the same, faster.
+    """Return a plain classifier that computes the same, faster.
 
-    Convolutions run in channels_last, which the CPU's and the GPU's kernels prefer.
+    Convolutions run in channels_last, which the CPU's and the GPU's kernels prefer; on a CPU a pass
+    takes as many images at a time as its caches hold.
 
     Args:
-        plain: in eval mode: images to logits; the layout of its weights changes.
-        gradients: ``bf16`` for passes that are differentiated, good enough to attack with; every
-            other pass, the final predictions among them, is float32.
+        plain: in eval mode: images to logits. In float32 it is wrapped, and the layout of its
+            weights changes; in bfloat16 a copy of it is.
+        precision: of the convolutions; logits are float32. ``bf16`` is good enough to search an
+            attack with, not to count by.
         compile_it: compile, once for all batch sizes.
     """
-    return Accelerated(plain, gradients, compile_it).eval()
+    if precision == "bf16":
+        plain = copy.deepcopy(plain)
+        roughen(plain)
+    return Accelerated(plain, precision, compile_it).eval()
 
 
 def operations_per_image(module: nn.Module, *args: Any) -> float:

@@ -240,8 +240,11 @@ class EvaluationCard(Card):
     )
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 500
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="absent: what fills the device"
+    )
     gradients: Literal["float32", "bf16"] = "float32"
+    compile: bool | None = Field(default=None, description="absent: where it pays")
 
 
 class BenchmarkCard(Card):

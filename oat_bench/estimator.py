@@ -1,6 +1,6 @@
 """An estimator of ART, the Adversarial Robustness Toolbox, with an operating point."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -265,8 +265,11 @@ class OATClassifier(PyTorchClassifier):
             with self.operating_point(width=width):
                 return self._predict_each(x, batch_size, training_mode, points)
         with self.operating_point(points.item(), width):
-            logits: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
-        return logits
+            if training_mode:  # what ART draws besides decides what dropout drops
+                logits: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
+                return logits
+            model = self.model.eval()
+            return self._in_batches(x, batch_size, lambda images, _: model(images))
 
     def _predict_each(
         self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray
@@ -282,16 +285,23 @@ class OATClassifier(PyTorchClassifier):
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
         validate_lambda(values, len(x), self._device)
+        with evaluating(network):
+            return self._in_batches(
+                x, batch_size, lambda images, batch: network(images, values[batch], self.width)
+            )
+
+    def _in_batches(
+        self, x: np.ndarray, batch_size: int, logits: Callable[[Tensor, slice], Tensor]
+    ) -> np.ndarray:
+        """Compute logits batch by batch on the device; they leave it once."""
         prepared, _ = self._apply_preprocessing(x, y=None, fit=False)
         images = torch.from_numpy(prepared)
         batches = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
-        with torch.no_grad(), evaluating(network):
-            parts = [
-                network(images[batch].to(self._device), values[batch], self.width).cpu().numpy()
-                for batch in batches
-            ]
-        logits: np.ndarray = self._apply_postprocessing(preds=np.vstack(parts), fit=False)
-        return logits
+        with torch.no_grad():
+            parts = [logits(images[batch].to(self._device), batch) for batch in batches]
+        predictions = torch.cat(parts).cpu().numpy()
+        processed: np.ndarray = self._apply_postprocessing(preds=predictions, fit=False)
+        return processed
 
     def _apply_preprocessing(
         self, x: Any, y: Any, fit: bool = False, no_grad: bool = True

@@ -163,6 +163,7 @@ def evaluate_and_report(
         store=OutcomeStore(make_folder(out / "outcomes")),
         batch_size=card.evaluation.batch_size,
         gradients=card.evaluation.gradients,
+        compile_it=card.evaluation.compile,
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]

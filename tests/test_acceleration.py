@@ -9,9 +9,10 @@ import torch
 
 from oat_bench import acceleration, cards
 from oat_bench.acceleration import accelerate, choose_compile, choose_precision
-from oat_bench.attacks import prepare
+from oat_bench.attacks import in_house, prepare
 from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.networks import specialize
 
@@ -75,15 +76,81 @@ def test_robust_accuracy_of_the_slow_path_under_attacks_that_draw_by_batch(pertu
     assert right[0] < 40
 
 
-def test_only_what_is_differentiated_is_rough(network):
+def test_rough_is_the_network_in_bfloat16_with_logits_in_float32(network):
     x = images()
-    fast = accelerate(specialize(network, 0.3))
-    rough = accelerate(specialize(network, 0.3), gradients="bf16")
-    assert torch.equal(fast(x), rough(x))
-    graded = rough(x.clone().requires_grad_())
-    assert graded.dtype == torch.float32
-    assert not torch.equal(graded, fast(x))
-    torch.testing.assert_close(graded, fast(x), rtol=0.1, atol=0.1)
+    plain = specialize(network, 0.3)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    rough = accelerate(plain, precision="bf16")
+    logits = rough(x)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits.bfloat16().float(), logits)  # the head is not rounded
+    assert not torch.equal(logits, plain(x))
+    torch.testing.assert_close(logits, plain(x), rtol=0.1, atol=0.1)
+    convolutions = [m for m in rough.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(m.weight.dtype == torch.bfloat16 for m in convolutions)
+    assert all(torch.equal(before[name], value) for name, value in plain.state_dict().items())
+
+
+def test_a_batch_larger_than_the_caches_is_the_same_batch(network):
+    x = torch.rand(150, 3, 16, 16, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    fast, slow = accelerate(specialize(network, 0.3)), specialize(network, 0.3)
+    torch.testing.assert_close(fast(x), slow(x), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(fast(x).logsumexp(1).sum(), x)
+    (expected,) = torch.autograd.grad(slow(x).logsumexp(1).sum(), x)
+    assert (gradient - expected).norm() < 0.01 * expected.norm()
+
+
+class Rounded(torch.nn.Module):
+    """Two logits that differ by the first pixel less .7; bfloat16 rounds the pixel."""
+
+    def forward(self, x):
+        first = x[:, 0, 0, 0]
+        if torch.is_autocast_enabled("cpu"):
+            first = first.bfloat16().float()
+        return torch.stack([torch.zeros_like(first), first - 0.7], dim=1)
+
+
+class Family(TunableClassifier):
+    """The same classifier at every lambda."""
+
+    def at(self, lam, width=1.0):
+        return Rounded().eval()
+
+    def state_dict(self):
+        return {}
+
+    from_state = to = None
+
+    def fingerprint(self):
+        return "rounded"
+
+
+def test_what_only_rounding_breaks_is_attacked_again(monkeypatch):
+    seen = []
+
+    def step_until_broken(model, x, y):
+        """Lower the first pixel by .0005 until the model that is attacked gets it wrong."""
+        seen.append(len(x))
+        for _ in range(20):
+            x = torch.where((model(x).argmax(1) == y)[:, None, None, None], x - 0.0005, x)
+        return x
+
+    monkeypatch.setitem(in_house.CLASSES, "Step", step_until_broken)
+    card = cards.AttackCard.model_validate({"name": "s", "engine": "oat_bench", "class": "Step"})
+    attack = prepare(card, Threat(eps=0.1), n_classes=2, seed=0)
+    # from 180 / 255 = .7059 down: bfloat16 is below .7 from .7012 on, which float32 is not
+    data = Split(torch.full((4, 1, 8, 8), 180, dtype=torch.uint8), torch.ones(4).long())
+    frame = evaluate(
+        Family(),
+        data,
+        [OperatingPoint(0.5)],
+        [attack],
+        data_fingerprint="",
+        gradients="bf16",
+        show=False,
+    )
+    assert seen == [4, 4]
+    assert (frame["attacked_prediction"] == 0).all()
 
 
 def test_an_evaluation_with_rough_gradients_is_one_of_its_own(trained, digits):

@@ -221,6 +221,38 @@ def test_one_lambda_for_each_image_ignores_a_network_in_train_mode(x):
     assert model.network.training
 
 
+def test_nothing_leaves_the_device_within_a_loop(classifier, x, y, monkeypatch):
+    left, original = [], torch.Tensor.cpu
+
+    def watch(self):
+        left.append(tuple(self.shape))
+        return original(self)
+
+    def leaving(call):
+        left.clear()
+        call()
+        return list(left)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", watch)
+    for lam in (0.7, np.linspace(0, 1, 6)):
+        whole = leaving(lambda lam=lam: classifier.predict(x, 6, lam=lam))
+        assert leaving(lambda lam=lam: classifier.predict(x, 1, lam=lam)) == whole
+        assert whole.count((6, 10)) == 1
+    # a gradient of a tensor stays a tensor
+    images, labels = torch.as_tensor(x), torch.as_tensor(y)
+    assert leaving(lambda: classifier.loss_gradient(images, labels)) == []
+    gradient = classifier.loss_gradient(images, labels)
+    np.testing.assert_array_equal(gradient.numpy(), classifier.loss_gradient(x, y))
+
+    def attack(steps):
+        settings = {"eps": 0.1, "eps_step": 0.05, "batch_size": 3, "verbose": False}
+        pgd = evasion.ProjectedGradientDescent(classifier, max_iter=steps, **settings)
+        return pgd.generate(x, y)
+
+    # ART's PGD computes on tensors: what leaves does not grow with its steps
+    assert leaving(lambda: attack(2)) == leaving(lambda: attack(9))
+
+
 @pytest.mark.parametrize("lam", [[0.5], np.full(5, 0.5), np.full((6, 1), 0.5)])
 def test_one_lambda_for_each_image_needs_as_many(classifier, x, lam):
     with pytest.raises(ValueError, match=r"shape.*\(6,\)"):

@@ -4,10 +4,11 @@ import random
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class Attack:
         n_classes: of the model.
         seed: of the random numbers.
         parameters: the card's, every reference replaced.
+        n_parts: how many attacks it runs in turn, each on what the last left standing.
+        part: which of them this is; None: all.
     """
 
     card: AttackCard
@@ -46,14 +49,45 @@ class Attack:
     n_classes: int
     seed: int
     parameters: dict[str, Any]
+    n_parts: int = 1
+    part: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The card's name, and the part's number, from 1."""
+        return self.card.name if self.part is None else f"{self.card.name}.{self.part + 1}"
+
+    def parts(self) -> list["Attack"]:
+        """Return the attacks that this one runs in turn."""
+        if self.n_parts == 1:
+            return [self]
+        return [replace(self, n_parts=1, part=part) for part in range(self.n_parts)]
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes that the attack makes of an image, about."""
+        iterations = [self.parameters.get(key) for key in ("steps", "max_iter", "n_queries")]
+        known = [float(value) for value in iterations if isinstance(value, int | float)]
+        return 2 * self.n_parts * max(known, default=100.0)
+
+    @property
+    def _engine(self) -> ModuleType:
+        return import_module(ENGINES[self.card.engine][0])
 
     def fingerprint(self) -> str:
         """Hash of all that decides the attacked images of a given model and example."""
         library = f"{self.card.engine} {version(ENGINES[self.card.engine][1])}"
         parameters = repr(sorted(self.parameters.items()))
         bound = self.threat.model_dump_json(exclude={"step_size"})
+        part = [] if self.part is None else [str(self.part)]
         return sha256(
-            self.card.class_, str(self.card.version), library, parameters, bound, str(self.seed)
+            self.card.class_,
+            str(self.card.version),
+            library,
+            parameters,
+            bound,
+            str(self.seed),
+            *part,
         )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -73,12 +107,11 @@ class Attack:
         Raises:
             UserError: if another library fails, on a parameter's value for one.
         """
-        engine = import_module(ENGINES[self.card.engine][0])
         seed = self.seed + int(example_ids[0])
         # what a library prints is no result: stdout is for those
         with evaluating(model), _own_randomness(seed), redirect_stdout(sys.stderr):
             try:
-                x_adv: Tensor = engine.run(self, model, x, y, example_ids).to(x.dtype)
+                x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
             except Exception as error:
                 if self.card.engine == "oat_bench" or isinstance(error, OSError):
                     raise
@@ -139,8 +172,8 @@ def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> A
     resolved = card.resolve(threat, n_classes=n_classes, seed=seed)
     attack = Attack(card, card.threat(threat), n_classes, seed, resolved)
     with _own_randomness(seed), redirect_stdout(sys.stderr):
-        import_module(ENGINES[card.engine][0]).check(attack)
-    return attack
+        attack._engine.check(attack)
+        return replace(attack, n_parts=attack._engine.count_parts(attack))
 
 
 def check_class(attack: Attack, classes: Iterable[str]) -> None:

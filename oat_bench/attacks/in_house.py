@@ -102,6 +102,11 @@ def check(attack: Attack) -> None:
                 raise failed(attack, f"{parameter.name} is {value!r}: {wrong}") from error
 
 
+def count_parts(attack: Attack) -> int:
+    """Return 1: no attack of this engine is a sequence of attacks."""
+    return 1
+
+
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     function = CLASSES[attack.card.class_]

@@ -46,6 +46,11 @@ def check(attack: Attack) -> None:
         raise failed(attack, error) from error
 
 
+def count_parts(attack: Attack) -> int:
+    """Return 1: what ART's AutoAttack runs in turn is its own affair."""
+    return 1
+
+
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     generator = _make(attack, model, tuple(x.shape[1:]), "cpu" if x.device.type == "cpu" else "gpu")

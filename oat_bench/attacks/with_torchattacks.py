@@ -1,6 +1,7 @@
 """The torchattacks engine: any of its attack classes (https://github.com/Harry24k)."""
 
 from inspect import isclass, signature
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,12 +23,25 @@ def check(attack: Attack) -> None:
     kind = classes[attack.card.class_]
     check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
     try:
-        kind(StandIn(attack.n_classes), **attack.parameters)
+        _make(attack, StandIn(attack.n_classes))
     except Exception as error:
         raise failed(attack, error) from error
 
 
+def count_parts(attack: Attack) -> int:
+    """Return how many attacks torchattacks' AutoAttack runs in turn; 1 for every other class."""
+    whole = _make(attack, StandIn(attack.n_classes))
+    return len(whole._autoattack.attacks) if attack.card.class_ == "AutoAttack" else 1
+
+
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-    """Attack images with the card's class."""
-    x_adv: Tensor = _classes()[attack.card.class_](model, **attack.parameters)(x, y)
+    """Attack images with the card's class, or with one part of it."""
+    generator = _make(attack, model)
+    if attack.part is not None:
+        generator = generator._autoattack.attacks[attack.part]
+    x_adv: Tensor = generator(x, y)
     return x_adv.detach()
+
+
+def _make(attack: Attack, model: nn.Module) -> Any:
+    return _classes()[attack.card.class_](model, **attack.parameters)

@@ -1,19 +1,26 @@
 """The evaluation grid: every lambda against every attack."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from oat_bench.acceleration import Precision, accelerate
+from oat_bench.acceleration import (
+    Precision,
+    accelerate,
+    choose_batch_size,
+    choose_compile,
+    operations_per_image,
+)
 from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
 from oat_bench.files import sha256
-from oat_bench.progress import bar
+from oat_bench.progress import Bar, bar
 
 #: the columns of `evaluate`'s result
 KEYS = ["lam", "width", "attack", "example", "label", "clean_prediction", "attacked_prediction"]
@@ -28,14 +35,16 @@ def evaluate(
     data_fingerprint: str,
     examples: Tensor | None = None,
     store: OutcomeStore | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     gradients: Precision = "float32",
+    compile_it: bool | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
     """Attack a classifier at every operating point with every attack.
 
     An example that the classifier already gets wrong counts as broken by every attack; it is not
-    attacked. Outcomes that the store holds are not computed again.
+    attacked. An attack made of parts (AutoAttack) shows each part only what the parts before it
+    left standing, of all examples together. Outcomes that the store holds are not computed again.
 
     Args:
         classifier: on the device of the data.
@@ -45,8 +54,9 @@ def evaluate(
         data_fingerprint: names the data in the store.
         examples: ids to evaluate; all if None.
         store: where outcomes go; memory if None.
-        batch_size: examples an attack sees at a time.
-        gradients: precision of the passes that attacks differentiate; predictions are float32.
+        batch_size: examples an attack sees at a time; what fills the device if None.
+        gradients: precision that attacks compute in; predictions are float32.
+        compile_it: whether to compile the networks; None: where it pays.
         show: whether to draw a progress bar.
 
     Returns:
@@ -55,57 +65,158 @@ def evaluate(
     """
     store = store or OutcomeStore(None)
     wanted = torch.arange(len(data)) if examples is None else examples.cpu()
-    model_fingerprint = classifier.fingerprint()
+    passes = len(wanted) * sum(attack.passes for attack in attacks)
+    fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
     frames = []
-    total = len(points) * len(attacks) * len(wanted)
-    with bar("evaluating", total, show=show) as line:
+    with bar("evaluating", len(points) * len(attacks) * len(wanted), show=show) as line:
         for point in points:
-            model: nn.Module | None = None  # made only where something is missing
+            subject = _Subject(
+                classifier, point, data, batch_size, gradients, compile_it, passes * len(points)
+            )
             for attack in attacks:
                 line.note(f"{_where(point)}, {attack.card.name}")
-                cell = _cell(point, attack, gradients, model_fingerprint, data_fingerprint)
-                known = store.read(cell)
-                missing = wanted[~np.isin(wanted.numpy(), known["example"].to_numpy())]
-                line.advance(len(wanted) - len(missing))
-                for start in range(0, len(missing), batch_size):
-                    batch = missing[start : start + batch_size]
-                    model = model or accelerate(
-                        classifier.at(point.lam, point.width), gradients=gradients
-                    )
-                    store.append(cell, _outcomes(model, data, attack, batch))
-                    line.advance(len(batch))
-                rows = store.read(cell).set_index("example").loc[wanted.numpy()].reset_index()
+                rows = _attacked(subject, attack, wanted, store, fingerprints, line)
                 frames.append(
                     rows.assign(lam=point.lam, width=point.width, attack=attack.card.name)
                 )
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
-def _cell(
-    point: OperatingPoint, attack: Attack, gradients: Precision, model: str, data: str
-) -> str:
-    fingerprint = sha256(model, data, repr(point), attack.fingerprint(), gradients)
+class _Subject:
+    """A classifier at one operating point, built only where something is missing."""
+
+    def __init__(
+        self,
+        classifier: TunableClassifier,
+        point: OperatingPoint,
+        data: Split,
+        batch_size: int | None,
+        gradients: Precision,
+        compile_it: bool | None,
+        passes: float,
+    ) -> None:
+        self.classifier, self.point, self.data = classifier, point, data
+        self.gradients, self._passes = gradients, passes
+        self._asked_batch_size, self._asked_compile = batch_size, compile_it
+        self._clean = torch.full_like(data.labels, -1)
+
+    @cached_property
+    def _plain(self) -> nn.Module:
+        return self.classifier.at(self.point.lam, self.point.width)
+
+    @cached_property
+    def _operations(self) -> float:
+        return operations_per_image(self._plain, self.data.inputs(slice(1)))
+
+    @cached_property
+    def batch_size(self) -> int:
+        """How many examples an attack sees at a time."""
+        device = self.data.labels.device
+        return self._asked_batch_size or choose_batch_size(device, self._operations)
+
+    def _accelerated(self, precision: Precision) -> nn.Module:
+        compile_it = self._asked_compile
+        if compile_it is None:
+            device = self.data.labels.device
+            compile_it = choose_compile(None, device, self._operations * self._passes)
+        return accelerate(self._plain, precision=precision, compile_it=compile_it)
+
+    @cached_property
+    def exact(self) -> nn.Module:
+        """What predictions are made with."""
+        return self._accelerated("float32")
+
+    @cached_property
+    def searched(self) -> nn.Module:
+        """What attacks see."""
+        return self.exact if self.gradients == "float32" else self._accelerated(self.gradients)
+
+    @torch.no_grad()
+    def clean(self, ids: Tensor) -> Tensor:
+        """Predict clean images; each only once."""
+        for index in torch.split(ids[self._clean[ids] < 0], self.batch_size):
+            self._clean[index] = self.exact(self.data.inputs(index)).argmax(1)
+        return self._clean[ids]
+
+    @torch.no_grad()
+    def attacked(self, attack: Attack, ids: Tensor) -> Tensor:
+        """Attack images; predict what comes out."""
+        x, y = self.data.inputs(ids), self.data.labels[ids]
+        x_adv = self._attack(attack, self.searched, x, y, ids)
+        predictions: Tensor = self.exact(x_adv).argmax(1)
+        if self.searched is not self.exact:
+            # an attack that took for broken what only rounding broke has not searched to its end
+            unsure = (predictions == y) & (self.searched(x_adv).argmax(1) != y)
+            if unsure.any():
+                x_adv = self._attack(attack, self.exact, x[unsure], y[unsure], ids[unsure])
+                predictions[unsure] = self.exact(x_adv).argmax(1)
+        return predictions
+
+    @staticmethod
+    def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return attack(model, x, y, ids)
+
+
+def _attacked(
+    subject: _Subject,
+    attack: Attack,
+    wanted: Tensor,
+    store: OutcomeStore,
+    fingerprints: tuple[str, ...],
+    line: Bar,
+) -> pd.DataFrame:
+    """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
+    standing, parts = wanted, attack.parts()
+    outcomes = pd.DataFrame()
+    for part in parts:
+        cell = _cell(subject.point, part, fingerprints)
+        rows = _fill(subject, part, standing, store, cell, line if part is parts[-1] else None)
+        outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
+        broken = rows["attacked_prediction"] != rows["label"]
+        if part is not parts[-1]:
+            line.advance(int(broken.sum()))
+        standing = torch.as_tensor(rows.index[~broken].to_numpy().copy())
+    return outcomes.loc[wanted.numpy()].astype("int64").reset_index()
+
+
+def _fill(
+    subject: _Subject,
+    attack: Attack,
+    examples: Tensor,
+    store: OutcomeStore,
+    cell: str,
+    line: Bar | None,
+) -> pd.DataFrame:
+    """Return a cell's rows of some examples, by example; compute those that the store lacks."""
+    missing = examples[~np.isin(examples.numpy(), store.read(cell)["example"].to_numpy())]
+    if line is not None:
+        line.advance(len(examples) - len(missing))
+    ids = missing.to(subject.data.labels.device)
+    labels = subject.data.labels[ids]
+    clean = subject.clean(ids) if len(ids) else labels
+    right = clean == labels
+
+    def keep(index: Tensor, clean: Tensor, attacked: Tensor) -> None:
+        columns = (index, subject.data.labels[index], clean, attacked)
+        values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+        store.append(cell, pd.DataFrame(values))
+        if line is not None:
+            line.advance(len(index))
+
+    if not right.all():
+        keep(ids[~right], clean[~right], clean[~right])
+    for index in torch.split(ids[right], subject.batch_size) if right.any() else ():
+        keep(index, subject.data.labels[index], subject.attacked(attack, index))
+    return store.read(cell).set_index("example").loc[examples.numpy()]
+
+
+def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) -> str:
+    fingerprint = sha256(*fingerprints, repr(point), attack.fingerprint())
     where = _where(point).replace(" ", "").replace(",", "-")
-    return f"{attack.card.name}-{where}-{fingerprint[:16]}"
+    return f"{attack.name}-{where}-{fingerprint[:16]}"
 
 
 def _where(point: OperatingPoint) -> str:
     width = f", width {point.width:g}" if point.width != 1 else ""
     return f"lambda {point.lam:g}{width}"
-
-
-@torch.no_grad()
-def _outcomes(model: nn.Module, data: Split, attack: Attack, ids: Tensor) -> pd.DataFrame:
-    device = data.labels.device
-    index = ids.to(device)
-    x, y = data.inputs(index), data.labels[index]
-    clean = model(x).argmax(1)
-    attacked = clean.clone()
-    right = (clean == y).nonzero()[:, 0]
-    if len(right):
-        with torch.enable_grad():
-            x_adv = attack(model, x[right], y[right], index[right])
-        attacked[right] = model(x_adv).argmax(1)
-    columns = (index, y, clean, attacked)
-    names = ("example", "label", "clean_prediction", "attacked_prediction")
-    return pd.DataFrame({k: v.cpu().numpy() for k, v in zip(names, columns, strict=True)})

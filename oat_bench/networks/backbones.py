@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,6 +27,13 @@ def _conv(kind: Conv, c_in: int, c_out: int, size: int, stride: int = 1) -> nn.C
     conv = kind(c_in, c_out, size, stride=stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
+
+
+def _classify(linear: nn.Linear, h: Tensor, condition: AnyCondition) -> Tensor:
+    """Pool and classify in float32: rounded logits tie, and losses are made of differences."""
+    with torch.autocast(h.device.type, enabled=False):
+        features = h.mean(dim=(2, 3), dtype=linear.weight.dtype)
+        return run_layer(linear, features, condition)
 
 
 class PreActivationBlock(nn.Module):
@@ -158,7 +166,7 @@ class WideResNet(nn.Module):
         for stage in (self.stage1, self.stage2, self.stage3):
             h = stage(h, condition)
         h = F.relu(self.norm(h, condition))
-        return run_layer(self.linear, h.mean(dim=(2, 3)), condition)
+        return _classify(self.linear, h, condition)
 
 
 class ResNet(nn.Module):
@@ -207,7 +215,7 @@ class ResNet(nn.Module):
         h = F.relu(self.norm1(run_layer(self.conv1, x, condition), condition))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             h = stage(h, condition)
-        return run_layer(self.linear, h.mean(dim=(2, 3)), condition)
+        return _classify(self.linear, h, condition)
 
 
 RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}

@@ -166,7 +166,8 @@ class Affine(nn.Module):
 
     def forward(self, h: Tensor, condition: None = None) -> Tensor:
         """Scale and shift h of shape [n, C, H, W]."""
-        return torch.addcmul(self.shift[:, None, None], h, self.scale[:, None, None])
+        scale, shift = (part[:, None, None].to(h.dtype) for part in (self.scale, self.shift))
+        return torch.addcmul(shift, h, scale)
 
 
 class FoldedNorm(nn.Module):

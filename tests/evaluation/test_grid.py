@@ -1,6 +1,7 @@
 """The grid against a linear classifier, of which everything is known in closed form."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from oat_bench.evaluation.outcomes import OutcomeStore
 
 EPS = 0.05
 THREAT = Threat(eps=EPS, step_size=EPS)
+#: nothing to choose: choosing takes a look at one image
+PLAIN = {"batch_size": 500, "compile_it": False}
 
 
 class Line(nn.Module):
@@ -88,7 +91,7 @@ def run(lines, data, attacks=None, lambdas=(0.2, 0.5), **options):
         data,
         [OperatingPoint(lam) for lam in lambdas],
         [ready()] if attacks is None else attacks,
-        **{"data_fingerprint": "data", "show": False, **options},
+        **{"data_fingerprint": "data", "show": False, **PLAIN, **options},
     )
 
 
@@ -225,6 +228,88 @@ def test_an_evaluation_leaves_generators_and_weights_alone(trained, digits):
     assert trained.network.training == kept is False
 
 
+# --- attacks made of parts
+
+
+@pytest.fixture
+def two_parts(monkeypatch):
+    """An attack whose first part breaks even examples, its second those that 3 divides."""
+    seen = []
+
+    def run_part(attack, model, x, y, ids):
+        seen.append((attack.part, ids.tolist()))
+        broken = ids % (2, 3)[attack.part] == 0
+        # far over the line, on the wrong side
+        wrong_side = torch.where(y == 1, -1.0, 1.0)[:, None] * model.plain.w.sign()
+        return torch.where(broken[:, None, None, None], 0.5 + wrong_side.view_as(x) / 2, x)
+
+    monkeypatch.setattr(in_house, "run", run_part)
+    attack = prepare(cards.attack("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
+    return replace(attack, n_parts=2), seen
+
+
+def test_each_part_sees_all_that_the_parts_before_it_left_standing(lines, data, two_parts):
+    attack, seen = two_parts
+    frame = run(lines, data, [attack], lambdas=(0.5,), batch_size=7)
+    right = frame["clean_prediction"] == frame["label"]
+    ids = frame["example"]
+    first = ids[right].to_list()
+    assert [i for part, batch in seen if part == 0 for i in batch] == first
+    # batches are full though the first part's batches left few standing
+    odd = [i for i in first if i % 2]
+    assert [batch for part, batch in seen if part == 1] == [
+        odd[k : k + 7] for k in range(0, len(odd), 7)
+    ]
+    robust = right & (frame["attacked_prediction"] == frame["label"])
+    assert robust.to_list() == (right & (ids % 2 != 0) & (ids % 3 != 0)).to_list()
+    assert 0 < robust.sum() < right.sum()
+
+
+def test_a_part_that_was_finished_is_not_run_again(lines, data, two_parts, tmp_path, monkeypatch):
+    attack, seen = two_parts
+    expected = run(lines, data, [attack], lambdas=(0.5,), batch_size=7)
+    inner, calls = in_house.run, []
+
+    def stop(attack, model, x, y, ids):
+        calls.append(attack.part)
+        if calls.count(1) == 2:
+            raise KeyboardInterrupt
+        return inner(attack, model, x, y, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(in_house, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(lines, data, [attack], lambdas=(0.5,), batch_size=7, store=OutcomeStore(tmp_path))
+    seen.clear()
+    frame = run(lines, data, [attack], lambdas=(0.5,), batch_size=7, store=OutcomeStore(tmp_path))
+    pd.testing.assert_frame_equal(frame, expected)
+    assert {part for part, _ in seen} == {1}
+
+
+def test_the_parts_of_autoattack_together_are_autoattack(trained, digits):
+    attack = prepare(
+        cards.attack("autoattack").model_copy(update={"version": 2}),
+        Threat(eps=0.15, step_size=0.05),
+        n_classes=10,
+        seed=0,
+    )
+    assert [part.name for part in attack.parts()] == [f"autoattack.{n}" for n in (1, 2, 3, 4)]
+    model, ids = trained.at(1.0), torch.arange(12)
+    x, y = digits.test.inputs(ids), digits.test.labels[ids]
+    whole = model(attack(model, x, y, ids)).argmax(1)
+    frame = evaluate(
+        trained,
+        digits.test,
+        [OperatingPoint(1.0)],
+        [attack],
+        data_fingerprint="",
+        examples=ids,
+        show=False,
+    )
+    assert (frame["attacked_prediction"] == frame["label"]).to_list() == (whole == y).tolist()
+    assert 0 < (whole == y).sum() < 12
+
+
 # --- nothing is computed twice
 
 
@@ -335,13 +420,15 @@ def test_what_was_finished_before_an_interruption_is_kept(
         with pytest.raises(error):
             run(lines, data, lambdas=(0.5,), batch_size=10, store=OutcomeStore(tmp_path))
     (cell,) = tmp_path.iterdir()
-    assert len(OutcomeStore(tmp_path).read(cell.name)) == 30
+    kept = OutcomeStore(tmp_path).read(cell.name)
+    assert (kept["clean_prediction"] == kept["label"]).sum() == 30
+    missing = torch.tensor(sorted(set(range(60)) - set(kept["example"])))
     lines.seen.clear()
     frame = run(lines, data, lambdas=(0.5,), batch_size=10, store=OutcomeStore(tmp_path))
     pd.testing.assert_frame_equal(frame, expected)
     alone = Lines(lines.w)
-    run(alone, data, lambdas=(0.5,), examples=torch.arange(30, 60))
-    assert lines.seen["images"] == alone.seen["images"]
+    run(alone, data, lambdas=(0.5,), examples=missing)
+    assert lines.seen["images"] == alone.seen["images"] > 0
 
 
 def test_a_cell_stays_below_the_store_whatever_the_card_is_called(lines, data, tmp_path):

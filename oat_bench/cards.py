@@ -271,6 +271,18 @@ class BenchmarkCard(Card):
             )
         return self
 
+    @model_validator(mode="after")
+    def _several_widths_need_a_method_that_slims(self) -> "BenchmarkCard":
+        from oat_bench.methods import METHODS
+
+        if len(self.network.widths) > 1 and not METHODS[self.method].slims:
+            slimming = " or ".join(repr(name) for name, kind in METHODS.items() if kind.slims)
+            raise ValueError(
+                f"network.widths has several widths; expected one with method {self.method!r}, or "
+                f"method {slimming}"
+            )
+        return self
+
     def with_widths(self, widths: list[float]) -> "BenchmarkCard":
         """Return the card with a network of other widths, all of which are evaluated.
 

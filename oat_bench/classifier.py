@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,6 +83,8 @@ class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
 
     info: ModelInfo
+    #: whether one network runs at several widths
+    slims: ClassVar[bool] = False
 
     @abstractmethod
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -90,7 +92,7 @@ class TunableClassifier(ABC):
 
         Args:
             lam: robustness weight in [0, 1].
-            width: share of the channels; a method that does not slim has only 1.
+            width: share of the channels; one of ``info.widths``.
 
         Returns:
             A module in eval mode: images [n, C, H, W] in [0, 1] in, logits [n, num_classes] out.

@@ -20,7 +20,7 @@ from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import tables
 from oat_bench.leaderboards.entries import Entry, make_entry
-from oat_bench.methods import OAT
+from oat_bench.methods import METHODS
 from oat_bench.networks.conditioning import INTERPOLATION
 from oat_bench.progress import note
 from oat_bench.training.loop import Trainer
@@ -78,6 +78,7 @@ def train(
         UserError: if the folder holds a run of another card, data set or seed.
     """
     identity = training_identity(card, data, seed)
+    method = METHODS[card.method]
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         classifier = load(checkpoint, device)
@@ -93,7 +94,7 @@ def train(
         dataset=data.name,
         classes=list(data.classes),
         input_shape=data.input_shape,
-        network=card.network,
+        network=method.network_card(card.network),
         trained_lambdas=card.training.lambdas,
         interpolation=INTERPOLATION,
         threat=card.threat,
@@ -102,7 +103,7 @@ def train(
         selection="",
         benchmark_card=identity,
     )
-    classifier = OAT.build(info).to(device)
+    classifier = method.build(info).to(device)
     trainer = Trainer(
         classifier.network,
         card.training,
@@ -114,10 +115,13 @@ def train(
         folder=out,
     )
     epochs = f"{card.training.epochs} epoch{'s' if card.training.epochs > 1 else ''}"
+    widths = ""
+    if len(info.widths) > 1:
+        widths = f", width {', '.join(f'{width:g}' for width in info.widths)}"
     note(
         f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
         f"{len(data.train)} images, {epochs}, lambda "
-        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}, on {device}, "
+        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}{widths}, on {device}, "
         f"{trainer.computation}"
     )
     progress = trainer.train()
@@ -129,7 +133,8 @@ def train(
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     """Hash all that decides the weights."""
-    parts = (card.network, card.training, card.threat)
+    network = METHODS[card.method].network_card(card.network)
+    parts = (network, card.training, card.threat)
     return sha256(card.method, data.fingerprint(), str(seed), *[p.fingerprint() for p in parts])
 
 

@@ -16,6 +16,8 @@ class OATS(OAT):
     shared. SOLAR's variant has a head for each width: ``heads = "per-width"`` in the card.
     """
 
+    slims = True
+
     def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
         if len(info.widths) < 2:
             raise ValueError(f"widths are {info.widths}; expected several, such as {WIDTHS}")

@@ -1,25 +1,29 @@
 """How fast oat-bench is, side by side with what it replaces, in one process.
 
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
-    python benchmarks/speed.py --only autoattack  # takes long: thousands of passes an alternative
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
+    python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
+    python benchmarks/speed.py --only autoattack  # takes long: thousands of passes an alternative
 
-Every alternative does the same work on the same images. The alternatives of a part take turns,
-repeat by repeat, and the ratio is taken within a repeat, so that a machine whose speed drifts does
-not favour one. Medians are printed. Peak memory is that of a process which does nothing else.
+Every alternative does the same work on the same images; a bound is what the passes alone take, in
+a plain network. The alternatives of a part take turns, repeat by repeat, and the ratio is taken
+within a repeat, so that a machine whose speed drifts does not favour one. Medians are printed. Peak
+memory is that of a process which does nothing else.
 """
 
 import argparse
 import contextlib
+import copy
 import io
 import json
+import math
 import multiprocessing
 import platform
 import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,10 +32,19 @@ import torch
 from torch import Tensor, nn
 
 import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
-from oat_bench.acceleration import accelerate, operations_per_image
+from oat_bench import datasets
+from oat_bench.acceleration import (
+    Precision,
+    accelerate,
+    autocast,
+    choose_precision,
+    operations_per_image,
+)
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat, TrainingCard, attack
+from oat_bench.classifier import OperatingPoint, load
 from oat_bench.datasets import Split
+from oat_bench.evaluation.grid import evaluate
 from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.loop import Trainer
@@ -53,10 +66,12 @@ class AtLambda(nn.Module):
         return self.network(x, self.lam)
 
 
-def make_network(args: argparse.Namespace) -> ConditionalNetwork:
+def make_network(
+    args: argparse.Namespace, lambdas: Sequence[float] = LAMBDAS
+) -> ConditionalNetwork:
     """Build the network; FiLM and statistics are drawn, so that nothing is the identity."""
     network = ConditionalNetwork(
-        args.architecture, num_classes=10, in_channels=3, trained_lambdas=LAMBDAS
+        args.architecture, num_classes=10, in_channels=3, trained_lambdas=list(lambdas)
     )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -64,7 +79,7 @@ def make_network(args: argparse.Namespace) -> ConditionalNetwork:
             if "film" in name or "bn_" in name:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         network.train()
-        for lam in LAMBDAS:
+        for lam in (0.0, lambdas[-1]):
             network(torch.rand(64, 3, args.size, args.size, generator=generator), lam)
     return network.eval().to(args.device)
 
@@ -100,6 +115,7 @@ def training(args: argparse.Namespace) -> Alternatives:
     }
     if args.published:
         alternatives["the authors' code"] = authors_step(args)
+    alternatives["bound: the passes alone, plain network"] = training_bound(args)
     return alternatives
 
 
@@ -139,6 +155,63 @@ def oats(args: argparse.Namespace) -> Alternatives:
         "OAT": step([1]),
         f"OATS, widths {named}: {sum(flops) / flops[0]:.2f} times the FLOPs": step(args.widths),
         "OAT, a dedicated network for each width": lambda: [run() for run in dedicated],
+    }
+
+
+def training_bound(args: argparse.Namespace) -> Callable[[], object]:
+    """The passes of a step, and nothing else, in the precision that auto chooses.
+
+    Seven times forward and backward to the images that are attacked, once forward and backward to
+    the weights for clean and attacked images together; one plain network, no attack, no update.
+    """
+    x = make_images(args, args.batch).contiguous(memory_format=torch.channels_last)
+    precision = choose_precision("auto", args.device, x[0].numel())
+    plain = specialize(make_network(args), 0.1).to(memory_format=torch.channels_last)
+    trained = copy.deepcopy(plain).requires_grad_()
+    attacked = x[: args.batch - math.ceil(args.batch / len(LAMBDAS))]
+    both = torch.cat([x, attacked])
+
+    def step() -> None:
+        for _ in range(7):
+            images = attacked.detach().requires_grad_()
+            with autocast(args.device, precision):
+                logits = plain(images)
+            torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
+        with autocast(args.device, precision):
+            logits = trained(both)
+        logits.float().logsumexp(1).sum().backward()
+        trained.zero_grad()
+
+    return step
+
+
+def scaling(args: argparse.Namespace) -> Alternatives:
+    """One optimiser step at other batch sizes, widths and numbers of lambda; the first is usual."""
+
+    def step(batch: int, architecture: str, n_lambdas: int) -> Callable[[], object]:
+        other = argparse.Namespace(**(vars(args) | {"batch": batch, "architecture": architecture}))
+        lambdas = LAMBDAS if n_lambdas == 6 else [k / n_lambdas for k in range(n_lambdas)]
+        data = Split(
+            (255 * make_images(other, batch)).to(torch.uint8),
+            (torch.arange(batch) % 10).to(args.device),
+        )
+        card = TrainingCard(
+            epochs=1, lr=0.01, batch_size=batch, lambdas=lambdas, compile=args.compile
+        )
+        trainer = Trainer(
+            make_network(other, lambdas), card, THREAT, data, data.take(torch.arange(0))
+        )
+        return lambda: trainer._step(torch.arange(batch))
+
+    batch, architecture = args.batch, args.architecture
+    family, depth, widen = architecture.split("-")
+    cases = [(batch, architecture, 6)]
+    cases += [(size, architecture, 6) for size in (batch // 4, batch // 2, 2 * batch)]
+    cases += [(batch, f"{family}-{depth}-{factor * int(widen)}", 6) for factor in (2, 4)]
+    cases += [(batch, architecture, count) for count in (2, 32, 128)]
+    return {
+        f"batch {size}, {name}, {count} lambda": step(size, name, count)
+        for size, name, count in cases
     }
 
 
@@ -228,7 +301,7 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
     fool = foolbox.attacks.LinfPGD(abs_stepsize=2 / 255, steps=steps)
     return {
         "oat-bench": lambda: ready(fast, x, y, ids),
-        "oat-bench, bfloat16 gradients": lambda: ready(rough, x, y, ids),
+        "oat-bench, attack in bfloat16": lambda: ready(rough, x, y, ids),
         "torchattacks": lambda: theirs(x, y),
         "ART": lambda: art.generate(x=images, y=labels),
         "foolbox": lambda: fool(bound, x, y, epsilons=[8 / 255]),
@@ -236,46 +309,79 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
 
 
 def autoattack(args: argparse.Namespace) -> Alternatives:
-    """AutoAttack, standard, at six lambda on as many images as `--autoattack` says."""
+    """AutoAttack, standard: robust accuracies at six lambda, of as many test images as asked for.
+
+    `--model` is attacked, a trained one: of an untrained network all images fall or all stand.
+    """
     import pyautoattack
     import torchattacks
 
-    network = make_network(args)
-    x = make_images(args, args.autoattack)
-    ids = torch.arange(len(x), device=args.device)
-    # at this eps some images of an untrained network fall to each part and some stand to the end
-    threat = Threat(eps=args.autoattack_eps, step_size=args.autoattack_eps / 4)
-    ready = prepare(attack("autoattack"), threat, n_classes=10, seed=0)
-    models = {lam: AtLambda(network, lam).eval() for lam in LAMBDAS}
-    labels = {lam: model(x).argmax(1) for lam, model in models.items()}
+    if args.model is None:
+        raise SystemExit("speed.py: the part autoattack needs --model, a checkpoint of method oat")
+    classifier = load(args.model, args.device)
+    test = datasets.load(classifier.info.dataset, args.data_dir).test
+    data = test.take(datasets.nested_order(test.labels)[: args.autoattack]).to(args.device)
+    x, labels, threat = data.inputs(), data.labels, classifier.info.threat
+    ready = prepare(attack("autoattack"), threat, n_classes=classifier.info.num_classes, seed=0)
+    models = {lam: AtLambda(classifier.network, lam).eval() for lam in LAMBDAS}
 
-    def ours() -> None:
-        for lam in LAMBDAS:
-            fast = accelerate(specialize(network, lam), compile_it=args.compile)
-            ready(fast, x, labels[lam], ids)
+    def report(name: str, robust: list[float]) -> None:
+        print(name, "RA", *[f"{100 * value:.1f}" for value in robust], file=sys.stderr, flush=True)
+
+    def ours(gradients: Precision) -> Callable[[], None]:
+        def run() -> None:
+            points = [OperatingPoint(lam) for lam in LAMBDAS]
+            frame = evaluate(
+                classifier,
+                data,
+                points,
+                [ready],
+                data_fingerprint="",
+                gradients=gradients,
+                compile_it=args.compile,
+                show=False,
+            )
+            right = frame["attacked_prediction"] == frame["label"]
+            report(gradients, right.groupby(frame["lam"]).mean().to_list())
+
+        return run
 
     def torchattacks_() -> None:
-        for lam, model in models.items():
-            torchattacks.AutoAttack(model, eps=threat.eps, seed=0)(x, labels[lam])
+        robust = []
+        for model in models.values():
+            adversary = torchattacks.AutoAttack(
+                model, eps=threat.eps, n_classes=classifier.info.num_classes, seed=0
+            )
+            x_adv = adversary(x, labels)
+            robust.append((model(x_adv).argmax(1) == labels).float().mean().item())
+        report("torchattacks", robust)
 
     def pyautoattack_() -> None:
-        for lam, model in models.items():
+        robust = []
+        for model in models.values():
             adversary = pyautoattack.AutoAttack(model, eps=threat.eps, seed=0, device=args.device)
-            adversary.run_standard_evaluation(x, labels[lam], batch_size=len(x))
+            x_adv, _ = adversary.run_standard_evaluation(x, labels, batch_size=len(x))
+            robust.append((model(x_adv).argmax(1) == labels).float().mean().item())
+        report("pyautoattack", robust)
 
-    return {"oat-bench": ours, "torchattacks": torchattacks_, "pyautoattack": pyautoattack_}
+    return {
+        "oat-bench": ours("float32"),
+        "oat-bench, attacks in bfloat16": ours("bf16"),
+        "torchattacks": torchattacks_,
+        "pyautoattack": pyautoattack_,
+    }
 
 
-def in_turns(alternatives: Alternatives, repeats: int) -> dict[str, list[float]]:
-    """Time each alternative in turn, repeat by repeat, after one round that is not counted."""
+def in_turns(alternatives: Alternatives, repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Time each alternative in turn, repeat by repeat, after rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for repeat in range(repeats + 1):
+    for repeat in range(-warm_up, repeats):
         for name, run in alternatives.items():
             start = time.perf_counter()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if repeat > 0:
+            if repeat >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -315,6 +421,7 @@ def memory_of(part: str, name: str, args: argparse.Namespace) -> float:
 PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "training": training,
     "oats": oats,
+    "scaling": scaling,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
     "autoattack": autoattack,
@@ -345,7 +452,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
-    parser.add_argument("--autoattack-eps", type=float, default=0.001)
+    parser.add_argument("--model", type=Path, help="checkpoint that AutoAttack attacks")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="its data set")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="training,pgd-7,pgd-20", help=f"of {', '.join(PARTS)}")
     parser.add_argument(
@@ -371,8 +479,8 @@ def main() -> None:
     title = f"{args.architecture}, {args.size}x{args.size}, batch {args.batch}, {machine(args)}"
     rows = []
     for part in args.only.split(","):
-        repeats = 1 if part == "autoattack" else args.repeats
-        seconds = in_turns(PARTS[part](args), repeats)
+        long = part == "autoattack"  # minutes: a first round would change nothing
+        seconds = in_turns(PARTS[part](args), 1 if long else args.repeats, 0 if long else 1)
         reference = next(iter(seconds))
         for name, times in seconds.items():
             ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
@@ -382,7 +490,7 @@ def main() -> None:
                     "what": name,
                     "seconds": round(statistics.median(times), 3),
                     "times oat-bench's": round(statistics.median(ratios), 2),
-                    "peak memory, MiB": round(memory_of(part, name, args)),
+                    "peak memory, MiB": None if long else round(memory_of(part, name, args)),
                     "all seconds": [round(t, 4) for t in times],
                 }
             )

@@ -2,6 +2,9 @@
 
 A card is found by name among those that ship with the package (``attacks/`` and ``benchmarks/`` at
 the top of the repository), or by path. Numbers may be written as fractions, ``"8/255"``.
+
+With ``extends = "cifar10"`` a card states only where it differs from another one of its kind:
+tables are merged, anything else is replaced. What is read is the merged card.
 """
 
 import math
@@ -19,7 +22,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticSerializationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from oat_bench.errors import UserError, nearest, unknown
 from oat_bench.files import sha256
@@ -32,6 +35,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
 #: cards are small; a larger file is a mistake or an attack
 _MAX_CARD_BYTES = 1 << 20
+#: cards that extend each other in a row
+_MAX_CHAIN = 8
 
 
 def _number(value: object) -> object:
@@ -218,7 +223,12 @@ class TrainingCard(Card):
     attack_steps: Annotated[int, Field(ge=1)] = 7
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     sampling: Literal["per-image", "per-batch"] = "per-image"
+    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4
     validate_every: Annotated[int, Field(ge=1)] = 1
+    validation_examples: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="a stratified part of the validation split; absent: all of it"
+    )
     selection: Literal["last", "best"] = "last"
     order: Literal["attack-first", "published"] = "attack-first"
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -261,6 +271,17 @@ class BenchmarkCard(Card):
     training: TrainingCard
     evaluation: EvaluationCard = EvaluationCard()
 
+    def for_folder(self, folder: str, *, named: bool) -> "BenchmarkCard":
+        """Return the card with a folder of images in the place of its data set.
+
+        Args:
+            folder: path of the images.
+            named: whether the card's own name stays a part of its name.
+        """
+        name = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(folder).resolve().name).lstrip("._+-")[:32]
+        name = "-".join([name or "images", *([self.name] if named else [])])[:64]
+        return self.model_copy(update={"dataset": folder, "name": name})
+
     @model_validator(mode="after")
     def _every_lambda_has_a_code(self) -> "BenchmarkCard":
         count, dim = len(self.training.lambdas), self.network.encoding_dim
@@ -284,14 +305,17 @@ class BenchmarkCard(Card):
         return self
 
     def with_widths(self, widths: list[float]) -> "BenchmarkCard":
-        """Return the card with a network of other widths, all of which are evaluated.
+        """Return the card with a network of other widths, all evaluated; they end its name.
 
         Raises:
             UserError: if the card does not go with them.
         """
-        if widths == self.network.widths:
+        from oat_bench.methods import METHODS
+
+        if widths == METHODS[self.method].network_card(self.network).widths:
             return self
         values = self.model_dump()
+        values["name"] += "-widths-" + "-".join(f"{width:g}" for width in widths)
         values["network"]["widths"] = widths
         values["evaluation"]["widths"] = None
         try:
@@ -366,27 +390,76 @@ DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack")
 
 
 def _find(kind: str, name_or_path: str, model: type[C]) -> C:
+    return read(_locate(kind, name_or_path), model)
+
+
+def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
+    """Find the file of a card; a relative path starts at the folder ``beside``."""
     if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
+        path = beside / name_or_path
         try:
             missing = not path.is_file()
-        except OSError:  # the name is too long for a file
+        except (OSError, ValueError):  # no file can be called so
             missing = True
         if missing:
             raise UserError(f"no {kind} card at {_one_line(path)}; expected a TOML file")
-        return read(path, model)
-    path = folder(f"{kind}s") / f"{name_or_path}.toml"
+        return path
     if name_or_path not in names(f"{kind}s"):
         raise unknown(kind, name_or_path, names(f"{kind}s"))
-    return read(path, model)
+    return folder(f"{kind}s") / f"{name_or_path}.toml"
 
 
 def read(path: Path, model: type[C]) -> C:
-    """Read a card from a file.
+    """Read a card from a file, and with it those that it extends.
 
     Raises:
         UserError: naming file, key and what was expected.
     """
+    chain = _read_chain(path, "attack" if model is AttackCard else "benchmark")
+    values: dict[str, Any] = {}
+    try:
+        for _, stated in reversed(chain):
+            values = _merged(values, stated)
+        # of the card that is extended, a card does not take the name
+        values["name"] = chain[0][1].get("name", path.stem)
+        card = model.model_validate(values)
+        card.fingerprint()  # fails on what is nested too deeply to be written down
+    except ValidationError as error:
+        location = _first_complaint(error)["loc"]
+        told = next((file for file, stated in chain if _holds(stated, location)), path)
+        raise UserError(f"{told}: {_explain(error, model)}") from error
+    except (RecursionError, PydanticSerializationError) as error:
+        raise UserError(f"{path}: nested too deeply for a card") from error
+    return card
+
+
+def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Read what a card states, then the card that it extends, and so on."""
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        stated = _parse(path)
+        extends = stated.pop("extends", None)
+        chain.append((path, stated))
+        if extends is None:
+            return chain
+        if not isinstance(extends, str):
+            raise UserError(
+                f"{path}: extends: expected the name or the path of a card, got {_shown(extends)}"
+            )
+        try:
+            parent = _locate(kind, extends, beside=path.parent)
+        except UserError as error:
+            raise UserError(f"{path}: extends: {error}") from error
+        if any(parent.samefile(file) for file, _ in chain):
+            raise UserError(f"{path}: extends {_shown(extends)}, which extends this card in turn")
+        if len(chain) == _MAX_CHAIN:
+            raise UserError(
+                f"{chain[0][0]}: more than {_MAX_CHAIN} cards extend each other; expected fewer"
+            )
+        path = parent
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CARD_BYTES:
             raise UserError(f"{path}: too large for a card (over {_MAX_CARD_BYTES} bytes)")
@@ -394,24 +467,37 @@ def read(path: Path, model: type[C]) -> C:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        values = tomllib.loads(content.decode())
+        return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # also what tomllib says of a number too long
         raise UserError(f"{path}: not valid TOML: {_one_line(error)}") from error
-    values.setdefault("name", path.stem)
-    try:
-        card = model.model_validate(values)
-        card.fingerprint()  # fails on what is nested too deeply to be written down
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)}") from error
-    except (RecursionError, PydanticSerializationError) as error:
-        raise UserError(f"{path}: nested too deeply for a card") from error
-    return card
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``: tables key by key, all else as a whole."""
+    result = base | changes
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            result[key] = _merged(base[key], changes[key])
+    return result
+
+
+def _holds(stated: Any, location: tuple[int | str, ...]) -> bool:
+    """Whether a file itself states what lies at a location."""
+    for part in location:
+        if not isinstance(stated, dict) or part not in stated:
+            return not isinstance(stated, dict)  # a list holds its items
+        stated = stated[part]
+    return bool(location)
+
+
+def _first_complaint(error: ValidationError) -> ErrorDetails:
+    # a misspelt key is also a missing one
+    return min(error.errors(), key=lambda complaint: complaint["type"] == "missing")
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Put pydantic's first complaint in one line: the key, what was wrong, what is allowed."""
-    # a misspelt key is also a missing one
-    first = min(error.errors(), key=lambda complaint: complaint["type"] == "missing")
+    first = _first_complaint(error)
     location = first["loc"]
     key = ".".join(str(part) for part in location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -440,8 +526,9 @@ def _one_line(text: object) -> str:
 
 
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    also = [] if location else ["extends"]
     for part in location:
         annotation = model.model_fields[str(part)].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return also + [field.alias or name for name, field in model.model_fields.items()]

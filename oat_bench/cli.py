@@ -68,10 +68,25 @@ def _example(text: str) -> str:
 
 
 _DATASET = click.option(
-    "--dataset", metavar="NAME", help="Data set, and the benchmark of its name."
+    "--dataset",
+    metavar="NAME|FOLDER",
+    help="Data set, and the benchmark of its name; or a folder of images.",
 )
 _BENCHMARK = click.option(
-    "--benchmark", metavar="NAME|FILE", help="Benchmark card, by name or path. [default: digits]"
+    "--benchmark",
+    metavar="NAME|FILE",
+    help="Benchmark card, by name or path. [default: digits; image-folder for a folder]",
+)
+_DATA_DIR = click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default="data",
+    show_default=True,
+    help="Where data sets are looked for, and downloaded to.",
+)
+_SKIP_BROKEN = click.option(
+    "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
 )
 _ATTACKS = click.option(
     "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
@@ -143,6 +158,8 @@ def cli(context: click.Context) -> None:
 @cli.command(epilog=_example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
 @_DATASET
 @_BENCHMARK
+@_DATA_DIR
+@_SKIP_BROKEN
 @_ATTACKS
 @_LAMBDAS
 @_WIDTHS
@@ -155,6 +172,8 @@ def cli(context: click.Context) -> None:
 def run(
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -169,9 +188,10 @@ def run(
 
     What a run finished is kept: the same command goes on from there.
     """
+    data = (data_dir, skip_broken)
     _evaluate(
         *(dataset, benchmark, attacks, lambdas, widths, model),
-        *(n_examples, gradients, seed, device, out),
+        *(n_examples, gradients, seed, device, out, data),
     )
 
 
@@ -181,6 +201,8 @@ def run(
 )
 @_DATASET
 @_BENCHMARK
+@_DATA_DIR
+@_SKIP_BROKEN
 @_ATTACKS
 @_LAMBDAS
 @_WIDTHS
@@ -193,6 +215,8 @@ def evaluate(
     model: str,
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -203,9 +227,10 @@ def evaluate(
     out: Path | None,
 ) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
+    data = (data_dir, skip_broken)
     _evaluate(
         *(dataset, benchmark, attacks, lambdas, widths, model),
-        *(n_examples, gradients, seed, device, out),
+        *(n_examples, gradients, seed, device, out, data),
     )
 
 
@@ -213,6 +238,8 @@ def evaluate(
 @_DATASET
 @_BENCHMARK
 @_WIDTHS
+@_DATA_DIR
+@_SKIP_BROKEN
 @_SEED
 @_DEVICE
 @_OUT
@@ -220,6 +247,8 @@ def train(
     dataset: str | None,
     benchmark: str | None,
     widths: list[float] | None,
+    data_dir: Path,
+    skip_broken: bool,
     seed: int,
     device: str,
     out: Path | None,
@@ -235,10 +264,9 @@ def train(
     from oat_bench.progress import note
 
     keep_freed_memory()
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
     folder = make_folder(out or _default_out(card, seed))
-    runs.train(
-        card, datasets.load(card.dataset), folder, seed=seed, device=runs.choose_device(device)
-    )
+    runs.train(card, data, folder, seed=seed, device=runs.choose_device(device))
     note(f"checkpoint and log in {folder}")
 
 
@@ -275,12 +303,14 @@ def list_(kind: str) -> None:
 
 
 def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
-    from oat_bench import cards
-    from oat_bench.errors import unknown
+    """Read the card named, or that of the data set; a folder of images goes with any card."""
+    from oat_bench import cards, datasets
 
-    shipped = cards.names("benchmarks")
-    if dataset is not None and benchmark is None and dataset not in shipped:
-        raise unknown("data set", dataset, shipped)
+    if dataset is not None and datasets.is_folder(dataset):
+        card = cards.benchmark("image-folder" if benchmark is None else benchmark)
+        return card.for_folder(dataset, named=benchmark is not None)
+    if dataset is not None:
+        datasets.check_known(dataset)
     named = dataset if benchmark is None else benchmark
     card = cards.benchmark("digits" if named is None else named)
     if dataset is not None and dataset != card.dataset:
@@ -304,6 +334,7 @@ def _evaluate(
     seed: int,
     device_name: str,
     out: Path | None,
+    where: tuple[Path, bool],
 ) -> None:
     named = dataset is not None or benchmark is not None
     card = _card(dataset, benchmark) if named or model is None else None
@@ -320,6 +351,10 @@ def _evaluate(
     trained = classifier.load(model, device) if model is not None else None
     if card is None:
         assert trained is not None
+        if trained.info.dataset not in datasets.DATASETS:
+            raise UserError(
+                f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
+            )
         card = _card(trained.info.dataset, None)
     changes = {
         "lambdas": lambdas,
@@ -330,7 +365,13 @@ def _evaluate(
     }
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    data = datasets.load(card.dataset)
+    data_dir, skip_broken = where
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    if n_examples is None and dataset is not None and datasets.is_folder(dataset):
+        # the card may have been written for a larger test set
+        limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
+        smaller = card.evaluation.model_copy(update={"n_examples": limit})
+        card = card.model_copy(update={"evaluation": smaller})
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)

@@ -28,8 +28,12 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         raise
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, option: str = "--out") -> Path:
     """Create a folder for output, or say in one line why it cannot be one.
+
+    Args:
+        path: the folder.
+        option: of the command line, by which the user may choose another.
 
     Raises:
         UserError: if the folder cannot be created or written to.
@@ -43,16 +47,17 @@ def make_folder(path: Path) -> Path:
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
         raise UserError(
-            f"cannot write to {path} ({reason}); choose another folder with --out"
+            f"cannot write to {path} ({reason}); choose another folder with {option}"
         ) from error
     return path
 
 
-def sha256(*parts: bytes | str) -> str:
+def sha256(*parts: bytes | str | memoryview) -> str:
     """Hash the parts, each with its length, so that no two lists of parts read the same."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "big"))
+        length = content.nbytes if isinstance(content, memoryview) else len(content)
+        digest.update(length.to_bytes(8, "big"))
         digest.update(content)
     return digest.hexdigest()

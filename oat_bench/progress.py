@@ -29,7 +29,7 @@ class Bar:
         self._progress = progress
         self._task = progress.add_task(description, total=total, note="")
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: float = 1) -> None:
         """Move on by some steps."""
         self._progress.advance(self._task, steps)
 

@@ -12,6 +12,7 @@ from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
+from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.grid import evaluate
@@ -72,7 +73,7 @@ def train(
 ) -> TunableClassifier:
     """Train by a card; continue what the folder holds, or load it if it is finished.
 
-    Writes ``checkpoint.safetensors`` and ``log.csv`` under ``out``.
+    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``.
 
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
@@ -104,12 +105,17 @@ def train(
         benchmark_card=identity,
     )
     classifier = method.build(info).to(device)
+    validation = data.validation
+    if card.training.validation_examples is not None:
+        validation = validation.take(
+            stratified(validation.labels, card.training.validation_examples)[0]
+        )
     trainer = Trainer(
         classifier.network,
         card.training,
         card.threat,
         data.train.to(device),
-        data.validation.to(device),
+        validation.to(device),
         seed=seed,
         identity=identity,
         folder=out,
@@ -125,6 +131,7 @@ def train(
         f"{trainer.computation}"
     )
     progress = trainer.train()
+    atomic_write(out / "splits.json", data.describe_splits())
     classifier.info = info.model_copy(update={"selection": trainer.selection})
     save(classifier, checkpoint)
     note(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")

@@ -130,6 +130,63 @@ def test_every_shipped_benchmark_card_reads(name):
     assert cards.attacks(card.evaluation.attacks)
 
 
+@pytest.mark.parametrize(
+    ("name", "network", "epochs", "lr", "augmentation", "dropout"),
+    [
+        ("svhn", "wrn-16-8", 80, 0.01, "none", 0.3),
+        ("cifar10", "resnet-34", 200, 0.1, "crop-flip", 0),
+        ("stl10", "wrn-40-2", 200, 0.1, "crop-flip", 0.3),
+    ],
+)
+def test_benchmarks_at_the_papers_scale(name, network, epochs, lr, augmentation, dropout):
+    card = cards.benchmark(name)
+    assert card.dataset == name
+    assert card.network.architecture == network
+    assert card.network.norm == "dual"
+    assert card.network.dropout == 0
+    assert card.threat == Threat(norm="Linf", eps=8 / 255, step_size=2 / 255)
+    recipe = card.training
+    assert (recipe.epochs, recipe.lr, recipe.augmentation) == (epochs, lr, augmentation)
+    assert (recipe.momentum, recipe.weight_decay, recipe.batch_size) == (0.9, 5e-4, 128)
+    assert (recipe.attack_steps, recipe.crop_padding, recipe.order) == (7, 4, "attack-first")
+    assert recipe.lambdas == card.evaluation.lambdas == [0, 0.1, 0.2, 0.3, 0.4, 1]
+    assert (card.evaluation.attacks, card.evaluation.n_examples) == ("all", None)
+
+    # the published code differs in these and in nothing else
+    published = cards.benchmark(f"{name}-replication")
+    changes = {"film": "published", "dropout": dropout}
+    assert published.network == card.network.model_copy(update=changes)
+    assert published.threat == Threat(norm="Linf", eps=8 / 255, step_size=1.43 / 255)
+    assert published.training == recipe.model_copy(update={"order": "published"})
+    assert published.evaluation == card.evaluation
+
+    small = cards.benchmark(f"{name}-small")
+    assert small.dataset == name
+    assert small.network.architecture == "wrn-16-2"
+    assert small.threat == card.threat
+    assert small.training.augmentation == augmentation
+    assert small.training.epochs <= 20
+    assert "autoattack" not in [attack.name for attack in cards.attacks(small.evaluation.attacks)]
+
+
+def test_a_folder_in_the_place_of_a_data_set(tmp_path, monkeypatch):
+    card = cards.benchmark("stl10-small")
+    monkeypatch.chdir(tmp_path)
+    for folder, named, name in [
+        ("./tiny10", True, "tiny10-stl10-small"),
+        ("/data/tiny10/", False, "tiny10"),
+        ("my images (1)", False, "my-images-1-"),
+        ("../..", False, None),
+        ("./" + "x" * 200, True, "x" * 32 + "-stl10-small"),
+        ("./\u00e9\u00e8", False, "images"),
+    ]:
+        other = card.for_folder(folder, named=named)
+        assert other.dataset == folder
+        assert name is None or other.name == name
+        assert BenchmarkCard.model_validate(other.model_dump())  # the name is one
+        assert other.training == card.training
+
+
 def test_the_folders_hold_what_is_listed():
     root = Path(cards.__file__).parents[1]
     for kind in ("attacks", "benchmarks"):
@@ -230,7 +287,7 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
         (cards.attack, "", "unknown attack ''; known: apgd-ce"),
         (cards.attack, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),
         (cards.attacks, "fgsm,squared", "unknown attack 'squared'; did you mean square?"),
-        (cards.benchmark, "digit", "unknown benchmark 'digit'; did you mean digits?"),
+        (cards.benchmark, "digit", "unknown benchmark 'digit'; did you mean digits or digits-oats?"),
         (cards.benchmark, "fgsm", "unknown benchmark 'fgsm'; known: "),
     ],
 )
@@ -708,6 +765,153 @@ def test_the_fingerprint_is_of_the_values_and_not_of_the_words(tmp_path):
     changes = [("eps", "0.1"), ("parameters.steps", "8"), ("norm", '"L2"'), ("version", "2")]
     others = {fingerprint(changed(ATTACK, key, value)) for key, value in changes}
     assert len(others | {original}) == len(changes) + 1
+
+
+# --- cards that extend cards ---
+
+
+def extending(folder: Path, parent: str, text: str, name: str = "child.toml") -> Path:
+    return written(folder, f"extends = '{parent}'\n{text}", name)
+
+
+def test_a_card_states_only_what_differs(tmp_path):
+    written(tmp_path, BENCHMARK, "parent.toml")
+    child = extending(
+        tmp_path, "parent.toml", "dataset = 'svhn'\n[training]\nepochs = 5\nlambdas = [0, 0.5]"
+    )
+    card, parent = cards.benchmark(str(child)), cards.benchmark(str(tmp_path / "parent.toml"))
+    assert (card.name, card.dataset, card.description) == ("child", "svhn", "a benchmark")
+    # a table is merged, a list is replaced
+    assert card.training == parent.training.model_copy(update={"epochs": 5, "lambdas": [0, 0.5]})
+    assert (card.network, card.threat) == (parent.network, parent.threat)
+
+
+def test_a_card_takes_the_name_of_its_file_or_its_own(tmp_path):
+    written(tmp_path, f"name = 'first'\n{ATTACK}", "parent.toml")
+    assert cards.attack(str(extending(tmp_path, "parent.toml", ""))).name == "child"
+    assert cards.attack(str(extending(tmp_path, "parent.toml", "name = 'x'"))).name == "x"
+
+
+def test_parameters_of_an_attack_are_merged(tmp_path):
+    card = cards.attack(str(extending(tmp_path, "pgd-20", "[parameters]\nsteps = 50")))
+    shipped = cards.attack("pgd-20")
+    assert card.parameters == shipped.parameters | {"steps": 50}
+    assert (card.class_, card.engine) == (shipped.class_, shipped.engine)
+
+
+def test_a_path_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    written(tmp_path, ATTACK, "root.toml")
+    extending(tmp_path / "a", "../root.toml", "eps = 0.25", "middle.toml")
+    leaf = extending(tmp_path / "a" / "b", "../middle.toml", "step_size = 0.5", "leaf.toml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for path in (leaf, Path("../a/b/leaf.toml")):
+        card = cards.attack(str(path))
+        assert (card.eps, card.step_size, card.class_) == (0.25, 0.5, "PGD")
+    absolute = extending(tmp_path, str(tmp_path / "root.toml"), "", "absolute.toml")
+    assert cards.attack(str(absolute)).eps == pytest.approx(8 / 255)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_however_a_card_is_spread_over_files_it_is_the_same_card(folder, data):
+    text, model = VALID[data.draw(st.sampled_from(sorted(VALID)))]
+    depth = data.draw(st.integers(1, 4))
+    spread = [{table: {} for table in parts(text)} for _ in range(depth)]
+    for table, values in parts(text).items():
+        for key, value in values.items():
+            owner = data.draw(st.integers(0, depth - 1))
+            spread[owner][table][key] = value
+            # what lies below is covered, whatever it says
+            for below in range(owner):
+                if data.draw(st.booleans()):
+                    spread[below][table][key] = data.draw(st.sampled_from(["7", "'no'", "[1]"]))
+    for place, tables in enumerate(spread):
+        first = "" if place == 0 else f"extends = './{place - 1}.toml'\n"
+        written(folder, first + joined(tables), f"{place}.toml")
+    whole = cards.read(written(folder, text), model)
+    card = cards.read(folder / f"{depth - 1}.toml", model)
+    assert card.model_copy(update={"name": whole.name}) == whole
+    if model is BenchmarkCard:  # an attack's also says in which order its parameters stand
+        assert card.fingerprint() == whole.fingerprint()
+
+
+def test_the_file_that_states_a_bad_value_is_named(tmp_path):
+    parent = written(tmp_path, changed(BENCHMARK, "training.epoch", "3"), "parent.toml")
+    child = extending(tmp_path, "parent.toml", "[training]\nlr = 0.2")
+    message = complaint(cards.benchmark, str(child))
+    assert message.startswith(f"{parent}: unknown key 'training.epoch'; did you mean epochs")
+    written(tmp_path, BENCHMARK, "parent.toml")
+    for text, words in [
+        ("[training]\nlr = -1", "training.lr: input should be greater than 0"),
+        ("[trainin]\nlr = 1", "unknown key 'trainin'; did you mean training"),
+        ("extend = 'x'", "unknown key 'extend'; did you mean extends"),
+        ("training = 3", "training: "),
+        ("[training]\nlambdas = [0, 2]", "training.lambdas.1: "),
+    ]:
+        extending(tmp_path, "parent.toml", text)
+        assert complaint(cards.benchmark, str(child)).startswith(f"{child}: {words}")
+    written(tmp_path, removed(BENCHMARK, "training.epochs"), "parent.toml")
+    extending(tmp_path, "parent.toml", "")
+    message = complaint(cards.benchmark, str(child))
+    assert message == f"{child}: key 'training.epochs' is missing"
+
+
+def test_values_that_go_together_in_neither_file_alone(tmp_path):
+    written(tmp_path, removed(BENCHMARK, "network.dropout"), "parent.toml")
+    child = extending(tmp_path, "parent.toml", "[network]\narchitecture = 'resnet-18'")
+    assert cards.benchmark(str(child)).network.encoding == "dct"
+    extending(tmp_path, "parent.toml", "[network]\narchitecture = 'resnet-18'\ndropout = 0.5")
+    assert f"{child}: network: resnet-18 has no dropout" in complaint(cards.benchmark, str(child))
+
+
+def test_cards_that_extend_in_a_circle_are_refused(tmp_path):
+    path = extending(tmp_path, "./child.toml", "")
+    assert complaint(cards.attack, str(path)) == (
+        f"{path}: extends './child.toml', which extends this card in turn"
+    )
+    extending(tmp_path, "two.toml", "")
+    extending(tmp_path, "three.toml", "", "two.toml")
+    last = extending(tmp_path, "../" + tmp_path.name + "/child.toml", "", "three.toml")
+    assert complaint(cards.attack, str(path)).startswith(f"{last}: extends ")
+
+
+def test_too_many_cards_in_a_row_are_refused(tmp_path):
+    written(tmp_path, ATTACK, "0.toml")
+    for number in range(1, 20):
+        extending(tmp_path, f"{number - 1}.toml", "", f"{number}.toml")
+    assert cards.attack(str(tmp_path / "7.toml")).class_ == "PGD"
+    for number in (8, 19):
+        assert "more than 8 cards extend each other" in complaint(
+            cards.attack, str(tmp_path / f"{number}.toml")
+        )
+
+
+@pytest.mark.parametrize(
+    ("extends", "words"),
+    [
+        ("'pgd-8'", "extends: unknown attack 'pgd-8'; did you mean pgd-7"),
+        ("'cifar10'", "extends: unknown attack 'cifar10'"),  # a card of the other kind
+        ("'no.toml'", "no.toml; expected a TOML file"),
+        ("'../no/such'", "no/such; expected a TOML file"),
+        ("'\\u0000.toml'", "expected a TOML file"),
+        ("''", "extends: unknown attack ''"),
+        ("3", "extends: expected the name or the path of a card, got '3'"),
+        ("['pgd-7', 'pgd-20']", "extends: expected the name or the path of a card"),
+    ],
+)
+def test_what_cannot_be_extended(tmp_path, extends, words):
+    path = written(tmp_path, f"extends = {extends}")
+    message = complaint(cards.attack, str(path))
+    assert message.startswith(f"{path}: ")
+    assert words in message
+
+
+def test_a_card_that_extends_a_damaged_one_names_it(tmp_path):
+    parent = written(tmp_path, "epochs = = 3", "parent.toml")
+    child = extending(tmp_path, "parent.toml", "")
+    assert complaint(cards.benchmark, str(child)).startswith(f"{parent}: not valid TOML: ")
 
 
 # --- text nobody would write ---

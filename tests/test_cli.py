@@ -17,11 +17,13 @@ import termios
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save as to_bytes
 
 import oat_bench
@@ -188,7 +190,7 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
     [
         ("attacks", cards.names("attacks")),
         ("benchmarks", cards.names("benchmarks")),
-        ("datasets", ["digits"]),
+        ("datasets", ["digits", "svhn", "cifar10", "stl10", "image-folder"]),
     ],
 )
 def test_list(invoke, kind, names):
@@ -222,6 +224,7 @@ def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
         "checkpoint.safetensors",
         "training.safetensors",
         "log.csv",
+        "splits.json",
         "outcomes",
     }
     # results on stdout, everything else on stderr, no colours in a pipe
@@ -266,6 +269,7 @@ def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
         "checkpoint.safetensors",
         "training.safetensors",
         "log.csv",
+        "splits.json",
     }
     options = ["--attacks", "fgsm", "--lambda", "0.3,0,0.3", "--n-examples", 20]
     tables = []
@@ -405,7 +409,12 @@ def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path, c
     [
         (["run", "--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["run", "--dataset", ""], "unknown data set ''"),
-        (["run", "--dataset", "imagenet"], "unknown data set 'imagenet'; known: digits"),
+        (["run", "--dataset", "imagenet"], "'imagenet'; known: cifar10, digits, stl10, svhn"),
+        (["run", "--dataset", "cifar10-small"], "unknown data set 'cifar10-small'; did you mean"),
+        (["run", "--dataset", "image-folder"], "is named by its path, such as --dataset ./my-imag"),
+        (["run", "--dataset", "./nowhere"], "no folder of images at nowhere; expected train/ and"),
+        (["train", "--dataset", "."], "class folders found: none; expected at least two"),
+        (["run", "--dataset", "cifar10", "--benchmark", "svhn"], "is of data set 'svhn', not 'cif"),
         (["train", "--dataset", "digist"], "did you mean digits"),
         (["run", "--benchmark", "digitz"], "unknown benchmark 'digitz'; did you mean digits"),
         (["run", "--benchmark", ""], "unknown benchmark ''"),
@@ -504,6 +513,79 @@ def test_data_set_and_benchmark_that_contradict(refused, card):
     err = refused("run", "--benchmark", card, "--dataset", "digits")
     assert "is of data set 'other', not 'digits'" in err
     assert "unknown data set 'other'" in refused("run", "--benchmark", card)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """A folder of 8x8 images of two classes, light ones and dark ones: 40 to train, 10 to test."""
+    numbers = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 5)):
+        for name, base in (("dark", 20), ("light", 180)):
+            folder = tmp_path / "shapes" / part / name
+            folder.mkdir(parents=True)
+            for place in range(count):
+                pixels = base + numbers.integers(0, 60, (8, 8))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{place}.png")
+    return tmp_path / "shapes"
+
+
+def test_a_folder_of_images_with_the_card_of_another_data_set(invoke, card, shapes):
+    command = ["--dataset", "./shapes", "--benchmark", card]
+    code, out, err = invoke("run", *command, "--attacks", "pgd-7")
+    assert code == 0, err
+    assert out.startswith("**shapes, wrn-10-1, OAT, Linf eps 0.2**")
+    assert "trained in" in err
+    rows = [line.split("|")[1:4] for line in out.splitlines() if line.startswith("|  ")]
+    assert {row[1].strip() for row in rows[1:]} == {"10"}  # the card asks for 50
+    folder = Path("runs/shapes-brief-seed0")
+    assert oat_bench.load(folder).info.classes == ["dark", "light"]
+    splits = json.loads((folder / "splits.json").read_text())
+    assert [splits["splits"][name]["n"] for name in ("train", "validation", "test")] == [36, 4, 10]
+    # again by its checkpoint, which does not say where the images lie
+    err = invoke("evaluate", "--model", folder)[2]
+    assert "is of data set 'shapes'; name its folder with --dataset" in err
+    code, again, err = invoke("evaluate", "--model", folder, *command, "--attacks", "pgd-7")
+    assert code == 0, err
+    assert again == out
+    code, _, err = invoke("run", *command, "--attacks", "pgd-7", "--n-examples", "11")
+    assert (code, err) == (
+        2,
+        "oat-bench: 11 examples asked for; the test set of shapes has 10\n",
+    )
+
+
+def test_a_folder_of_images_without_a_card_takes_the_general_one(invoke, shapes, monkeypatch):
+    taken = []
+    monkeypatch.setattr(run, "train", lambda card, data, *_, **__: taken.append((card, data)))
+    assert invoke("train", "--dataset", shapes)[0] == 0
+    ((card, data),) = taken
+    assert card.name == data.name == "shapes"
+    general = cards.benchmark("image-folder")
+    assert (card.network, card.training) == (general.network, general.training)
+    assert Path("runs/shapes-seed0").is_dir()
+
+
+def test_a_broken_image_is_skipped_only_if_asked(invoke, refused, shapes, monkeypatch):
+    broken = shapes / "train" / "dark" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    assert f"{broken}: not a readable image (" in refused("run", "--dataset", shapes)
+    taken = []
+    monkeypatch.setattr(run, "train", lambda _card, data, *_, **__: taken.append(data))
+    code, _, err = invoke("train", "--dataset", shapes, "--skip-broken")
+    assert code == 0
+    assert f"1 of 50 images skipped, the first is {broken}" in err
+    assert len(taken[0].train) + len(taken[0].validation) == 39
+
+
+def test_the_folder_of_data_sets(refused, tmp_path):
+    folder = tmp_path / "mine" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    (folder / "test_batch").touch()
+    for command in ("run", "train"):
+        err = refused(command, "--dataset", "cifar10", "--data-dir", "mine")
+        assert "mine/cifar-10-batches-py lacks data_batch_1, data_batch_2" in err
+    (tmp_path / "data").symlink_to("mine")  # where they are looked for without the option
+    assert "data/cifar-10-batches-py lacks" in refused("run", "--benchmark", "cifar10-small")
 
 
 @pytest.mark.parametrize(

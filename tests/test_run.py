@@ -9,9 +9,11 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from oat_bench import cards, run
 from oat_bench.classifier import load
@@ -76,6 +78,7 @@ def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert {path.name for path in trained_folder.iterdir()} == {
         "checkpoint.safetensors",
         "log.csv",
+        "splits.json",
         "training.safetensors",
     }
     log = pd.read_csv(trained_folder / "log.csv")
@@ -87,6 +90,44 @@ def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert info.network == brief.network
     assert info.threat == brief.threat
     assert info.selection == f"last: epoch {brief.training.epochs}"
+
+
+def test_the_splits_are_written_beside_the_checkpoint(trained_folder, digits):
+    written = json.loads((trained_folder / "splits.json").read_text())
+    assert written["dataset"] == "digits"
+    assert written["sha256"] == digits.fingerprint()
+    assert written["splits"].keys() == {"train", "validation", "test"}
+    theirs = load_digits()
+    for name, split in written["splits"].items():
+        ours = getattr(digits, name)
+        assert split["part"] == "all"
+        places = [
+            place
+            for run_ in split["index"].split(",")
+            for first, _, last in [run_.partition("-")]
+            for place in range(int(first), int(last or first) + 1)
+        ]
+        assert split["n"] == len(places) == len(ours)
+        assert np.array_equal(theirs.images[places], ours.images[:, 0].numpy())
+        assert np.array_equal(theirs.target[places], ours.labels.numpy())
+
+
+def test_a_part_of_the_validation_split_is_stratified(brief, digits, tmp_path, monkeypatch):
+    given = []
+
+    class Watched(run.Trainer):
+        def __init__(self, *arguments, **options):
+            given.append(arguments[4])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(run, "Trainer", Watched)
+    for number in (20, 1000, None):
+        card = with_training(brief, epochs=1, validation_examples=number)
+        run.train(card, digits, tmp_path / str(number), seed=0, device=torch.device("cpu"))
+    part, everything, whole = given
+    assert torch.bincount(part.labels).tolist() == [2] * 10
+    assert len(everything) == len(whole) == len(digits.validation)
+    assert torch.equal(whole.images, digits.validation.images)
 
 
 def test_a_finished_run_is_loaded_not_trained_again(brief, digits, trained_folder, monkeypatch):

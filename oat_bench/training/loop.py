@@ -36,10 +36,13 @@ from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.progress import Bar, bar
 from oat_bench.randomness import generator, uniform
+from oat_bench.training import augmentation
 from oat_bench.training.pgd import evaluating, pgd
 
 #: in a long epoch the state is written this often, in seconds
 SAVE_EVERY = 120.0
+#: images that validation holds in memory at once
+VALIDATION_BATCH = 500
 # streams that keep the uses of one seed apart
 _ORDER, _LAMBDA = 1, 2
 
@@ -220,7 +223,9 @@ class Trainer:
         self._schedule(step)
         which, n_standard = self._sample_lambda(index, step)
         index, which = (part.to(self.device, non_blocking=True) for part in (index, which))
-        x = self.data.inputs(index).contiguous(memory_format=torch.channels_last)
+        x = augmentation.inputs(
+            self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
+        ).contiguous(memory_format=torch.channels_last)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
@@ -337,27 +342,28 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
         network, data = self.evaluated, self.validation
-        x, y = data.inputs(), data.labels
-        ids = torch.arange(len(y), device=y.device)
-        row = {}
+        row: dict[str, float] = {}
+        batches = torch.split(torch.arange(len(data), device=self.device), VALIDATION_BATCH)
         with evaluating(network), torch.no_grad():
             for lam, width in self._points():
-                model = network.conditioned(lam, len(x), x.device, width)
-                x_adv = pgd(
-                    model,
-                    x,
-                    y,
-                    norm=self.threat.norm,
-                    eps=self.threat.eps,
-                    step_size=self.threat.step_size,
-                    steps=self.card.attack_steps,
-                    example_ids=ids,
-                    seed=self.seed,
-                )
-                for name, images in (("SA", x), ("RA", x_adv)):
-                    row[self._column(name, lam, width)] = (
-                        100 * (model(images).argmax(1) == y).double().mean().item()
+                right = torch.zeros(2, dtype=torch.long, device=self.device)
+                for ids in batches:
+                    x, y = data.inputs(ids), data.labels[ids]
+                    model = network.conditioned(lam, len(x), x.device, width)
+                    x_adv = pgd(
+                        model,
+                        x,
+                        y,
+                        norm=self.threat.norm,
+                        eps=self.threat.eps,
+                        step_size=self.threat.step_size,
+                        steps=self.card.attack_steps,
+                        example_ids=ids,
+                        seed=self.seed,
                     )
+                    right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
+                sa, ra = (100 * right.double() / len(data)).tolist()
+                row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
     def _select(self, scores: dict[str, float]) -> None:

@@ -289,7 +289,42 @@ def test_best_weighs_sa_by_one_minus_lambda_and_ra_by_lambda():
     assert run.progress.best == pytest.approx((90 + (0.8 * 80 + 0.2 * 30) + 40) / 3)
 
 
-@pytest.mark.parametrize("extra", [{}, {"ema_decay": 0.9, "selection": "best"}])
+def test_validation_does_not_depend_on_how_many_images_it_holds(monkeypatch):
+    run = trainer()
+    at_once = run._validate()
+    assert list(at_once) == [f"{kind}@{lam:g}" for lam in LAMBDAS for kind in ("SA", "RA")]
+    monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)
+    assert run._validate() == at_once
+    images, labels = run.validation.inputs(), run.validation.labels
+    for lam in LAMBDAS:
+        right = run.network.eval()(images, lam).argmax(1) == labels
+        assert at_once[f"SA@{lam:g}"] == pytest.approx(100 * right.double().mean().item())
+
+
+def test_every_epoch_augments_anew_and_the_step_sees_it(monkeypatch):
+    run = trainer(augmentation="crop", crop_padding=2, epochs=3)
+    seen = []
+
+    def watch(split, index, card, **draw):
+        images = inputs(split, index, card, **draw)
+        seen.append((draw["epoch"], dict(zip(index.tolist(), images, strict=True))))
+        return images
+
+    inputs = loop.augmentation.inputs
+    monkeypatch.setattr(loop.augmentation, "inputs", watch)
+    run.train(show=False)
+    assert [epoch for epoch, _ in seen] == sorted([0, 1, 2] * run.steps_per_epoch)
+    by_epoch = [{}, {}, {}]
+    for epoch, images in seen:
+        by_epoch[epoch] |= images
+    same = sum(torch.equal(by_epoch[0][example], by_epoch[1][example]) for example in range(160))
+    assert same < 32  # one in 25 by chance, more where the margins are black
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"ema_decay": 0.9, "selection": "best"}, {"augmentation": "crop-flip", "crop_padding": 1}],
+)
 def test_a_run_broken_at_any_step_ends_with_the_same_weights(tmp_path, monkeypatch, extra):
     whole = trainer(epochs=3, folder=tmp_path / "whole", **extra)
     whole.train(show=False)

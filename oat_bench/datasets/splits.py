@@ -1,13 +1,15 @@
-"""Data sets: images as uint8 tensors with a train, a validation and a test split."""
+"""Images as uint8 tensors in a train, a validation and a test split, and how they are split."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oat_bench.errors import UserError, unknown
+from oat_bench.errors import UserError
 from oat_bench.files import sha256
 from oat_bench.randomness import generator
 
@@ -33,8 +35,8 @@ class Split:
         """Return images as float32 in [0, 1]."""
         return self.images[index].float() / self.levels
 
-    def take(self, index: Tensor) -> "Split":
-        """Return the split of the examples at ``index``."""
+    def take(self, index: Tensor | slice) -> "Split":
+        """Return the split of the examples at ``index``; a slice of them shares the memory."""
         return Split(self.images[index], self.labels[index], self.levels)
 
     def to(self, device: torch.device | str) -> "Split":
@@ -44,13 +46,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set whose example ids are the places in its test split."""
+    """A named data set whose example ids are the places in its test split.
+
+    Attributes:
+        name: of tables and checkpoints.
+        classes: names; a label is a place among them.
+        train: what is trained on.
+        validation: held out of what was published for training; may be empty.
+        test: what figures are measured on.
+        origin: for each split, the published part that it was taken from and the places in it,
+            int64 of shape [n]; a split that is not named is a part as published.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    origin: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -60,9 +73,88 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Hash of every image and label."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         splits = (self.train, self.validation, self.test)
-        parts = [part.numpy().tobytes() for s in splits for part in (s.images, s.labels)]
-        return sha256(self.name, *parts)
+        parts = [part for split in splits for part in (split.images, split.labels)]
+        # a flat view: hashing copies nothing
+        return sha256(self.name, *[p.contiguous().view(-1).numpy().data for p in parts])
+
+    def describe_splits(self) -> str:
+        """Say in JSON which published images each split holds, and the hash of them all."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        described = {}
+        for name, split in splits.items():
+            part, index = self.origin.get(name, (name, torch.arange(len(split))))
+            described[name] = {"n": len(split), "part": part, "index": _ranges(index)}
+        content = {"dataset": self.name, "sha256": self.fingerprint(), "splits": described}
+        return json.dumps(content, indent=2) + "\n"
+
+
+def _ranges(index: Tensor) -> str:
+    """Write places as ``0-44999,45003``: short where they follow each other."""
+    if len(index) == 0:
+        return ""
+    breaks = (index.diff() != 1).nonzero()[:, 0] + 1
+    runs = torch.tensor_split(index, breaks.tolist())
+    return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def hold_out_last(
+    name: str, classes: tuple[str, ...], train: Split, test: Split, count: int = 5000
+) -> Dataset:
+    """Make the last images of the published training set the validation split.
+
+    Raises:
+        UserError: if nothing would be left to train on.
+    """
+    keep = len(train) - count
+    if keep < 1:
+        raise UserError(
+            f"{name} has {len(train)} training images; expected more than {count}, of which the "
+            f"last {count} are the validation set"
+        )
+    places = torch.arange(len(train))
+    return Dataset(
+        name,
+        classes,
+        train=train.take(slice(0, keep)),
+        validation=train.take(slice(keep, None)),
+        test=test,
+        origin={"train": ("train", places[:keep]), "validation": ("train", places[keep:])},
+    )
+
+
+def hold_out_tenth(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
+    """Make a stratified tenth of the published training set the validation split, always the same.
+
+    A training set of fewer than ten images gives none.
+    """
+    validation, kept = stratified(train.labels, len(train) // 10)
+    return Dataset(
+        name,
+        classes,
+        train=train.take(kept),
+        validation=train.take(validation),
+        test=test,
+        origin={"train": ("train", kept), "validation": ("train", validation)},
+    )
+
+
+def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose ``count`` examples, each class by its share; the same ones every time.
+
+    Args:
+        labels: classes of shape [n].
+        count: how many, at most n.
+
+    Returns:
+        The places of the chosen and of the rest, each in ascending order.
+    """
+    order = nested_order(labels, seed=0)
+    return order[:count].sort().values, order[count:].sort().values
 
 
 def check_arrays(
@@ -129,38 +221,3 @@ def nested_order(labels: Tensor, seed: int = 0) -> Tensor:
         # the k-th of a class of m stands at (k + 1/2) / m of the whole
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return order[torch.sort(place, stable=True).indices]
-
-
-def load(name: str) -> Dataset:
-    """Load a data set by name.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    return DATASETS[name]()
-
-
-def digits() -> Dataset:
-    """Scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels (UCI test set of Optdigits).
-
-    897 train, 100 validation and 800 test images, stratified, by a fixed seed.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.as_tensor(bunch.images.astype(np.uint8))[:, None]
-    labels = torch.as_tensor(bunch.target).long()
-    everything = Split(images, labels, levels=16)
-    order = nested_order(labels, seed=0)
-    return Dataset(
-        "digits",
-        tuple(str(digit) for digit in range(10)),
-        train=everything.take(order[900:]),
-        validation=everything.take(order[800:900]),
-        test=everything.take(order[:800]),
-    )
-
-
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": digits}

@@ -1,0 +1,83 @@
+"""Data sets: images as uint8 tensors with a train, a validation and a test split.
+
+A data set is a function from a folder to a `Dataset`, one file each, entered in `DATASETS`; any
+folder of images is one too, by its path.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from oat_bench.datasets.cifar10 import cifar10
+from oat_bench.datasets.digits import digits
+from oat_bench.datasets.folder import image_folder
+from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
+from oat_bench.datasets.stl10 import stl10
+from oat_bench.datasets.svhn import svhn
+from oat_bench.errors import UserError, unknown
+
+__all__ = [
+    "DATASETS",
+    "DATA_DIR",
+    "Dataset",
+    "Split",
+    "check_arrays",
+    "check_known",
+    "image_folder",
+    "is_folder",
+    "load",
+    "nested_order",
+]
+
+#: where data sets are looked for, and downloaded to
+DATA_DIR = Path("data")
+
+
+def _unnamed(_data_dir: Path) -> Dataset:
+    """Any folder of images, by its path: train/ and test/ with a folder a class, or one a class."""
+    raise UserError("an image folder is named by its path, such as --dataset ./my-images")
+
+
+#: every data set by its name
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "digits": digits,
+    "svhn": svhn,
+    "cifar10": cifar10,
+    "stl10": stl10,
+    "image-folder": _unnamed,
+}
+
+
+def is_folder(name: str) -> bool:
+    """Whether a data set is named by a path: no known name, and a separator in it or a folder."""
+    if name in DATASETS:
+        return False
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    return any(separator in name for separator in separators) or os.path.isdir(name)  # noqa: PTH112
+
+
+def check_known(name: str) -> None:
+    """Refuse what is neither a data set nor the path of a folder.
+
+    Raises:
+        UserError: with the nearest names.
+    """
+    if name not in DATASETS and not is_folder(name):
+        raise unknown("data set", name, [known for known in DATASETS if known != "image-folder"])
+
+
+def load(name: str, data_dir: str | Path = DATA_DIR, *, skip_broken: bool = False) -> Dataset:
+    """Load a data set.
+
+    Args:
+        name: one of `DATASETS`, or the path of a folder of images.
+        data_dir: where its files are looked for, and downloaded to if they are not there.
+        skip_broken: leave out the images of a folder that cannot be read.
+
+    Raises:
+        UserError: if there is none of that name, or its files are absent or damaged.
+    """
+    check_known(name)
+    if is_folder(name):
+        return image_folder(name, skip_broken=skip_broken)
+    return DATASETS[name](Path(data_dir))

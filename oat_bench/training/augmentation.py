@@ -1,0 +1,81 @@
+"""Augmentation of training images, an image at a time, on the device that holds them.
+
+What an image undergoes is decided by (seed, epoch, example): the same whatever the batch it is in,
+and after a resume.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oat_bench.cards import TrainingCard
+from oat_bench.datasets import Split
+from oat_bench.randomness import generator, uniform
+
+#: keeps augmentation apart from the seed's other uses
+_STREAM = 3
+
+
+def inputs(split: Split, index: Tensor, card: TrainingCard, *, seed: int, epoch: int) -> Tensor:
+    """Return training images as a card augments them.
+
+    Args:
+        split: the training images.
+        index: the examples of the batch, shape [n], on the split's device.
+        card: says which augmentation.
+        seed: of the run.
+        epoch: counted from 0; every epoch draws anew.
+
+    Returns:
+        float32 of shape [n, C, H, W] in [0, 1].
+    """
+    if card.augmentation == "none":
+        return split.inputs(index)
+    rows, columns, flip = draw(index, card.crop_padding, seed=seed, epoch=epoch)
+    if card.augmentation == "crop":
+        flip = torch.zeros_like(flip)
+    images = crop_and_flip(split.images[index], rows, columns, flip, card.crop_padding)
+    return images.float() / split.levels
+
+
+def draw(index: Tensor, padding: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw where each example is cropped, and whether it is flipped.
+
+    Args:
+        index: the examples, shape [n].
+        padding: offsets are 0 ... 2 * padding, uniformly.
+        seed: of the run.
+        epoch: counted from 0.
+
+    Returns:
+        Offsets of rows and of columns (int64), and flips (bool, half of them true), shape [n] each.
+    """
+    numbers = uniform(index, (3,), generator(seed, _STREAM, epoch).initial_seed())
+    rows, columns = (numbers[:, :2] * (2 * padding + 1)).long().unbind(1)
+    return rows, columns, numbers[:, 2] < 0.5
+
+
+def crop_and_flip(
+    images: Tensor, rows: Tensor, columns: Tensor, flip: Tensor, padding: int
+) -> Tensor:
+    """Pad images with black, crop each to its old size at an offset of its own, mirror some.
+
+    Args:
+        images: any type, shape [n, C, H, W].
+        rows: the first row of each crop in the padded image, 0 ... 2 * padding, shape [n].
+        columns: the first column, likewise.
+        flip: whether to mirror the crop left to right, bool of shape [n].
+        padding: added on each side.
+
+    Returns:
+        The type and shape of ``images``.
+    """
+    n, channels, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    across, down = (torch.arange(size, device=images.device) for size in (width, height))
+    x = torch.where(flip[:, None], across.flip(0), across) + columns[:, None]
+    y = down + rows[:, None]
+    # each pixel's place in its flattened padded image: one gather does it all
+    place = (y[:, :, None] * padded.shape[3] + x[:, None]).view(n, 1, -1)
+    cropped = padded.flatten(2).gather(2, place.expand(-1, channels, -1))
+    return cropped.view(n, channels, height, width)

@@ -1,0 +1,42 @@
+"""Small data sets as published, whose files torchvision takes for the original ones if asked."""
+
+import pytest
+import torchvision.datasets as published
+from formats import Cifar10, Stl10, Svhn, md5
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    return Cifar10()
+
+
+@pytest.fixture(scope="session")
+def svhn():
+    return Svhn()
+
+
+@pytest.fixture(scope="session")
+def stl10():
+    return Stl10()
+
+
+@pytest.fixture
+def bless(monkeypatch):
+    """Make the files of a folder the published ones of a class of torchvision's."""
+
+    def bless(name, folder):
+        original = getattr(published, name)
+
+        def blessed(file, checksum):
+            return md5(folder / file) if (folder / file).is_file() else checksum
+
+        if name == "SVHN":
+            parts = original.split_list.items()
+            found = {part: [url, file, blessed(file, old)] for part, (url, file, old) in parts}
+            monkeypatch.setattr(original, "split_list", found)
+            return
+        for which in ("train_list", "test_list"):
+            found = [[file, blessed(file, old)] for file, old in getattr(original, which)]
+            monkeypatch.setattr(original, which, found)
+
+    return bless

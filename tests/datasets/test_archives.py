@@ -1,0 +1,211 @@
+"""Downloads from a server of the tests' own, archives, checksums, and no network at all."""
+
+import http.server
+import shutil
+import tarfile
+import threading
+
+import pytest
+import torchvision.datasets as published
+from formats import md5, pack
+
+from oat_bench import datasets
+from oat_bench.datasets import archives
+from oat_bench.datasets.archives import Source
+from oat_bench.errors import UserError
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve a folder: its path and address; the requests are listed in ``server.seen``."""
+    root = tmp_path / "served"
+    root.mkdir()
+    seen = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=root)
+
+        def log_message(self, *arguments):
+            seen.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        running.root, running.seen = root, seen
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Point every published address to where nobody answers."""
+    for name in ("CIFAR10", "STL10"):
+        monkeypatch.setattr(getattr(published, name), "url", "http://127.0.0.1:9/archive.tar.gz")
+    parts = published.SVHN.split_list.items()
+    nowhere = {p: [f"http://127.0.0.1:9/{file}", file, old] for p, (_, file, old) in parts}
+    monkeypatch.setattr(published.SVHN, "split_list", nowhere)
+
+
+def publish(monkeypatch, name, folder, server):
+    """Put a data set's archive on the server, and its address and checksum into torchvision."""
+    original = getattr(published, name)
+    archive = pack(folder, server.root / original.filename)
+    monkeypatch.setattr(original, "url", f"{server.url}/{original.filename}")
+    monkeypatch.setattr(original, "tgz_md5", md5(archive))
+    return archive
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_cifar10_is_downloaded_once(cifar10, bless, server, monkeypatch, tmp_path, capfd):
+    folder = cifar10.write_python(tmp_path)
+    (folder / "readme.html").write_text("not needed")
+    bless("CIFAR10", folder)
+    publish(monkeypatch, "CIFAR10", folder, server)
+    data_dir = tmp_path / "new" / "data"
+    data = datasets.load("cifar10", data_dir)
+    assert data.fingerprint() == datasets.load("cifar10", tmp_path).fingerprint()
+    notes = capfd.readouterr().err.splitlines()
+    assert notes == [f"downloading {published.CIFAR10.url} to {data_dir}/cifar-10-python.tar.gz"]
+    wanted = {f"cifar-10-batches-py/{path.name}" for path in folder.iterdir()}
+    assert files(data_dir) == wanted - {"cifar-10-batches-py/readme.html"} | {
+        "cifar-10-python.tar.gz"
+    }
+    datasets.load("cifar10", data_dir)
+    shutil.rmtree(data_dir / "cifar-10-batches-py")
+    datasets.load("cifar10", data_dir)  # from the archive that is there
+    assert len(server.seen) == 1
+
+
+def test_stl10_is_downloaded(stl10, bless, server, monkeypatch, tmp_path):
+    folder = stl10.write(tmp_path)
+    (folder / "unlabeled_X.bin").write_bytes(b"a great many")
+    bless("STL10", folder)
+    publish(monkeypatch, "STL10", folder, server)
+    assert len(datasets.load("stl10", tmp_path / "data").test) == 20
+    assert not (tmp_path / "data" / "stl10_binary" / "unlabeled_X.bin").exists()
+
+
+def test_svhn_is_downloaded_and_what_came_is_kept(svhn, bless, server, monkeypatch, tmp_path):
+    svhn.write(server.root)
+    bless("SVHN", server.root)
+    parts = published.SVHN.split_list.items()
+    found = {p: [f"{server.url}/{file}", file, checksum] for p, (_, file, checksum) in parts}
+    monkeypatch.setattr(published.SVHN, "split_list", found)
+    hidden = (server.root / "test_32x32.mat").rename(tmp_path / "hidden")
+    data_dir = tmp_path / "data"
+    assert "cannot be downloaded (" in refusal(datasets.load, "svhn", data_dir)
+    assert files(data_dir) == {"train_32x32.mat"}
+    hidden.rename(server.root / "test_32x32.mat")
+    assert len(datasets.load("svhn", data_dir).test) == 30
+    assert server.seen.count("/train_32x32.mat") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("cifar10", "put http://127.0.0.1:9/archive.tar.gz there"),
+        ("stl10", "put http://127.0.0.1:9/archive.tar.gz there"),
+        (
+            "svhn",
+            "put http://127.0.0.1:9/train_32x32.mat and http://127.0.0.1:9/test_32x32.mat there",
+        ),
+    ],
+)
+def test_without_files_and_without_network(unreachable, tmp_path, name, what):
+    message = refusal(datasets.load, name, tmp_path / "data")
+    assert f"{name} is not in {tmp_path}/data and cannot be downloaded (Connection refused)" in (
+        message
+    )
+    assert what in message
+    assert "name the folder that holds its files with --data-dir" in message
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("served", ["nothing", "another", "half"])
+def test_a_bad_download_leaves_nothing(server, tmp_path, served, monkeypatch):
+    content = bytes(range(256)) * 8192
+    (tmp_path / "original").write_bytes(content)
+    source = Source(f"{server.url}/a.bin", "a.bin", md5(tmp_path / "original"))
+    if served != "nothing":
+        (server.root / "a.bin").write_bytes(content[::-1] if served == "another" else content[:-9])
+    message = refusal(archives.download, source, tmp_path / "data", "cifar10")
+    expected = (
+        "(File not found)" if served == "nothing" else "sent something else than was published"
+    )
+    assert expected in message
+    assert not (tmp_path / "data").exists() or files(tmp_path / "data") == set()
+    (server.root / "a.bin").write_bytes(content)
+    path = archives.download(source, tmp_path / "data", "cifar10")
+    assert path.read_bytes() == content
+
+
+def test_a_disk_that_fills_while_downloading(server, tmp_path, monkeypatch):
+    (server.root / "a.bin").write_bytes(b"content")
+    source = Source(f"{server.url}/a.bin", "a.bin", "")
+
+    def fill(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archives.hashlib, "md5", fill)
+    with pytest.raises(OSError, match="No space left"):  # not the network's fault
+        archives.download(source, tmp_path / "data", "cifar10")
+
+
+def test_a_damaged_archive_on_disk_is_named(tmp_path, unreachable):
+    archive = tmp_path / published.CIFAR10.filename
+    archive.write_bytes(b"half of it")
+    assert f"{archive} is damaged (MD5 differs" in refusal(datasets.load, "cifar10", tmp_path)
+
+
+def test_a_data_dir_that_cannot_be_one(server, tmp_path):
+    (server.root / "a.bin").write_bytes(b"content")
+    (tmp_path / "file").touch()
+    source = Source(f"{server.url}/a.bin", "a.bin", md5(server.root / "a.bin"))
+    message = refusal(archives.download, source, tmp_path / "file", "cifar10")
+    assert f"cannot write to {tmp_path}/file" in message
+    assert "--data-dir" in message
+
+
+def test_unpacking_writes_what_is_named_and_nothing_else(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "deep" / "out"
+    source.mkdir()
+    (source / "wanted").write_text("yes")
+    (source / "evil").write_text("no")
+    (source / "link").symlink_to("/etc/passwd")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(source / "evil", "../evil")
+        tar.add(source / "evil", str(tmp_path / "absolute"))
+        tar.add(source / "link", "folder/link")
+        tar.add(source / "wanted", "folder/wanted")
+    archives.unpack(tmp_path / "a.tar.gz", ["folder/wanted"], out)
+    assert files(tmp_path / "deep") == {"out/folder/wanted"}
+    assert not (tmp_path / "absolute").exists()
+    for lacking in ("folder/link", "folder/other"):
+        message = refusal(archives.unpack, tmp_path / "a.tar.gz", [lacking], out)
+        assert f"lacks {lacking}" in message
+    assert files(tmp_path / "deep") == {"out/folder/wanted"}
+
+
+def test_a_damaged_archive_is_not_unpacked(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "file", "file")
+    whole = archive.read_bytes()
+    spoilt = bytes(byte ^ 0xFF if place > 100 else byte for place, byte in enumerate(whole))
+    for content in (whole[:-60], whole[:60], spoilt, b"no archive", b""):
+        archive.write_bytes(content)
+        assert "damaged" in refusal(archives.unpack, archive, ["file"], tmp_path / "out")

@@ -1,0 +1,97 @@
+"""STL-10's binaries, against torchvision, and files that are not it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets as published
+
+from oat_bench import datasets
+from oat_bench.datasets.stl10 import CLASSES
+from oat_bench.errors import UserError
+
+
+@pytest.fixture
+def folder(stl10, tmp_path):
+    return stl10.write(tmp_path)
+
+
+def refusal(data_dir):
+    with pytest.raises(UserError) as caught:
+        datasets.load("stl10", data_dir)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_the_files_are_read_as_torchvision_reads_them(folder, bless, capfd, monkeypatch):
+    bless("STL10", folder)
+    # torchvision also checks the images without labels, which nobody needs here
+    labelled = [entry for entry in published.STL10.train_list if "unlabeled" not in entry[0]]
+    monkeypatch.setattr(published.STL10, "train_list", labelled)
+    data = datasets.load("stl10", folder.parent)
+    assert data.classes == CLASSES
+    assert data.input_shape == (3, 96, 96)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [54, 6, 20]
+    train, test = (published.STL10(folder.parent, split=part) for part in ("train", "test"))
+    assert np.array_equal(data.test.images.numpy(), test.data)
+    assert np.array_equal(data.test.labels.numpy(), test.labels)
+    for name, split in (("train", data.train), ("validation", data.validation)):
+        part, index = data.origin[name]
+        assert part == "train"
+        assert np.array_equal(split.images.numpy(), train.data[index])
+        assert np.array_equal(split.labels.numpy(), train.labels[index])
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stratified_tenth_is_held_out_always_the_same(folder):
+    data, again = (datasets.load("stl10", folder.parent) for _ in range(2))
+    kept, held_out = data.origin["train"][1], data.origin["validation"][1]
+    assert sorted(torch.cat([kept, held_out]).tolist()) == list(range(60))
+    assert torch.bincount(data.validation.labels, minlength=10).max() == 1
+    assert torch.equal(held_out, again.origin["validation"][1])
+    assert data.fingerprint() == again.fingerprint()
+
+
+def test_of_the_published_number_a_tenth_has_fifty_of_each_class():
+    labels = torch.arange(10).repeat(500)
+    images = torch.zeros(5000, 1, 1, 1, dtype=torch.uint8)
+    split = datasets.Split(images, labels)
+    data = datasets.splits.hold_out_tenth("stl10", CLASSES, split, split)
+    assert torch.bincount(data.validation.labels).tolist() == [50] * 10
+    assert torch.bincount(data.train.labels).tolist() == [450] * 10
+
+
+@pytest.mark.parametrize("place", ["", "stl10_binary", "stl10", "stl10/stl10_binary"])
+def test_where_the_files_are_looked_for(folder, tmp_path, place):
+    shutil.copytree(folder, tmp_path / "data" / place)
+    assert len(datasets.load("stl10", tmp_path / "data").test) == 20
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "test_y.bin").unlink()
+    assert f"{folder} lacks test_y.bin of stl10" in refusal(folder.parent)
+
+
+def spoil(path, place, value):
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+
+
+def test_files_that_are_cut_or_mislabelled(folder):
+    images, labels = folder / "train_X.bin", folder / "train_y.bin"
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-1])
+    assert f"{images}: damaged; 1658879 bytes are no multiple of 27648" in refusal(folder.parent)
+    images.write_bytes(whole[:-27648])
+    assert f"{images} and train_y.bin: 59 images with 60 labels" in refusal(folder.parent)
+    images.write_bytes(whole)
+    spoil(labels, 7, 0)
+    assert "label 0 of image 7 is out of range; expected 1 to 10" in refusal(folder.parent)
+    spoil(labels, 7, 11)
+    assert "label 11 of image 7 is out of range; expected 1 to 10" in refusal(folder.parent)
+    for path in (images, labels):
+        path.write_bytes(b"")
+    assert "holds no image" in refusal(folder.parent)

@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticSerializationError
@@ -69,6 +71,14 @@ def _widths(value: list[float]) -> list[float]:
     return check_widths(value)
 
 
+def _method(value: str) -> str:
+    from oat_bench.methods import METHODS
+
+    if value not in METHODS:
+        raise unknown("method", value, METHODS)
+    return value
+
+
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or value.lower() in _TAKEN:
         raise ValueError(
@@ -91,12 +101,37 @@ Norm = Literal["Linf", "L2"]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class Card(BaseModel):
-    """Base of all cards: no unknown keys, no changes after reading."""
+class Recorded(BaseModel):
+    """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, ser_json_inf_nan="strings"
-    )
+    A key that came after the first release is written only where it is not at its default, so that
+    published fingerprints survive new keys. The default of such a key must therefore mean what was
+    done before there was the key, and stay.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    #: the keys of the first release: always written
+    first_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        for name, field in type(self).model_fields.items():
+            if name not in self.first_keys and getattr(self, name) == field.get_default(
+                call_default_factory=True
+            ):
+                values.pop(name, None)
+        return values
+
+
+def _first(keys: str) -> frozenset[str]:
+    return frozenset(keys.split())
+
+
+class Card(Recorded):
+    """Base of all cards."""
+
+    model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="strings")
 
     def fingerprint(self) -> str:
         """Hash of the card's values, but for those that only describe it."""
@@ -105,6 +140,8 @@ class Card(BaseModel):
 
 class Threat(Card):
     """What the adversary may do: perturb by at most eps, searching in steps of step_size."""
+
+    first_keys = _first("norm eps step_size")
 
     norm: Norm = "Linf"
     eps: NonNegative = 8 / 255
@@ -117,6 +154,10 @@ class AttackCard(Card):
     A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
     ``"$n_classes"``, ``"$seed"``, and for the first two ``"$eps/10"`` or ``"$eps*2"``.
     """
+
+    first_keys = _first(
+        "name version description engine class_ norm eps step_size parameters source default"
+    )
 
     name: Name
     version: int = 1
@@ -184,16 +225,19 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
 class NetworkCard(Card):
     """The network and how it is conditioned on lambda."""
 
+    first_keys = _first("architecture encoding encoding_dim norm film dropout")
+
     architecture: Annotated[str, AfterValidator(_architecture)]
     encoding: Literal["scalar", "one-hot", "dct", "orthogonal"] = "orthogonal"
     encoding_dim: Annotated[int, Field(ge=1, le=4096)] = 128
     norm: Literal["dual", "single"] = "dual"
-    film: Literal["identity-start", "published"] = "identity-start"
+    film: Literal["identity-start", "published", "none"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
     widths: Annotated[Widths, AfterValidator(_widths)] = Field(
         default=[1.0], description="shares of the channels, widest first"
     )
     heads: Literal["shared", "per-width"] = "shared"
+    interpolation: Literal["linear-codes", "spherical-codes", "film"] = "linear-codes"
 
     @model_validator(mode="after")
     def _heads_per_width_need_widths(self) -> "NetworkCard":
@@ -207,9 +251,45 @@ class NetworkCard(Card):
             raise ValueError(f"{self.architecture} has no dropout; set dropout = 0")
         return self
 
+    @model_validator(mode="after")
+    def _the_encoding_has_the_rule(self) -> "NetworkCard":
+        from oat_bench.networks.conditioning import check_interpolation
+
+        check_interpolation(self.interpolation, self.encoding)
+        return self
+
+
+class ObjectiveCard(Card):
+    """The form of L_a, the loss of attacked images; `oat_bench.training.objectives` has each."""
+
+    first_keys = _first("loss")
+
+    loss: Literal["cross-entropy", "trades", "mma"] = "cross-entropy"
+    beta: Positive = Field(default=6.0, description="trades: weight of the KL term")
+    eps_max: Positive | None = Field(
+        default=None, description="mma: the longest margin to enlarge; the threat's eps if absent"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"loss": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _parameters_are_of_the_loss(self) -> "ObjectiveCard":
+        for key, loss in (("beta", "trades"), ("eps_max", "mma")):
+            if key in self.model_fields_set and self.loss != loss:
+                raise ValueError(f'{key} is of loss = "{loss}", not of "{self.loss}"')
+        return self
+
 
 class TrainingCard(Card):
     """The recipe: OAT's Algorithm 1, attack first, by SGD with a cosine schedule."""
+
+    first_keys = _first(
+        "epochs batch_size lr momentum weight_decay nesterov lr_warmup_epochs eps_warmup_epochs "
+        "ema_decay attack_steps lambdas sampling validate_every selection order precision compile"
+    )
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -225,6 +305,13 @@ class TrainingCard(Card):
     sampling: Literal["per-image", "per-batch"] = "per-image"
     augmentation: Literal["none", "crop", "crop-flip"] = "none"
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4
+    lambda_sampling: Literal["list", "uniform"] = Field(
+        default="list", description="uniform: on [0, 1]; lambdas are then the anchors of codes"
+    )
+    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of lambda = 0; if absent that of one value of the list"
+    )
+    objective: ObjectiveCard = ObjectiveCard()
     validate_every: Annotated[int, Field(ge=1)] = 1
     validation_examples: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="a stratified part of the validation split; absent: all of it"
@@ -240,9 +327,29 @@ class TrainingCard(Card):
             raise ValueError("nesterov = true needs a momentum above 0")
         return self
 
+    @model_validator(mode="after")
+    def _lambdas_fit_the_sampling(self) -> "TrainingCard":
+        ends = (self.lambdas[0], self.lambdas[-1])
+        if self.lambda_sampling == "uniform" and ends != (0, 1):
+            raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')
+        if self.standard_share is not None and not ends[0] == 0 < ends[1]:
+            raise ValueError("standard_share needs 0 and one value above it among lambdas")
+        return self
+
+    @model_validator(mode="after")
+    def _every_lambda_has_labels(self) -> "TrainingCard":
+        if (self.objective.loss, self.lambda_sampling, self.lambdas[-1]) == ("trades", "list", 1):
+            raise ValueError(
+                'objective "trades" has no labels at lambda = 1, where KL is all that is left; end '
+                "lambdas below 1 (TRADES at beta alone is lambda = 0.5)"
+            )
+        return self
+
 
 class EvaluationCard(Card):
     """What is measured: lambda against attacks, on the first n of the test set's nested order."""
+
+    first_keys = _first("lambdas attacks n_examples batch_size gradients")
 
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
     widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
@@ -260,12 +367,16 @@ class EvaluationCard(Card):
 class BenchmarkCard(Card):
     """A benchmark: data set, network, method, recipe, threat model and evaluation."""
 
+    first_keys = _first(
+        "name version description source dataset method network threat training evaluation"
+    )
+
     name: Name
     version: int = 1
     description: str = ""
     source: str = ""
     dataset: str
-    method: Literal["oat", "oats"] = "oat"
+    method: Annotated[str, AfterValidator(_method)] = "oat"
     network: NetworkCard
     threat: Threat = Threat()
     training: TrainingCard
@@ -284,8 +395,11 @@ class BenchmarkCard(Card):
 
     @model_validator(mode="after")
     def _every_lambda_has_a_code(self) -> "BenchmarkCard":
-        count, dim = len(self.training.lambdas), self.network.encoding_dim
-        if self.network.encoding != "scalar" and count > dim:
+        from oat_bench.methods import METHODS
+
+        network = METHODS[self.method].network_card(self.network)
+        count, dim = len(self.training.lambdas), network.encoding_dim
+        if network.encoding != "scalar" and count > dim:
             raise ValueError(
                 f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
                 "training.lambdas"
@@ -303,6 +417,43 @@ class BenchmarkCard(Card):
                 f"method {slimming}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _dedicated_networks_have_labels(self) -> "BenchmarkCard":
+        from oat_bench.methods import METHODS
+
+        dedicated = not METHODS[self.method].continuous
+        if dedicated and self.training.objective.loss == "trades" and 1 in self.training.lambdas:
+            raise ValueError(
+                f'{self.method} at lambda = 1 has no labels with training.objective "trades"; take '
+                "1 out of training.lambdas"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_batch_norm_is_a_method_of_its_own(self) -> "BenchmarkCard":
+        if self.method in ("oat", "oats") and self.network.norm == "single":
+            raise ValueError(
+                f'network.norm is "single"; expected "dual" with method "{self.method}", or method '
+                f'"{self.method}-single-bn"'
+            )
+        return self
+
+    def with_method(self, method: str) -> "BenchmarkCard":
+        """Return the card with another method; its name then ends in the method's.
+
+        Raises:
+            UserError: if there is no such method, or the card does not go with it.
+        """
+        if method == self.method:
+            return self
+        values = self.model_dump() | {"method": method, "name": f"{self.name}-{method}"}
+        try:
+            return BenchmarkCard.model_validate(values)
+        except ValidationError as error:
+            raise UserError(
+                f"benchmark {self.name!r} by method {method!r}: {_explain(error, BenchmarkCard)}"
+            ) from error
 
     def with_widths(self, widths: list[float]) -> "BenchmarkCard":
         """Return the card with a network of other widths, all evaluated; they end its name.

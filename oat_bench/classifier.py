@@ -5,21 +5,24 @@ A checkpoint is one safetensors file: the weights, and JSON in its header. Loadi
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import Lambdas, NetworkCard, Threat
+from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, sha256
 
 #: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
 _HEADER = "oat_bench"
+#: lambda closer than this are one: float32 holds about seven digits
+_SAME_LAMBDA = 1e-6
 
 
 @dataclass(frozen=True, order=True)
@@ -44,10 +47,14 @@ class OperatingPoint:
             raise ValueError(f"width is {self.width}; expected a number in (0, 1]")
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Recorded):
     """What a checkpoint says of itself."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    first_keys = frozenset(
+        {"format_version", "oat_bench_version", "method", "dataset", "classes", "input_shape"}
+        | {"network", "trained_lambdas", "interpolation", "threat", "seed", "epochs"}
+        | {"selection", "benchmark_card"}
+    )
 
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
     oat_bench_version: str = __version__
@@ -61,7 +68,8 @@ class ModelInfo(BaseModel):
     ]
     network: NetworkCard
     trained_lambdas: Lambdas
-    interpolation: str
+    interpolation: Literal["linear-codes", "spherical-codes", "film", "none"]
+    lambda_sampling: Literal["list", "uniform"] = "list"
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
@@ -78,6 +86,19 @@ class ModelInfo(BaseModel):
         """Shares of the channels that there is a classifier at, widest first."""
         return self.network.widths
 
+    def trained_at(self, lam: float) -> bool:
+        """Whether training sampled this lambda."""
+        return self.lambda_sampling == "uniform" or lam in self.trained_lambdas
+
+    @model_validator(mode="after")
+    def _one_rule_of_interpolation(self) -> Self:
+        if self.interpolation not in ("none", self.network.interpolation):
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}, the network's is "
+                f"{self.network.interpolation!r}"
+            )
+        return self
+
 
 class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
@@ -85,6 +106,32 @@ class TunableClassifier(ABC):
     info: ModelInfo
     #: whether one network runs at several widths
     slims: ClassVar[bool] = False
+    #: whether there is a classifier at every lambda in [0, 1], or only at the trained ones
+    continuous: ClassVar[bool] = True
+
+    @classmethod
+    def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
+        """Return the lambda at which a classifier of this kind answers for ``lam``.
+
+        Args:
+            lam: in [0, 1].
+            trained: the lambda that it was trained at.
+
+        Returns:
+            ``lam``; where there are only trained ones, the one that it is to float32's precision.
+
+        Raises:
+            UserError: if there is no classifier at ``lam``.
+        """
+        if cls.continuous:
+            return lam
+        near = min(trained, key=lambda known: abs(known - lam))
+        if abs(near - lam) > _SAME_LAMBDA:
+            raise UserError(
+                f"lambda {lam:g} was not trained; there is a network of its own for each of lambda "
+                f"{', '.join(f'{known:g}' for known in trained)}, and nothing between"
+            )
+        return near
 
     @abstractmethod
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

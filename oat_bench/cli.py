@@ -88,6 +88,9 @@ _DATA_DIR = click.option(
 _SKIP_BROKEN = click.option(
     "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
 )
+_METHOD = click.option(
+    "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
+)
 _ATTACKS = click.option(
     "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
 )
@@ -160,6 +163,7 @@ def cli(context: click.Context) -> None:
 @_BENCHMARK
 @_DATA_DIR
 @_SKIP_BROKEN
+@_METHOD
 @_ATTACKS
 @_LAMBDAS
 @_WIDTHS
@@ -174,6 +178,7 @@ def run(
     benchmark: str | None,
     data_dir: Path,
     skip_broken: bool,
+    method: str | None,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -190,7 +195,7 @@ def run(
     """
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, widths, model),
+        *(dataset, benchmark, attacks, lambdas, widths, model, method),
         *(n_examples, gradients, seed, device, out, data),
     )
 
@@ -229,7 +234,7 @@ def evaluate(
     """Attack a trained checkpoint at every lambda, print the table."""
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, widths, model),
+        *(dataset, benchmark, attacks, lambdas, widths, model, None),
         *(n_examples, gradients, seed, device, out, data),
     )
 
@@ -240,6 +245,7 @@ def evaluate(
 @_WIDTHS
 @_DATA_DIR
 @_SKIP_BROKEN
+@_METHOD
 @_SEED
 @_DEVICE
 @_OUT
@@ -249,12 +255,13 @@ def train(
     widths: list[float] | None,
     data_dir: Path,
     skip_broken: bool,
+    method: str | None,
     seed: int,
     device: str,
     out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(dataset, benchmark)
+    card = _card(dataset, benchmark, method)
     if widths is not None:
         card = card.with_widths(widths)
     from oat_bench import datasets
@@ -271,9 +278,9 @@ def train(
 
 
 @cli.command("list", epilog=_example("oat-bench list attacks"))
-@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets"]))
+@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
 def list_(kind: str) -> None:
-    """List the cards and data sets that ship with the package."""
+    """List the cards, data sets and methods that ship with the package."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -290,6 +297,14 @@ def list_(kind: str) -> None:
         headers = ("benchmark", "data set", "network", "what it is")
         shipped = [cards.benchmark(name) for name in cards.names("benchmarks")]
         rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
+    elif kind == "methods":
+        from oat_bench.methods import METHODS
+
+        headers = ("method", "lambda", "what it is")
+        rows = [
+            (n, "any" if m.continuous else "trained", (m.__doc__ or "").splitlines()[0])
+            for n, m in METHODS.items()
+        ]
     else:
         from oat_bench.datasets import DATASETS
 
@@ -302,20 +317,23 @@ def list_(kind: str) -> None:
     Console(width=None if sys.stdout.isatty() else _UNFOLDED).print(table)
 
 
-def _card(dataset: str | None, benchmark: str | None) -> "BenchmarkCard":
+def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import cards, datasets
 
-    if dataset is not None and datasets.is_folder(dataset):
-        card = cards.benchmark("image-folder" if benchmark is None else benchmark)
-        return card.for_folder(dataset, named=benchmark is not None)
-    if dataset is not None:
+    folder = dataset is not None and datasets.is_folder(dataset)
+    if dataset is not None and not folder:
         datasets.check_known(dataset)
     named = dataset if benchmark is None else benchmark
+    if folder and benchmark is None:
+        named = "image-folder"
     card = cards.benchmark("digits" if named is None else named)
-    if dataset is not None and dataset != card.dataset:
+    if folder:
+        assert dataset is not None
+        card = card.for_folder(dataset, named=benchmark is not None)
+    elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
-    return card
+    return card if method is None else card.with_method(method)
 
 
 def _default_out(card: "BenchmarkCard", seed: int) -> Path:
@@ -329,6 +347,7 @@ def _evaluate(
     lambdas: list[float] | None,
     widths: list[float] | None,
     model: str | None,
+    method: str | None,
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -336,8 +355,10 @@ def _evaluate(
     out: Path | None,
     where: tuple[Path, bool],
 ) -> None:
+    if model is not None and method is not None:
+        raise UserError("--method is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
-    card = _card(dataset, benchmark) if named or model is None else None
+    card = _card(dataset, benchmark, method) if named or model is None else None
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -376,6 +397,10 @@ def _evaluate(
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
     runs.choose_widths(card, (card.network if trained is None else trained.info.network).widths)
+    if trained is not None:
+        runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
+    else:
+        runs.check_lambdas(card.method, card.training.lambdas, card)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)

@@ -110,7 +110,9 @@ class OATClassifier(PyTorchClassifier):
         point = OperatingPoint(float(lam), widest if width is None else float(width))
         self._follower = _Follower(model, point)
         self._fixed = False
-        self.training = training or TrainingCard(epochs=1, lr=0.1, lambdas=info.trained_lambdas)
+        self.training = training or TrainingCard(
+            epochs=1, lr=0.1, lambdas=info.trained_lambdas, lambda_sampling=info.lambda_sampling
+        )
         self.threat = threat or info.threat
         super().__init__(
             self._follower.network,
@@ -174,6 +176,7 @@ class OATClassifier(PyTorchClassifier):
         if point.width not in widths:
             have = ", ".join(f"{width:g}" for width in widths)
             raise ValueError(f"width is {point.width:g}; the model has {have}")
+        self.tunable.check_lambda(point.lam, self.tunable.info.trained_lambdas)
         if self._fixed and point != self._follower.point:
             both = len(widths) > 1
             here = f"lam = {self.lam:g}" + (f", width = {self.width:g}" if both else "")
@@ -278,13 +281,15 @@ class OATClassifier(PyTorchClassifier):
             raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
         if training_mode:
             raise ValueError("training_mode=True does not go with one lam for each image")
-        network = self._oat().network
         values = torch.as_tensor(lam, dtype=torch.float32, device=self._device)
         if values.shape != (len(x),):
             raise ValueError(
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
         validate_lambda(values, len(x), self._device)
+        if not isinstance(self.tunable, OAT):
+            return self._predict_by_lambda(x, batch_size, lam)
+        network = self.tunable.network
         with evaluating(network):
             return self._in_batches(
                 x, batch_size, lambda images, batch: network(images, values[batch], self.width)
@@ -302,6 +307,13 @@ class OATClassifier(PyTorchClassifier):
         predictions = torch.cat(parts).cpu().numpy()
         processed: np.ndarray = self._apply_postprocessing(preds=predictions, fit=False)
         return processed
+
+    def _predict_by_lambda(self, x: np.ndarray, batch_size: int, lam: np.ndarray) -> np.ndarray:
+        """Predict the images of one lambda after those of another, each by the plain network."""
+        logits = np.empty((len(x), self.nb_classes), dtype=np.float32)
+        for value in np.unique(lam):
+            logits[lam == value] = self.predict(x[lam == value], batch_size, lam=value)
+        return logits
 
     def _apply_preprocessing(
         self, x: Any, y: Any, fit: bool = False, no_grad: bool = True
@@ -433,6 +445,7 @@ class OATClassifier(PyTorchClassifier):
             "epochs": epochs,
             "selection": selection,
             "threat": threat,
+            "lambda_sampling": self.training.lambda_sampling,
             "benchmark_card": "",
         }
         self.tunable.info = self.tunable.info.model_copy(update=changes)
@@ -513,7 +526,7 @@ class OATClassifier(PyTorchClassifier):
                 "benchmark_card": "",
             }
         )
-        return OAT.build(info)
+        return type(self._oat()).build(info)
 
     def save(self, filename: str, path: str | None = None) -> None:
         """Write the state of the whole family, and of the optimizer if there is one, as ART does.

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -22,9 +23,10 @@ from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import tables
 from oat_bench.leaderboards.entries import Entry, make_entry
 from oat_bench.methods import METHODS
-from oat_bench.networks.conditioning import INTERPOLATION
+from oat_bench.methods.trainable import Member
 from oat_bench.progress import note
 from oat_bench.training.loop import Trainer
+from oat_bench.training.sampling import describe_lambdas
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def train(
 ) -> TunableClassifier:
     """Train by a card; continue what the folder holds, or load it if it is finished.
 
-    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``.
+    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
+    several networks trains one after the other, each in a sub-folder of its own.
 
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
@@ -97,7 +100,8 @@ def train(
         input_shape=data.input_shape,
         network=method.network_card(card.network),
         trained_lambdas=card.training.lambdas,
-        interpolation=INTERPOLATION,
+        interpolation=card.network.interpolation if method.continuous else "none",
+        lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
         threat=card.threat,
         seed=seed,
         epochs=card.training.epochs,
@@ -105,37 +109,69 @@ def train(
         benchmark_card=identity,
     )
     classifier = method.build(info).to(device)
+    selections, logs, seconds = [], [], 0.0
     validation = data.validation
     if card.training.validation_examples is not None:
         validation = validation.take(
             stratified(validation.labels, card.training.validation_examples)[0]
         )
-    trainer = Trainer(
-        classifier.network,
-        card.training,
-        card.threat,
-        data.train.to(device),
-        validation.to(device),
-        seed=seed,
-        identity=identity,
-        folder=out,
-    )
-    epochs = f"{card.training.epochs} epoch{'s' if card.training.epochs > 1 else ''}"
-    widths = ""
-    if len(info.widths) > 1:
-        widths = f", width {', '.join(f'{width:g}' for width in info.widths)}"
-    note(
-        f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
-        f"{len(data.train)} images, {epochs}, lambda "
-        f"{', '.join(f'{lam:g}' for lam in card.training.lambdas)}{widths}, on {device}, "
-        f"{trainer.computation}"
-    )
-    progress = trainer.train()
+    for member in classifier.members():
+        recipe = member.recipe(card.training)
+        trainer = Trainer(
+            member.network,
+            recipe,
+            card.threat,
+            data.train.to(device),
+            validation.to(device),
+            seed=seed,
+            identity=f"{identity} {member.name}".rstrip(),
+            folder=out / member.name,
+        )
+        widths = ""
+        if len(member.network.widths) > 1:
+            widths = f", width {', '.join(f'{width:g}' for width in member.network.widths)}"
+        epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+        note(
+            f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
+            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
+            f"{trainer.computation}"
+        )
+        progress = trainer.train()
+        selections.append((member, trainer.selection))
+        seconds += progress.seconds
+        if member.name:
+            log = pd.DataFrame(progress.history)
+            log.insert(0, "network", member.name)
+            logs.append(log)
+            whole = pd.concat(logs)
+            whole["seconds"] = whole.pop("seconds")
+            atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / "splits.json", data.describe_splits())
-    classifier.info = info.model_copy(update={"selection": trainer.selection})
+    selection = _describe_selection(selections)
+    classifier.info = info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
-    note(f"trained in {progress.seconds:.0f} s; weights: {trainer.selection}")
+    note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
+
+
+def _describe_selection(selections: list[tuple[Member, str]]) -> str:
+    """Say once what holds of all networks, else of each."""
+    if len({selection for _, selection in selections}) == 1:
+        return selections[0][1]
+    return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
+
+
+def check_lambdas(method: str, trained: list[float], card: BenchmarkCard) -> None:
+    """Refuse to evaluate where a method has no classifier, before anything costly begins.
+
+    Raises:
+        UserError: naming the lambda, and those that there are.
+    """
+    for lam in card.evaluation.lambdas:
+        try:
+            METHODS[method].check_lambda(lam, trained)
+        except UserError as error:
+            raise UserError(f"{method}: {error}; choose with --lambda") from error
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
@@ -163,6 +199,7 @@ def evaluate_and_report(
     """
     info = classifier.info
     check_fits(info, data)
+    check_lambdas(info.method, info.trained_lambdas, card)
     examples = choose_examples(card, data)
     widths = choose_widths(card, info.widths)
     outcomes = evaluate(
@@ -182,7 +219,8 @@ def evaluate_and_report(
     results = with_costs(
         summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
     )
-    trained = list(info.trained_lambdas)
+    shown = [result.lam for result in results if info.trained_at(result.lam)]
+    trained = sorted({*info.trained_lambdas, *shown})
     entry = make_entry(
         info,
         results,

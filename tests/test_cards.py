@@ -287,7 +287,11 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
         (cards.attack, "", "unknown attack ''; known: apgd-ce"),
         (cards.attack, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),
         (cards.attacks, "fgsm,squared", "unknown attack 'squared'; did you mean square?"),
-        (cards.benchmark, "digit", "unknown benchmark 'digit'; did you mean digits or digits-oats?"),
+        (
+            cards.benchmark,
+            "digit",
+            "unknown benchmark 'digit'; did you mean digits or digits-oats?",
+        ),
         (cards.benchmark, "fgsm", "unknown benchmark 'fgsm'; known: "),
     ],
 )
@@ -481,7 +485,7 @@ def test_a_parameter_divided_by_zero_is_named(tmp_path):
         ("attack", "version", "1.5", "version: input should be a valid integer"),
         ("attack", "name", "[1]", "name: input should be a valid string, got '[1]'"),
         ("attack", "eps", "-0.1", "eps: input should be greater than or equal to 0, got '-0.1'"),
-        ("benchmark", "method", '"oats!"', "method: input should be 'oat'"),
+        ("benchmark", "method", '"oat!"', "method: unknown method 'oat!'; did you mean oat"),
         ("benchmark", "network", "3", "network: input should be a valid dictionary"),
         ("benchmark", "network.encoding", '"sine"', "network.encoding: input should be 'scalar', "),
         (
@@ -494,7 +498,7 @@ def test_a_parameter_divided_by_zero_is_named(tmp_path):
             "benchmark",
             "network.film",
             "0",
-            "network.film: input should be 'identity-start' or 'publ",
+            "network.film: input should be 'identity-start', 'published' or 'none'",
         ),
         ("benchmark", "network.dropout", "1", "network.dropout: input should be less than 1, got"),
         ("benchmark", "network.encoding_dim", "0", "network.encoding_dim: input should be greater"),
@@ -644,6 +648,10 @@ def test_names_of_letters_digits_and_some_signs_are_taken(tmp_path, name):
             [("network.encoding_dim", "2")],
             "network.encoding_dim is 2; expected at least 3, one for each lambda of",
         ),
+        (
+            [("network.norm", '"single"')],
+            'network.norm is "single"; expected "dual" with method "oat", or method "oat-',
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(tmp_path, edits, message):
@@ -660,6 +668,8 @@ def test_each_of_those_values_goes_with_another(tmp_path):
         [("training.nesterov", "true"), ("training.momentum", "0.9")],
         [("network.encoding_dim", "2"), ("network.encoding", '"scalar"')],
         [("network.encoding_dim", "3")],
+        [("network.norm", '"single"'), ("method", '"oat-single-bn"')],
+        [("network.encoding_dim", "2"), ("method", '"pgd-at"')],
     ):
         text = BENCHMARK
         for key, value in edits:
@@ -912,6 +922,39 @@ def test_a_card_that_extends_a_damaged_one_names_it(tmp_path):
     parent = written(tmp_path, "epochs = = 3", "parent.toml")
     child = extending(tmp_path, "parent.toml", "")
     assert complaint(cards.benchmark, str(child)).startswith(f"{parent}: not valid TOML: ")
+
+
+def test_a_key_that_came_later_is_hashed_only_where_it_is_set():
+    class Grown(Threat):
+        hue: float = 0.0
+
+    old, new = Threat(eps=0.1), Grown(eps=0.1)
+    assert new.fingerprint() == old.fingerprint() == Grown(eps=0.1, hue=0.0).fingerprint()
+    assert Grown(eps=0.1, hue=0.5).fingerprint() != old.fingerprint()
+    assert (
+        new.model_dump() == old.model_dump() == {"norm": "Linf", "eps": 0.1, "step_size": 2 / 255}
+    )
+    again = Grown.model_validate_json(Grown(eps=0.1, hue=0.5).model_dump_json())
+    assert again.hue == 0.5
+
+
+def test_what_is_left_out_of_a_dump_is_read_back():
+    for name in cards.names("benchmarks"):
+        card = cards.benchmark(name)
+        assert BenchmarkCard.model_validate(card.model_dump()) == card
+        assert BenchmarkCard.model_validate_json(card.model_dump_json()) == card
+
+
+def test_with_another_method(tmp_path):
+    card = cards.read(written(tmp_path, BENCHMARK), BenchmarkCard)
+    other = card.with_method("pgd-at")
+    assert (other.method, other.name) == ("pgd-at", "card-pgd-at")
+    assert other.training == card.training
+    assert card.with_method("oat") is card
+    assert complaint(card.with_method, "pgd_at").endswith("did you mean pgd-at?, got 'pgd_at'")
+    single = changed(changed(BENCHMARK, "network.norm", '"single"'), "method", '"oat-single-bn"')
+    card = cards.read(written(tmp_path, single), BenchmarkCard)
+    assert 'network.norm is "single"' in complaint(card.with_method, "oat")
 
 
 # --- text nobody would write ---

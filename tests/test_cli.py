@@ -29,6 +29,7 @@ from safetensors.torch import save as to_bytes
 import oat_bench
 from oat_bench import cards, cli, run
 from oat_bench.leaderboards.entries import Entry
+from oat_bench.methods import METHODS
 
 FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
 COMMANDS = ["run", "train", "evaluate", "list"]
@@ -191,6 +192,7 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
         ("attacks", cards.names("attacks")),
         ("benchmarks", cards.names("benchmarks")),
         ("datasets", ["digits", "svhn", "cifar10", "stl10", "image-folder"]),
+        ("methods", list(METHODS)),
     ],
 )
 def test_list(invoke, kind, names):
@@ -207,7 +209,7 @@ def test_list(invoke, kind, names):
 
 
 def test_list_something_else_is_refused(refused):
-    assert "'attacks', 'benchmarks', 'datasets'" in refused("list", "attack")
+    assert "'attacks', 'benchmarks', 'datasets', 'methods'" in refused("list", "attack")
     assert "Missing argument" in refused("list")
 
 
@@ -611,7 +613,7 @@ def test_the_folder_of_data_sets(refused, tmp_path):
         ("n_examples = 50", "n_examples = 5000", "5000 examples asked for"),
         ("n_examples = 50", "n_examples = 0", "evaluation.n_examples"),
         ('dataset = "digits"', 'dataset = "digits"\nname = "../up"', "name"),
-        ('dataset = "digits"', 'dataset = "digits"\nmethod = "oats"', "'oat'"),
+        ('dataset = "digits"', 'dataset = "digits"\nmethod = "pgdat"', "did you mean pgd-at"),
     ],
 )
 def test_a_wrong_benchmark_card(refused, card, old, new, words):

@@ -437,6 +437,19 @@ class Sequence(TunableClassifier):
         return self
 
 
+def test_any_tunable_classifier_takes_one_lambda_for_each_image(model, x):
+    classifier = OATClassifier(Sequence(model.info))
+    lam = np.array([0.5, 1, 0, 0.5, 0.25, 1])
+    expected = lam[:, None] * classifier.predict(x)
+    np.testing.assert_allclose(classifier.predict(x, lam=lam), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        classifier.predict(x, batch_size=2, lam=lam), expected, rtol=1e-5, atol=1e-6
+    )
+    assert classifier.lam == 1
+    with pytest.raises(ValueError, match=r"lam is 1\.5"):
+        classifier.predict(x, lam=lam + 0.5)
+
+
 def test_any_tunable_classifier_can_be_attacked_but_not_trained(model, x, y):
     other = Sequence(model.info)
     classifier = OATClassifier(other)
@@ -450,7 +463,6 @@ def test_any_tunable_classifier_can_be_attacked_but_not_trained(model, x, y):
     other.weight *= 4
     np.testing.assert_allclose(attack.estimator.predict(x), once * 2, rtol=1e-5)
     for call in (
-        lambda: classifier.predict(x, lam=np.zeros(6)),
         lambda: classifier.fit(x, y),
         classifier.reset,
         classifier.clone_for_refitting,

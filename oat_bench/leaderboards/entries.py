@@ -152,7 +152,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
     return EntryPoint(
         lam=result.lam,
         width=result.width,
-        trained=result.lam in info.trained_lambdas,
+        trained=info.trained_at(result.lam),
         n=result.clean.n,
         clean_acc=round(result.clean.value, 2),
         clean_acc_interval=Interval.of(result.clean),

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.cards import NetworkCard
-from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.methods.trainable import Member, TrainableClassifier, build_network, load_network
 from oat_bench.networks import ConditionalNetwork, specialize
 
 
-class OAT(TunableClassifier):
-    """One network conditioned on lambda.
+class OAT(TrainableClassifier):
+    """One network conditioned on lambda, with dual batch norm (OAT).
 
     Attributes:
         info: what the checkpoint says.
@@ -23,46 +24,18 @@ class OAT(TunableClassifier):
         self.network = network.eval()
 
     @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return a benchmark's network with what the method itself decides in its place."""
-        return card
-
-    @classmethod
     def build(cls, info: ModelInfo) -> Self:
         """Build the classifier with fresh weights, drawn by ``info.seed``."""
-        card = info.network
-        network = ConditionalNetwork(
-            card.architecture,
-            num_classes=info.num_classes,
-            in_channels=info.input_shape[0],
-            trained_lambdas=list(info.trained_lambdas),
-            encoding=card.encoding,
-            encoding_dim=card.encoding_dim,
-            norm=card.norm,
-            film=card.film,
-            dropout=card.dropout,
-            widths=card.widths,
-            heads=card.heads,
-            seed=info.seed,
-        )
-        return cls(info, network)
+        return cls(info, build_network(info, list(info.trained_lambdas)))
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build the classifier with stored weights."""
-        # laid out without memory first: a header may describe a network of any size
-        with torch.device("meta"):
-            classifier = cls.build(info)
-        for name, expected in classifier.state_dict().items():
-            if name in state and state[name].dtype != expected.dtype:
-                raise ValueError(f"{name} is {state[name].dtype}, expected {expected.dtype}")
-        trained = classifier.network.encoding.trained
-        classifier.network.load_state_dict(
-            {name: value.clone() for name, value in state.items()}, assign=True
-        )
-        if not torch.equal(classifier.network.encoding.trained, trained):
-            raise ValueError("the lambda of the weights are not those of the description")
-        return classifier
+        return cls(info, load_network(lambda: cls.build(info).network, state))
+
+    def members(self) -> list[Member]:
+        """Return the one network, trained at every lambda."""
+        return [Member("", self.network, list(self.info.trained_lambdas))]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
@@ -77,3 +50,12 @@ class OAT(TunableClassifier):
         """Move the network to a device."""
         self.network.to(device)
         return self
+
+
+class OATSingleBN(OAT):
+    """OAT with one batch norm for every lambda, the ablation of the paper's section 4.1."""
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the network with one batch norm."""
+        return card.model_copy(update={"norm": "single"})

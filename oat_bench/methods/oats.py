@@ -9,10 +9,15 @@ from oat_bench.networks import ConditionalNetwork
 WIDTHS = [1.0, 0.75, 0.5]
 
 
-class OATS(OAT):
-    """One network conditioned on lambda that can be run at several widths (OATS).
+def slimmable(card: NetworkCard) -> NetworkCard:
+    """Return a benchmark's network, with the paper's widths where it has only one."""
+    return card if len(card.widths) > 1 else card.model_copy(update={"widths": WIDTHS})
 
-    Each width has dual batch norms of its own; convolutions, FiLM and the classification head are
+
+class OATS(OAT):
+    """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
+
+    Each width has batch norms of its own; convolutions, FiLM and the classification head are
     shared. SOLAR's variant has a head for each width: ``heads = "per-width"`` in the card.
     """
 
@@ -25,5 +30,14 @@ class OATS(OAT):
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the network with the paper's widths where the card has only one."""
-        return card if len(card.widths) > 1 else card.model_copy(update={"widths": WIDTHS})
+        """Return the network, slimmable."""
+        return slimmable(card)
+
+
+class OATSSingleBN(OATS):
+    """OATS with one batch norm for each width, the ablation of the paper's figure 9."""
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the network, slimmable, with one batch norm for each width."""
+        return slimmable(card).model_copy(update={"norm": "single"})

@@ -12,6 +12,7 @@ from oat_bench.networks.conditioning import (
     Condition,
     Encoding,
     Folded,
+    Interpolation,
     LambdaEncoding,
     validate_lambda,
 )
@@ -46,10 +47,11 @@ class ConditionalNetwork(nn.Module):
         encoding: how lambda becomes a vector, see `LambdaEncoding`.
         encoding_dim: length of that vector.
         norm: ``dual`` or ``single`` batch norm.
-        film: form of the FiLM layers, see `FiLM`.
+        film: form of the FiLM layers, see `FiLM`; ``none`` leaves them out.
         dropout: probability, in wide residual networks.
         widths: shares of the channels; several need the full one, 1, among them.
         heads: one classification head for all widths, or one ``per-width`` (SOLAR).
+        interpolation: the rule for a lambda between trained ones, see `LambdaEncoding`.
         seed: of the weights and of the random encoding.
 
     Attributes:
@@ -70,6 +72,7 @@ class ConditionalNetwork(nn.Module):
         dropout: float = 0.0,
         widths: Sequence[float] = (1.0,),
         heads: Heads = "shared",
+        interpolation: Interpolation = "linear-codes",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -77,12 +80,16 @@ class ConditionalNetwork(nn.Module):
         self._build = partial(build_backbone, architecture, num_classes, in_channels)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.encoding = LambdaEncoding(trained_lambdas, encoding, encoding_dim, seed)
-            dim = self.encoding.dim
+            self.encoding = LambdaEncoding(
+                trained_lambdas, encoding, encoding_dim, seed, interpolation
+            )
+            dim, with_film = self.encoding.dim, film != "none"
             if len(self.widths) == 1:
                 self.backbone = self._build(
                     lambda channels, has_film: ConditionalNorm(
-                        channels, norm, FiLM(channels, dim, film) if has_film else None
+                        channels,
+                        norm,
+                        FiLM(channels, dim, film) if has_film and with_film else None,
                     ),
                     dropout,
                     width=self.widths[0],
@@ -92,7 +99,7 @@ class ConditionalNetwork(nn.Module):
                     lambda channels, has_film: SwitchableNorm(
                         channels,
                         norm,
-                        SlimmableFiLM(channels, dim, film) if has_film else None,
+                        SlimmableFiLM(channels, dim, film) if has_film and with_film else None,
                         self.widths,
                     ),
                     dropout,
@@ -212,11 +219,18 @@ class ConditionalNetwork(nn.Module):
         if values.ndim == 0:
             distinct = values[None]
             n_standard = n_images if values.item() == 0 else 0
-            return None, Condition(distinct, self.encoding(distinct), None, n_standard, width)
+            return None, self.condition_of(distinct, None, n_standard, width)
         distinct, index = torch.unique(values, return_inverse=True)
         index, order = torch.sort(index, stable=True)
         n_standard = int((values == 0).sum())
-        return order, Condition(distinct, self.encoding(distinct), index, n_standard, width)
+        return order, self.condition_of(distinct, index, n_standard, width)
+
+    def condition_of(
+        self, lam: Tensor, index: Tensor | None, n_standard: int, width: float | None = None
+    ) -> Condition:
+        """Return the condition of a batch that is sorted already; see `Condition`."""
+        codes, between = self.encoding.encode(lam)
+        return Condition(lam, codes, index, n_standard, between, self.check_width(width))
 
     def _in_order(self, x: Tensor, order: Tensor | None, condition: Condition | Folded) -> Tensor:
         if order is None:

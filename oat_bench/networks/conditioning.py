@@ -1,15 +1,16 @@
 """How a network is told lambda: validation, encoding, and the condition of a batch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Encoding = Literal["scalar", "one-hot", "dct", "orthogonal"]
 
-#: The rule by which a lambda between two trained ones is encoded; it is named in the checkpoint.
-INTERPOLATION = "linear-codes"
+#: The rule for a lambda between two trained ones, see `LambdaEncoding`; a checkpoint names its own.
+Interpolation = Literal["linear-codes", "spherical-codes", "film"]
 
 
 def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) -> Tensor:
@@ -36,9 +37,18 @@ def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) ->
 class LambdaEncoding(nn.Module):
     """Encode lambda as a vector (OAT paper, section 3.1, "How to encode and condition on lambda").
 
-    Each trained lambda owns a row of a matrix; a lambda between two trained ones takes the linear
-    interpolation of their rows, one outside their range the nearest row. The rows belong to the
-    weights: they are a buffer and travel with the checkpoint.
+    Each trained lambda owns a row of a matrix; one outside their range takes the nearest row. For a
+    lambda between two trained ones, a share w of the way from the lower to the upper, there are
+    three rules:
+
+    * ``linear-codes``: (1 - w) lower row + w upper row (of ``scalar``: lambda itself);
+    * ``spherical-codes``: the point a share w along the arc between the rows (Shoemake, SIGGRAPH
+      1985), as long as they are, whereas the middle of a chord is shorter;
+    * ``film``: the rows stay, and each FiLM layer's gamma and beta are interpolated linearly.
+
+    At a trained lambda the three are one. The rule says nothing of batch norm: every lambda above 0
+    goes through BN_a. The rows belong to the weights: they are a buffer and travel with the
+    checkpoint.
 
     Args:
         trained: the distinct lambda that training samples from, in [0, 1].
@@ -46,13 +56,26 @@ class LambdaEncoding(nn.Module):
             ``orthogonal`` (rows of a random orthogonal matrix).
         dim: length of a code; at least the number of trained values, but for ``scalar``.
         seed: for ``orthogonal``.
+        interpolation: the rule between trained values.
+
+    Raises:
+        ValueError: if ``dim`` is too small, or the rule is unknown or does not go with the kind.
     """
 
     codes: Tensor
     trained: Tensor
 
-    def __init__(self, trained: list[float], kind: Encoding, dim: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        trained: list[float],
+        kind: Encoding,
+        dim: int,
+        seed: int = 0,
+        interpolation: Interpolation = "linear-codes",
+    ) -> None:
         super().__init__()
+        check_interpolation(interpolation, kind)
+        self.interpolation = interpolation
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
@@ -69,13 +92,93 @@ class LambdaEncoding(nn.Module):
         return self.codes.shape[1]
 
     def forward(self, lam: Tensor) -> Tensor:
-        """Encode lambda of shape [k]: codes of shape [k, dim]."""
+        """Encode lambda of shape [k]: codes of shape [k, dim].
+
+        By the rule ``film``, which is not about codes, those between are interpolated linearly.
+        """
+        codes, between = self.encode(lam)
+        return codes if between is None else between(codes)
+
+    def encode(self, lam: Tensor) -> tuple[Tensor, "Between | None"]:
+        """Encode lambda for FiLM.
+
+        Args:
+            lam: shape [k], in [0, 1].
+
+        Returns:
+            The codes that FiLM maps, and how what it makes of them becomes that of each lambda:
+            None where the codes, of shape [k, dim], are those of the lambda themselves.
+        """
         if len(self.trained) == 1:
-            return self.codes.expand(len(lam), -1)
+            return self.codes.expand(len(lam), -1), None
         upper = torch.searchsorted(self.trained, lam.contiguous()).clamp(1, len(self.trained) - 1)
         low, high = self.trained[upper - 1], self.trained[upper]
         weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        return torch.lerp(self.codes[upper - 1], self.codes[upper], weight)
+        between = Between(upper - 1, upper, weight)
+        if self.interpolation == "film":
+            return between.of_rows(self.codes)
+        if self.interpolation == "spherical-codes":
+            return _slerp(self.codes[between.low], self.codes[between.high], weight), None
+        return between(self.codes), None
+
+
+def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
+    """Refuse a rule that does not exist, or that an encoding does not have.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(
+            f"unknown interpolation {interpolation!r}; expected one of "
+            f"{', '.join(get_args(Interpolation))}"
+        )
+    if interpolation == "spherical-codes" and kind == "scalar":
+        raise ValueError(
+            "interpolation spherical-codes needs codes with directions, which scalar ones have "
+            "not; expected linear-codes or film"
+        )
+
+
+@dataclass(frozen=True)
+class Between:
+    """Where each lambda lies between two rows.
+
+    Attributes:
+        low: the row of the trained lambda below, shape [k].
+        high: the row of the one above, shape [k].
+        weight: the share of the way from low to high, shape [k, 1].
+    """
+
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Interpolate rows of shape [a, C] linearly: shape [k, C]."""
+        return torch.lerp(rows[self.low], rows[self.high], self.weight)
+
+    def of_rows(self, rows: Tensor) -> tuple[Tensor, "Between"]:
+        """Leave out the rows that do not count, so that FiLM need not run on them."""
+        at_high = self.weight[:, 0] == 1
+        low = torch.where(at_high, self.high, self.low)
+        high = torch.where(self.weight[:, 0] == 0, self.low, self.high)
+        needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
+        low, high = places.chunk(2)
+        return rows[needed], Between(low, high, self.weight)
+
+
+def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+    """Go a share of the way along the arc between rows of one length, each [k, dim]."""
+    cosine = F.cosine_similarity(low, high, dim=1)[:, None].clamp(-1, 1)
+    angle = torch.acos(cosine)
+
+    def share(weight: Tensor) -> Tensor:
+        part = torch.sin(weight * angle) / torch.sin(angle)
+        # at the ends exactly the rows; and no arc is left between two of one direction
+        return torch.where((weight == 0) | (weight == 1) | ~torch.isfinite(part), weight, part)
+
+    return share(1 - weight) * low + share(weight) * high
 
 
 def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
@@ -99,9 +202,10 @@ class Condition:
 
     Attributes:
         lam: the distinct values, ascending, shape [k].
-        codes: their codes, shape [k, dim].
+        codes: what FiLM maps, shape [k, dim]; [a, dim] with ``between``.
         index: which of the k values each image has, shape [n]; None if all share one.
         n_standard: how many images, from the first, have lambda = 0 and take the standard route.
+        between: how FiLM's a rows become those of the k values; None if they are.
         width: share of the channels of each layer, one for the whole batch.
     """
 
@@ -109,7 +213,12 @@ class Condition:
     codes: Tensor
     index: Tensor | None
     n_standard: int
+    between: Between | None = None
     width: float = 1.0
+
+    def interpolated(self, per_code: Tensor) -> Tensor:
+        """Bring [a, C], what FiLM made of each code, to [k, C], a row for each lambda."""
+        return per_code if self.between is None else self.between(per_code)
 
     def spread(self, per_value: Tensor) -> Tensor:
         """Bring [k, C], a row for each lambda, to [n or 1, C, 1, 1], a map for each image."""

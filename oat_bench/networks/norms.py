@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oat_bench.networks.conditioning import Condition, Folded
 
-FilmForm = Literal["identity-start", "published"]
+FilmForm = Literal["identity-start", "published", "none"]
 NormForm = Literal["dual", "single"]
 
 
@@ -107,7 +107,8 @@ class ConditionalNorm(BatchNorms):
     def modulation(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return FiLM's gamma and beta, [k, C] each."""
         assert self.film is not None
-        return self.film(condition.codes)  # type: ignore[no-any-return]
+        gamma, beta = map(condition.interpolated, self.film(condition.codes))
+        return gamma, beta
 
     def _normalize(self, h: Tensor, condition: Condition) -> Tensor:
         bn_c, bn_a = self.batch_norms(condition.width)

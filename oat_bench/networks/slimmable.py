@@ -164,7 +164,9 @@ class SwitchableNorm(ConditionalNorm):
     def modulation(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return gamma and beta of the width's channels, [k, C] each."""
         assert isinstance(self.film, SlimmableFiLM)
-        return self.film(condition.codes, share(self.bn_a.num_features, condition.width))  # type: ignore[no-any-return]
+        channels = share(self.bn_a.num_features, condition.width)
+        gamma, beta = map(condition.interpolated, self.film(condition.codes, channels))
+        return gamma, beta
 
 
 SLIMMABLE = (SlimmableConv2d, SlimmableLinear, SwitchableLinear)

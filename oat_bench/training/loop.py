@@ -1,4 +1,4 @@
-"""The OAT loop (OAT paper, Algorithm 1), attack first; of several widths, OATS (Algorithm 2).
+"""The training loop of every method (OAT paper, Algorithms 1 and 2), attack first.
 
 Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
 started again ends with the same weights as an unbroken one.
@@ -35,9 +35,11 @@ from oat_bench.files import atomic_write
 from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.progress import Bar, bar
-from oat_bench.randomness import generator, uniform
+from oat_bench.randomness import generator
 from oat_bench.training import augmentation
+from oat_bench.training.objectives import Budget, make_objective
 from oat_bench.training.pgd import evaluating, pgd
+from oat_bench.training.sampling import Sample, sample_lambda
 
 #: in a long epoch the state is written this often, in seconds
 SAVE_EVERY = 120.0
@@ -124,7 +126,7 @@ class Trainer:
         self.best_state: dict[str, Tensor] = {}
         self.progress = Progress()
         self.device = train.labels.device
-        self.lambdas = torch.tensor(card.lambdas, device=self.device)
+        self.objective = make_objective(card.objective, threat)
         shape = train.images.shape[1:]
         self.precision = choose_precision(card.precision, self.device, shape.numel())
         # forward and backward for each step of the attack, thrice two passes for the training step
@@ -221,8 +223,8 @@ class Trainer:
         """
         step = self.progress.epoch * self.steps_per_epoch + self.progress.step
         self._schedule(step)
-        which, n_standard = self._sample_lambda(index, step)
-        index, which = (part.to(self.device, non_blocking=True) for part in (index, which))
+        sample = sample_lambda(self.card, index, self.seed, _LAMBDA + 2 * step).to(self.device)
+        index = index.to(self.device, non_blocking=True)
         x = augmentation.inputs(
             self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
         ).contiguous(memory_format=torch.channels_last)
@@ -230,7 +232,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for width in self.network.widths:
-            loss = self._loss(x, index, which, n_standard, step, width) / len(self.network.widths)
+            loss = self._loss(x, index, sample, step, width) / len(self.network.widths)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.optimizer.step()
@@ -238,87 +240,77 @@ class Trainer:
             self.average.update_parameters(self.network)
         return total
 
-    def _loss(
-        self, x: Tensor, index: Tensor, which: Tensor, n_standard: int, step: int, width: float
-    ) -> Tensor:
-        """Attack a batch at a width and return its loss there.
+    def _loss(self, x: Tensor, index: Tensor, sample: Sample, step: int, width: float) -> Tensor:
+        """Attack a batch on a width's sub-network and return its loss there.
 
-        The loss of an image is (1 - lam) CE(f(x, lam), y) + lam CE(f(x_adv, lam), y) (Eq. 3). The
-        images of lambda = 0 come first, and are not attacked. One pass carries the clean images
-        and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees both kinds
-        at lam > 0; in the published order a pass each, the attack between them.
+        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
+        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
+        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
+        both kinds at lam > 0; in the published order a pass each, the attack between them.
         """
-        attacked = slice(n_standard, None)
+        attacked = slice(sample.n_standard, None)
         y = self.data.labels[index]
-        lam = self.lambdas[which]
-        targets = (x[attacked], y[attacked], which[attacked], index[attacked])
+        target = (x[attacked], y[attacked], sample.attacked, index[attacked], step, width)
         if self.card.order == "published":
-            clean = self._logits(x, which, n_standard, width)
-            x_adv = self._attack(*targets, step, width)
-            logits = torch.cat([clean, self._logits(x_adv, which[attacked], 0, width)])
+            clean = self._logits(x, sample, width)
+            x_adv, counts = self._attack(*target)
+            logits_adv = self._logits(x_adv, sample.attacked, width)
         else:
-            x_adv = self._attack(*targets, step, width)
-            logits = self._logits(
-                torch.cat([x, x_adv]), torch.cat([which, which[attacked]]), n_standard, width
-            )
-        losses = F.cross_entropy(logits, torch.cat([y, y[attacked]]), reduction="none")
-        return (torch.cat([1 - lam, lam[attacked]]) * losses).sum() / len(x)
+            x_adv, counts = self._attack(*target)
+            logits = self._logits(torch.cat([x, x_adv]), sample.then(sample.attacked), width)
+            clean, logits_adv = logits[: len(x)], logits[len(x) :]
+        l_c = F.cross_entropy(clean, y, reduction="none")
+        l_a = counts * self.objective.loss(clean[attacked], logits_adv, y[attacked])
+        lam = sample.lam
+        return (((1 - lam) * l_c).sum() + (lam[attacked] * l_a).sum()) / len(x)
 
-    def _sample_lambda(self, index: Tensor, step: int) -> tuple[Tensor, int]:
-        """Draw lambda uniformly from the card's set, for each image or once for the batch.
+    def _condition(self, sample: Sample, width: float | None = None) -> Condition:
+        return self.network.condition_of(sample.values, sample.index, sample.n_standard, width)
 
-        Per image, lambda = 0 always has its expected share of the batch, rounded up (as in the
-        authors' code), and the first places, so that every batch has the same shapes.
-
-        Args:
-            index: the examples of the batch, which are in random order.
-            step: counts from the start of training.
-
-        Returns:
-            Each image's place in the card's list, shape [n], and how many have lambda = 0.
-        """
-        count, stream = len(self.card.lambdas), _LAMBDA + 2 * step
-        first = self.card.lambdas[0] == 0
-        if self.card.sampling == "per-batch":
-            which = int(uniform(torch.zeros(1), (), self.seed, stream).item() * count)
-            standard = first and which == 0
-            return torch.full((len(index),), which), len(index) if standard else 0
-        n_standard = math.ceil(len(index) / count) if first else 0
-        draws = uniform(index[n_standard:], (), self.seed, stream)
-        rest = first + (draws * (count - first)).long()
-        return torch.cat([torch.zeros(n_standard, dtype=torch.long), rest]), n_standard
-
-    def _condition(self, which: Tensor, n_standard: int, width: float) -> Condition:
-        codes = self.network.encoding(self.lambdas)
-        return Condition(self.lambdas, codes, which, n_standard, width)
-
-    def _logits(self, x: Tensor, which: Tensor, n_standard: int, width: float) -> Tensor:
+    def _logits(self, x: Tensor, sample: Sample, width: float) -> Tensor:
         """Run the network in train mode on images sorted by lambda."""
         with autocast(self.device, self.precision):
-            logits: Tensor = self.network.backbone(x, self._condition(which, n_standard, width))
+            logits: Tensor = self.network.backbone(x, self._condition(sample, width))
         return logits.float()
 
     def _attack(
-        self, x: Tensor, y: Tensor, which: Tensor, index: Tensor, step: int, width: float
-    ) -> Tensor:
-        """Attack each image at its own lambda on a width's sub-network, batch norm in eval mode.
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample: Sample,
+        index: Tensor,
+        step: int,
+        width: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attack each image at its own lambda, batch norm in eval mode; see `Objective.attack`.
 
         Every norm layer is folded to one affine per channel, once for the whole attack.
+
+        Args:
+            x: images of shape [n, C, H, W].
+            y: labels of shape [n].
+            sample: their lambda.
+            index: their places in the training set.
+            step: counts from the start of training.
+            width: whose sub-network is attacked; the widest if None.
         """
         if len(x) == 0:
-            return x
+            return x, torch.ones_like(y, dtype=torch.bool)
         warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (step + 1) / warmup) if warmup else 1.0
         with torch.no_grad():
-            folded = self.network.fold(self._condition(which, 0, width))
-        return pgd(
-            lambda images: self._frozen_logits(images, folded),
-            x,
-            y,
-            norm=self.threat.norm,
+            folded = self.network.fold(self._condition(sample, width))
+        budget = Budget(
+            self.threat.norm,
             eps=share * self.threat.eps,
             step_size=share * self.threat.step_size,
             steps=self.card.attack_steps,
+        )
+        return self.objective.attack(
+            lambda images: self._frozen_logits(images, folded),
+            x,
+            y,
+            budget,
             example_ids=index,
             seed=generator(self.seed, step).initial_seed(),
         )

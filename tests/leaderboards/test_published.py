@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from oat_bench import cards, datasets, run
 from oat_bench.leaderboards.entries import Entry
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,15 @@ def test_an_entry_is_valid_and_lies_where_it_belongs(path):
     for point in entry.operating_points:
         assert all(robust.value <= point.clean_acc for robust in point.robust_acc.values())
         assert point.worst_case_acc.value <= min(r.value for r in point.robust_acc.values())
+
+
+def test_the_shipped_cards_are_those_of_the_published_digits_entry():
+    path = ROOT / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
+    entry = Entry.model_validate_json(path.read_text())
+    card, data = cards.benchmark("digits"), datasets.load("digits")
+    assert run.training_identity(card, data, entry.seed) == entry.benchmark_card
+    for attack in entry.attacks:
+        assert cards.attack(attack.name).fingerprint() == attack.card
 
 
 def test_the_readme_shows_the_published_numbers():

@@ -49,7 +49,7 @@ def brief_card():
     return card.model_copy(
         update={
             "network": card.network.model_copy(update={"encoding_dim": 8}),
-            "threat": Threat(eps=0.15, step_size=0.05),
+            "threat": Threat(eps=0.25, step_size=0.08),
             "training": card.training.model_copy(update=training),
             "evaluation": card.evaluation.model_copy(
                 update={"lambdas": [0, 0.2, 1], "attacks": "fgsm,pgd-7", "n_examples": 100}
@@ -93,7 +93,7 @@ def test_the_report_has_a_table_for_each_width(report):
     text = (report.folder / "table.md").read_text()
     headings = re.findall(r"^width (\S+): \S+ k parameters, \S+ [kM] FLOPs and", text, re.MULTILINE)
     assert headings == ["1", "0.75", "0.5"]
-    assert text.startswith("**digits, wrn-10-1, OATS, Linf eps 0.15**\n")
+    assert text.startswith("**digits, wrn-10-1, OATS, Linf eps 0.25**\n")
     assert text.count(" 0.2 * |") == 3
     table = pd.read_csv(report.folder / "table.csv")
     assert sorted(zip(table["width"], table["lambda"], strict=True)) == sorted(

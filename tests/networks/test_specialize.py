@@ -12,7 +12,6 @@ from oat_bench.cards import NetworkCard, Threat
 from oat_bench.classifier import ModelInfo
 from oat_bench.methods.oat import OAT
 from oat_bench.networks import ConditionalNetwork, specialize
-from oat_bench.networks.conditioning import INTERPOLATION
 from oat_bench.networks.norms import Affine, ConditionalNorm, FiLM
 from oat_bench.training.pgd import pgd
 
@@ -170,7 +169,7 @@ def classifier(request, perturbed) -> OAT:
         input_shape=(1, 8, 8),
         network=NetworkCard(architecture=request.param, encoding_dim=8),
         trained_lambdas=list(TRAINED),
-        interpolation=INTERPOLATION,
+        interpolation="linear-codes",
         threat=Threat(),
         seed=0,
         epochs=1,

@@ -22,6 +22,7 @@ from oat_bench.networks import ConditionalNetwork
 from oat_bench.training import loop
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
+from oat_bench.training.sampling import Sample, sample_lambda
 
 LAMBDAS = [0, 0.2, 1]
 THREAT = Threat(eps=0.3, step_size=0.1)
@@ -64,7 +65,7 @@ def test_one_step_minimises_equation_3(order):
     reference = copy.deepcopy(run.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
-    lam = sample(run, index, 0)
+    lam = sample(run, index, 0).lam
     loss = run._step(index)
 
     # Eq. 3 written out: the mean over the batch of (1 - lam) L_c + lam L_a
@@ -96,10 +97,11 @@ def vector(net):
 
 
 def sample(run, index, step):
-    which, n_standard = run._sample_lambda(index, step)
-    lam = torch.tensor(run.card.lambdas)[which]
-    assert (lam == 0).sum() == n_standard == (lam[:n_standard] == 0).sum()
-    return lam
+    return sample_lambda(run.card, index, run.seed, loop._LAMBDA + 2 * step)
+
+
+def at(lam, n):
+    return Sample(torch.tensor([float(lam)]), torch.zeros(n, dtype=torch.long), 0)
 
 
 def run_attack(net, x, y, lam, index, seed):
@@ -120,7 +122,7 @@ def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
     x, y = run.data.inputs(slice(0, 8)), run.data.labels[:8]
     before = copy.deepcopy(run.network.state_dict())
     run.network.train()
-    run._attack(x, y, torch.ones(8, dtype=torch.long), torch.arange(8), step=0, width=1)
+    run._attack(x, y, at(0.2, 8), torch.arange(8), step=0)
     assert same(before, run.network.state_dict())
     assert run.network.training
     assert all(p.grad is None for p in run.network.parameters())
@@ -148,35 +150,19 @@ def test_eps_warms_up():
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
     last = 2 * run.steps_per_epoch - 1
     for step in (0, last // 2, last, last + 5):
-        x_adv = run._attack(x, y, torch.full((16,), 2), torch.arange(16), step, 1)
+        x_adv, counts = run._attack(x, y, at(1, 16), torch.arange(16), step)
+        assert counts.all()
         eps = THREAT.eps * min(1, (step + 1) / (last + 1))
         assert (x_adv - x).abs().max() <= eps + 1e-6
         assert (x_adv - x).abs().max() > 0.5 * eps
-
-
-def test_lambda_is_sampled_uniformly_per_image_or_once_per_batch():
-    run = trainer()
-    index = torch.arange(30_001)
-    lam = sample(run, index, 3)
-    assert (lam == 0).sum() == 10_001  # its share, rounded up
-    for value in LAMBDAS[1:]:
-        share = (lam == torch.tensor(value)).float().mean().item()
-        assert share == pytest.approx(1 / 3, abs=0.015)  # about 5 standard deviations
-    again = sample(run, index, 4)
-    # independent from step to step: equal half of the time where not zero
-    both = (lam == again)[10_001:].float().mean().item()
-    assert both == pytest.approx(1 / 2, abs=0.02)
-    per_batch = trainer(sampling="per-batch")
-    drawn = [sample(per_batch, index[:50], step) for step in range(200)]
-    assert all(len(torch.unique(lam)) == 1 for lam in drawn)
-    assert {round(lam[0].item(), 3) for lam in drawn} == set(LAMBDAS)
 
 
 @pytest.mark.parametrize("lambdas", [[0], [1], [0.3, 1]])
 def test_sets_with_and_without_zero_train(lambdas):
     net = ConditionalNetwork("wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=lambdas)
     run = trainer(net, lambdas=lambdas, epochs=1)
-    assert set(sample(run, torch.arange(64), 0).tolist()) == set(torch.tensor(lambdas).tolist())
+    drawn = sample(run, torch.arange(64), 0).lam
+    assert set(drawn.tolist()) == set(torch.tensor(lambdas).tolist())
     before = copy.deepcopy(net.state_dict())
     run.train(show=False)
     moved = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
@@ -190,9 +176,10 @@ def test_the_frozen_twin_shares_the_weights():
     run.train(show=False)
     x = run.data.inputs(slice(0, 8))
     with torch.no_grad():
-        condition = run._condition(torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2, 1)
-        twin = run._frozen_logits(x, run.network.fold(condition))
-        torch.testing.assert_close(twin, run.network.eval()(x, run.lambdas[condition.index]))
+        index = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+        drawn = Sample(torch.tensor([float(lam) for lam in LAMBDAS]), index, 2)
+        twin = run._frozen_logits(x, run.network.fold(run._condition(drawn)))
+        torch.testing.assert_close(twin, run.network.eval()(x, drawn.lam))
 
 
 @pytest.mark.slow

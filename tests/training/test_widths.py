@@ -14,6 +14,7 @@ from oat_bench.networks import ConditionalNetwork
 from oat_bench.training import loop
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
+from oat_bench.training.sampling import Sample, sample_lambda
 
 LAMBDAS = [0, 0.2, 1]
 WIDTHS = [1, 0.75, 0.25]
@@ -54,7 +55,8 @@ def test_one_step_minimises_the_mean_over_widths(order, norm, heads):
     reference = copy.deepcopy(run.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
-    lam = run.lambdas[run._sample_lambda(index, 0)[0]]
+    sample = sample_lambda(run.card, index, run.seed, loop._LAMBDA)
+    lam = sample.lam
     loss = run._step(index)
 
     on = lam > 0
@@ -100,8 +102,9 @@ def test_each_width_is_attacked_where_it_is_weak():
     """The images differ from width to width, from the same random start."""
     run = trainer()
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
-    which, index = torch.full((16,), 2), torch.arange(16)
-    found = [run._attack(x, y, which, index, 0, width) for width in WIDTHS]
+    sample = Sample(torch.tensor([1.0]), torch.zeros(16, dtype=torch.long), 0)
+    index = torch.arange(16)
+    found = [run._attack(x, y, sample, index, 0, width)[0] for width in WIDTHS]
     for one, other in pairwise(found):
         assert float((one != other).float().mean()) > 0.2
 
@@ -110,11 +113,12 @@ def test_the_frozen_twin_of_each_width_follows_the_optimiser():
     run = trainer(epochs=1)
     run.train(show=False)
     x = run.data.inputs(slice(0, 8))
+    values = torch.tensor([float(lam) for lam in LAMBDAS])
+    sample = Sample(values, torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2)
     with torch.no_grad():
         for width in WIDTHS:
-            condition = run._condition(torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2, width)
-            twin = run._frozen_logits(x, run.network.fold(condition))
-            expected = run.network.eval()(x, run.lambdas[condition.index], width)
+            twin = run._frozen_logits(x, run.network.fold(run._condition(sample, width)))
+            expected = run.network.eval()(x, sample.lam, width)
             torch.testing.assert_close(twin, expected, rtol=1e-4, atol=1e-4)
 
 

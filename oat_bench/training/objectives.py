@@ -1,0 +1,210 @@
+"""What training minimises at lambda: (1 - lam) L_c + lam L_a (OAT paper, Eq. 1 to 3).
+
+L_c is the cross-entropy of the clean image. The forms of L_a differ in how an image is attacked and
+in what is then asked of the network.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oat_bench.cards import ObjectiveCard, Threat
+from oat_bench.errors import UserError
+from oat_bench.randomness import normal
+from oat_bench.training.pgd import Model, Norm, pgd
+
+#: standard deviation of TRADES' start around the image, in its authors' code
+_TRADES_START = 1e-3
+#: halvings of the segment that MMA searches, in its authors' code
+_BISECTIONS = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the attack of a training step may do.
+
+    Attributes:
+        norm: ``Linf`` or ``L2``.
+        eps: radius of the ball, in units of the images.
+        step_size: length of a step, in the same units.
+        steps: number of steps.
+    """
+
+    norm: Norm
+    eps: float
+    step_size: float
+    steps: int
+
+
+class Objective(Protocol):
+    """A form of L_a."""
+
+    def attack(
+        self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attack images.
+
+        Args:
+            model: in eval mode: images to logits.
+            x: images of shape [n, C, H, W] in [0, 1].
+            y: labels of shape [n].
+            budget: bounds the perturbation.
+            example_ids: integers of shape [n] that own the random starts.
+            seed: of the random starts.
+
+        Returns:
+            Attacked images, the shape of x, and which of them count in L_a, bool of shape [n].
+        """
+
+    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+        """Return L_a of each image, shape [n].
+
+        Args:
+            clean: logits of the clean images, [n, num_classes].
+            attacked: logits of the attacked ones, the same shape.
+            y: labels of shape [n].
+        """
+
+
+class CrossEntropy:
+    """PGD-AT (Madry et al., arXiv:1706.06083): cross-entropy where PGD raises it most (Eq. 2)."""
+
+    def attack(
+        self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attack by PGD from a random start in the ball."""
+        return pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget)), _all(y)
+
+    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy of the attacked images."""
+        return F.cross_entropy(attacked, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Trades:
+    """TRADES (Zhang et al., arXiv:1901.08573): beta times the KL divergence of the predictions.
+
+    L_a has no labels of its own. TRADES as published, CE + beta KL, is lambda = 0.5 here but for a
+    factor of two; lambda = 1 is the divergence alone, which a constant prediction minimises.
+
+    Attributes:
+        beta: the weight, 1 / lambda in the notation of the TRADES paper.
+    """
+
+    beta: float
+
+    def attack(
+        self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Raise the divergence from the clean prediction, by PGD from close to the image."""
+        with torch.no_grad():
+            clean = model(x).log_softmax(1)
+        start = x + _TRADES_START * normal(example_ids, tuple(x.shape[1:]), seed)
+
+        def divergence(logits: Tensor, clean: Tensor) -> Tensor:
+            return kl(clean, logits.log_softmax(1)).sum()
+
+        return pgd(model, x, clean, start=start, loss=divergence, **vars(budget)), _all(y)
+
+    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+        """Return beta KL(clean prediction || attacked prediction); both get gradients."""
+        return self.beta * kl(clean.log_softmax(1), attacked.log_softmax(1))
+
+
+@dataclass(frozen=True)
+class MMA:
+    """Max-margin adversarial training (Ding et al., arXiv:1812.02637).
+
+    The margin of an image that is classified right is the length of the shortest perturbation that
+    changes this. The gradient of the margin is, up to a positive factor, minus that of the loss
+    there (their section 2): to lower the one enlarges the other. Margins longer than
+    eps_max are long enough and do not count (their hinge); an image that is classified wrong has
+    none, and counts with its clean cross-entropy.
+
+    Attributes:
+        reach: eps_max in units of the threat's eps.
+    """
+
+    reach: float = 1.0
+
+    def attack(
+        self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attack by PGD within eps_max, then bisect for the shortest success on the way there."""
+        x_far = pgd(
+            model,
+            x,
+            y,
+            norm=budget.norm,
+            eps=self.reach * budget.eps,
+            step_size=self.reach * budget.step_size,
+            steps=budget.steps,
+            example_ids=example_ids,
+            seed=seed,
+        )
+        return shortest_success(model, x, x_far, y)
+
+    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy of the attacked images."""
+        return F.cross_entropy(attacked, y, reduction="none")
+
+
+@torch.no_grad()
+def shortest_success(
+    model: Model, x: Tensor, x_far: Tensor, y: Tensor, bisections: int = _BISECTIONS
+) -> tuple[Tensor, Tensor]:
+    """Bisect the segment from each image to an attacked one for where it turns wrong.
+
+    Args:
+        model: images to logits.
+        x: images of shape [n, C, H, W].
+        x_far: attacked images, the same shape.
+        y: labels of shape [n].
+        bisections: halvings; what is found is no more than 2^-bisections of the segment too far.
+
+    Returns:
+        Images: x where x is wrong, x_far where that is right, else the nearest one found wrong; and
+        whether the image is wrong, bool of shape [n].
+    """
+
+    def wrong(images: Tensor) -> Tensor:
+        return model(images).argmax(1) != y
+
+    def at(share: Tensor) -> Tensor:
+        return torch.lerp(x, x_far, share[:, None, None, None])
+
+    at_start, at_end = wrong(x), wrong(x_far)
+    low, high = x.new_zeros(len(x)), x.new_ones(len(x))
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        broken = wrong(at(middle))
+        low, high = torch.where(broken, low, middle), torch.where(broken, middle, high)
+    share = torch.where(at_start, 0.0, torch.where(at_end, high, 1.0))
+    return at(share), at_start | at_end
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p || q) of each row, shape [n], from log probabilities [n, num_classes]."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+
+
+def _all(y: Tensor) -> Tensor:
+    return torch.ones_like(y, dtype=torch.bool)
+
+
+def make_objective(card: ObjectiveCard, threat: Threat) -> Objective:
+    """Make the objective of a card ready.
+
+    Raises:
+        UserError: if it does not go with the threat model.
+    """
+    if card.loss == "trades":
+        return Trades(card.beta)
+    if card.loss == "mma":
+        if threat.eps == 0:
+            raise UserError('training.objective "mma" needs a threat.eps above 0')
+        return MMA(1.0 if card.eps_max is None else card.eps_max / threat.eps)
+    return CrossEntropy()

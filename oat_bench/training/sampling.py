@@ -1,0 +1,108 @@
+"""Sampling lambda for a batch (OAT paper, Algorithm 1: "Sample a minibatch of lambda")."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from oat_bench.cards import TrainingCard
+from oat_bench.randomness import uniform
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The lambda of a batch's images, which are sorted: those of lambda = 0 come first.
+
+    Attributes:
+        values: lambda, shape [k]; not all need occur.
+        index: which of the k values each image has, shape [n].
+        n_standard: how many images, from the first, have lambda = 0.
+    """
+
+    values: Tensor
+    index: Tensor
+    n_standard: int
+
+    @property
+    def lam(self) -> Tensor:
+        """Each image's lambda, shape [n]."""
+        return self.values[self.index]
+
+    @property
+    def attacked(self) -> "Sample":
+        """The images of lambda > 0 alone."""
+        return replace(self, index=self.index[self.n_standard :], n_standard=0)
+
+    def then(self, other: "Sample") -> "Sample":
+        """Let images of lambda > 0, with the same values, follow."""
+        return replace(self, index=torch.cat([self.index, other.index]))
+
+    def to(self, device: torch.device) -> "Sample":
+        """Return the sample on a device."""
+        values, index = (v.to(device, non_blocking=True) for v in (self.values, self.index))
+        return Sample(values, index, self.n_standard)
+
+
+def describe_lambdas(card: TrainingCard) -> str:
+    """Say in words what lambda is drawn from."""
+    of = "batches" if card.sampling == "per-batch" else "images"
+    zero = f"0 ({standard_share(card):.2g} of the {of})"
+    if card.lambda_sampling == "uniform":
+        return f"lambda {zero} and uniform on (0, 1]"
+    values = [f"{lam:g}" for lam in card.lambdas]
+    if card.standard_share is not None:
+        values[0] = zero
+    return f"lambda {', '.join(values)}"
+
+
+def standard_share(card: TrainingCard) -> float:
+    """Return the share of lambda = 0: the card's, else that of one value among its list's."""
+    if card.lambdas[0] != 0:
+        return 0.0
+    return 1 / len(card.lambdas) if card.standard_share is None else card.standard_share
+
+
+def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sample:
+    """Draw lambda for each image of a batch, or once for all of it (``card.sampling``).
+
+    lambda = 0 has a share of its own, see `standard_share`: BN_c learns from nothing else, and a
+    continuous draw would never hit it. The rest is uniform, on the list's other values, or on the
+    interval (0, 1] (``card.lambda_sampling``).
+
+    Per image, lambda = 0 always has its expected share of the batch, rounded up (as in the authors'
+    code), and the first places, so that every batch has the same shapes. Per batch it is drawn with
+    that probability.
+
+    Args:
+        card: says how.
+        ids: the examples of the batch, integers of shape [n] in random order; per image they own
+            the draws.
+        seed: of the draws.
+        stream: separates the steps.
+
+    Returns:
+        The sample, on the CPU.
+    """
+    n, share, continuous = len(ids), standard_share(card), card.lambda_sampling == "uniform"
+    if card.sampling == "per-batch":
+        place, draw = uniform(torch.zeros(1), (2,), seed, stream)[0].tolist()
+        one = torch.zeros(n, dtype=torch.long)
+        if place < share:
+            return Sample(torch.zeros(1), one, n)
+        if continuous:
+            return Sample(torch.tensor([1 - draw]), one, 0)
+        others = [lam for lam in card.lambdas if lam > 0]
+        chosen = int((place - share) / (1 - share) * len(others))
+        return Sample(torch.tensor([others[min(chosen, len(others) - 1)]]), one, 0)
+    # not ceil(6.000000001), where the product is 6
+    n_standard = min(n, math.ceil(n * share - 1e-9))
+    draws = uniform(ids[n_standard:], (), seed, stream)
+    first = torch.zeros(n_standard, dtype=torch.long)
+    if continuous:
+        values = torch.cat([torch.zeros(1), 1 - draws])  # draws lie in [0, 1)
+        return Sample(values, torch.cat([first, torch.arange(1, len(values))]), n_standard)
+    values = torch.tensor(card.lambdas)
+    zeros = int(card.lambdas[0] == 0)
+    above = zeros + (draws * (len(values) - zeros)).long()
+    return Sample(values, torch.cat([first, above]), n_standard)

@@ -36,7 +36,7 @@ def images(n: int, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Ten
 
 def at(width: float) -> Condition:
     """A condition of which only the width matters."""
-    return Condition(torch.zeros(1), torch.zeros(1, 1), None, 0, width)
+    return Condition(torch.zeros(1), torch.zeros(1, 1), None, 0, width=width)
 
 
 @pytest.fixture(
@@ -199,7 +199,7 @@ def test_each_width_has_batch_norms_of_its_own(form, count):
     assert sorted({bn.num_features for bn in bns}) == [4, 6, 8]
     norm.train()
     h = 3 + torch.randn((16, 6, 5, 5), generator=torch.Generator().manual_seed(0))
-    condition = Condition(torch.tensor([0.0, 1.0]), torch.zeros(2, 1), None, 4, 0.75)
+    condition = Condition(torch.tensor([0.0, 1.0]), torch.zeros(2, 1), None, 4, width=0.75)
     out = norm(h, condition)
     own = norm.narrow[0]
     touched = {id(bn) for bn in bns if bn.num_batches_tracked > 0}

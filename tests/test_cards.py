@@ -951,7 +951,7 @@ def test_with_another_method(tmp_path):
     assert (other.method, other.name) == ("pgd-at", "card-pgd-at")
     assert other.training == card.training
     assert card.with_method("oat") is card
-    assert complaint(card.with_method, "pgd_at").endswith("did you mean pgd-at?, got 'pgd_at'")
+    assert complaint(card.with_method, "pgd_at").endswith("pgd-at or pgd-ats?, got 'pgd_at'")
     single = changed(changed(BENCHMARK, "network.norm", '"single"'), "method", '"oat-single-bn"')
     card = cards.read(written(tmp_path, single), BenchmarkCard)
     assert 'network.norm is "single"' in complaint(card.with_method, "oat")

@@ -452,7 +452,7 @@ class BenchmarkCard(Card):
             return BenchmarkCard.model_validate(values)
         except ValidationError as error:
             raise UserError(
-                f"benchmark {self.name!r} by method {method!r}: {_explain(error, BenchmarkCard)}"
+                f"benchmark {self.name!r} by method {method!r}: {explain(error, BenchmarkCard)}"
             ) from error
 
     def with_widths(self, widths: list[float]) -> "BenchmarkCard":
@@ -472,7 +472,7 @@ class BenchmarkCard(Card):
         try:
             return BenchmarkCard.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"benchmark {self.name!r}: {_explain(error, BenchmarkCard)}") from error
+            raise UserError(f"benchmark {self.name!r}: {explain(error, BenchmarkCard)}") from error
 
 
 C = TypeVar("C", AttackCard, BenchmarkCard)
@@ -578,7 +578,7 @@ def read(path: Path, model: type[C]) -> C:
     except ValidationError as error:
         location = _first_complaint(error)["loc"]
         told = next((file for file, stated in chain if _holds(stated, location)), path)
-        raise UserError(f"{told}: {_explain(error, model)}") from error
+        raise UserError(f"{told}: {explain(error, model)}") from error
     except (RecursionError, PydanticSerializationError) as error:
         raise UserError(f"{path}: nested too deeply for a card") from error
     return card
@@ -646,7 +646,7 @@ def _first_complaint(error: ValidationError) -> ErrorDetails:
     return min(error.errors(), key=lambda complaint: complaint["type"] == "missing")
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Put pydantic's first complaint in one line: the key, what was wrong, what is allowed."""
     first = _first_complaint(error)
     location = first["loc"]

@@ -16,7 +16,13 @@ from oat_bench import __version__
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+
     from oat_bench.cards import BenchmarkCard
+    from oat_bench.leaderboards.entries import Entry
+    from oat_bench.leaderboards.published import Published
     from oat_bench.run import Report
 
 #: what a full disk looks like, by quota or by limit too
@@ -131,6 +137,17 @@ _DEVICE = click.option(
 )
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for results. [default: under runs/]"
+)
+
+_RUNS = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+_ATTACK = click.option(
+    "--attack", metavar="NAME", help="Whose RA. [default: the worst case, or the last all have]"
+)
+_FILE = click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An .svg, .png or .pdf; without ending both SVG and PNG. [default: the figure's name]",
 )
 
 
@@ -317,6 +334,207 @@ def list_(kind: str) -> None:
     Console(width=None if sys.stdout.isatty() else _UNFOLDED).print(table)
 
 
+@cli.command(epilog=_example("oat-bench compare runs/digits-seed0 runs/digits-seed1"))
+@_RUNS
+@click.option("--reference", metavar="RUN", help="What differences are to. [default: the first]")
+@_ATTACK
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs") / "compare",
+    show_default=True,
+    help="Folder for tables and figure.",
+)
+def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, out: Path) -> None:
+    """Compare runs: every lambda, and the frontiers.
+
+    A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
+    folder or an entry.json. Where two runs have outcomes of the same examples, differences are
+    tested in pairs.
+    """
+    if reference is not None and reference not in runs:
+        raise UserError(
+            f"--reference {reference} is none of the runs; name one of {', '.join(runs)}"
+        )
+    from rich.console import Console
+
+    from oat_bench import figures
+    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.leaderboards import comparison, published, records
+
+    found = records.read_all(runs)
+    place = 0 if reference is None else runs.index(reference)
+    result = comparison.compare(found, attack=attack, reference=place)
+    folder = make_folder(out)
+    text = comparison.markdown(result)
+    atomic_write(folder / "compare.md", text)
+    atomic_write(folder / "compare.csv", comparison.csv(result))
+    entries = [record.entry for record in found]
+    drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
+    figures.write(drawn, folder / "frontier")
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        click.echo(text, nl=False)
+        return
+    console.print(result.title, style="italic")
+    for frame in (comparison.points_table(result), comparison.totals_table(result)):
+        _print_whole(console, comparison.terminal(frame))
+        console.print()
+    for note in comparison.notes(result):
+        console.print(note, style="dim")
+    console.print(f"tables and figure in {folder}", soft_wrap=True)
+
+
+@cli.group(epilog=_example("oat-bench figure frontier runs/digits-seed0 --out frontier.png"))
+def figure() -> None:
+    """Draw one figure from one or several runs."""
+
+
+@figure.command("frontier", epilog=_example("oat-bench figure frontier runs/a runs/b --out f.png"))
+@_RUNS
+@_ATTACK
+@_FILE
+def figure_frontier(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
+    """SA against RA, a curve for each run.
+
+    Figure 4 of the OAT paper. Published numbers of the same experiment are drawn beside it.
+    """
+    from oat_bench import figures
+
+    entries, quoted = _entries(runs)
+    _write(figures.frontier(entries, quoted, attack), out, "frontier")
+
+
+@figure.command("attacks", epilog=_example("oat-bench figure attacks runs/a runs/b --out f.png"))
+@_RUNS
+@_FILE
+def figure_attacks(runs: tuple[str, ...], out: Path | None) -> None:
+    """SA against RA, a panel for each attack.
+
+    Figure 7 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    entries, quoted = _entries(runs)
+    _write(figures.attacks(entries, quoted), out, "attacks")
+
+
+@figure.command("lambda", epilog=_example("oat-bench figure lambda runs/a --attack pgd-7"))
+@_RUNS
+@_ATTACK
+@_FILE
+def figure_lambda(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
+    """SA and RA over lambda.
+
+    Figure 8 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    entries, quoted = _entries(runs)
+    _write(figures.by_lambda(entries, quoted, attack), out, "lambda")
+
+
+@figure.command("widths", epilog=_example("oat-bench figure widths runs/a runs/b --out f.png"))
+@_RUNS
+@_ATTACK
+@_FILE
+def figure_widths(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
+    """SA against RA, a panel for each width.
+
+    Figure 6 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    entries, quoted = _entries(runs)
+    _write(figures.widths(entries, quoted, attack), out, "widths")
+
+
+@figure.command("cost", epilog=_example("oat-bench figure cost runs/a --attack pgd-7"))
+@click.argument("run_folder", metavar="RUN")
+@_ATTACK
+@_FILE
+def figure_cost(run_folder: str, attack: str | None, out: Path | None) -> None:
+    """SA and RA over the FLOPs of an image, a line for each lambda."""
+    from oat_bench import figures
+
+    entries, _ = _entries((run_folder,))
+    _write(figures.cost(entries[0], attack), out, "cost")
+
+
+@figure.command("unseen", epilog=_example("oat-bench figure unseen runs/a --out unseen.svg"))
+@_RUNS
+@_ATTACK
+@_FILE
+def figure_unseen(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
+    """Lambda that were never trained, as stars.
+
+    Figure 5 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    entries, _ = _entries(runs)
+    _write(figures.unseen(entries, attack), out, "unseen")
+
+
+@figure.command(
+    "bn-statistics", epilog=_example("oat-bench figure bn-statistics runs/a --layer norm")
+)
+@click.argument("model", metavar="CHECKPOINT")
+@click.option("--layer", metavar="NAME", help="Norm layer. [default: the last]")
+@_FILE
+def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> None:
+    """Running mean and variance of batch norm.
+
+    Figure 2 of the OAT paper: a point for each channel, a colour for each batch norm.
+    """
+    from oat_bench import classifier, figures
+
+    _write(figures.bn_statistics(classifier.load(model), layer), out, "bn-statistics")
+
+
+@figure.command("saliency", epilog=_example("oat-bench figure saliency runs/a --lambda 0,0.1,1"))
+@click.argument("model", metavar="CHECKPOINT")
+@click.option("--lambda", "lambdas", type=_Lambdas(), help="Columns. [default: those trained]")
+@click.option(
+    "--dataset", metavar="FOLDER", help="Folder of images, for a model that was trained on one."
+)
+@_DATA_DIR
+@_FILE
+def figure_saliency(
+    model: str,
+    lambdas: list[float] | None,
+    dataset: str | None,
+    data_dir: Path,
+    out: Path | None,
+) -> None:
+    """Gradient of the loss at test images.
+
+    Figures 10 to 12 of the OAT paper.
+    """
+    from oat_bench import classifier, datasets, figures
+    from oat_bench import run as runs
+
+    trained = classifier.load(model)
+    data = datasets.load(dataset or trained.info.dataset, data_dir)
+    runs.check_fits(trained.info, data)
+    columns = lambdas or trained.info.trained_lambdas
+    _write(figures.saliency(trained, data, columns), out, "saliency")
+
+
+def _entries(runs: tuple[str, ...]) -> "tuple[list[Entry], list[Published]]":
+    from oat_bench.leaderboards import published, records
+
+    entries = [record.entry for record in records.read_all(runs)]
+    return entries, published.of_entries(entries)
+
+
+def _write(figure: "Figure", out: Path | None, name: str) -> None:
+    from oat_bench import figures
+
+    for path in figures.write(figure, Path(name) if out is None else out):
+        click.echo(path)
+
+
 def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import cards, datasets
@@ -425,16 +643,23 @@ def _print(report: "Report") -> None:
     if console.is_terminal:
         console.print(report.title, style="italic")
         for heading, results in tables.by_width(report.results):
-            table = tables.terminal(results, report.trained)
-            # numbers are never cut: a table wider than the terminal runs over
-            whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
             if heading:
                 console.print(heading)
-            Console(width=max(whole, console.width)).print(table)
-        console.print(tables.NOTE, style="dim")
+            _print_whole(console, tables.terminal(results, report.trained, report.published))
+        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+            console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
-        click.echo(tables.markdown(report.results, report.trained, report.title), nl=False)
+        shown = (report.results, report.trained, report.title, report.published, report.frontiers)
+        click.echo(tables.markdown(*shown), nl=False)
+
+
+def _print_whole(console: "Console", table: "Table") -> None:
+    """Print a table whose numbers are never cut: one wider than the terminal runs over."""
+    from rich.console import Console
+
+    whole = console.measure(table, options=console.options.update(width=_UNFOLDED)).maximum
+    Console(width=max(whole, console.width)).print(table)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

@@ -15,13 +15,15 @@ from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, l
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError
+from oat_bench.evaluation import frontier
 from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import tables
+from oat_bench.leaderboards import published, report, tables
 from oat_bench.leaderboards.entries import Entry, make_entry
+from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS
 from oat_bench.methods.trainable import Member
 from oat_bench.progress import note
@@ -37,13 +39,17 @@ class Report:
         results: one for each operating point.
         trained: the lambda that training sampled.
         title: of tables and figures.
-        folder: holds ``entry.json``, ``table.md``, ``table.csv``, ``frontier.svg``,
-            ``frontier.png`` and ``outcomes.parquet``.
+        published: what was published of the same experiment.
+        frontiers: summary numbers, by width and attack.
+        folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
+            ``outcomes.parquet`` and ``figures``.
     """
 
     results: list[PointResult]
     trained: list[float]
     title: str
+    published: list[Published]
+    frontiers: list[frontier.Summary]
     folder: Path
 
 
@@ -219,6 +225,7 @@ def evaluate_and_report(
     results = with_costs(
         summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
     )
+    frontiers = frontier.summarize(outcomes, worst_over)
     shown = [result.lam for result in results if info.trained_at(result.lam)]
     trained = sorted({*info.trained_lambdas, *shown})
     entry = make_entry(
@@ -230,17 +237,22 @@ def evaluate_and_report(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
+        frontiers=frontiers,
     )
+    known = published.of_entry(published.load(), entry, same_method=True)
     title = (
         f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
         f"{card.threat.norm} eps {entry.eps}"
     )
     write_parquet(out / "outcomes.parquet", outcomes)
     atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    atomic_write(out / "table.md", tables.markdown(results, trained, title))
-    atomic_write(out / "table.csv", tables.csv(results, trained))
-    figures.frontier(results, title, out)
-    return Report(results, trained, title, out)
+    table = tables.markdown(results, trained, title, known, frontiers)
+    atomic_write(out / "table.md", table)
+    atomic_write(out / "table.csv", tables.csv(results, trained, known))
+    quoted = published.of_entries([entry])
+    drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
+    atomic_write(out / "report.md", report.page(entry, table, drawn))
+    return Report(results, trained, title, known, frontiers, out)
 
 
 def with_costs(

@@ -31,8 +31,11 @@ from oat_bench import cards, cli, run
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS
 
-FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
-COMMANDS = ["run", "train", "evaluate", "list"]
+FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
+FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
+COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure"]
+#: all that have a help page
+PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
 #: a checkout is found by `python -m` from any folder, one thread is enough for tests
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "COLUMNS": ""}
@@ -125,7 +128,7 @@ def files(folder):
 # --- help
 
 
-@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+@pytest.mark.parametrize("command", PAGES)
 def test_every_help_has_an_example_that_parses(invoke, command, monkeypatch):
     code, out, err = invoke(*command, "--help")
     assert (code, err) == (0, "")
@@ -135,6 +138,8 @@ def test_every_help_has_an_example_that_parses(invoke, command, monkeypatch):
     # the example is a command that exists, with options that exist
     monkeypatch.setattr(cli, "_evaluate", lambda *args: None)
     monkeypatch.setattr(run, "train", lambda *args, **kwargs: None)
+    for name in ("compare", *(f"figure_{kind.replace('-', '_')}" for kind in FIGURES)):
+        monkeypatch.setattr(getattr(cli, name), "callback", lambda **options: None)
     code, _, _ = invoke(*example.split())
     assert code == 0
 
@@ -931,3 +936,123 @@ def test_the_table_of_a_pipe_can_be_parsed(invoke, finished, card):
     rows = [line.split("|")[1:-1] for line in out.splitlines() if line[:1] == "|"][2:]
     for row, expected in zip(rows, frame.to_dict("records"), strict=True):
         assert float(row[2].split()[0]) == pytest.approx(expected["SA"], abs=0.051)
+
+
+# --- compare and figure
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory, brief_toml, trained_folder):
+    """Two evaluations of one model, the second of fewer lambda and with another seed."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "brief.toml").write_text(brief_toml)
+    shutil.copytree(trained_folder, folder / "one")
+    common = ["--benchmark", "brief.toml", "--out"]
+    assert call("run", *common, "one", cwd=folder)[0] == 0
+    options = ["--model", "one", "--lambda", "0,1", "--seed", 3]
+    assert call("evaluate", *options, *common, "two", cwd=folder)[0] == 0
+    return folder
+
+
+def test_compare_prints_tables_and_writes_them_with_a_figure(invoke, two_runs, tmp_path):
+    one, two = two_runs / "one", two_runs / "two"
+    code, out, err = invoke("compare", one, two, "--attack", "pgd-7", "--out", "there")
+    assert (code, err) == (0, "")
+    assert out == (tmp_path / "there" / "compare.md").read_text()
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {
+        "compare.md",
+        "compare.csv",
+        "frontier.svg",
+        "frontier.png",
+    }
+    assert out.startswith("**digits, Linf eps 0.2: pgd-7**\n")
+    frame = pd.read_csv(tmp_path / "there" / "compare.csv")
+    assert frame["lambda"].to_list() == [0.0, 0.2, 1.0, 0.0, 1.0]
+    # the second is the same model: equal on clean images, tested in pairs
+    assert frame["SA difference"].dropna().to_list() == [0.0, 0.0]
+    assert frame["SA p"].dropna().to_list() == [1.0, 1.0]
+    assert frame["RA p"].notna().sum() == 2
+    code, turned, _ = invoke("compare", one, two, "--attack", "pgd-7", "--reference", two)
+    assert code == 0
+    assert "Differences are to OAT no. 2" in turned
+    assert (tmp_path / "runs" / "compare" / "compare.md").read_text() == turned
+
+
+def test_an_entry_alone_can_be_compared(invoke, two_runs, tmp_path):
+    shutil.copy(two_runs / "two" / "entry.json", tmp_path / "two.json")
+    code, out, _ = invoke("compare", two_runs / "one", "two.json", "--attack", "fgsm")
+    assert code == 0
+    assert "McNemar" not in out
+    assert "+0.0" in out
+    code, out, _ = invoke("compare", "two.json")
+    assert code == 0
+    assert "Differences" not in out
+
+
+def test_compare_fits_a_terminal_or_runs_over_it(two_runs, tmp_path):
+    arguments = ["compare", two_runs / "one", two_runs / "two", "--out", tmp_path / "there"]
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=60)
+    assert code == 0
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    rows = [line.split() for line in lines if line.startswith("OAT no. 2")]
+    assert len(rows) == 3  # two lambda, one frontier
+    assert rows[0][3:5] == ["0", "50"]
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_figure_can_be_drawn_alone(invoke, two_runs, tmp_path, kind):
+    code, out, err = invoke("figure", kind, two_runs / "one", "--out", "a.png")
+    assert (code, out, err) == (0, "a.png\n", "")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = invoke("figure", kind, two_runs / "one")
+    assert (code, out) == (0, f"{kind}.svg\n{kind}.png\n")
+    # what the report holds is what the command draws
+    report = two_runs / "one" / "figures" / f"{kind}.svg"
+    if kind != "saliency":  # its columns are then those trained
+        assert (tmp_path / f"{kind}.svg").read_bytes() == report.read_bytes()
+
+
+def test_figures_have_their_options(invoke, two_runs, tmp_path):
+    one, two = two_runs / "one", two_runs / "two"
+    for arguments in (
+        ["frontier", one, two, "--attack", "fgsm"],
+        ["lambda", one, two, "--attack", "pgd-7"],
+        ["saliency", one, "--lambda", "0,0.3,1"],
+        ["bn-statistics", one, "--layer", "stage2.blocks.0.norm1"],
+    ):
+        code, out, err = invoke("figure", *arguments, "--out", "b.svg")
+        assert (code, out, err) == (0, "b.svg\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare"], "Missing argument 'RUN...'"),
+        (["compare", "nowhere"], "no entry at nowhere; expected a run's folder"),
+        (["compare", "ONE", "--reference", "TWO"], "is none of the runs"),
+        (["compare", "ONE", "other.json"], "of cifar10, Linf eps 0.2; only runs of one data set"),
+        (["compare", "ONE", "eps.json"], "of digits, Linf eps 8/255; only runs of one"),
+        (["compare", "broken.json"], "broken.json: not an entry of oat-bench: "),
+        (["compare", "extra.json"], "extra.json: not an entry of oat-bench: unknown key 'extra'"),
+        (["compare", "ONE", "--attack", "pgd-8"], "'pgd-8' was not run on every model; did you"),
+        (["figure", "unseen", "TWO"], "no lambda was evaluated that was not trained"),
+        (["figure", "frontier", "ONE", "--out", "a.gif"], "a.gif: unknown format '.gif'"),
+        (["figure", "bn-statistics", "ONE", "--layer", "norn"], "no norm layer 'norn'; did you"),
+        (["figure", "bn-statistics", "TWO"], "no checkpoint at"),
+        (["figure", "saliency", "ONE", "--lambda", "2"], "lambda 2 is outside [0, 1]"),
+    ],
+)
+def test_bad_input_of_compare_and_figure_is_one_line(refused, two_runs, tmp_path, arguments, words):
+    places = {"ONE": two_runs / "one", "TWO": two_runs / "two"}
+    values = json.loads((two_runs / "one" / "entry.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(values | {"dataset": "cifar10"}))
+    (tmp_path / "eps.json").write_text(json.dumps(values | {"eps": "8/255"}))
+    (tmp_path / "extra.json").write_text(json.dumps(values | {"extra": 1}))
+    (tmp_path / "broken.json").write_text("{")
+    assert words in refused(*[places.get(argument, argument) for argument in arguments])
+
+
+def test_damaged_outcomes_are_named_by_compare(refused, two_runs, tmp_path):
+    shutil.copytree(two_runs / "one", tmp_path / "one", ignore=shutil.ignore_patterns("outcomes"))
+    (tmp_path / "one" / "outcomes.parquet").write_bytes(b"PAR1 but no more")
+    assert "outcomes.parquet: damaged outcomes" in refused("compare", tmp_path / "one")

@@ -26,11 +26,10 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_carries_package_and_cards_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for kind in ("attacks", "benchmarks"):
-        for card in (ROOT / kind).glob("*.toml"):
-            assert f"oat_bench/_cards/{kind}/{card.name}" in names
-    cards = {name for name in names if "/_cards/" in name}
-    assert all(name.endswith(".toml") for name in cards)
+    patterns = ("attacks/*.toml", "benchmarks/*.toml", "benchmarks/published/*.csv")
+    shipped = {path.relative_to(ROOT).as_posix() for p in patterns for path in ROOT.glob(p)}
+    assert {f"oat_bench/_cards/{name}" for name in shipped} == {n for n in names if "/_cards/" in n}
+    assert sum(name.endswith(".csv") for name in shipped) >= 2
     for source in (ROOT / "oat_bench").rglob("*.py"):
         assert source.relative_to(ROOT).as_posix() in names
     assert {name.split("/")[0] for name in names} == {"oat_bench", "oat_bench-0.1.0.dist-info"}
@@ -65,10 +64,10 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
     assert written >= {
         "checkpoint.safetensors",
         "entry.json",
-        "frontier.png",
-        "frontier.svg",
+        "figures",
         "log.csv",
         "outcomes.parquet",
+        "report.md",
         "table.csv",
         "table.md",
     }

@@ -16,14 +16,16 @@ import torch
 from sklearn.datasets import load_digits
 
 from oat_bench import cards, run
-from oat_bench.classifier import load
+from oat_bench.classifier import TunableClassifier, load
 from oat_bench.errors import UserError
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.leaderboards.entries import Entry
 
 CPU = torch.device("cpu")
-FILES = {"entry.json", "table.md", "table.csv", "frontier.svg", "frontier.png", "outcomes.parquet"}
+FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet"}
+KINDS = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
+FIGURES = {f"figures/{kind}.{ending}" for kind in KINDS for ending in ("svg", "png")}
 
 
 def with_evaluation(card, **changes):
@@ -210,7 +212,8 @@ def test_a_disk_that_fills_in_training_keeps_what_was_finished(
 def test_the_report_is_in_its_folder(reported):
     _, report, out = reported
     assert report.folder == out
-    assert {path.name for path in out.iterdir()} == FILES | {"outcomes"}
+    assert {path.name for path in out.iterdir()} == FILES | {"outcomes", "figures"}
+    assert {f"figures/{path.name}" for path in (out / "figures").iterdir()} == FIGURES
     assert report.trained == [0.0, 0.5, 1.0]
     assert report.title == "digits, wrn-10-1, OAT, Linf eps 0.2"
 
@@ -242,6 +245,7 @@ def test_entry_agrees_with_the_outcomes(reported, trained):
     assert entry.model_fingerprint == trained.fingerprint()
     assert entry.command == "the command"
     assert entry.eps == "0.2"
+    assert [f.attack for f in entry.frontiers] == ["fgsm", "pgd-7", "pgd-20", "worst"]
     assert entry.threat_model == "Linf"
     assert [attack.name for attack in entry.attacks] == ["fgsm", "pgd-7", "pgd-20"]
     assert [point.lam for point in entry.operating_points] == card.evaluation.lambdas
@@ -299,8 +303,53 @@ def test_the_tables_agree_with_the_entry(reported):
 
 def test_the_figure_is_readable(reported):
     _, _, out = reported
-    ET.parse(out / "frontier.svg")
-    assert (out / "frontier.png").stat().st_size > 5000
+    for name in FIGURES:
+        if name.endswith("svg"):
+            ET.parse(out / name)
+        assert (out / name).stat().st_size > 5000
+
+
+def test_the_report_page_shows_what_there_is(reported):
+    _, report, out = reported
+    page = (out / "report.md").read_text()
+    assert page.startswith("# OAT wrn-10-1 on digits\n\n**digits, wrn-10-1, OAT, Linf eps 0.2**\n")
+    assert (out / "table.md").read_text().rstrip("\n") in page
+    shown = re.findall(r"!\[[\w-]+\]\((.*?)\)", page)
+    assert shown == [f"figures/{kind}.png" for kind in KINDS]
+    assert "```sh\nthe command\n```" in page
+    assert report.frontiers[-1].attack == "worst"
+
+
+def test_figures_that_do_not_apply_are_left_out(brief, digits, trained, tmp_path):
+    """Nothing unseen; and a classifier of which only `at` is known, as of any other method."""
+
+    class Other(TunableClassifier):
+        def __init__(self, inner):
+            self.info = inner.info
+            self.at, self.state_dict = inner.at, inner.state_dict
+
+        def at(self, lam, width=1.0):
+            raise NotImplementedError
+
+        def state_dict(self):
+            raise NotImplementedError
+
+        @classmethod
+        def from_state(cls, info, state):
+            raise NotImplementedError
+
+        def to(self, device):
+            return self
+
+    card = with_evaluation(brief, lambdas=[0.0, 0.2, 1.0], attacks="fgsm", n_examples=20)
+    evaluate(trained, card, digits, tmp_path)
+    assert (tmp_path / "figures" / "unseen.png").exists()
+    card = with_evaluation(card, lambdas=[0.0, 1.0])
+    evaluate(Other(trained), card, digits, tmp_path)
+    left = {"frontier", "attacks", "lambda", "saliency"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == left
+    page = (tmp_path / "report.md").read_text()
+    assert set(re.findall(r"figures/([\w-]+)\.png", page)) == left
 
 
 def test_stronger_attacks_leave_less(reported):
@@ -323,7 +372,7 @@ def test_a_second_report_computes_nothing_and_is_the_same(
     shutil.copytree(out / "outcomes", tmp_path / "outcomes")
     evaluate(trained, card, digits, tmp_path)
     assert computed == {}
-    for name in FILES:
+    for name in FILES | FIGURES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
@@ -390,11 +439,11 @@ def test_a_damaged_outcome_is_named_and_can_be_removed(
     victim.unlink()
     evaluate(trained, card, digits, tmp_path)
     assert computed == {"pgd-20": lost}
-    for name in FILES:
+    for name in FILES | FIGURES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("writes", [0, 1, 3, 5, 7])
+@pytest.mark.parametrize("writes", [0, 1, 3, 5, 7, 12])
 def test_a_disk_that_fills_in_the_report_leaves_whole_files(
     reported, digits, trained, tmp_path, monkeypatch, writes
 ):
@@ -413,13 +462,13 @@ def test_a_disk_that_fills_in_the_report_leaves_whole_files(
         with pytest.raises(OSError, match="No space"):
             evaluate(trained, card, digits, tmp_path / "out")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == writes  # of two cells and six files
+    assert len(files) == writes  # of two cells, four files and the figures
     for path in files:
         assert path.suffix != ".tmp"
         twin = tmp_path / "expected" / path.relative_to(tmp_path / "out")
         assert path.read_bytes() == twin.read_bytes()
     evaluate(trained, card, digits, tmp_path / "out")
-    for name in FILES:
+    for name in FILES | FIGURES - {"figures/unseen.svg", "figures/unseen.png"}:
         expected = (tmp_path / "expected" / name).read_bytes()
         assert (tmp_path / "out" / name).read_bytes() == expected, name
 

@@ -15,6 +15,7 @@ from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
 from oat_bench.classifier import ModelInfo
+from oat_bench.evaluation.frontier import Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 
@@ -70,6 +71,45 @@ class EntryAttack(_Model):
     card: str = Field(description="fingerprint of the card")
 
 
+class EntryHole(_Model):
+    """What lies between lambda = 0 and the first lambda above it, in points."""
+
+    lam: float = Field(description="the first lambda above 0 that was evaluated")
+    sa: float
+    ra: float
+    distance: float = Field(description="Euclidean")
+
+
+class EntryFrontier(_Model):
+    """What the frontier of SA and RA comes down to; see `oat_bench.evaluation.frontier`."""
+
+    attack: str = Field(description="whose RA it is, or worst: the worst case over attacks")
+    width: float
+    pareto: list[float] = Field(description="lambda that no other beats in SA and RA")
+    reference: tuple[float, float] = Field(description="SA, RA that the hypervolume begins at")
+    hypervolume: Interval = Field(description="percent of the box from there to (100, 100)")
+    hole: EntryHole | None
+
+    @classmethod
+    def of(cls, summary: Summary) -> "EntryFrontier":
+        """Round to two decimals."""
+        value, low, high = (
+            round(number, 2) for number in (summary.hypervolume, summary.low, summary.high)
+        )
+        hole = None
+        if summary.hole is not None:
+            points = {k: round(getattr(summary.hole, k), 2) for k in ("sa", "ra", "distance")}
+            hole = EntryHole(lam=summary.hole.lam, **points)
+        return cls(
+            attack=summary.attack,
+            width=summary.width,
+            pareto=summary.pareto,
+            reference=summary.reference,
+            hypervolume=Interval(value=value, low=low, high=high),
+            hole=hole,
+        )
+
+
 class Entry(_Model):
     """One model on a leaderboard."""
 
@@ -88,6 +128,9 @@ class Entry(_Model):
     method: str
     seed: int
     operating_points: list[EntryPoint]
+    frontiers: list[EntryFrontier] | None = Field(
+        default=None, description="summary numbers, by width and attack"
+    )
     attacks: list[EntryAttack]
     predictions: Literal["float32"] = "float32"
     gradients: Precision = Field(description="precision of what the attacks differentiated")
@@ -109,6 +152,7 @@ def make_entry(
     eps: float,
     norm: str,
     gradients: Precision = "float32",
+    frontiers: list[Summary] | None = None,
 ) -> Entry:
     """Build the entry of an evaluation."""
     return Entry(
@@ -120,6 +164,7 @@ def make_entry(
         method=info.method,
         seed=info.seed,
         operating_points=[_point(result, info) for result in results],
+        frontiers=None if frontiers is None else [EntryFrontier.of(s) for s in frontiers],
         attacks=[
             EntryAttack.model_validate(
                 {

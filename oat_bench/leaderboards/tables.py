@@ -1,6 +1,6 @@
 """The per-lambda tables, one for each width: for a terminal, as Markdown, as CSV."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from statistics import median
 
@@ -9,7 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from oat_bench.evaluation.frontier import Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
+from oat_bench.leaderboards.published import Published
 
 #: what stands below a table
 NOTE = (
@@ -22,17 +24,104 @@ def _lambda(result: PointResult, trained: list[float]) -> str:
     return f"{result.lam:g}" + ("" if result.lam in trained else " *")
 
 
-def _attacks(results: list[PointResult]) -> list[str]:
-    return list(results[0].robust)
+def _accuracies(result: PointResult) -> dict[str, Accuracy]:
+    return {"SA": result.clean, **result.robust}
 
 
-def _cells(result: PointResult, trained: list[float], show: Callable[[Accuracy], str]) -> list[str]:
-    robust = [show(accuracy) for accuracy in result.robust.values()]
-    return [_lambda(result, trained), str(result.clean.n), show(result.clean), *robust]
+def _published(result: PointResult, name: str, rows: Sequence[Published]) -> list[Published]:
+    """Return what was published of one accuracy at one operating point."""
+    here = [row for row in rows if (row.lam, row.width) == (result.lam, result.width)]
+    if name == "SA":
+        return [row for row in here if row.sa is not None]
+    return [row for row in here if row.attack == name and row.ra is not None]
 
 
-def _headers(results: list[PointResult]) -> list[str]:
-    return ["lambda", "n", "SA", *_attacks(results)]
+def _value(row: Published, name: str) -> float:
+    value = row.sa if name == "SA" else row.ra
+    assert value is not None
+    return value
+
+
+def _beside(accuracy: Accuracy, row: Published, name: str) -> str:
+    """Write a published accuracy, its uncertainty, and what the measured one is above it."""
+    value = _value(row, name)
+    written = f"{value:.2f}"
+    if row.uncertainty >= 0.05:
+        written = f"{value:.1f} +/- {row.uncertainty:.1f}"
+    return f"{written} ({accuracy.value - value:+.1f})"
+
+
+def _compared(results: list[PointResult], published: Sequence[Published]) -> list[str]:
+    """Name the accuracies that something was published of."""
+    names = _accuracies(results[0])
+    return [name for name in names if any(_published(r, name, published) for r in results)]
+
+
+def _headers(results: list[PointResult], published: Sequence[Published] = ()) -> list[str]:
+    compared = _compared(results, published)
+    headers = ["lambda", "n"]
+    for name in _accuracies(results[0]):
+        headers += [name, f"{name} published"] if name in compared else [name]
+    return headers
+
+
+def _rows(
+    results: list[PointResult],
+    trained: list[float],
+    published: Sequence[Published],
+    show: Callable[[Accuracy], str],
+) -> list[list[str]]:
+    compared = _compared(results, published)
+    rows = []
+    for result in results:
+        row = [_lambda(result, trained), str(result.clean.n)]
+        for name, accuracy in _accuracies(result).items():
+            row.append(show(accuracy))
+            if name in compared:
+                found = _published(result, name, published)
+                row.append("; ".join(_beside(accuracy, other, name) for other in found))
+        rows.append(row)
+    return rows
+
+
+def notes(published: Sequence[Published] = (), frontiers: Sequence[Summary] = ()) -> list[str]:
+    """Return the paragraphs that stand below a table, after `NOTE`.
+
+    Args:
+        published: the rows that the table shows; their sources are named.
+        frontiers: all summaries; those of the worst case are shown, or else of the last attack.
+    """
+    paragraphs = []
+    if published:
+        sources = dict.fromkeys(
+            row.source + (f" ({row.note})" if row.note else "") for row in published
+        )
+        paragraphs.append(
+            "Published: the value, its uncertainty, in brackets measured less published in points. "
+            f"From {'; '.join(sources)}."
+        )
+    shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
+    paragraphs += [summary(one, with_width=len(shown) > 1) for one in shown]
+    return paragraphs
+
+
+def summary(frontier: Summary, *, with_width: bool = False) -> str:
+    """Write the summary numbers of a frontier as a sentence."""
+    name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
+    where = f" at width {frontier.width:g}" if with_width else ""
+    sa, ra = frontier.reference
+    text = (
+        f"Frontier of SA and {name}{where}: hypervolume {frontier.hypervolume:.1f}% "
+        f"[{frontier.low:.1f}, {frontier.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
+        f"(100, 100)%; Pareto-optimal lambda {', '.join(f'{lam:g}' for lam in frontier.pareto)}"
+    )
+    if frontier.hole is not None:
+        hole = frontier.hole
+        text += (
+            f"; hole between lambda 0 and {hole.lam:g}: SA {-hole.sa:+.1f}, RA {hole.ra:+.1f}, "
+            f"{hole.distance:.1f} points apart"
+        )
+    return text + "."
 
 
 def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
@@ -56,12 +145,12 @@ def _cost(results: list[PointResult]) -> str:
         return ""
     latency = median(cost.latency_ms for cost in costs)
     return (
-        f"{_short(costs[0].parameters)} parameters, {_short(costs[0].flops)} FLOPs and "
+        f"{short(costs[0].parameters)} parameters, {short(costs[0].flops)} FLOPs and "
         f"{latency:.3g} ms an image ({costs[0].machine})"
     )
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
     """Write a count in three digits: 1.16 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= 0.9995 * size:
@@ -69,22 +158,33 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def markdown(results: list[PointResult], trained: list[float], title: str) -> str:
-    """Write the tables, one for each width, as Markdown."""
+def markdown(
+    results: list[PointResult],
+    trained: list[float],
+    title: str,
+    published: Sequence[Published] = (),
+    frontiers: Sequence[Summary] = (),
+) -> str:
+    """Write a table a width as Markdown, what was published beside it, summary numbers below."""
     parts = [f"**{title}**"]
     for heading, group in by_width(results):
-        rows = [
-            _cells(r, trained, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]")
-            for r in group
-        ]
-        frame = pd.DataFrame(rows, columns=_headers(group))
+        rows = _rows(
+            group, trained, published, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]"
+        )
+        frame = pd.DataFrame(rows, columns=_headers(group, published))
         table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
         parts += [heading, table] if heading else [table]
-    return "\n\n".join([*parts, NOTE]) + "\n"
+    return "\n\n".join([*parts, NOTE, *notes(published, frontiers)]) + "\n"
 
 
-def csv(results: list[PointResult], trained: list[float]) -> str:
-    """Write the table as CSV: for each accuracy its value and the ends of its interval."""
+def csv(
+    results: list[PointResult], trained: list[float], published: Sequence[Published] = ()
+) -> str:
+    """Write the table as CSV: for each accuracy its value and the ends of its interval.
+
+    What was published follows, with what the measured value is above it; the mean of several.
+    """
+    compared = _compared(results, published)
     rows = []
     for result in results:
         row: dict[str, object] = {
@@ -99,23 +199,33 @@ def csv(results: list[PointResult], trained: list[float]) -> str:
                 "FLOPs": result.cost.flops,
                 "latency, ms": f"{result.cost.latency_ms:.3f}",
             }
-        for name, accuracy in {"SA": result.clean, **result.robust}.items():
+        for name, accuracy in _accuracies(result).items():
             row |= {
                 name: f"{accuracy.value:.2f}",
                 f"{name} low": f"{accuracy.low:.2f}",
                 f"{name} high": f"{accuracy.high:.2f}",
             }
+            if name in compared:
+                found = [_value(p, name) for p in _published(result, name, published)]
+                mean = sum(found) / len(found) if found else None
+                row |= {
+                    f"{name} published": "" if mean is None else f"{mean:.2f}",
+                    f"{name} difference": "" if mean is None else f"{accuracy.value - mean:.2f}",
+                }
         rows.append(row)
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-def terminal(results: list[PointResult], trained: list[float]) -> Table:
+def terminal(
+    results: list[PointResult], trained: list[float], published: Sequence[Published] = ()
+) -> Table:
     """Draw the table of one width for a terminal, each interval below its accuracy."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
-    for name in _headers(results):
+    for name in _headers(results, published):
         table.add_column(name, justify="right", style="bold" if name == WORST else "")
-    for result in results:
-        cells = _cells(result, trained, lambda a: f"{a.value:.1f}\n{a.low:.0f}-{a.high:.0f}")
+    for cells in _rows(
+        results, trained, published, lambda a: f"{a.value:.1f}\n{a.low:.0f}-{a.high:.0f}"
+    ):
         table.add_row(*[_two_lines(cell) for cell in cells])
     return table
 

@@ -1,5 +1,7 @@
 """Data sets: the digits against scikit-learn's arrays, nested orders, and arrays of callers."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,23 @@ def test_an_unknown_data_set_is_answered_with_those_that_exist(name, message):
         datasets.load(name)
     assert str(caught.value).startswith(message)
     assert "digits" in str(caught.value)
+
+
+@given(places=st.lists(st.integers(0, 60), max_size=40))
+def test_the_description_says_where_each_image_comes_from(places):
+    split = Split(torch.zeros(len(places), 1, 1, 1, dtype=torch.uint8), torch.zeros(len(places)))
+    origin = {"train": ("all", torch.tensor(places, dtype=torch.long))}
+    data = datasets.Dataset("x", ("a", "b"), split, split, split, origin)
+    described = json.loads(data.describe_splits())
+    assert described["sha256"] == data.fingerprint()
+    train, test = described["splits"]["train"], described["splits"]["test"]
+    assert (train["part"], test["part"]) == ("all", "test")
+    for found, expected in ((train, places), (test, list(range(len(places))))):
+        assert found["n"] == len(expected)
+        runs = [run.partition("-") for run in found["index"].split(",") if run]
+        read = [p for first, _, last in runs for p in range(int(first), int(last or first) + 1)]
+        assert read == expected
+    assert test["index"] in ("", "0", f"0-{len(places) - 1}")
 
 
 # --- nested orders ---

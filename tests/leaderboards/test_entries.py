@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import AttackCard, Threat
+from oat_bench.evaluation import frontier
 from oat_bench.evaluation.statistics import WORST, summarize
 from oat_bench.leaderboards.entries import Entry, Interval, make_entry
 
@@ -187,3 +188,32 @@ def test_intervals_are_rounded_to_two_decimals(make):
             assert isinstance(interval, Interval)
             for value in (interval.value, interval.low, interval.high):
                 assert round(value, 2) == value
+
+
+def test_summary_numbers_of_every_frontier_are_in_the_entry(build_classifier):
+    frame = outcomes()
+    summaries = frontier.summarize(frame, ["fgsm", "pgd-7"])
+    entry = make_entry(
+        build_classifier().info,
+        summarize(frame, []),
+        [],
+        model_fingerprint="",
+        command="",
+        eps=0.1,
+        norm="Linf",
+        frontiers=summaries,
+    )
+    assert Entry.model_validate_json(entry.model_dump_json(by_alias=True)) == entry
+    assert [f.attack for f in entry.frontiers] == ["fgsm", "pgd-7", "autoattack", WORST]
+    for written, summary in zip(entry.frontiers, summaries, strict=True):
+        assert written.hypervolume.value == round(summary.hypervolume, 2)
+        assert written.hypervolume.low <= written.hypervolume.value <= written.hypervolume.high
+        assert written.pareto == summary.pareto
+        assert written.hole.lam == 0.15
+        assert written.hole.ra == round(summary.hole.ra, 2)
+
+
+def test_an_entry_without_summary_numbers_stays_valid(make):
+    values = json.loads(make().model_dump_json(by_alias=True))
+    del values["frontiers"]
+    assert Entry.model_validate(values).frontiers is None

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 from oat_bench.leaderboards import tables
+from oat_bench.leaderboards.published import Published
 
 ATTACKS = ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack", WORST]
 TRAINED = [0.0, 0.1, 1.0]
@@ -97,3 +99,103 @@ def test_tables_without_a_worst_case_have_no_such_column(results):
     few = [PointResult(r.lam, r.width, r.clean, {"fgsm": r.robust["fgsm"]}) for r in results]
     assert WORST not in tables.csv(few, TRAINED)
     assert tables.markdown(few, TRAINED, "t").splitlines()[2].count("|") == 5
+
+
+# --- beside what was published
+
+
+def published(lam, sa, ra, **changes):
+    values = {
+        "dataset": "svhn",
+        "network": "wrn-16-8",
+        "method": "oat",
+        "lambda": lam,
+        "width": 1.0,
+        "attack": "pgd-7",
+        "norm": "Linf",
+        "eps": "8/255",
+        "SA": sa,
+        "RA": ra,
+        "uncertainty": 0.005,
+        "source": "a paper",
+        "note": "",
+    }
+    return Published.model_validate(values | changes)
+
+
+@pytest.fixture
+def known():
+    return [
+        published(0.1, 97.0, 5.25),
+        published(1.0, None, 80.0, uncertainty=0.3, source="another", note="read off a figure"),
+    ]
+
+
+def cells(text):
+    lines = [line for line in text.splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_published_values_stand_beside_the_measured_with_the_difference(results, known):
+    text = tables.markdown(results, TRAINED, "t", known)
+    header, _, *rows = cells(text)
+    at = header.index("pgd-7 published")
+    assert header[at - 1] == "pgd-7"
+    assert [name for name in header if "published" in name] == ["SA published", "pgd-7 published"]
+    assert [row[header.index("SA published")] for row in rows] == ["", "97.00 (+0.6)", "", ""]
+    # at lambda 0.1: 781 * 0.1 = 78 right, less 20; at 1: 700 less 20
+    assert [row[at] for row in rows] == [
+        "",
+        f"5.25 ({100 * 58 / 800 - 5.25:+.1f})",
+        "",
+        f"80.0 +/- 0.3 ({100 * 680 / 800 - 80:+.1f})",
+    ]
+    assert "From a paper; another (read off a figure)." in text.splitlines()[-1]
+
+
+def test_two_sources_stand_in_one_cell(results, known):
+    two = [*known, published(0.1, 96.0, 4.0, source="a third")]
+    header, _, *rows = cells(tables.markdown(results, TRAINED, "t", two))
+    assert rows[1][header.index("SA published")] == "97.00 (+0.6); 96.00 (+1.6)"
+
+
+def test_csv_holds_published_values_and_differences(results, known):
+    frame = pd.read_csv(io.StringIO(tables.csv(results, TRAINED, known)))
+    assert frame["SA published"].to_list()[1] == 97.0
+    assert frame["SA published"].isna().to_list() == [True, False, True, True]
+    assert frame["pgd-7 difference"].to_list()[3] == pytest.approx(5.0)
+    assert len(frame.columns) == 4 + 3 * (1 + len(ATTACKS)) + 4
+
+
+def test_the_terminal_shows_them_too(results, known):
+    console = Console(width=200, file=io.StringIO())
+    console.print(tables.terminal(results, TRAINED, known))
+    assert "80.0 +/- 0.3 (+5.0)" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("row", [published(0.05, 97.0, 5.0), published(0.1, 97.0, 5.0, width=0.5)])
+def test_other_points_change_nothing(results, row):
+    plain = tables.markdown(results, TRAINED, "t")
+    assert tables.markdown(results, TRAINED, "t", [row]).startswith(plain.rstrip("\n"))
+    assert tables.csv(results, TRAINED, [row]) == tables.csv(results, TRAINED)
+
+
+def frontier_summary(attack=WORST, width=1.0, hole=True):
+    found = Hole(0.1, 2.2, 36.2, 36.27) if hole else None
+    return Summary(attack, width, [0.0, 0.1, 1.0], (0.0, 0.0), 43.21, 41.0, 45.4, found)
+
+
+def test_the_summary_of_the_worst_case_is_the_last_line(results):
+    frontiers = [frontier_summary("pgd-7", hole=False), frontier_summary()]
+    text = tables.markdown(results, TRAINED, "t", (), frontiers)
+    assert text.splitlines()[-1] == (
+        "Frontier of SA and worst-case RA: hypervolume 43.2% [41.0, 45.4] of the box from (0, 0)% "
+        "to (100, 100)%; Pareto-optimal lambda 0, 0.1, 1; hole between lambda 0 and 0.1: SA -2.2, "
+        "RA +36.2, 36.3 points apart."
+    )
+    assert text.count("Frontier of") == 1
+    only = tables.notes((), [frontier_summary("pgd-7", hole=False)])
+    assert only[0].startswith("Frontier of SA and RA under pgd-7: hypervolume")
+    assert only[0].endswith("lambda 0, 0.1, 1.")
+    widths = tables.notes((), [frontier_summary(width=w) for w in (1.0, 0.5)])
+    assert ["at width 1:" in widths[0], "at width 0.5:" in widths[1]] == [True, True]

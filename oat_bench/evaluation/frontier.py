@@ -1,0 +1,353 @@
+"""Numbers that sum up a frontier of standard accuracy (SA) against robust accuracy (RA).
+
+A frontier is an array of points [k, 2], (SA, RA) in percent, one for each lambda; more is better in
+both. Everything is exact in two dimensions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest, bootstrap, norm
+
+from oat_bench.evaluation.statistics import WORST
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+#: (SA, RA) in percent that every hypervolume is measured from, unless another is given
+ORIGIN = (0.0, 0.0)
+#: bootstrap resamples behind an interval
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Hole:
+    """What lies between lambda = 0 and the first lambda above it that was evaluated.
+
+    Attributes:
+        lam: that first lambda.
+        sa: SA at lambda = 0 less SA there, in points.
+        ra: RA there less RA at lambda = 0, in points.
+        distance: Euclidean distance of the two, in points.
+    """
+
+    lam: float
+    sa: float
+    ra: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a frontier comes down to.
+
+    Attributes:
+        attack: whose RA it is; `WORST` for the worst case.
+        width: share of the channels.
+        pareto: the lambda that no other lambda beats in both accuracies.
+        reference: the (SA, RA) that the hypervolume is measured from, in percent.
+        hypervolume: in percent, see `hypervolume`.
+        low: lower end of its 95% bootstrap interval over examples.
+        high: upper end.
+        hole: None where lambda = 0 or every lambda above it is missing.
+    """
+
+    attack: str
+    width: float
+    pareto: list[float]
+    reference: tuple[float, float]
+    hypervolume: float
+    low: float
+    high: float
+    hole: Hole | None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a frontier is from the points of another, the reference.
+
+    Attributes:
+        gaps: for each point of the reference, RA at the same SA less the point's RA, in points (see
+            `robustness_at`); NaN where the frontier does not reach its SA.
+        epsilon: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the least number
+            of points that, added to both accuracies of the frontier, makes it at least as good as
+            every point of the reference. At most 0: it is as good already.
+    """
+
+    gaps: tuple[float, ...]
+    epsilon: float
+
+    @property
+    def mean_gap(self) -> float:
+        """Mean over the points that are reached; NaN if none is."""
+        reached = [gap for gap in self.gaps if not np.isnan(gap)]
+        return float(np.mean(reached)) if reached else float("nan")
+
+    @property
+    def unreached(self) -> int:
+        """Number of points whose SA the frontier does not reach."""
+        return int(np.isnan(self.gaps).sum())
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers on the same examples.
+
+    Attributes:
+        difference: accuracy of the first less that of the second, in points.
+        low: lower end of its 95% interval (Agresti and Min, Statistics in Medicine 24, 2005).
+        high: upper end.
+        p_value: of McNemar's exact test that neither is better (Psychometrika 12, 1947).
+        n: number of examples.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Rightness:
+    """Which examples are right, at each lambda.
+
+    Attributes:
+        lams: k values of lambda, ascending.
+        examples: ids, ascending, shape [n].
+        labels: classes, shape [n].
+        clean: right on the clean image, shape [n, k].
+        robust: right both clean and attacked, shape [n, k].
+    """
+
+    lams: list[float]
+    examples: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    clean: Bools
+    robust: Bools
+
+    def points(self, index: Any = slice(None)) -> Floats:
+        """Return (SA, RA) in percent at each lambda, over the examples at ``index``."""
+        shares = np.stack([self.clean[index].mean(axis=0), self.robust[index].mean(axis=0)], 1)
+        return 100.0 * np.asarray(shares, dtype=np.float64)
+
+
+def rightness(
+    outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
+) -> Rightness:
+    """Tell which examples are right at one width under one attack.
+
+    Args:
+        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
+        attack: name of an attack, or `WORST`: right under every attack of ``worst_over``.
+        worst_over: names of the attacks of the worst case.
+        width: share of the channels.
+
+    Raises:
+        ValueError: if the attack was not run there.
+    """
+    attacks = list(worst_over) if attack == WORST else [attack]
+    rows = outcomes[(outcomes["width"] == width) & outcomes["attack"].isin(attacks)]
+    if rows.empty:
+        raise ValueError(f"no outcomes of {attack} at width {width:g}")
+    clean = rows["clean_prediction"] == rows["label"]
+    frame = rows.assign(clean=clean, robust=clean & (rows["attacked_prediction"] == rows["label"]))
+    cells = frame.groupby(["example", "lam"])[["clean", "robust"]].all().unstack("lam")
+    labels = frame.groupby("example")["label"].first()
+    lams = [float(lam) for lam in cells["clean"].columns]
+    return Rightness(
+        lams,
+        labels.index.to_numpy(dtype=np.int64),
+        labels.to_numpy(dtype=np.int64),
+        cells["clean"].to_numpy(dtype=np.bool_),
+        cells["robust"].to_numpy(dtype=np.bool_),
+    )
+
+
+def summarize(
+    outcomes: pd.DataFrame,
+    worst_over: Sequence[str],
+    reference: tuple[float, float] = ORIGIN,
+) -> list[Summary]:
+    """Sum up the frontier of every width under every attack, the worst case last.
+
+    Args:
+        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
+        worst_over: names of the attacks of the worst case.
+        reference: (SA, RA) in percent that hypervolumes are measured from.
+    """
+    attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
+    return [
+        summary_of(rightness(outcomes, attack, worst_over, width), attack, width, reference)
+        for width in sorted(set(outcomes["width"]), reverse=True)
+        for attack in attacks
+    ]
+
+
+def summary_of(
+    right: Rightness, attack: str, width: float, reference: tuple[float, float] = ORIGIN
+) -> Summary:
+    """Sum up one frontier."""
+    points = right.points()
+    low, high = bootstrap_interval(
+        lambda index: hypervolume(right.points(index), reference), len(right.examples), (0.0, 100.0)
+    )
+    return Summary(
+        attack,
+        width,
+        [lam for lam, best in zip(right.lams, pareto(points), strict=True) if best],
+        reference,
+        hypervolume(points, reference),
+        low,
+        high,
+        hole(right.lams, points),
+    )
+
+
+def pareto(points: ArrayLike) -> Bools:
+    """Tell which points no other point beats: as good in both accuracies, and better in one.
+
+    Args:
+        points: (SA, RA) of shape [k, 2]. Of equal points all or none are optimal.
+
+    Returns:
+        Shape [k].
+    """
+    values = _points(points)
+    as_good = (values[:, None] >= values[None]).all(axis=2)
+    better = (values[:, None] > values[None]).any(axis=2)
+    return ~np.asarray((as_good & better).any(axis=0), dtype=np.bool_)
+
+
+def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
+    """Area that a frontier dominates (Zitzler and Thiele, IEEE TEC 3(4), 1999).
+
+    Args:
+        points: (SA, RA) in percent, shape [k, 2].
+        reference: the (SA, RA) in percent, below 100, that the area begins at.
+
+    Returns:
+        The area in percent of the box from the reference to (100, 100).
+    """
+    values = _points(points) - np.asarray(reference)
+    values = values[(values > 0).all(axis=1)]
+    values = values[np.argsort(-values[:, 0], kind="stable")]
+    # from the most accurate on, each point adds a strip as high as its RA exceeds those before
+    heights = np.maximum.accumulate(values[:, 1])
+    strips = np.diff(heights, prepend=0.0)
+    box = (100.0 - reference[0]) * (100.0 - reference[1])
+    return 100.0 * float(np.sum(values[:, 0] * strips)) / box
+
+
+def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
+    """Measure the hole between lambda = 0 and the first lambda above it; None if one is missing."""
+    values = dict(zip(lams, _points(points), strict=True))
+    above = [lam for lam in values if lam > 0]
+    if 0 not in values or not above:
+        return None
+    first = min(above)
+    sa, ra = values[0][0] - values[first][0], values[first][1] - values[0][1]
+    return Hole(first, float(sa), float(ra), float(np.hypot(sa, ra)))
+
+
+def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
+    """Return the RA that a frontier offers at an SA of at least ``sa``.
+
+    Between neighbouring Pareto-optimal points RA is interpolated linearly: who draws one of the two
+    operating points at random for each image is right that often, even if the attacker sees the
+    draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
+
+    Args:
+        sa: standard accuracies in percent, shape [m].
+        points: (SA, RA) in percent, shape [k, 2].
+
+    Returns:
+        RA in percent, shape [m].
+    """
+    values = np.unique(_points(points)[pareto(points)], axis=0)  # ascending SA, falling RA
+    wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
+    return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
+
+
+def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
+    """Measure a frontier against another, such as that of dedicated networks.
+
+    Args:
+        points: (SA, RA) in percent of the frontier, shape [k, 2].
+        reference: those of the other, shape [m, 2]; only its Pareto-optimal points count.
+    """
+    values, others = _points(points), _points(reference)
+    others = np.unique(others[pareto(others)], axis=0)
+    gaps = robustness_at(others[:, 0], values) - others[:, 1]
+    # for each point of the reference the nearest of ours, by the accuracy that lacks most
+    lacking = (others[:, None] - values[None]).max(axis=2).min(axis=1)
+    return Distance(tuple(float(gap) for gap in gaps), float(lacking.max()))
+
+
+def paired(first: ArrayLike, second: ArrayLike) -> Paired:
+    """Compare two classifiers on the same examples.
+
+    Args:
+        first: which examples the first has right, bool of shape [n].
+        second: the same of the second.
+    """
+    a, b = np.asarray(first, dtype=np.bool_), np.asarray(second, dtype=np.bool_)
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
+    only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
+    p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    # half an example more in each of the four cells
+    difference = (only_a - only_b) / (n + 2)
+    variance = ((only_a + only_b + 1) / (n + 2) - difference**2) / (n + 2)
+    margin = float(norm.ppf(0.975)) * float(np.sqrt(variance))
+    return Paired(
+        100 * (only_a - only_b) / n,
+        100 * max(difference - margin, -1.0),
+        100 * min(difference + margin, 1.0),
+        float(p_value),
+        n,
+    )
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.int64]], float],
+    n: int,
+    bounds: tuple[float, float],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the 95% percentile interval of a statistic over resampled examples.
+
+    Every classifier that the statistic looks at sees the same resample: the interval of a
+    difference is a paired one.
+
+    Args:
+        statistic: from the places of n examples, drawn with replacement, to a number.
+        n: number of examples.
+        bounds: what is returned where there is nothing to resample, n = 1.
+        resamples: how often.
+        seed: of the draws.
+    """
+    if n < 2:
+        return bounds
+    interval = bootstrap(
+        (np.arange(n),),
+        statistic,
+        n_resamples=resamples,
+        vectorized=False,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _points(points: ArrayLike) -> Floats:
+    values = np.asarray(points, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != 2 or not len(values):
+        raise ValueError(f"points of shape {values.shape}; expected [k, 2], k >= 1")
+    return values

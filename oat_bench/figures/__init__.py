@@ -1,0 +1,23 @@
+"""Figures: a file for each kind, each drawn from what lies on disk, in one style."""
+
+from oat_bench.figures.batch_norm import bn_statistics
+from oat_bench.figures.by_lambda import by_lambda, unseen
+from oat_bench.figures.by_width import cost, widths
+from oat_bench.figures.frontiers import attacks, frontier
+from oat_bench.figures.jacobian import saliency
+from oat_bench.figures.report import draw_report
+from oat_bench.figures.style import NotApplicableError, write
+
+__all__ = [
+    "NotApplicableError",
+    "attacks",
+    "bn_statistics",
+    "by_lambda",
+    "cost",
+    "draw_report",
+    "frontier",
+    "saliency",
+    "unseen",
+    "widths",
+    "write",
+]

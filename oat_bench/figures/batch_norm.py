@@ -1,0 +1,104 @@
+"""Running mean and variance of batch norm, channel by channel (OAT paper, figure 2)."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+from torch import Tensor, nn
+
+from oat_bench.classifier import TunableClassifier
+from oat_bench.errors import UserError, nearest
+from oat_bench.figures import style
+from oat_bench.figures.style import NotApplicableError
+from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.norms import ConditionalNorm
+
+#: what the batch norms of a layer are called: the lambda that go through them
+_ROUTES = {"bn_c": "BN_c (lambda = 0)", "bn_a": "BN_a (lambda > 0)"}
+
+
+@style.styled
+def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Figure:
+    """Draw each channel's running variance over its running mean, a colour for each batch norm.
+
+    Args:
+        classifier: one conditional network (BN_c and BN_a, or the single one), or a family of
+            networks, one for each lambda, as in the paper's figure.
+        layer: name of a norm layer; the last if None, as in the paper.
+
+    Raises:
+        NotApplicableError: if the classifier has no batch norm.
+        UserError: if there is no layer of that name.
+    """
+    name, statistics = collect(classifier, layer)
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for place, (label, (mean, variance)) in enumerate(statistics.items()):
+        axes.scatter(
+            mean.numpy(),
+            variance.numpy(),
+            s=12,
+            color=style.colour(place),
+            marker=style.marker(place),
+            alpha=0.6,
+            linewidths=0,
+            label=label,
+        )
+    axes.set(ylabel="running variance", yscale="log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter())
+    info = classifier.info
+    axes.set_title(f"{info.dataset}, {info.network.architecture}, {info.method.upper()}: {name}")
+    axes.set_xlabel(f"running mean of {len(mean)} channels")
+    style.legend(figure)
+    return figure
+
+
+def collect(
+    classifier: TunableClassifier, layer: str | None = None
+) -> tuple[str, dict[str, tuple[Tensor, Tensor]]]:
+    """Return the layer's name, and running mean and variance [C] of each of its batch norms.
+
+    Raises:
+        NotApplicableError: if the classifier has no batch norm.
+        UserError: if there is no layer of that name.
+    """
+    networks = _networks(classifier)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for lam, network in networks.items():
+        layers = {
+            name: module
+            for name, module in network.backbone.named_modules()
+            if isinstance(module, ConditionalNorm)
+        }
+        if layer is None:
+            layer = list(layers)[-1]
+        if layer not in layers:
+            raise UserError(f"there is no norm layer {layer!r}; {nearest(layer, layers)}")
+        norms = {
+            name: module
+            for name, module in layers[layer].named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+        }
+        for name, norm in norms.items():
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            if lam is not None:
+                label = f"lambda {lam:g}"
+            elif len(norms) == 1:
+                label = "BN (every lambda)"
+            else:
+                label = _ROUTES.get(name, name)
+            found[label] = (norm.running_mean.cpu(), norm.running_var.cpu())
+    assert layer is not None
+    return layer, found
+
+
+def _networks(classifier: TunableClassifier) -> dict[float | None, ConditionalNetwork]:
+    """Return the networks of a family by lambda, or the one network of a conditional method."""
+    found = getattr(classifier, "networks", {None: getattr(classifier, "network", None)})
+    networks = {lam: n for lam, n in dict(found).items() if isinstance(n, ConditionalNetwork)}
+    if not networks:
+        raise NotApplicableError(
+            f"batch norm statistics need the networks of oat-bench; {classifier.info.method} has "
+            "none that could be read"
+        )
+    return networks

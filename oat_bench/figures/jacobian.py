@@ -1,0 +1,97 @@
+"""Jacobian saliency: the input gradient of the loss (OAT paper, figures 10 to 12)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oat_bench.classifier import TunableClassifier
+from oat_bench.datasets import Dataset, nested_order
+from oat_bench.figures import style
+
+#: images in a grid, one of each class as far as there are so many
+N_IMAGES = 6
+
+
+@style.styled
+def saliency(
+    classifier: TunableClassifier, data: Dataset, lambdas: Sequence[float], width: float = 1.0
+) -> Figure:
+    """Draw test images, and beside each its loss gradient at several lambda.
+
+    Gradients are shown as Tsipras et al. do (arXiv:1805.12152): clipped to three standard
+    deviations of the image's gradient, grey where they are zero.
+
+    Args:
+        classifier: of the data set; on the device that computes.
+        data: its test images; the first of their nested order are taken, one a class.
+        lambdas: the columns.
+        width: share of the channels.
+    """
+    order = nested_order(data.test.labels)
+    labels = data.test.labels[order].tolist()
+    first = [labels.index(label) for label in dict.fromkeys(labels)][:N_IMAGES]
+    index = order[sorted(first)]
+    images, targets = data.test.inputs(index).cpu(), data.test.labels[index].cpu()
+    columns = [images]
+    for lam in lambdas:
+        columns.append(_shown(input_gradient(classifier, images, targets, lam, width)))
+    grid = torch.stack(columns, 1)  # [rows, columns, C, H, W]
+    rows, height, across = len(grid), grid.shape[3], grid.shape[4]
+    figure = Figure(figsize=(1.2 + len(columns), 0.7 + rows), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(_mosaic(grid), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    gap = _gap(across)
+    axes.set_xticks([k * (across + gap) + (across - 1) / 2 for k in range(len(columns))])
+    axes.set_xticklabels(["image", *(f"lambda {lam:g}" for lam in lambdas)])
+    axes.set_yticks([k * (height + _gap(height)) + (height - 1) / 2 for k in range(rows)])
+    names = [data.classes[int(target)] for target in targets]
+    axes.set_yticklabels([name if len(name) <= 12 else f"{name[:11]}." for name in names])
+    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    info = classifier.info
+    figure.suptitle(
+        f"{data.name}, {info.network.architecture}, {info.method.upper()}: gradient of the loss",
+        fontsize=9,
+    )
+    return figure
+
+
+def input_gradient(
+    classifier: TunableClassifier, images: Tensor, labels: Tensor, lam: float, width: float = 1.0
+) -> Tensor:
+    """Return the gradient of the cross-entropy with respect to the clean images, [n, C, H, W]."""
+    model = classifier.at(lam, width)
+    device = next((tensor.device for tensor in model.parameters()), images.device)
+    x = images.detach().clone().to(device).requires_grad_()
+    loss = F.cross_entropy(model(x), labels.to(device), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x)
+    return gradient.cpu()
+
+
+def _shown(gradient: Tensor) -> Tensor:
+    """Bring each image's gradient to [0, 1], zero to the middle."""
+    flat = gradient.flatten(1)
+    scale = flat.std(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)[:, None, None, None]
+    return (gradient / (3 * scale)).clamp(-1, 1) / 2 + 0.5
+
+
+def _gap(pixels: int) -> int:
+    return max(pixels // 12, 1)
+
+
+def _mosaic(grid: Tensor) -> NDArray[np.float32]:
+    """Lay pictures [rows, columns, C, H, W] side by side on white: [H', W', 3] or [H', W']."""
+    rows, columns, channels, height, width = grid.shape
+    pictures = grid if channels == 3 else grid.mean(dim=2, keepdim=True)
+    padded = F.pad(pictures, (0, _gap(width), 0, _gap(height)), value=1.0)
+    whole = padded.permute(0, 3, 1, 4, 2).reshape(
+        rows * padded.shape[3], columns * padded.shape[4], pictures.shape[2]
+    )
+    whole = whole[: -_gap(height), : -_gap(width)]
+    return np.asarray(whole.squeeze(2), dtype=np.float32)

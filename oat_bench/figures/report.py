@@ -1,0 +1,72 @@
+"""All figures of one run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from oat_bench.classifier import TunableClassifier
+from oat_bench.datasets import Dataset
+from oat_bench.figures.batch_norm import bn_statistics
+from oat_bench.figures.by_lambda import by_lambda, unseen
+from oat_bench.figures.by_width import cost, widths
+from oat_bench.figures.frontiers import attacks, frontier
+from oat_bench.figures.jacobian import saliency
+from oat_bench.figures.style import NotApplicableError, write
+from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.published import Published
+
+#: what stands below each figure of a report, by the name of its file
+CAPTIONS = {
+    "frontier": "SA against RA, a point for each lambda, with 95% intervals.",
+    "widths": "SA against RA, a panel for each width.",
+    "cost": "SA and RA over the operations of an image, a point for each width.",
+    "attacks": "SA against RA under each attack.",
+    "lambda": "SA and RA over lambda.",
+    "unseen": "Lambda that training never sampled (stars) beside those that it did.",
+    "bn-statistics": "Running mean and variance of the last batch norm, a point for each channel.",
+    "saliency": "Gradient of the loss with respect to the image; grey is zero.",
+}
+
+
+def draw_report(
+    entry: Entry,
+    classifier: TunableClassifier,
+    data: Dataset,
+    folder: Path,
+    published: Sequence[Published] = (),
+) -> dict[str, str]:
+    """Draw every figure that applies, as SVG and PNG.
+
+    Args:
+        entry: what was measured.
+        classifier: the model.
+        data: its data set.
+        folder: where the files go, named by the keys of `CAPTIONS`.
+        published: rows of the same experiment, of any method.
+
+    Returns:
+        The captions of those that were drawn, by name.
+    """
+    lambdas = sorted({point.lam for point in entry.operating_points})
+    kinds: dict[str, Callable[[], Figure]] = {
+        "frontier": lambda: frontier([entry], published),
+        "widths": lambda: widths([entry], published),
+        "cost": lambda: cost(entry),
+        "attacks": lambda: attacks([entry], published),
+        "lambda": lambda: by_lambda([entry], published),
+        "unseen": lambda: unseen([entry]),
+        "bn-statistics": lambda: bn_statistics(classifier),
+        "saliency": lambda: saliency(classifier, data, lambdas, classifier.info.widths[0]),
+    }
+    drawn = {}
+    for name, draw in kinds.items():
+        try:
+            figure = draw()
+        except NotApplicableError:
+            for ending in (".svg", ".png"):  # of an earlier evaluation that had one
+                (folder / f"{name}{ending}").unlink(missing_ok=True)
+            continue
+        write(figure, folder / name)
+        drawn[name] = CAPTIONS[name]
+    return drawn

@@ -1,0 +1,109 @@
+"""Runs as they lie on disk: an entry, and beside it, if there, outcomes and checkpoint."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from oat_bench.cards import Threat, explain
+from oat_bench.errors import UserError
+from oat_bench.evaluation.grid import KEYS
+from oat_bench.leaderboards.entries import Entry
+
+#: entries are small; a larger file is a mistake
+_MAX_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluated model.
+
+    Attributes:
+        path: what the user named: a run's folder, or an entry.
+        entry: what was measured.
+    """
+
+    path: Path
+    entry: Entry
+
+    def outcomes(self) -> pd.DataFrame | None:
+        """Read ``outcomes.parquet`` beside the entry; None if there is none.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        folder = self.path if self.path.is_dir() else self.path.parent
+        path = folder / "outcomes.parquet"
+        if not path.is_file():
+            return None
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+
+        try:
+            frame: pd.DataFrame = read_table(path).to_pandas(ignore_metadata=True)[KEYS]
+        except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged outcomes; evaluate the model again") from error
+        return frame
+
+    def worst_over(self) -> list[str]:
+        """Return the attacks of the worst case: those within the threat model."""
+        return [attack.name for attack in self.entry.attacks if attack.eps <= self.eps * (1 + 1e-5)]
+
+    @property
+    def eps(self) -> float:
+        """Bound of the threat model."""
+        return Threat.model_validate({"eps": self.entry.eps}).eps
+
+
+def read(path: str | Path) -> Record:
+    """Read a run's folder or an entry.
+
+    Raises:
+        UserError: if there is no entry, or it is damaged.
+    """
+    path = Path(path)
+    try:
+        file = path / "entry.json" if path.is_dir() else path
+        missing = not file.is_file()
+    except OSError:  # the name is too long for a file
+        file, missing = path, True
+    if missing:
+        raise UserError(
+            f"no entry at {file}; expected a run's folder or an entry.json, as `oat-bench run` and "
+            "`oat-bench evaluate` write them"
+        )
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{file}: too large for an entry (over {_MAX_BYTES} bytes)")
+        entry = Entry.model_validate_json(file.read_bytes())
+        Threat.model_validate({"eps": entry.eps})
+    except ValidationError as error:
+        raise UserError(f"{file}: not an entry of oat-bench: {explain(error, Entry)}") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    if not entry.operating_points:
+        raise UserError(f"{file}: the entry has no operating points")
+    return Record(path, entry)
+
+
+def read_all(paths: Iterable[str | Path]) -> list[Record]:
+    """Read runs that can be compared.
+
+    Raises:
+        UserError: if one cannot be read, or they are of different data sets or threat models.
+    """
+    records = [read(path) for path in paths]
+    first = records[0]
+    for other in records[1:]:
+        if _threat(other.entry) != _threat(first.entry):
+            raise UserError(
+                f"{first.path} is of {_threat(first.entry)}, {other.path} of "
+                f"{_threat(other.entry)}; only runs of one data set and threat model compare"
+            )
+    return records
+
+
+def _threat(entry: Entry) -> str:
+    return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"

@@ -1,0 +1,257 @@
+"""Comparing runs, against the outcomes that the numbers come from."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from oat_bench import cards
+from oat_bench.attacks import prepare
+from oat_bench.cards import Threat
+from oat_bench.errors import UserError
+from oat_bench.evaluation import frontier
+from oat_bench.evaluation.outcomes import write_parquet
+from oat_bench.evaluation.statistics import WORST, summarize
+from oat_bench.leaderboards import comparison, records
+from oat_bench.leaderboards.entries import make_entry
+
+ATTACKS = ["fgsm", "pgd-7"]
+
+
+def make_outcomes(seed, lambdas=(0.0, 0.15, 1.0), n=60, widths=(1.0,), lift=0.0):
+    """Draw outcomes; ``lift`` makes a model better under attack."""
+    draw = np.random.default_rng(seed)
+    frames = []
+    for width in widths:
+        for lam in lambdas:
+            clean = np.where(draw.random(n) < 0.95 - 0.1 * lam, 1, 2)
+            for power in (0.5, 0.6):
+                safe = draw.random(n) < lam**0.3 * (1 - power + lift)
+                columns = {
+                    "lam": lam,
+                    "width": width,
+                    "attack": ATTACKS[int(power > 0.5)],
+                    "example": np.arange(n),
+                    "label": 1,
+                    "clean_prediction": clean,
+                    "attacked_prediction": np.where(safe, clean, 3),
+                }
+                frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def write_run(build_classifier, tmp_path):
+    def write_run(name, outcomes, *, with_outcomes=True, method="oat", **changes):
+        info = build_classifier().info.model_copy(update={"method": method})
+        attacks = [
+            prepare(cards.attack(attack), Threat(), n_classes=10, seed=0) for attack in ATTACKS
+        ]
+        entry = make_entry(
+            info,
+            summarize(outcomes, ATTACKS),
+            attacks,
+            model_fingerprint="",
+            command="",
+            eps=8 / 255,
+            norm="Linf",
+            frontiers=frontier.summarize(outcomes, ATTACKS),
+        ).model_copy(update=changes)
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "entry.json").write_text(entry.model_dump_json(by_alias=True))
+        if with_outcomes:
+            write_parquet(folder / "outcomes.parquet", outcomes)
+        return folder
+
+    return write_run
+
+
+def right(outcomes, lam, attack=None):
+    """Return who is right, clean or under an attack, in the order of the examples."""
+    rows = outcomes[(outcomes["lam"] == lam) & (outcomes["width"] == 1.0)]
+    clean = (rows["clean_prediction"] == rows["label"]).to_numpy()
+    robust = clean & (rows["attacked_prediction"] == rows["label"]).to_numpy()
+    of = {name: (rows["attack"] == name).to_numpy() for name in ATTACKS}
+    if attack == WORST:
+        return robust[of["fgsm"]] & robust[of["pgd-7"]]
+    return clean[of["fgsm"]] if attack is None else robust[of[attack]]
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd-7", WORST])
+def test_every_difference_is_that_of_the_outcomes(write_run, attack):
+    ours, theirs = make_outcomes(0, lift=0.2), make_outcomes(1)
+    found = records.read_all([write_run("a", theirs), write_run("b", ours, method="pgd-at")])
+    result = comparison.compare(found, attack=attack)
+    assert result.reference == "OAT"
+    assert result.shared == 60
+    assert [(row.method, row.point.lam) for row in result.rows] == [
+        (method, lam) for method in ("OAT", "PGD-AT") for lam in (0.0, 0.15, 1.0)
+    ]
+    assert all(row.clean_difference is None for row in result.rows[:3])
+    for row in result.rows[3:]:
+        for difference, name in ((row.clean_difference, None), (row.robust_difference, attack)):
+            a, b = right(ours, row.point.lam, name), right(theirs, row.point.lam, name)
+            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+            only, other = int((a & ~b).sum()), int((b & ~a).sum())
+            p = binomtest(only, only + other).pvalue if only + other else 1.0
+            assert difference.paired.p_value == pytest.approx(p)
+
+
+def test_the_frontiers_are_compared_too(write_run):
+    ours, theirs = make_outcomes(0, lift=0.4), make_outcomes(1)
+    found = records.read_all([write_run("a", ours, method="pgd-at"), write_run("b", theirs)])
+    result = comparison.compare(found, attack="pgd-7", reference=1)
+    assert result.reference == "OAT"
+    better, base = result.totals
+    assert (better.method, base.method) == ("PGD-AT", "OAT")
+    assert base.difference is base.distance is base.difference_interval is None
+    points = {
+        name: [
+            (100 * right(o, lam).mean(), 100 * right(o, lam, "pgd-7").mean())
+            for lam in (0.0, 0.15, 1.0)
+        ]
+        for name, o in (("ours", ours), ("theirs", theirs))
+    }
+    volumes = {name: frontier.hypervolume(p) for name, p in points.items()}
+    # the entry rounds to two decimals
+    assert better.hypervolume == pytest.approx(volumes["ours"], abs=0.02)
+    assert better.difference == pytest.approx(volumes["ours"] - volumes["theirs"])
+    assert better.difference_interval[0] < better.difference < better.difference_interval[1]
+    assert better.interval[0] < better.hypervolume < better.interval[1]
+    expected = frontier.distance(points["ours"], points["theirs"])
+    assert better.distance.epsilon == pytest.approx(expected.epsilon, abs=0.02)
+    assert better.hole.lam == 0.15
+
+
+def test_only_common_examples_and_lambda_are_paired(write_run):
+    few = make_outcomes(0, lambdas=(0.0, 1.0), n=40)
+    found = records.read_all([write_run("a", make_outcomes(1)), write_run("b", few, seed=1)])
+    result = comparison.compare(found)
+    assert result.shared == 40
+    first = make_outcomes(1)
+    at_one = result.rows[-1]
+    assert at_one.point.lam == 1.0
+    a, b = right(few, 1.0, WORST), right(first, 1.0, WORST)[:40]
+    assert at_one.robust_difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+    turned = comparison.compare(found, reference=1)
+    assert [row.clean_difference is None for row in turned.rows] == [
+        False,
+        True,  # the reference has no 0.15
+        False,
+        True,
+        True,
+    ]
+
+
+def test_without_outcomes_differences_are_those_of_the_entries(write_run):
+    found = records.read_all(
+        [
+            write_run("a", make_outcomes(1), with_outcomes=False),
+            write_run("b", make_outcomes(0), method="pgd-at"),
+        ]
+    )
+    result = comparison.compare(found)
+    assert result.shared == 0
+    for row, other in zip(result.rows[3:], result.rows[:3], strict=True):
+        assert row.robust_difference.paired is None
+        assert row.robust_difference.value == row.robust.value - other.robust.value
+    assert result.totals[0].interval is None
+    assert result.totals[1].interval is not None
+    assert result.totals[1].difference_interval is None
+    text = comparison.markdown(result)
+    assert "McNemar" not in text
+    assert "p 0" not in text
+
+
+def test_widths_are_compared_with_their_own(write_run):
+    wide = make_outcomes(0, widths=(0.5, 1.0))
+    found = records.read_all(
+        [write_run("a", wide, method="oats"), write_run("b", make_outcomes(1), method="oat")]
+    )
+    result = comparison.compare(found)
+    assert [total.method for total in result.totals] == ["OATS, width 1", "OATS, width 0.5", "OAT"]
+    assert [total.difference is None for total in result.totals] == [True, True, False]
+    against_narrow = comparison.compare(found, reference=1)
+    assert [total.difference is None for total in against_narrow.totals] == [False, True, True]
+
+
+def test_different_images_are_not_paired(write_run):
+    other = make_outcomes(1).assign(label=2)
+    found = records.read_all([write_run("a", make_outcomes(0)), write_run("b", other, seed=1)])
+    with pytest.raises(UserError, match="OAT seed 1 and OAT seed 0 give the same example two"):
+        comparison.compare(found)
+
+
+def test_the_text_says_what_the_numbers_say(write_run):
+    found = records.read_all(
+        [write_run("a", make_outcomes(1)), write_run("b", make_outcomes(0, lift=0.4), seed=1)]
+    )
+    result = comparison.compare(found, attack="pgd-7")
+    text = comparison.markdown(result)
+    lines = [line for line in text.splitlines() if line[:1] == "|"]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0] == ["method", "lambda", "n", "SA", "RA", "SA difference", "RA difference"]
+    assert [row[1] for row in cells[2:8]] == ["0", "0.15 *", "1"] * 2
+    for row, shown in zip(result.rows, cells[2:8], strict=True):
+        assert shown[0] == row.method
+        assert shown[4].split()[0] == f"{row.robust.value:.1f}"
+        if row.robust_difference is not None:
+            assert shown[6].split()[0] == f"{row.robust_difference.value:+.1f}"
+            assert ", p " in shown[6]
+    assert cells[8][:3] == ["method", "hypervolume", "difference"]
+    assert "Differences are to OAT seed 0" in text
+    frame = pd.read_csv(io.StringIO(comparison.csv(result)))
+    assert frame["RA"].to_list() == [row.robust.value for row in result.rows]
+    assert frame["RA p"].isna().to_list() == [True] * 3 + [False] * 3
+    assert frame["RA difference"].to_list()[3:] == [
+        round(row.robust_difference.value, 2) for row in result.rows[3:]
+    ]
+
+
+def test_a_run_alone_is_summed_up(write_run):
+    result = comparison.compare(records.read_all([write_run("a", make_outcomes(0))]))
+    assert result.attack == WORST
+    assert list(comparison.points_table(result).columns) == ["method", "lambda", "n", "SA", "RA"]
+    assert "epsilon" not in comparison.totals_table(result).columns
+    assert "Differences" not in comparison.markdown(result)
+
+
+def test_records_know_their_threat(write_run):
+    record = records.read(write_run("a", make_outcomes(0)) / "entry.json")
+    assert record.eps == 8 / 255
+    assert record.worst_over() == ATTACKS
+    assert len(record.outcomes()) == 60 * 6
+    wide = record.entry.attacks[0].model_copy(update={"eps": 16 / 255})
+    entry = record.entry.model_copy(update={"attacks": [wide, record.entry.attacks[1]]})
+    assert records.Record(record.path, entry).worst_over() == ["pgd-7"]
+
+
+def test_what_is_no_run_is_refused(tmp_path, write_run):
+    run = write_run("a", make_outcomes(0))
+    for path, words in (
+        (tmp_path / "none", "no entry at"),
+        (tmp_path, "no entry at"),
+        ("x" * 5000, "no entry at"),
+    ):
+        with pytest.raises(UserError, match=words):
+            records.read(path)
+    text = (run / "entry.json").read_text()
+    for broken in ("", "[]", text[:-20], text.replace('"8/255"', '"much"', 1), "\x00"):
+        (run / "entry.json").write_text(broken)
+        with pytest.raises(UserError, match="not an entry of oat-bench") as refusal:
+            records.read(run)
+        assert "\n" not in str(refusal.value)
+    (run / "entry.json").write_text(
+        text.replace('"operating_points":[', '"operating_points":[],"x":[')
+    )
+    with pytest.raises(UserError, match="not an entry"):
+        records.read(run)
+
+
+def test_an_entry_of_nothing_is_refused(tmp_path, write_run):
+    run = write_run("a", make_outcomes(0), operating_points=[])
+    with pytest.raises(UserError, match="the entry has no operating points"):
+        records.read(run)

@@ -33,7 +33,13 @@ from torch import Tensor, nn
 
 import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
 from oat_bench import datasets
-from oat_bench.acceleration import Precision, accelerate, autocast, choose_precision
+from oat_bench.acceleration import (
+    Precision,
+    accelerate,
+    autocast,
+    choose_precision,
+    operations_per_image,
+)
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat, TrainingCard, attack
 from oat_bench.classifier import OperatingPoint, load
@@ -111,6 +117,45 @@ def training(args: argparse.Namespace) -> Alternatives:
         alternatives["the authors' code"] = authors_step(args)
     alternatives["bound: the passes alone, plain network"] = training_bound(args)
     return alternatives
+
+
+def oats(args: argparse.Namespace) -> Alternatives:
+    """One optimiser step of OAT, of OATS, and of a dedicated network for each width.
+
+    The FLOPs of OATS over OAT's are in its name; what it costs beside the dedicated networks
+    together is what slimming itself costs.
+    """
+    data = Split(
+        (255 * make_images(args, args.batch)).to(torch.uint8), torch.arange(args.batch) % 10
+    )
+    data = data.to(args.device)
+    card = TrainingCard(
+        epochs=1, lr=0.01, batch_size=args.batch, lambdas=LAMBDAS, compile=args.compile
+    )
+
+    def step(widths: list[float]) -> Callable[[], object]:
+        network = ConditionalNetwork(
+            args.architecture,
+            num_classes=10,
+            in_channels=3,
+            trained_lambdas=LAMBDAS,
+            widths=widths,
+        ).to(args.device)
+        trainer = Trainer(network, card, THREAT, data, data.take(torch.arange(0)))
+        return lambda: trainer._step(torch.arange(args.batch))
+
+    network = ConditionalNetwork(
+        args.architecture, num_classes=10, in_channels=3, trained_lambdas=[1], widths=args.widths
+    )
+    image = make_images(args, 1).cpu()
+    flops = [operations_per_image(specialize(network, 1, width), image) for width in args.widths]
+    named = ", ".join(f"{width:g}" for width in args.widths)
+    dedicated = [step([width]) for width in args.widths]
+    return {
+        "OAT": step([1]),
+        f"OATS, widths {named}: {sum(flops) / flops[0]:.2f} times the FLOPs": step(args.widths),
+        "OAT, a dedicated network for each width": lambda: [run() for run in dedicated],
+    }
 
 
 def training_bound(args: argparse.Namespace) -> Callable[[], object]:
@@ -375,6 +420,7 @@ def memory_of(part: str, name: str, args: argparse.Namespace) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "training": training,
+    "oats": oats,
     "scaling": scaling,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
@@ -410,6 +456,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="its data set")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="training,pgd-7,pgd-20", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--widths",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[1, 0.75, 0.5],
+        help="of the part oats, widest first",
+    )
     parser.add_argument("--compile", action="store_true", help="compile oat-bench's side")
     parser.add_argument("--published", type=Path, help="a checkout of the OAT authors' code")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -65,6 +65,12 @@ def _architecture(value: str) -> str:
     return check_architecture(value)
 
 
+def _widths(value: list[float]) -> list[float]:
+    from oat_bench.networks.slimmable import check_widths
+
+    return check_widths(value)
+
+
 def _method(value: str) -> str:
     from oat_bench.methods import METHODS
 
@@ -86,6 +92,10 @@ NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
 Lambda = Annotated[Fraction, Field(ge=0, le=1)]
 Lambdas = Annotated[list[Lambda], Field(min_length=1), AfterValidator(lambda v: sorted(set(v)))]
+Width = Annotated[Fraction, Field(gt=0, le=1)]
+Widths = Annotated[
+    list[Width], Field(min_length=1), AfterValidator(lambda v: sorted(set(v), reverse=True))
+]
 Norm = Literal["Linf", "L2"]
 #: names of cards are parts of file names and heads of columns
 Name = Annotated[str, AfterValidator(_name)]
@@ -223,7 +233,17 @@ class NetworkCard(Card):
     norm: Literal["dual", "single"] = "dual"
     film: Literal["identity-start", "published", "none"] = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
+    widths: Annotated[Widths, AfterValidator(_widths)] = Field(
+        default=[1.0], description="shares of the channels, widest first"
+    )
+    heads: Literal["shared", "per-width"] = "shared"
     interpolation: Literal["linear-codes", "spherical-codes", "film"] = "linear-codes"
+
+    @model_validator(mode="after")
+    def _heads_per_width_need_widths(self) -> "NetworkCard":
+        if self.heads == "per-width" and len(self.widths) == 1:
+            raise ValueError('heads = "per-width" needs several widths, such as [1, 0.75, 0.5]')
+        return self
 
     @model_validator(mode="after")
     def _only_wide_networks_have_dropout(self) -> "NetworkCard":
@@ -332,8 +352,14 @@ class EvaluationCard(Card):
     first_keys = _first("lambdas attacks n_examples batch_size gradients")
 
     lambdas: Lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
+    widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
+        Field(default=None, description="absent: every width of the network")
+    )
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
+    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="for attacks that take long: of the same order, the first"
+    )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="absent: what fills the device"
     )
@@ -384,6 +410,18 @@ class BenchmarkCard(Card):
         return self
 
     @model_validator(mode="after")
+    def _several_widths_need_a_method_that_slims(self) -> "BenchmarkCard":
+        from oat_bench.methods import METHODS
+
+        if len(self.network.widths) > 1 and not METHODS[self.method].slims:
+            slimming = " or ".join(repr(name) for name, kind in METHODS.items() if kind.slims)
+            raise ValueError(
+                f"network.widths has several widths; expected one with method {self.method!r}, or "
+                f"method {slimming}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dedicated_networks_have_labels(self) -> "BenchmarkCard":
         from oat_bench.methods import METHODS
 
@@ -397,10 +435,10 @@ class BenchmarkCard(Card):
 
     @model_validator(mode="after")
     def _one_batch_norm_is_a_method_of_its_own(self) -> "BenchmarkCard":
-        if self.method == "oat" and self.network.norm == "single":
+        if self.method in ("oat", "oats") and self.network.norm == "single":
             raise ValueError(
-                'network.norm is "single"; expected "dual" with method "oat", or method '
-                '"oat-single-bn"'
+                f'network.norm is "single"; expected "dual" with method "{self.method}", or method '
+                f'"{self.method}-single-bn"'
             )
         return self
 
@@ -419,6 +457,25 @@ class BenchmarkCard(Card):
             raise UserError(
                 f"benchmark {self.name!r} by method {method!r}: {explain(error, BenchmarkCard)}"
             ) from error
+
+    def with_widths(self, widths: list[float]) -> "BenchmarkCard":
+        """Return the card with a network of other widths, all evaluated; they end its name.
+
+        Raises:
+            UserError: if the card does not go with them.
+        """
+        from oat_bench.methods import METHODS
+
+        if widths == METHODS[self.method].network_card(self.network).widths:
+            return self
+        values = self.model_dump()
+        values["name"] += "-widths-" + "-".join(f"{width:g}" for width in widths)
+        values["network"]["widths"] = widths
+        values["evaluation"]["widths"] = None
+        try:
+            return BenchmarkCard.model_validate(values)
+        except ValidationError as error:
+            raise UserError(f"benchmark {self.name!r}: {explain(error, BenchmarkCard)}") from error
 
 
 C = TypeVar("C", AttackCard, BenchmarkCard)

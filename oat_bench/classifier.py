@@ -81,6 +81,11 @@ class ModelInfo(Recorded):
         """Number of logits."""
         return len(self.classes)
 
+    @property
+    def widths(self) -> list[float]:
+        """Shares of the channels that there is a classifier at, widest first."""
+        return self.network.widths
+
     def trained_at(self, lam: float) -> bool:
         """Whether training sampled this lambda."""
         return self.lambda_sampling == "uniform" or lam in self.trained_lambdas
@@ -99,6 +104,8 @@ class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
 
     info: ModelInfo
+    #: whether one network runs at several widths
+    slims: ClassVar[bool] = False
     #: whether there is a classifier at every lambda in [0, 1], or only at the trained ones
     continuous: ClassVar[bool] = True
 
@@ -132,7 +139,7 @@ class TunableClassifier(ABC):
 
         Args:
             lam: robustness weight in [0, 1].
-            width: share of the channels; a method that does not slim has only 1.
+            width: share of the channels; one of ``info.widths``.
 
         Returns:
             A module in eval mode: images [n, C, H, W] in [0, 1] in, logits [n, num_classes] out.

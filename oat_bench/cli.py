@@ -52,6 +52,39 @@ class _Lambdas(click.ParamType[list[float]]):
         return sorted(set(lambdas))
 
 
+class _Widths(click.ParamType[list[float]]):
+    """A comma-separated list of numbers in (0, 1]."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        widths = []
+        for part in str(value).split(","):
+            try:
+                width = float(part)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is not a number; expected such as 1,0.75,0.5")
+            if not 0 < width <= 1:
+                self.fail(f"width {part.strip()} is outside (0, 1]")
+            widths.append(width)
+        return sorted(set(widths), reverse=True)
+
+
+class _Counts(click.ParamType[dict[str, int]]):
+    """A number, then ``attack=number`` for attacks that get fewer; the number's key is "all"."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        counts = {}
+        for part in str(value).split(","):
+            attack, given, number = part.rpartition("=")
+            if not number.strip().isdecimal() or int(number) < 1 or (given and not attack.strip()):
+                self.fail(f"{part.strip()!r}; expected such as 1000 or 1000,autoattack=200")
+            counts[attack.strip() or "all"] = int(number)
+        return counts
+
+
 def _example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
@@ -86,6 +119,11 @@ _ATTACKS = click.option(
 _LAMBDAS = click.option(
     "--lambda", "lambdas", type=_Lambdas(), help="Lambda to evaluate. [default: the card's]"
 )
+_WIDTHS = click.option(
+    "--widths",
+    type=_Widths(),
+    help="Shares of the channels: of the network to train, or to evaluate. [default: the card's]",
+)
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
 _INTERPOLATION = click.option(
     "--interpolation",
@@ -94,9 +132,8 @@ _INTERPOLATION = click.option(
 )
 _N_EXAMPLES = click.option(
     "--n-examples",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Test images. [default: the card's]",
+    type=_Counts(),
+    help="Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
 )
 _GRADIENTS = click.option(
     "--gradients",
@@ -166,47 +203,19 @@ def cli(context: click.Context) -> None:
 @_METHOD
 @_ATTACKS
 @_LAMBDAS
+@_WIDTHS
 @_MODEL
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
 @_DEVICE
 @_OUT
-def run(
-    dataset: str | None,
-    benchmark: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    method: str | None,
-    attacks: str | None,
-    lambdas: list[float] | None,
-    model: str | None,
-    n_examples: int | None,
-    gradients: str | None,
-    seed: int,
-    device: str,
-    out: Path | None,
-) -> None:
+def run(**options: Any) -> None:
     """Train if there is no checkpoint, attack at every lambda, print the table.
 
     What a run finished is kept: the same command goes on from there.
     """
-    data = (data_dir, skip_broken)
-    _evaluate(
-        dataset,
-        benchmark,
-        attacks,
-        lambdas,
-        model,
-        method,
-        n_examples,
-        gradients,
-        seed,
-        device,
-        out,
-        data,
-        None,
-    )
+    _evaluate(**options)
 
 
 @cli.command(epilog=_example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
@@ -220,48 +229,21 @@ def run(
 @_ATTACKS
 @_LAMBDAS
 @_INTERPOLATION
+@_WIDTHS
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
 @_DEVICE
 @_OUT
-def evaluate(
-    model: str,
-    dataset: str | None,
-    benchmark: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    attacks: str | None,
-    lambdas: list[float] | None,
-    interpolation: "Interpolation | None",
-    n_examples: int | None,
-    gradients: str | None,
-    seed: int,
-    device: str,
-    out: Path | None,
-) -> None:
+def evaluate(**options: Any) -> None:
     """Attack a trained checkpoint at every lambda, print the table."""
-    data = (data_dir, skip_broken)
-    _evaluate(
-        dataset,
-        benchmark,
-        attacks,
-        lambdas,
-        model,
-        None,
-        n_examples,
-        gradients,
-        seed,
-        device,
-        out,
-        data,
-        interpolation,
-    )
+    _evaluate(**options)
 
 
 @cli.command(epilog=_example("oat-bench train --dataset digits --seed 1"))
 @_DATASET
 @_BENCHMARK
+@_WIDTHS
 @_DATA_DIR
 @_SKIP_BROKEN
 @_METHOD
@@ -271,6 +253,7 @@ def evaluate(
 def train(
     dataset: str | None,
     benchmark: str | None,
+    widths: list[float] | None,
     data_dir: Path,
     skip_broken: bool,
     method: str | None,
@@ -280,6 +263,8 @@ def train(
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
     card = _card(dataset, benchmark, method)
+    if widths is not None:
+        card = card.with_widths(widths)
     from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
@@ -433,6 +418,33 @@ def figure_lambda(runs: tuple[str, ...], attack: str | None, out: Path | None) -
     _write(figures.by_lambda(entries, quoted, attack), out, "lambda")
 
 
+@figure.command("widths", epilog=_example("oat-bench figure widths runs/a runs/b --out f.png"))
+@_RUNS
+@_ATTACK
+@_FILE
+def figure_widths(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
+    """SA against RA, a panel for each width.
+
+    Figure 6 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    entries, quoted = _entries(runs)
+    _write(figures.widths(entries, quoted, attack), out, "widths")
+
+
+@figure.command("cost", epilog=_example("oat-bench figure cost runs/a --attack pgd-7"))
+@click.argument("run_folder", metavar="RUN")
+@_ATTACK
+@_FILE
+def figure_cost(run_folder: str, attack: str | None, out: Path | None) -> None:
+    """SA and RA over the FLOPs of an image, a line for each lambda."""
+    from oat_bench import figures
+
+    entries, _ = _entries((run_folder,))
+    _write(figures.cost(entries[0], attack), out, "cost")
+
+
 @figure.command("unseen", epilog=_example("oat-bench figure unseen runs/a --out unseen.svg"))
 @_RUNS
 @_ATTACK
@@ -531,19 +543,22 @@ def _default_out(card: "BenchmarkCard", seed: int) -> Path:
 
 
 def _evaluate(
+    *,
     dataset: str | None,
     benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
     attacks: str | None,
     lambdas: list[float] | None,
+    widths: list[float] | None,
     model: str | None,
-    method: str | None,
-    n_examples: int | None,
+    n_examples: dict[str, int] | None,
     gradients: str | None,
     seed: int,
-    device_name: str,
+    device: str,
     out: Path | None,
-    where: tuple[Path, bool],
-    interpolation: "Interpolation | None",
+    method: str | None = None,
+    interpolation: "Interpolation | None" = None,
 ) -> None:
     if model is not None and method is not None:
         raise UserError("--method is for training; a checkpoint given by --model has its own")
@@ -554,9 +569,12 @@ def _evaluate(
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
 
+    if widths is not None and model is None:
+        assert card is not None
+        card, widths = card.with_widths(widths), None
     keep_freed_memory()
-    device = runs.choose_device(device_name)
-    trained = classifier.load(model, device) if model is not None else None
+    where = runs.choose_device(device)
+    trained = classifier.load(model, where) if model is not None else None
     if interpolation is not None:
         assert trained is not None
         trained = runs.with_interpolation(trained, interpolation)
@@ -567,17 +585,19 @@ def _evaluate(
                 f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
             )
         card = _card(trained.info.dataset, None)
+    counts = dict(n_examples or {})
     changes = {
         "lambdas": lambdas,
+        "widths": widths,
         "attacks": attacks,
-        "n_examples": n_examples,
+        "n_examples": counts.pop("all", None),
+        "fewer_examples": counts or None,
         "gradients": gradients,
     }
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    data_dir, skip_broken = where
     data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
-    if n_examples is None and dataset is not None and datasets.is_folder(dataset):
+    if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
         # the card may have been written for a larger test set
         limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
         smaller = card.evaluation.model_copy(update={"n_examples": limit})
@@ -585,6 +605,7 @@ def _evaluate(
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
+    runs.choose_widths(card, (card.network if trained is None else trained.info.network).widths)
     if trained is not None:
         runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
     else:
@@ -596,10 +617,10 @@ def _evaluate(
             out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
     folder = make_folder(out)
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=device)
+        trained = runs.train(card, data, folder, seed=seed, device=where)
     command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command, device=device
+        trained, card, data, ready, folder, command=command, device=where
     )
     _print(report)
 
@@ -611,9 +632,11 @@ def _print(report: "Report") -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
-        table = tables.terminal(report.results, report.trained, report.published)
         console.print(report.title, style="italic")
-        _print_whole(console, table)
+        for heading, results in tables.by_width(report.results):
+            if heading:
+                console.print(heading)
+            _print_whole(console, tables.terminal(results, report.trained, report.published))
         for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
             console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)

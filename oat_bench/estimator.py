@@ -26,17 +26,22 @@ from oat_bench.training.pgd import evaluating
 
 #: how many operating points' networks an estimator keeps
 _KEPT = 8
+#: what convolutions and linear layers say of their shapes
+_SIZES = {"in_channels", "out_channels", "in_features", "out_features"}
 
 
 class OATClassifier(PyTorchClassifier):
     """A tunable classifier as ART sees it: at every moment a plain one, at the operating point.
 
+    The point is a robustness weight, ``lam``, and for classifiers of several widths (OATS) a share
+    of the channels, ``width``.
+
     Everything that ART computes (predictions, losses, gradients, activations) and every attack,
-    one that was built earlier included, follows ``lam``, and follows the weights when they are
+    one that was built earlier included, follows the point, and follows the weights when they are
     trained. Only two things go unnoticed: weights written through ``.data``, and those written by
     an optimiser with ``fused=True`` while the network is in eval mode; call `refresh` then.
 
-    The arguments are those of `PyTorchClassifier`, with defaults for most, and three more.
+    The arguments are those of `PyTorchClassifier`, with defaults for most, and four more.
 
     Args:
         model: such as `oat_bench.load` returns; shared, not copied.
@@ -55,6 +60,7 @@ class OATClassifier(PyTorchClassifier):
         preprocessing: as in ART; what comes out goes into the network and must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
         lam: the operating point to begin with, in [0, 1].
+        width: likewise, one of the model's; its widest if None.
         training: the recipe of `fit`, but for its epochs and batch size, which are arguments of
             `fit`; SGD at learning rate 0.1 with a cosine schedule if None.
         threat: the attack that `fit` trains against; the model's own if None.
@@ -63,7 +69,10 @@ class OATClassifier(PyTorchClassifier):
         ValueError: if an argument is out of range, contradicts the model, or is not supported.
     """
 
-    estimator_params: ClassVar = [*PyTorchClassifier.estimator_params, "lam", "training", "threat"]
+    estimator_params: ClassVar = [
+        *PyTorchClassifier.estimator_params,
+        *("lam", "width", "training", "threat"),
+    ]
 
     def __init__(
         self,
@@ -83,6 +92,7 @@ class OATClassifier(PyTorchClassifier):
         device_type: str | None = None,
         *,
         lam: float = 1.0,
+        width: float | None = None,
         training: TrainingCard | None = None,
         threat: Threat | None = None,
     ) -> None:
@@ -96,7 +106,9 @@ class OATClassifier(PyTorchClassifier):
         if device_type is None:
             on_cpu = next(iter(model.state_dict().values())).device.type == "cpu"
             device_type = "cpu" if on_cpu else "gpu"
-        self._follower = _Follower(model, OperatingPoint(float(lam)))
+        widest = info.widths[0]
+        point = OperatingPoint(float(lam), widest if width is None else float(width))
+        self._follower = _Follower(model, point)
         self._fixed = False
         self.training = training or TrainingCard(
             epochs=1, lr=0.1, lambdas=info.trained_lambdas, lambda_sampling=info.lambda_sampling
@@ -127,13 +139,13 @@ class OATClassifier(PyTorchClassifier):
 
     @property
     def model(self) -> nn.Module:
-        """The plain network, in which each change of ``lam`` and of the weights shows."""
+        """The plain network, in which each change of the point and of the weights shows."""
         self._follower()
         return self._follower.network
 
     @property
     def lam(self) -> float:
-        """The current operating point, in [0, 1].
+        """The robustness weight of the current operating point, in [0, 1].
 
         Raises:
             ValueError: if set to something that is not a number in [0, 1].
@@ -143,38 +155,78 @@ class OATClassifier(PyTorchClassifier):
 
     @lam.setter
     def lam(self, lam: float) -> None:
-        point = OperatingPoint(float(lam))
+        self._move(OperatingPoint(float(lam), self.width))
+
+    @property
+    def width(self) -> float:
+        """The share of the channels of the current operating point.
+
+        Raises:
+            ValueError: if set to something that is not one of the model's widths.
+            AttributeError: if set on an estimator that `at` returned.
+        """
+        return self._follower.point.width
+
+    @width.setter
+    def width(self, width: float) -> None:
+        self._move(OperatingPoint(self.lam, float(width)))
+
+    def _move(self, point: OperatingPoint) -> None:
+        widths = self.tunable.info.widths
+        if point.width not in widths:
+            have = ", ".join(f"{width:g}" for width in widths)
+            raise ValueError(f"width is {point.width:g}; the model has {have}")
         self.tunable.check_lambda(point.lam, self.tunable.info.trained_lambdas)
         if self._fixed and point != self._follower.point:
+            both = len(widths) > 1
+            here = f"lam = {self.lam:g}" + (f", width = {self.width:g}" if both else "")
+            there = f"{point.lam:g}" + (f", width={point.width:g}" if both else "")
             raise AttributeError(
-                f"this estimator is fixed at lam = {self.lam:g}; for another point call at({lam:g})"
+                f"this estimator is fixed at {here}; for another point call at({there})"
             )
         self._follower.point = point
 
     @contextmanager
-    def operating_point(self, lam: float) -> Iterator[Self]:
-        """Be at ``lam`` within a with block, and back where it was after it, come what may."""
-        before = self.lam
-        self.lam = lam
+    def operating_point(
+        self, lam: float | None = None, width: float | None = None
+    ) -> Iterator[Self]:
+        """Be at a point within a with block, and back where it was after it, come what may.
+
+        Args:
+            lam: as it is if None.
+            width: as it is if None.
+        """
+        before = self._follower.point
+        self._move(self._point(lam, width))
         try:
             yield self
         finally:
-            self.lam = before
+            self._follower.point = before
 
-    def at(self, lam: float) -> Self:
-        """Return an estimator that stays at ``lam`` and shares model, optimizer and settings.
+    def at(self, lam: float | None = None, width: float | None = None) -> Self:
+        """Return an estimator that stays at a point and shares model, optimizer and settings.
+
+        Args:
+            lam: as it is if None.
+            width: as it is if None.
 
         Raises:
-            ValueError: if ``lam`` is not a number in [0, 1].
+            ValueError: if ``lam`` is not a number in [0, 1], or the model has no such width.
         """
-        return self._sharing(lam=lam, fixed=True)
+        point = self._point(lam, width)
+        return self._sharing(lam=point.lam, width=point.width, fixed=True)
+
+    def _point(self, lam: float | None, width: float | None) -> OperatingPoint:
+        return OperatingPoint(
+            self.lam if lam is None else float(lam), self.width if width is None else float(width)
+        )
 
     def refresh(self) -> None:
         """Take up weights that were written in a way that goes unnoticed; see `OATClassifier`."""
         self._follower.forget()
 
     def __copy__(self) -> Self:
-        return self._sharing(lam=self.lam, fixed=self._fixed)
+        return self._sharing(fixed=self._fixed)
 
     def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
         other = type(self)(**(self.get_params() | changes))
@@ -190,6 +242,7 @@ class OATClassifier(PyTorchClassifier):
         training_mode: bool = False,
         *,
         lam: ArrayLike | None = None,
+        width: float | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
         """Predict.
@@ -199,19 +252,22 @@ class OATClassifier(PyTorchClassifier):
             batch_size: images in one pass.
             training_mode: whether the network has its dropout on.
             lam: a float instead of the current operating point, or one for each image, shape [n].
+            width: instead of the current operating point's, for all images.
             kwargs: go to `PyTorchClassifier.predict`.
 
         Returns:
             Logits after ART's postprocessing, float32 of shape [n, nb_classes].
 
         Raises:
-            ValueError: if a lam is not a number in [0, 1], or its shape fits neither.
+            ValueError: if a lam is not a number in [0, 1], or its shape fits neither, or the model
+                has no such width.
             AttributeError: if this estimator is fixed elsewhere.
         """
         points = np.asarray(self.lam if lam is None else lam, dtype=float)
         if points.ndim > 0:
-            return self._predict_each(x, batch_size, training_mode, points)
-        with self.operating_point(points.item()):
+            with self.operating_point(width=width):
+                return self._predict_each(x, batch_size, training_mode, points)
+        with self.operating_point(points.item(), width):
             if training_mode:  # what ART draws besides decides what dropout drops
                 logits: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
                 return logits
@@ -236,7 +292,7 @@ class OATClassifier(PyTorchClassifier):
         network = self.tunable.network
         with evaluating(network):
             return self._in_batches(
-                x, batch_size, lambda images, batch: network(images, values[batch])
+                x, batch_size, lambda images, batch: network(images, values[batch], self.width)
             )
 
     def _in_batches(
@@ -301,7 +357,9 @@ class OATClassifier(PyTorchClassifier):
         verbose: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Train the whole family by OAT (Algorithm 1), in place, whatever the operating point.
+        """Train the whole family, in place, whatever the operating point.
+
+        By OAT (Algorithm 1); a model of several widths by OATS (Algorithm 2).
 
         Order, lambda and random starts are drawn from torch's global generator, so that
         `torch.manual_seed` fixes them. What the model says of itself (epochs, threat, how its
@@ -496,7 +554,8 @@ class OATClassifier(PyTorchClassifier):
         self._model = self._make_model_wrapper(self._follower.network)
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, lam={self.lam:g})"
+        width = f", width={self.width:g}" if len(self.tunable.info.widths) > 1 else ""
+        return f"{super().__repr__()[:-1]}, lam={self.lam:g}{width})"
 
 
 class _Follower:
@@ -559,13 +618,16 @@ class _Follower:
 def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
     """Put the parameters and buffers of ``source`` into a network of the same build.
 
-    The tensors of the network are replaced, not written to: a graph may still need them.
+    The tensors of the network are replaced, not written to: a graph may still need them. Of another
+    width they have other shapes, which the layers also say in numbers.
     """
     for old, new in zip(network.modules(), source.modules(), strict=True):
         for name, parameter in new.named_parameters(recurse=False):
             setattr(old, name, parameter)
         for name, buffer in new.named_buffers(recurse=False):
             setattr(old, name, buffer)
+        for name in _SIZES & vars(new).keys():
+            setattr(old, name, getattr(new, name))
 
 
 class _Trainer(Trainer):

@@ -1,6 +1,7 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +14,15 @@ from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import frontier
+from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import published, report, tables
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.leaderboards.entries import Entry, make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT
 from oat_bench.methods.trainable import Member
@@ -72,6 +74,10 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
         UserError: if one does not exist or does not fit.
     """
     chosen = cards.attacks(card.evaluation.attacks)
+    names = [attack.name for attack in chosen]
+    for name in card.evaluation.fewer_examples:
+        if name not in names and name not in cards.names("attacks"):
+            raise unknown("attack with fewer examples", name, names)
     return [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
 
 
@@ -132,13 +138,16 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
+        widths = ""
+        if len(member.network.widths) > 1:
+            widths = f", width {', '.join(f'{width:g}' for width in member.network.widths)}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         by = card.method.upper()
         if recipe.objective.loss != "cross-entropy":
             by += f" with {recipe.objective.loss}"
         note(
             f"training {card.network.architecture} on {data.name} by {by}: "
-            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}, on {device}, "
+            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
             f"{trainer.computation}"
         )
         progress = trainer.train()
@@ -220,13 +229,15 @@ def evaluate_and_report(
     check_fits(info, data)
     check_lambdas(info.method, info.trained_lambdas, card)
     examples = choose_examples(card, data)
+    widths = choose_widths(card, info.widths)
     outcomes = evaluate(
         classifier.to(device),
         data.test.to(device),
-        [OperatingPoint(lam) for lam in card.evaluation.lambdas],
+        [OperatingPoint(lam, width) for width in widths for lam in card.evaluation.lambdas],
         attacks,
         data_fingerprint=data.fingerprint(),
         examples=examples,
+        fewer=card.evaluation.fewer_examples,
         store=OutcomeStore(make_folder(out / "outcomes")),
         batch_size=card.evaluation.batch_size,
         gradients=card.evaluation.gradients,
@@ -234,7 +245,9 @@ def evaluate_and_report(
     )
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
-    results = summarize(outcomes, worst_over)
+    results = with_costs(
+        summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
+    )
     frontiers = frontier.summarize(outcomes, worst_over)
     shown = [result.lam for result in results if info.trained_at(result.lam)]
     trained = sorted({*info.trained_lambdas, *shown})
@@ -263,6 +276,55 @@ def evaluate_and_report(
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
     atomic_write(out / "report.md", report.page(entry, table, drawn))
     return Report(results, trained, title, known, frontiers, out)
+
+
+def with_costs(
+    results: list[PointResult],
+    classifier: TunableClassifier,
+    data: Dataset,
+    device: torch.device,
+    before: Path,
+) -> list[PointResult]:
+    """Measure what each operating point costs, and return the results with it.
+
+    Args:
+        results: the points.
+        classifier: on the device.
+        data: whose images are timed.
+        device: where.
+        before: the entry of an earlier report; what it says of this classifier, timed on this
+            machine, is not timed again.
+    """
+    known: dict[tuple[float, float], Cost] = {}
+    with suppress(OSError, ValueError):
+        entry = Entry.model_validate_json(before.read_bytes())
+        if entry.model_fingerprint == classifier.fingerprint():
+            known = {
+                (point.lam, point.width): Cost(**point.cost.model_dump())
+                for point in entry.operating_points
+                if point.cost is not None and point.cost.machine == machine(device)
+            }
+    image = data.test.inputs(slice(0, 1)).to(device)
+    costed = []
+    for result in results:
+        point = (result.lam, result.width)
+        cost = known.get(point) or measure(classifier.at(*point), image)
+        costed.append(replace(result, cost=cost))
+    return costed
+
+
+def choose_widths(card: BenchmarkCard, widths: list[float]) -> list[float]:
+    """Return the widths that a card evaluates, of those that a classifier has.
+
+    Raises:
+        UserError: if it asks for one that the classifier does not have.
+    """
+    chosen = card.evaluation.widths or widths
+    for width in chosen:
+        if width not in widths:
+            have = ", ".join(f"{known:g}" for known in widths)
+            raise UserError(f"width {width:g} asked for; the network has {have}")
+    return chosen
 
 
 def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:

@@ -51,7 +51,8 @@ def make_network(
         network.train()
         for shift, lam in ((0.0, 0.0), (0.3, 0.5)):
             images = 0.7 * torch.rand((8, in_channels, size, size), generator=draw) + shift
-            network(images, lam)
+            for width in network.widths:
+                network(images, lam, width)
         for norm in norms:
             norm.momentum = 0.1
     return network.eval()

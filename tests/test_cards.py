@@ -287,7 +287,11 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
         (cards.attack, "", "unknown attack ''; known: apgd-ce"),
         (cards.attack, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),
         (cards.attacks, "fgsm,squared", "unknown attack 'squared'; did you mean square?"),
-        (cards.benchmark, "digit", "unknown benchmark 'digit'; did you mean digits?"),
+        (
+            cards.benchmark,
+            "digit",
+            "unknown benchmark 'digit'; did you mean digits or digits-oats?",
+        ),
         (cards.benchmark, "fgsm", "unknown benchmark 'fgsm'; known: "),
     ],
 )
@@ -451,7 +455,24 @@ def test_a_parameter_divided_by_zero_is_named(tmp_path):
             "1",
             "unknown key 'zzz'; known: class, default, description, engine, eps",
         ),
-        ("benchmark", "network.widths", "1", "unknown key 'network.widths'; known: architecture"),
+        ("benchmark", "network.width", "1", "unknown key 'network.width'; did you mean widths"),
+        ("benchmark", "network.widths", "1", "network.widths: input should be a valid list"),
+        ("benchmark", "network.widths", "[]", "network.widths: list should have at least 1 item"),
+        ("benchmark", "network.widths", "[1, 0]", "network.widths.1: input should be greater than"),
+        ("benchmark", "network.widths", "[1.5]", "network.widths.0: input should be less than or"),
+        (
+            "benchmark",
+            "network.widths",
+            "[0.5, 0.25]",
+            "network.widths: several widths share the weights of the full one; add width 1, got",
+        ),
+        (
+            "benchmark",
+            "network.heads",
+            '"per-width"',
+            'network: heads = "per-width" needs several widths, such as [1, 0.75, 0.5]',
+        ),
+        ("benchmark", "evaluation.widths", "[2]", "evaluation.widths.0: input should be less than"),
         ("benchmark", "training.epoch", "1", "unknown key 'training.epoch'; did you mean epochs"),
         ("benchmark", "threat.epsilon", "1", "unknown key 'threat.epsilon'; did you mean eps or"),
         ("benchmark", "thread.eps", "1", "unknown key 'thread'; did you mean threat"),
@@ -930,7 +951,7 @@ def test_with_another_method(tmp_path):
     assert (other.method, other.name) == ("pgd-at", "card-pgd-at")
     assert other.training == card.training
     assert card.with_method("oat") is card
-    assert complaint(card.with_method, "pgd_at").endswith("did you mean pgd-at?, got 'pgd_at'")
+    assert complaint(card.with_method, "pgd_at").endswith("pgd-at or pgd-ats?, got 'pgd_at'")
     single = changed(changed(BENCHMARK, "network.norm", '"single"'), "method", '"oat-single-bn"')
     card = cards.read(written(tmp_path, single), BenchmarkCard)
     assert 'network.norm is "single"' in complaint(card.with_method, "oat")

@@ -963,3 +963,120 @@ def test_an_attack_made_before_training_attacks_the_trained_weights(model, x, y,
     for attack, name in zip(attacks, ("AutoPGD DLR", "AutoAttack"), strict=True):
         expected = seeded(ATTACKS[name](stock(model.at(0.7))), x, y)
         np.testing.assert_array_equal(seeded(attack, x, y), expected)
+
+
+# --- several widths
+
+
+@pytest.fixture(scope="module")
+def slim():
+    """A model of three widths, at which it is three different classifiers."""
+    info = build().info
+    card = NetworkCard(architecture="wrn-10-1", encoding_dim=8, widths=[1, 0.75, 0.5])
+    model = OAT.build(info.model_copy(update={"network": card}))
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in model.network.backbone.state_dict().items():
+            if name.endswith("running_var"):
+                value.mul_(0.5 + torch.rand(value.shape, generator=noise))
+            elif value.is_floating_point():
+                value.add_(0.1 * torch.randn(value.shape, generator=noise))
+    return model
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("width", [1, 0.75, 0.5])
+def test_equals_stock_at_every_width(slim, x, y, lam, width):
+    expected = stock(slim.at(lam, width))
+    moved = OATClassifier(slim, lam=0.4, width=0.75)
+    moved.lam, moved.width = lam, width
+    for estimator in (OATClassifier(slim, lam=lam, width=width), moved, moved.at(lam, width)):
+        assert (estimator.lam, estimator.width) == (lam, width)
+        np.testing.assert_allclose(estimator.predict(x), expected.predict(x), rtol=1e-5)
+        np.testing.assert_allclose(
+            estimator.loss_gradient(x, y), expected.loss_gradient(x, y), rtol=1e-4, atol=1e-7
+        )
+
+
+def test_the_network_of_a_width_is_narrow_and_says_so(slim, x):
+    estimator = OATClassifier(slim, width=1)
+    for width, channels in ((1, 64), (0.5, 32), (0.75, 48)):
+        estimator.width = width
+        conv = estimator.model.stage3.blocks[0].conv2
+        assert (conv.in_channels, conv.out_channels) == (channels, channels)
+        assert conv.weight.shape[:2] == (channels, channels)
+        assert estimator.model.linear.in_features == channels
+        estimator.predict(x)
+
+
+def test_width_is_taken_as_lam_is(slim, x):
+    estimator = OATClassifier(slim, lam=0.2)
+    assert estimator.width == 1
+    full = estimator.predict(x)
+    narrow = estimator.predict(x, width=0.5)
+    assert np.abs(full - narrow).max() > 1e-2
+    assert (estimator.lam, estimator.width) == (0.2, 1)
+    with estimator.operating_point(width=0.5):
+        np.testing.assert_array_equal(estimator.predict(x), narrow)
+        with estimator.operating_point(0.4, 0.75):
+            assert (estimator.lam, estimator.width) == (0.4, 0.75)
+        assert (estimator.lam, estimator.width) == (0.2, 0.5)
+    np.testing.assert_array_equal(estimator.predict(x), full)
+    each = np.array([0, 0.1, 0.2, 0.3, 0.4, 1])
+    rows = [estimator.predict(x[i : i + 1], lam=each[i], width=0.5) for i in range(6)]
+    np.testing.assert_allclose(
+        estimator.predict(x, lam=each, width=0.5), np.vstack(rows), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_estimator_fixed_at_a_width_stays_there(slim, x):
+    estimator = OATClassifier(slim, lam=0.2).at(width=0.5)
+    assert (estimator.lam, estimator.width) == (0.2, 0.5)
+    message = r"fixed at lam = 0\.2, width = 0\.5; for another point call at\(0\.2, width=1\)"
+    with pytest.raises(AttributeError, match=message):
+        estimator.width = 1
+    with pytest.raises(AttributeError):
+        estimator.predict(x, width=1)
+    twin = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_array_equal(twin.predict(x), estimator.predict(x))
+    assert copy.copy(estimator).width == 0.5
+    assert repr(estimator).endswith(", lam=0.2, width=0.5)")
+    assert estimator.get_params()["width"] == 0.5
+
+
+@pytest.mark.parametrize("width", [0.6, 0, 2, float("nan")])
+def test_a_width_that_the_model_lacks(slim, x, width):
+    estimator = OATClassifier(slim, width=0.5)
+    for call in (
+        lambda: OATClassifier(slim, width=width),
+        lambda: estimator.at(width=width),
+        lambda: estimator.predict(x, width=width),
+        lambda: setattr(estimator, "width", width),
+    ):
+        with pytest.raises(ValueError, match="width is "):
+            call()
+    assert estimator.width == 0.5
+
+
+def test_attacks_see_the_width(slim, x, y):
+    """FGSM at each width is ART's own on the plain network of that width."""
+    estimator = OATClassifier(slim, lam=0.3)
+    attack = evasion.FastGradientMethod(estimator, eps=0.1)
+    found = []
+    for width in (1, 0.75, 0.5):
+        estimator.width = width
+        own = evasion.FastGradientMethod(stock(slim.at(0.3, width)), eps=0.1)
+        found.append(attack.generate(x, y))
+        np.testing.assert_allclose(found[-1], own.generate(x, y), atol=1e-6)
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_fit_trains_every_width(slim, examples):
+    model = copy.deepcopy(slim)
+    estimator = OATClassifier(model, training=RECIPE)
+    before = copy.deepcopy(model.network.state_dict())
+    estimator.fit(*(part[:64] for part in examples), batch_size=32, nb_epochs=1)
+    after = model.network.state_dict()
+    moved = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    for width in ("norm.bn_a", "norm.narrow.0.bn_a", "norm.narrow.1.bn_a"):
+        assert f"backbone.{width}.weight" in moved

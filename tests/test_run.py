@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from oat_bench import cards, run
 from oat_bench.classifier import TunableClassifier, load
 from oat_bench.errors import UserError
+from oat_bench.evaluation import cost
 from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.leaderboards.entries import Entry
 
@@ -40,6 +41,14 @@ def evaluate(classifier, card, digits, out, seed=0):
     return run.evaluate_and_report(
         classifier, card, digits, attacks, out, command="the command", device=CPU
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clock():
+    """Every pass takes a millisecond, so that reports of the same outcomes are the same files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "_timed", lambda model, image: 0.001)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -365,6 +374,29 @@ def test_a_second_report_computes_nothing_and_is_the_same(
     assert computed == {}
     for name in FILES | FIGURES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_costs_are_those_of_the_plain_networks_and_timed_once(
+    reported, digits, trained, tmp_path, monkeypatch
+):
+    card, _, out = reported
+    points = Entry.model_validate_json((out / "entry.json").read_text()).operating_points
+    for point in points:
+        parameters = sum(p.numel() for p in trained.at(point.lam).parameters())
+        assert (point.cost.parameters, point.cost.latency_ms) == (parameters, 1)
+        assert point.cost.machine == cost.machine(CPU)
+    line = "77.5 k parameters, 1.53 M FLOPs and 1 ms an image ("
+    assert line in (out / "table.md").read_text()
+    table = pd.read_csv(out / "table.csv")
+    assert table["FLOPs"].tolist() == [point.cost.flops for point in points]
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(cost, "_timed", lambda model, image: 0.002)
+    evaluate(trained, card, digits, tmp_path)
+    assert (tmp_path / "entry.json").read_bytes() == (out / "entry.json").read_bytes()
+    # on another machine, or of other weights, they are timed anew
+    monkeypatch.setattr(run, "machine", lambda device: "another")
+    report = evaluate(trained, card, digits, tmp_path)
+    assert {result.cost.latency_ms for result in report.results} == {2}
 
 
 def test_more_examples_compute_only_what_is_missing(reported, digits, trained, tmp_path, computed):

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, bootstrap, norm
 
-from oat_bench.evaluation.statistics import WORST
+from oat_bench.evaluation.statistics import WORST, in_common
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -151,7 +151,7 @@ def rightness(
         ValueError: if the attack was not run there.
     """
     attacks = list(worst_over) if attack == WORST else [attack]
-    rows = outcomes[(outcomes["width"] == width) & outcomes["attack"].isin(attacks)]
+    rows = in_common(outcomes[outcomes["width"] == width], attacks)
     if rows.empty:
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
     clean = rows["clean_prediction"] == rows["label"]

@@ -1,6 +1,6 @@
 """The evaluation grid: every lambda against every attack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -34,6 +34,7 @@ def evaluate(
     *,
     data_fingerprint: str,
     examples: Tensor | None = None,
+    fewer: Mapping[str, int] | None = None,
     store: OutcomeStore | None = None,
     batch_size: int | None = None,
     gradients: Precision = "float32",
@@ -53,6 +54,7 @@ def evaluate(
         attacks: attacks made ready by `oat_bench.attacks.prepare`.
         data_fingerprint: names the data in the store.
         examples: ids to evaluate; all if None.
+        fewer: for some attacks, by name, how many of the examples, from the first.
         store: where outcomes go; memory if None.
         batch_size: examples an attack sees at a time; what fills the device if None.
         gradients: precision that attacks compute in; predictions are float32.
@@ -65,17 +67,21 @@ def evaluate(
     """
     store = store or OutcomeStore(None)
     wanted = torch.arange(len(data)) if examples is None else examples.cpu()
-    passes = len(wanted) * sum(attack.passes for attack in attacks)
+    counts = {a.card.name: (fewer or {}).get(a.card.name, len(wanted)) for a in attacks}
+    shares = {name: wanted[:count] for name, count in counts.items()}
+    passes = sum(len(shares[attack.card.name]) * attack.passes for attack in attacks)
+    total = len(points) * sum(len(share) for share in shares.values())
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
     frames = []
-    with bar("evaluating", len(points) * len(attacks) * len(wanted), show=show) as line:
+    with bar("evaluating", total, show=show) as line:
         for point in points:
             subject = _Subject(
                 classifier, point, data, batch_size, gradients, compile_it, passes * len(points)
             )
             for attack in attacks:
-                line.note(f"lambda {point.lam:g}, {attack.card.name}")
-                rows = _attacked(subject, attack, wanted, store, fingerprints, line)
+                line.note(f"{_where(point)}, {attack.card.name}")
+                share = shares[attack.card.name]
+                rows = _attacked(subject, attack, share, store, fingerprints, line)
                 frames.append(
                     rows.assign(lam=point.lam, width=point.width, attack=attack.card.name)
                 )
@@ -213,4 +219,10 @@ def _fill(
 
 def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) -> str:
     fingerprint = sha256(*fingerprints, repr(point), attack.fingerprint())
-    return f"{attack.name}-lambda{point.lam:g}-{fingerprint[:16]}"
+    where = _where(point).replace(" ", "").replace(",", "-")
+    return f"{attack.name}-{where}-{fingerprint[:16]}"
+
+
+def _where(point: OperatingPoint) -> str:
+    width = f", width {point.width:g}" if point.width != 1 else ""
+    return f"lambda {point.lam:g}{width}"

@@ -1,9 +1,12 @@
 """From outcomes to accuracies with their intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from scipy.stats import binomtest
+
+from oat_bench.evaluation.cost import Cost
 
 #: the column of the per-example worst case over attacks
 WORST = "worst"
@@ -42,19 +45,28 @@ class PointResult:
         width: share of the channels.
         clean: standard accuracy (SA).
         robust: robust accuracy (RA) per attack, in the order of the columns; `WORST` last.
+        cost: what a pass takes there; None where it was not measured.
     """
 
     lam: float
     width: float
     clean: Accuracy
     robust: dict[str, Accuracy]
+    cost: Cost | None = None
 
 
-def summarize(outcomes: pd.DataFrame, worst_over: list[str]) -> list[PointResult]:
+def in_common(outcomes: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
+    """Return the outcomes under some attacks, of the examples that each of them saw."""
+    rows = outcomes[outcomes["attack"].isin(attacks)]
+    seen = rows.groupby("example")["attack"].nunique()
+    return rows[rows["example"].isin(seen.index[seen == rows["attack"].nunique()])]
+
+
+def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[PointResult]:
     """Sum up outcomes per operating point.
 
     RA counts an example as right if it is right both clean and attacked. The worst case counts it
-    as right if no attack broke it.
+    as right if no attack broke it; it is of the examples that every attack saw.
 
     Args:
         outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
@@ -71,13 +83,13 @@ def summarize(outcomes: pd.DataFrame, worst_over: list[str]) -> list[PointResult
     results = []
     for _, rows in frame.groupby(["width", "lam"]):
         width, lam = rows["width"].iloc[0], rows["lam"].iloc[0]
-        first = rows[rows["attack"] == rows["attack"].iloc[0]]
+        once = rows.drop_duplicates("example")
         robust = {
             str(name): Accuracy.of(part["robust"])
             for name, part in rows.groupby("attack", sort=False)
         }
-        counted = rows[rows["attack"].isin(worst_over)]
+        counted = in_common(rows, worst_over)
         if len(counted):
             robust[WORST] = Accuracy.of(counted.groupby("example")["robust"].all())
-        results.append(PointResult(float(lam), float(width), Accuracy.of(first["clean"]), robust))
+        results.append(PointResult(float(lam), float(width), Accuracy.of(once["clean"]), robust))
     return results

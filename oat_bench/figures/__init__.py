@@ -2,6 +2,7 @@
 
 from oat_bench.figures.batch_norm import bn_statistics
 from oat_bench.figures.by_lambda import by_lambda, unseen
+from oat_bench.figures.by_width import cost, widths
 from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.report import draw_report
@@ -12,9 +13,11 @@ __all__ = [
     "attacks",
     "bn_statistics",
     "by_lambda",
+    "cost",
     "draw_report",
     "frontier",
     "saliency",
     "unseen",
+    "widths",
     "write",
 ]

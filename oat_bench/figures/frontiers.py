@@ -42,7 +42,7 @@ def frontier(
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     drawn = curves(entries)
-    _draw(axes, drawn, published, attack)
+    draw_curves(axes, drawn, published, attack)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
@@ -70,7 +70,7 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
     figure = Figure(figsize=(0.6 + 2.7 * columns, 0.9 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(grid, names, strict=False):
-        _draw(axes, drawn, published, name)
+        draw_curves(axes, drawn, published, name)
         axes.set_title(attack_name(name))
     for axes in grid[len(names) :]:
         axes.remove()
@@ -84,8 +84,23 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
     return figure
 
 
-def _draw(axes: Axes, drawn: Sequence[Curve], published: Sequence[Published], attack: str) -> None:
-    for place, curve in enumerate(drawn):
+def draw_curves(
+    axes: Axes,
+    drawn: Sequence[Curve],
+    published: Sequence[Published],
+    attack: str,
+    places: Sequence[int] | None = None,
+) -> None:
+    """Draw SA against RA into a panel.
+
+    Args:
+        axes: the panel.
+        drawn: the curves.
+        published: rows to draw beside them.
+        attack: whose RA.
+        places: what colours and markers go by; one after the other if None.
+    """
+    for place, curve in zip(places or range(len(drawn)), drawn, strict=True):
         clean, robust = curve.clean(), curve.robust(attack)
         x, y = [i.value for i in clean], [i.value for i in robust]
         tint = style.colour(place)

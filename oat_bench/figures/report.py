@@ -9,6 +9,7 @@ from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Dataset
 from oat_bench.figures.batch_norm import bn_statistics
 from oat_bench.figures.by_lambda import by_lambda, unseen
+from oat_bench.figures.by_width import cost, widths
 from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.style import NotApplicableError, write
@@ -18,6 +19,8 @@ from oat_bench.leaderboards.published import Published
 #: what stands below each figure of a report, by the name of its file
 CAPTIONS = {
     "frontier": "SA against RA, a point for each lambda, with 95% intervals.",
+    "widths": "SA against RA, a panel for each width.",
+    "cost": "SA and RA over the operations of an image, a point for each width.",
     "attacks": "SA against RA under each attack.",
     "lambda": "SA and RA over lambda.",
     "unseen": "Lambda that training never sampled (stars) beside those that it did.",
@@ -48,11 +51,13 @@ def draw_report(
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
         "frontier": lambda: frontier([entry], published),
+        "widths": lambda: widths([entry], published),
+        "cost": lambda: cost(entry),
         "attacks": lambda: attacks([entry], published),
         "lambda": lambda: by_lambda([entry], published),
         "unseen": lambda: unseen([entry]),
         "bn-statistics": lambda: bn_statistics(classifier),
-        "saliency": lambda: saliency(classifier, data, lambdas),
+        "saliency": lambda: saliency(classifier, data, lambdas, classifier.info.widths[0]),
     }
     drawn = {}
     for name, draw in kinds.items():

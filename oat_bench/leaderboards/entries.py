@@ -5,6 +5,7 @@ the meaning of RobustBench's ``model_info`` files (accuracies are percentages); 
 intervals and the provenance of the numbers come on top.
 """
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Literal
 
@@ -28,11 +29,22 @@ class Interval(_Model):
     value: float
     low: float
     high: float
+    n: int | None = Field(default=None, description="examples, where fewer than the point's n")
 
     @classmethod
-    def of(cls, accuracy: Accuracy) -> "Interval":
-        """Round to two decimals, as RobustBench does."""
-        return cls(**{k: round(getattr(accuracy, k), 2) for k in ("value", "low", "high")})
+    def of(cls, accuracy: Accuracy, usual_n: int | None = None) -> "Interval":
+        """Round to two decimals, as RobustBench does; say n where it is not the usual one."""
+        rounded = {k: round(getattr(accuracy, k), 2) for k in ("value", "low", "high")}
+        return cls(**rounded, n=None if usual_n in (None, accuracy.n) else accuracy.n)
+
+
+class EntryCost(_Model):
+    """What the plain network of an operating point costs."""
+
+    parameters: int
+    flops: int = Field(description="of one image, by torch's counter: a multiply-add is two")
+    latency_ms: float = Field(description="of one image alone, float32: the median of passes")
+    machine: str = Field(description="where the passes were timed")
 
 
 class EntryPoint(_Model):
@@ -47,6 +59,7 @@ class EntryPoint(_Model):
     autoattack_acc: float | None = Field(description="RA under AutoAttack, if it was run")
     robust_acc: dict[str, Interval] = Field(description="RA per attack")
     worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
+    cost: EntryCost | None = None
 
 
 class EntryAttack(_Model):
@@ -180,7 +193,7 @@ def make_entry(
 
 
 def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
-    robust = {k: Interval.of(v) for k, v in result.robust.items() if k != WORST}
+    robust = {k: Interval.of(v, result.clean.n) for k, v in result.robust.items() if k != WORST}
     autoattack = robust.get("autoattack")
     worst = result.robust.get(WORST)
     return EntryPoint(
@@ -192,7 +205,8 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         clean_acc_interval=Interval.of(result.clean),
         autoattack_acc=autoattack.value if autoattack else None,
         robust_acc=robust,
-        worst_case_acc=Interval.of(worst) if worst else None,
+        worst_case_acc=Interval.of(worst, result.clean.n) if worst else None,
+        cost=EntryCost(**asdict(result.cost)) if result.cost else None,
     )
 
 

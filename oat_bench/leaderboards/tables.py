@@ -1,6 +1,8 @@
-"""The per-lambda table: for a terminal, as Markdown, as CSV."""
+"""The per-lambda tables, one for each width: for a terminal, as Markdown, as CSV."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from statistics import median
 
 import pandas as pd
 from rich import box
@@ -58,8 +60,9 @@ def _compared(results: list[PointResult], published: Sequence[Published]) -> lis
 def _headers(results: list[PointResult], published: Sequence[Published] = ()) -> list[str]:
     compared = _compared(results, published)
     headers = ["lambda", "n"]
-    for name in _accuracies(results[0]):
-        headers += [name, f"{name} published"] if name in compared else [name]
+    for name, accuracy in _accuracies(results[0]).items():
+        fewer = "" if accuracy.n == results[0].clean.n else f" (n {accuracy.n})"
+        headers += [f"{name}{fewer}", *([f"{name} published"] if name in compared else [])]
     return headers
 
 
@@ -122,6 +125,40 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     return text + "."
 
 
+def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
+    """Return the results of each width, widest first, with a heading: the width and its cost.
+
+    The width is said where there are several, the cost where it was measured.
+    """
+    ordered = sorted(results, key=lambda result: -result.width)
+    groups = [list(group) for _, group in groupby(ordered, key=lambda result: result.width)]
+    headings = []
+    for group in groups:
+        width = f"width {group[0].width:g}" if len(groups) > 1 else ""
+        headings.append(": ".join(part for part in (width, _cost(group)) if part))
+    return list(zip(headings, groups, strict=True))
+
+
+def _cost(results: list[PointResult]) -> str:
+    """Say what one width costs; lambda makes no difference but by chance, in the latency."""
+    costs = [result.cost for result in results if result.cost is not None]
+    if not costs:
+        return ""
+    latency = median(cost.latency_ms for cost in costs)
+    return (
+        f"{short(costs[0].parameters)} parameters, {short(costs[0].flops)} FLOPs and "
+        f"{latency:.3g} ms an image ({costs[0].machine})"
+    )
+
+
+def short(count: int) -> str:
+    """Write a count in three digits: 1.16 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
 def markdown(
     results: list[PointResult],
     trained: list[float],
@@ -129,13 +166,16 @@ def markdown(
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
 ) -> str:
-    """Write the table as Markdown, with what was published beside it and summary numbers below."""
-    rows = _rows(
-        results, trained, published, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]"
-    )
-    frame = pd.DataFrame(rows, columns=_headers(results, published))
-    table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
-    return "\n\n".join([f"**{title}**", table, NOTE, *notes(published, frontiers)]) + "\n"
+    """Write a table a width as Markdown, what was published beside it, summary numbers below."""
+    parts = [f"**{title}**"]
+    for heading, group in by_width(results):
+        rows = _rows(
+            group, trained, published, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]"
+        )
+        frame = pd.DataFrame(rows, columns=_headers(group, published))
+        table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
+        parts += [heading, table] if heading else [table]
+    return "\n\n".join([*parts, NOTE, *notes(published, frontiers)]) + "\n"
 
 
 def csv(
@@ -154,12 +194,20 @@ def csv(
             "trained": result.lam in trained,
             "n": result.clean.n,
         }
+        if result.cost is not None:
+            row |= {
+                "parameters": result.cost.parameters,
+                "FLOPs": result.cost.flops,
+                "latency, ms": f"{result.cost.latency_ms:.3f}",
+            }
         for name, accuracy in _accuracies(result).items():
             row |= {
                 name: f"{accuracy.value:.2f}",
                 f"{name} low": f"{accuracy.low:.2f}",
                 f"{name} high": f"{accuracy.high:.2f}",
             }
+            if accuracy.n != result.clean.n:
+                row[f"{name} n"] = accuracy.n
             if name in compared:
                 found = [_value(p, name) for p in _published(result, name, published)]
                 mean = sum(found) / len(found) if found else None
@@ -174,10 +222,10 @@ def csv(
 def terminal(
     results: list[PointResult], trained: list[float], published: Sequence[Published] = ()
 ) -> Table:
-    """Draw the table for a terminal, each interval below its accuracy."""
+    """Draw the table of one width for a terminal, each interval below its accuracy."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for name in _headers(results, published):
-        table.add_column(name, justify="right", style="bold" if name == WORST else "")
+        table.add_column(name, justify="right", style="bold" if name.startswith(WORST) else "")
     for cells in _rows(
         results, trained, published, lambda a: f"{a.value:.1f}\n{a.low:.0f}-{a.high:.0f}"
     ):

@@ -39,11 +39,9 @@ class OAT(TrainableClassifier):
         return [Member("", self.network, list(self.info.trained_lambdas))]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the plain network at lam; see `oat_bench.networks.specialize`."""
+        """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
-        if point.width != 1.0:
-            raise ValueError(f"width is {width}; an OAT network has only width 1")
-        return specialize(self.network, point.lam)
+        return specialize(self.network, point.lam, point.width)
 
     def with_interpolation(self, rule: Interpolation) -> Self:
         """Return the classifier with another rule between trained lambda, its weights copied.

@@ -41,6 +41,7 @@ class PGDAT(TrainableClassifier):
             encoding="scalar",
             norm="single",
             film="none",
+            widths=card.widths,
         )
 
     @classmethod
@@ -76,10 +77,8 @@ class PGDAT(TrainableClassifier):
             ValueError: if ``lam`` or ``width`` is out of range.
         """
         point = OperatingPoint(lam, width)
-        if point.width != 1.0:
-            raise ValueError(f"width is {width}; a dedicated network has only width 1")
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
-        return specialize(self.networks[trained], trained)
+        return specialize(self.networks[trained], trained, point.width)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every network's parameters and buffers, under the name of its lambda."""

@@ -74,6 +74,8 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
         norm=card.norm,
         film=card.film,
         dropout=card.dropout,
+        widths=card.widths,
+        heads=card.heads,
         interpolation=card.interpolation,
         seed=info.seed,
     )

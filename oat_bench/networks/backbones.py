@@ -2,7 +2,8 @@
 
 Each takes its norm layers from a factory ``norm(channels, film)``, where ``film`` says whether the
 published networks have a FiLM layer there: not after a shortcut's batch norm, nor after the last
-batch norm of a wide residual network.
+batch norm of a wide residual network. Convolutions and the classification head are of the classes
+that it is given; a slimmable one is told the condition (`run_layer`), a plain one is not.
 """
 
 import re
@@ -14,22 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.networks.conditioning import Condition, Folded
+from oat_bench.networks.slimmable import run_layer, share
 
 NormFactory = Callable[[int, bool], nn.Module]
+Conv = type[nn.Conv2d]
+LinearFactory = Callable[[int, int], nn.Linear]
 AnyCondition = Condition | Folded | None
 
 
-def _conv(c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(c_in, c_out, size, stride=stride, padding=size // 2, bias=False)
+def _conv(kind: Conv, c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    conv = kind(c_in, c_out, size, stride=stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-def _classify(linear: nn.Linear, h: Tensor) -> Tensor:
+def _classify(linear: nn.Linear, h: Tensor, condition: AnyCondition) -> Tensor:
     """Pool and classify in float32: rounded logits tie, and losses are made of differences."""
     with torch.autocast(h.device.type, enabled=False):
-        logits: Tensor = linear(h.mean(dim=(2, 3), dtype=linear.weight.dtype))
-    return logits
+        features = h.mean(dim=(2, 3), dtype=linear.weight.dtype)
+        return run_layer(linear, features, condition)
 
 
 class PreActivationBlock(nn.Module):
@@ -38,21 +42,30 @@ class PreActivationBlock(nn.Module):
     #: convolutions whose output goes to one norm layer and nowhere else
     conv_norm_pairs: ClassVar = (("conv1", "norm2"),)
 
-    def __init__(self, c_in: int, c_out: int, stride: int, norm: NormFactory, drop: float) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        project: bool,
+        norm: NormFactory,
+        conv: Conv,
+        drop: float,
+    ) -> None:
         super().__init__()
         self.norm1 = norm(c_in, True)
-        self.conv1 = _conv(c_in, c_out, 3, stride)
+        self.conv1 = _conv(conv, c_in, c_out, 3, stride)
         self.norm2 = norm(c_out, True)
         self.dropout = nn.Dropout(drop)
-        self.conv2 = _conv(c_out, c_out, 3)
-        self.shortcut = _conv(c_in, c_out, 1, stride) if c_in != c_out or stride != 1 else None
+        self.conv2 = _conv(conv, c_out, c_out, 3)
+        self.shortcut = _conv(conv, c_in, c_out, 1, stride) if project else None
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:
         """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
         active = F.relu(self.norm1(h, condition))
-        out = F.relu(self.norm2(self.conv1(active), condition))
-        shortcut = h if self.shortcut is None else self.shortcut(active)
-        return shortcut + self.conv2(self.dropout(out))  # type: ignore[no-any-return]
+        out = F.relu(self.norm2(run_layer(self.conv1, active, condition), condition))
+        shortcut = h if self.shortcut is None else run_layer(self.shortcut, active, condition)
+        return shortcut + run_layer(self.conv2, self.dropout(out), condition)
 
 
 class PostActivationBlock(nn.Module):
@@ -64,22 +77,23 @@ class PostActivationBlock(nn.Module):
         ("shortcut", "shortcut_norm"),
     )
 
-    def __init__(self, c_in: int, c_out: int, stride: int, norm: NormFactory) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, project: bool, norm: NormFactory, conv: Conv
+    ) -> None:
         super().__init__()
-        self.conv1 = _conv(c_in, c_out, 3, stride)
+        self.conv1 = _conv(conv, c_in, c_out, 3, stride)
         self.norm1 = norm(c_out, True)
-        self.conv2 = _conv(c_out, c_out, 3)
+        self.conv2 = _conv(conv, c_out, c_out, 3)
         self.norm2 = norm(c_out, True)
-        project = c_in != c_out or stride != 1
-        self.shortcut = _conv(c_in, c_out, 1, stride) if project else None
+        self.shortcut = _conv(conv, c_in, c_out, 1, stride) if project else None
         self.shortcut_norm = norm(c_out, False) if project else None
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:
         """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
-        out = F.relu(self.norm1(self.conv1(h), condition))
-        out = self.norm2(self.conv2(out), condition)
+        out = F.relu(self.norm1(run_layer(self.conv1, h, condition), condition))
+        out = self.norm2(run_layer(self.conv2, out, condition), condition)
         if self.shortcut is not None and self.shortcut_norm is not None:
-            h = self.shortcut_norm(self.shortcut(h), condition)
+            h = self.shortcut_norm(run_layer(self.shortcut, h, condition), condition)
         return F.relu(out + h)
 
 
@@ -107,6 +121,9 @@ class WideResNet(nn.Module):
         in_channels: channels of the images.
         norm: makes the norm layers.
         dropout: probability, between the convolutions of a block.
+        conv: class of the convolutions.
+        linear: makes the classification head.
+        width: share of the channels of each layer.
     """
 
     conv_norm_pairs: ClassVar = ()
@@ -119,29 +136,37 @@ class WideResNet(nn.Module):
         in_channels: int,
         norm: NormFactory,
         dropout: float = 0.0,
+        conv: Conv = nn.Conv2d,
+        linear: LinearFactory = nn.Linear,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         per_stage = (depth - 4) // 6
-        widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
+        full = (16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
+        widths = [share(channels, width) for channels in full]
         stages = []
-        for c_in, c_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
-            first = PreActivationBlock(c_in, c_out, stride, norm, dropout)
+        for number, stride in enumerate((1, 2, 2)):
+            c_in, c_out = widths[number : number + 2]
+            # every width of an architecture has the same shortcuts
+            project = stride != 1 or full[number] != full[number + 1]
+            first = PreActivationBlock(c_in, c_out, stride, project, norm, conv, dropout)
             rest = [
-                PreActivationBlock(c_out, c_out, 1, norm, dropout) for _ in range(per_stage - 1)
+                PreActivationBlock(c_out, c_out, 1, False, norm, conv, dropout)
+                for _ in range(per_stage - 1)
             ]
             stages.append(Stage([first, *rest]))
-        self.conv1 = _conv(in_channels, widths[0], 3)
+        self.conv1 = _conv(conv, in_channels, widths[0], 3)
         self.stage1, self.stage2, self.stage3 = stages
         self.norm = norm(widths[-1], False)
-        self.linear = nn.Linear(widths[-1], num_classes)
+        self.linear = linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
-        h = self.conv1(x)
+        h = run_layer(self.conv1, x, condition)
         for stage in (self.stage1, self.stage2, self.stage3):
             h = stage(h, condition)
         h = F.relu(self.norm(h, condition))
-        return _classify(self.linear, h)
+        return _classify(self.linear, h, condition)
 
 
 class ResNet(nn.Module):
@@ -152,6 +177,9 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         in_channels: channels of the images.
         norm: makes the norm layers.
+        conv: class of the convolutions.
+        linear: makes the classification head.
+        width: share of the channels of each layer.
     """
 
     conv_norm_pairs: ClassVar = (("conv1", "norm1"),)
@@ -162,25 +190,32 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int,
         norm: NormFactory,
+        conv: Conv = nn.Conv2d,
+        linear: LinearFactory = nn.Linear,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
-        widths = (64, 64, 128, 256, 512)
+        widths = [share(channels, width) for channels in (64, 64, 128, 256, 512)]
         stages = []
-        for c_in, c_out, count in zip(widths, widths[1:], blocks_per_stage, strict=False):
-            first = PostActivationBlock(c_in, c_out, 1 if c_in == c_out else 2, norm)
-            rest = [PostActivationBlock(c_out, c_out, 1, norm) for _ in range(count - 1)]
+        for number, count in enumerate(blocks_per_stage):
+            c_in, c_out = widths[number : number + 2]
+            halves = number > 0
+            first = PostActivationBlock(c_in, c_out, 1 + halves, halves, norm, conv)
+            rest = [
+                PostActivationBlock(c_out, c_out, 1, False, norm, conv) for _ in range(count - 1)
+            ]
             stages.append(Stage([first, *rest]))
-        self.conv1 = _conv(in_channels, widths[0], 3)
+        self.conv1 = _conv(conv, in_channels, widths[0], 3)
         self.norm1 = norm(widths[0], True)
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.linear = nn.Linear(widths[-1], num_classes)
+        self.linear = linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
-        h = F.relu(self.norm1(self.conv1(x), condition))
+        h = F.relu(self.norm1(run_layer(self.conv1, x, condition), condition))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             h = stage(h, condition)
-        return _classify(self.linear, h)
+        return _classify(self.linear, h, condition)
 
 
 RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
@@ -204,13 +239,31 @@ def check_architecture(name: str) -> str:
 
 
 def build_backbone(
-    name: str, num_classes: int, in_channels: int, norm: NormFactory, dropout: float = 0.0
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    norm: NormFactory,
+    dropout: float = 0.0,
+    *,
+    conv: Conv = nn.Conv2d,
+    linear: LinearFactory = nn.Linear,
+    width: float = 1.0,
 ) -> WideResNet | ResNet:
     """Build the backbone called ``name`` (see `check_architecture`) with freshly drawn weights."""
     check_architecture(name)
     if name in RESNETS:
         if dropout:
             raise ValueError(f"{name} has no dropout; set dropout = 0")
-        return ResNet(RESNETS[name], num_classes, in_channels, norm)
+        return ResNet(RESNETS[name], num_classes, in_channels, norm, conv, linear, width)
     _, depth, widen_factor = name.split("-")
-    return WideResNet(int(depth), int(widen_factor), num_classes, in_channels, norm, dropout)
+    return WideResNet(
+        int(depth),
+        int(widen_factor),
+        num_classes,
+        in_channels,
+        norm,
+        dropout,
+        conv,
+        linear,
+        width,
+    )

@@ -206,6 +206,7 @@ class Condition:
         index: which of the k values each image has, shape [n]; None if all share one.
         n_standard: how many images, from the first, have lambda = 0 and take the standard route.
         between: how FiLM's a rows become those of the k values; None if they are.
+        width: share of the channels of each layer, one for the whole batch.
     """
 
     lam: Tensor
@@ -213,6 +214,7 @@ class Condition:
     index: Tensor | None
     n_standard: int
     between: Between | None = None
+    width: float = 1.0
 
     def interpolated(self, per_code: Tensor) -> Tensor:
         """Bring [a, C], what FiLM made of each code, to [k, C], a row for each lambda."""
@@ -230,6 +232,8 @@ class Folded:
 
     Attributes:
         affines: scale and shift of each norm layer, shape [n or 1, C, 1, 1], by the layer's site.
+        width: share of the channels of each layer.
     """
 
     affines: tuple[tuple[Tensor, Tensor], ...]
+    width: float = 1.0

@@ -36,8 +36,8 @@ class FiLM(nn.Module):
                 nn.Linear(dim, 2 * channels), nn.LeakyReLU(), nn.Linear(2 * channels, 2 * channels)
             )
             return
-        self.gamma = _mlp(dim, channels)
-        self.beta = _mlp(dim, channels)
+        self.gamma = film_mlp(dim, channels, form)
+        self.beta = film_mlp(dim, channels, form)
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Map codes [k, dim] to gamma and beta, [k, C] each."""
@@ -47,8 +47,11 @@ class FiLM(nn.Module):
         return 1.0 + self.gamma(codes), self.beta(codes)
 
 
-def _mlp(dim: int, channels: int) -> nn.Sequential:
+def film_mlp(dim: int, channels: int, form: FilmForm) -> nn.Sequential:
+    """Make the MLP of gamma, or of beta: two C-dimensional layers with a leaky ReLU between."""
     first, last = nn.Linear(dim, channels), nn.Linear(channels, channels)
+    if form == "published":
+        return nn.Sequential(first, nn.LeakyReLU(), last)
     # a code has length one: with torch's default (variance 1 / 3 dim) its image would be near zero
     # and the layers after it would hardly learn to tell one lambda from another
     nn.init.normal_(first.weight)
@@ -57,7 +60,16 @@ def _mlp(dim: int, channels: int) -> nn.Sequential:
     return nn.Sequential(first, nn.LeakyReLU(), last)
 
 
-class ConditionalNorm(nn.Module):
+class BatchNorms(nn.Module):
+    """The batch norms of one width: ``bn_c`` of the standard route (None if single), ``bn_a``."""
+
+    def __init__(self, channels: int, form: NormForm) -> None:
+        super().__init__()
+        self.bn_c = nn.BatchNorm2d(channels) if form == "dual" else None
+        self.bn_a = nn.BatchNorm2d(channels)
+
+
+class ConditionalNorm(BatchNorms):
     """Batch norm by route, then FiLM (OAT paper, sections 3.1 and 3.2).
 
     With two batch norms lambda = 0 goes through ``bn_c``, every other lambda through ``bn_a``; with
@@ -72,47 +84,62 @@ class ConditionalNorm(nn.Module):
     site: int  # the layer's place in Folded.affines, set by the network that owns the layer
 
     def __init__(self, channels: int, form: NormForm, film: FiLM | None) -> None:
-        super().__init__()
-        self.bn_c = nn.BatchNorm2d(channels) if form == "dual" else None
-        self.bn_a = nn.BatchNorm2d(channels)
+        super().__init__(channels, form)
         self.film = film
 
     def forward(self, h: Tensor, condition: Condition | Folded) -> Tensor:
         """Normalise h of shape [n, C, H, W]."""
         if isinstance(condition, Folded):
-            scale, shift = condition.affines[self.site]
-            return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
-        h = self._normalize(h, condition.n_standard)
+            return _apply_folded(h, condition, self.site)
+        h = self._normalize(h, condition)
         if self.film is None:
             return h
         with torch.autocast(h.device.type, enabled=False):  # FiLM itself stays in float32
-            gamma, beta = map(condition.interpolated, self.film(condition.codes))
+            gamma, beta = self.modulation(condition)
         # under autocast h is bfloat16, and so is then what multiplies it, as weights are
         gamma, beta = (condition.spread(part).to(h.dtype) for part in (gamma, beta))
         return torch.addcmul(beta, h, gamma)
 
-    def _normalize(self, h: Tensor, n_standard: int) -> Tensor:
-        if self.bn_c is None or n_standard == 0:
-            return self.bn_a(h)  # type: ignore[no-any-return]
+    def batch_norms(self, width: float) -> tuple[nn.BatchNorm2d | None, nn.BatchNorm2d]:
+        """Return the batch norms of a width: of the standard route, and of the other."""
+        return self.bn_c, self.bn_a
+
+    def modulation(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return FiLM's gamma and beta, [k, C] each."""
+        assert self.film is not None
+        gamma, beta = map(condition.interpolated, self.film(condition.codes))
+        return gamma, beta
+
+    def _normalize(self, h: Tensor, condition: Condition) -> Tensor:
+        bn_c, bn_a = self.batch_norms(condition.width)
+        n_standard = condition.n_standard
+        if bn_c is None or n_standard == 0:
+            return bn_a(h)  # type: ignore[no-any-return]
         if n_standard == len(h):
-            return self.bn_c(h)  # type: ignore[no-any-return]
-        return torch.cat([self.bn_c(h[:n_standard]), self.bn_a(h[n_standard:])])
+            return bn_c(h)  # type: ignore[no-any-return]
+        return torch.cat([bn_c(h[:n_standard]), bn_a(h[n_standard:])])
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
-        scale, shift = _batch_norm_affine(self.bn_a)
+        bn_c, bn_a = self.batch_norms(condition.width)
+        scale, shift = _batch_norm_affine(bn_a)
         scale, shift = (part.expand(len(condition.lam), -1) for part in (scale, shift))
-        if self.bn_c is not None:
+        if bn_c is not None:
             standard = (condition.lam == 0)[:, None]
-            scale_c, shift_c = _batch_norm_affine(self.bn_c)
+            scale_c, shift_c = _batch_norm_affine(bn_c)
             scale, shift = (
                 torch.where(standard, scale_c, scale),
                 torch.where(standard, shift_c, shift),
             )
         if self.film is not None:
-            gamma, beta = map(condition.interpolated, self.film(condition.codes))
+            gamma, beta = self.modulation(condition)
             scale, shift = gamma * scale, gamma * shift + beta
         return scale, shift
+
+
+def _apply_folded(h: Tensor, condition: Folded, site: int) -> Tensor:
+    scale, shift = condition.affines[site]
+    return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
 
 
 def _batch_norm_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -142,6 +169,24 @@ class Affine(nn.Module):
         """Scale and shift h of shape [n, C, H, W]."""
         scale, shift = (part[:, None, None].to(h.dtype) for part in (self.scale, self.shift))
         return torch.addcmul(shift, h, scale)
+
+
+class FoldedNorm(nn.Module):
+    """A norm layer of a network that only ever runs folded: it holds nothing.
+
+    Args:
+        channels: C.
+    """
+
+    site: int  # as in ConditionalNorm
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, h: Tensor, condition: Folded) -> Tensor:
+        """Scale and shift h of shape [n, C, H, W]."""
+        return _apply_folded(h, condition, self.site)
 
 
 class Passthrough(nn.Module):

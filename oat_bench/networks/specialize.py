@@ -1,4 +1,4 @@
-"""From f(x, lambda) to the plain network that it is at one lambda."""
+"""From f(x, lambda) to the plain network that it is at one lambda and one width."""
 
 import copy
 
@@ -6,37 +6,48 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import Affine, ConditionalNorm, Passthrough
+from oat_bench.networks.norms import Affine, ConditionalNorm, FoldedNorm, Passthrough
 
 
 @torch.no_grad()
-def specialize(network: ConditionalNetwork, lam: float) -> nn.Module:
-    """Return the plain network, in eval mode, that ``network`` is at ``lam``.
+def specialize(network: ConditionalNetwork, lam: float, width: float | None = None) -> nn.Module:
+    """Return the plain network, in eval mode, that ``network`` is at ``lam`` and ``width``.
 
     Batch norm and FiLM are one affine per channel; where a norm layer directly follows a
     convolution, the affine goes into the convolution's weight and bias. The result shares nothing
     with ``network``, maps images [n, C, H, W] in [0, 1] to logits, and costs what a plain network
-    of the architecture costs.
+    of the architecture costs that never had more channels than the width leaves.
+
+    Args:
+        network: conditional, of one width or of several.
+        lam: in [0, 1].
+        width: one of the network's widths; the widest if None.
 
     Raises:
-        ValueError: if ``lam`` is not a number in [0, 1].
+        ValueError: if ``lam`` is not a number in [0, 1], or the network does not have the width.
     """
     device = network.encoding.codes.device
-    _, condition = network.condition(float(lam), 1, device)
-    plain: nn.Module = copy.deepcopy(network.backbone)
+    _, condition = network.condition(float(lam), 1, device, width)
+    affines = network.fold(condition).affines
+    plain = network.subnetwork(condition.width)
+    if plain is network.backbone:
+        plain = copy.deepcopy(plain)
+    else:  # views, of which a deep copy would take the whole of what they view
+        for parameter in plain.parameters():
+            parameter.data = parameter.data.clone()
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)
             if conv is None:
                 continue
-            scale, shift = norm.affine(condition)
-            setattr(module, conv_name, _folded(conv, scale[0], shift[0]))
+            scale, shift = affines[norm.site]
+            setattr(module, conv_name, _folded(conv, scale.flatten(), shift.flatten()))
             setattr(module, norm_name, Passthrough())
     for module in list(plain.modules()):
         for name, child in module.named_children():
-            if isinstance(child, ConditionalNorm):
-                scale, shift = child.affine(condition)
-                setattr(module, name, Affine(scale[0], shift[0]))
+            if isinstance(child, (ConditionalNorm, FoldedNorm)):
+                scale, shift = affines[child.site]
+                setattr(module, name, Affine(scale.flatten(), shift.flatten()))
     return plain.eval().requires_grad_(False)
 
 

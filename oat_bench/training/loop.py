@@ -1,4 +1,4 @@
-"""The training loop of every method (OAT paper, Algorithm 1), attack first.
+"""The training loop of every method (OAT paper, Algorithms 1 and 2), attack first.
 
 Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
 started again ends with the same weights as an unbroken one.
@@ -131,11 +131,15 @@ class Trainer:
         self.precision = choose_precision(card.precision, self.device, shape.numel())
         # forward and backward for each step of the attack, thrice two passes for the training step
         passes = 2 * card.attack_steps + 6
-        operations = operations_per_image(network.eval(), torch.zeros(1, *shape).to(self.device), 0)
+        image = torch.zeros(1, *shape).to(self.device)
+        operations = sum(operations_per_image(network.eval(), image, 0, w) for w in network.widths)
         self.compiled = choose_compile(
             card.compile, self.device, operations * passes * len(train) * card.epochs
         )
-        self._frozen_logits = frozen_logits(network.backbone, self.precision, self.compiled)
+        self._twins = {
+            width: frozen_logits(network.subnetwork(width), self.precision, self.compiled)
+            for width in network.widths
+        }
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
 
@@ -214,63 +218,88 @@ class Trainer:
     def _step(self, index: Tensor) -> Tensor:
         """Take one optimiser step on a batch; return its loss.
 
-        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
-        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
-        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
-        both kinds at lam > 0; in the published order a pass each, the attack between them.
+        Of several widths, each in turn attacks its own sub-network and adds its gradients, so that
+        memory stays that of one; what is minimised is the mean of their losses (Algorithm 2).
         """
         step = self.progress.epoch * self.steps_per_epoch + self.progress.step
         self._schedule(step)
         sample = sample_lambda(self.card, index, self.seed, _LAMBDA + 2 * step).to(self.device)
         index = index.to(self.device, non_blocking=True)
-        attacked = slice(sample.n_standard, None)
         x = augmentation.inputs(
             self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
         ).contiguous(memory_format=torch.channels_last)
-        y = self.data.labels[index]
-        target = (x[attacked], y[attacked], sample.attacked, index[attacked], step)
         self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for width in self.network.widths:
+            loss = self._loss(x, index, sample, step, width) / len(self.network.widths)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return total
+
+    def _loss(self, x: Tensor, index: Tensor, sample: Sample, step: int, width: float) -> Tensor:
+        """Attack a batch on a width's sub-network and return its loss there.
+
+        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
+        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
+        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
+        both kinds at lam > 0; in the published order a pass each, the attack between them.
+        """
+        attacked = slice(sample.n_standard, None)
+        y = self.data.labels[index]
+        target = (x[attacked], y[attacked], sample.attacked, index[attacked], step, width)
         if self.card.order == "published":
-            clean = self._logits(x, sample)
+            clean = self._logits(x, sample, width)
             x_adv, counts = self._attack(*target)
-            logits_adv = self._logits(x_adv, sample.attacked)
+            logits_adv = self._logits(x_adv, sample.attacked, width)
         else:
             x_adv, counts = self._attack(*target)
-            logits = self._logits(torch.cat([x, x_adv]), sample.then(sample.attacked))
+            logits = self._logits(torch.cat([x, x_adv]), sample.then(sample.attacked), width)
             clean, logits_adv = logits[: len(x)], logits[len(x) :]
         l_c = F.cross_entropy(clean, y, reduction="none")
         l_a = counts * self.objective.loss(clean[attacked], logits_adv, y[attacked])
         lam = sample.lam
-        loss = (((1 - lam) * l_c).sum() + (lam[attacked] * l_a).sum()) / len(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-        return loss.detach()
+        return (((1 - lam) * l_c).sum() + (lam[attacked] * l_a).sum()) / len(x)
 
-    def _condition(self, sample: Sample) -> Condition:
-        return self.network.condition_of(sample.values, sample.index, sample.n_standard)
+    def _condition(self, sample: Sample, width: float | None = None) -> Condition:
+        return self.network.condition_of(sample.values, sample.index, sample.n_standard, width)
 
-    def _logits(self, x: Tensor, sample: Sample) -> Tensor:
+    def _logits(self, x: Tensor, sample: Sample, width: float) -> Tensor:
         """Run the network in train mode on images sorted by lambda."""
         with autocast(self.device, self.precision):
-            logits: Tensor = self.network.backbone(x, self._condition(sample))
+            logits: Tensor = self.network.backbone(x, self._condition(sample, width))
         return logits.float()
 
     def _attack(
-        self, x: Tensor, y: Tensor, sample: Sample, index: Tensor, step: int
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample: Sample,
+        index: Tensor,
+        step: int,
+        width: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attack each image at its own lambda, batch norm in eval mode; see `Objective.attack`.
 
         Every norm layer is folded to one affine per channel, once for the whole attack.
+
+        Args:
+            x: images of shape [n, C, H, W].
+            y: labels of shape [n].
+            sample: their lambda.
+            index: their places in the training set.
+            step: counts from the start of training.
+            width: whose sub-network is attacked; the widest if None.
         """
         if len(x) == 0:
             return x, torch.ones_like(y, dtype=torch.bool)
         warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (step + 1) / warmup) if warmup else 1.0
         with torch.no_grad():
-            folded = self.network.fold(self._condition(sample))
+            folded = self.network.fold(self._condition(sample, width))
         budget = Budget(
             self.threat.norm,
             eps=share * self.threat.eps,
@@ -286,6 +315,9 @@ class Trainer:
             seed=generator(self.seed, step).initial_seed(),
         )
 
+    def _frozen_logits(self, x: Tensor, folded: Folded) -> Tensor:
+        return self._twins[folded.width](x, folded)
+
     def _schedule(self, step: int) -> None:
         """Linear warm-up, then a cosine to zero."""
         if not self.scheduled:
@@ -300,16 +332,16 @@ class Trainer:
             group["lr"] = self.card.lr * factor
 
     def _validate(self) -> dict[str, float]:
-        """Measure SA and RA in percent at each trained lambda, under the training attack."""
+        """Measure SA and RA in percent at each trained point, under the training attack."""
         network, data = self.evaluated, self.validation
         row: dict[str, float] = {}
         batches = torch.split(torch.arange(len(data), device=self.device), VALIDATION_BATCH)
         with evaluating(network), torch.no_grad():
-            for lam in self.card.lambdas:
+            for lam, width in self._points():
                 right = torch.zeros(2, dtype=torch.long, device=self.device)
                 for ids in batches:
                     x, y = data.inputs(ids), data.labels[ids]
-                    model = network.conditioned(lam, len(x), x.device)
+                    model = network.conditioned(lam, len(x), x.device, width)
                     x_adv = pgd(
                         model,
                         x,
@@ -323,30 +355,43 @@ class Trainer:
                     )
                     right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
                 sa, ra = (100 * right.double() / len(data)).tolist()
-                row |= {f"SA@{lam:g}": sa, f"RA@{lam:g}": ra}
+                row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
     def _select(self, scores: dict[str, float]) -> None:
-        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over lambda."""
+        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA.
+
+        The mean is over lambda and, where there are several, over widths.
+        """
         if self.card.selection != "best":
             return
         terms = [
-            (1 - lam) * scores[f"SA@{lam:g}"] + lam * scores[f"RA@{lam:g}"]
-            for lam in self.card.lambdas
+            (1 - lam) * scores[self._column("SA", lam, width)]
+            + lam * scores[self._column("RA", lam, width)]
+            for lam, width in self._points()
         ]
         score = sum(terms) / len(terms)
         if score >= self.progress.best:  # ties go to the later epoch
             self.progress.best, self.progress.best_epoch = score, self.progress.epoch
             self.best_state = {k: v.clone() for k, v in self.evaluated.state_dict().items()}
 
+    def _points(self) -> list[tuple[float, float]]:
+        """Every trained lambda at every width."""
+        return [(lam, width) for width in self.network.widths for lam in self.card.lambdas]
+
+    def _column(self, name: str, lam: float, width: float) -> str:
+        """Name a column of the log; the width is said where there are several."""
+        return f"{name}@{lam:g}" + (f" x{width:g}" if len(self.network.widths) > 1 else "")
+
     @property
     def selection(self) -> str:
         """The rule by which the weights were chosen, and the epoch that it chose."""
         weights = " of the moving average" if self.average is not None else ""
+        widths = " over all widths" if len(self.network.widths) > 1 else ""
         if self.best_state:
             return (
                 f"best{weights}: highest mean of (1 - lambda) SA + lambda RA on the validation "
-                f"slice, epoch {self.progress.best_epoch}"
+                f"slice{widths}, epoch {self.progress.best_epoch}"
             )
         return f"last{weights}: epoch {self.progress.epoch}"
 
@@ -397,10 +442,10 @@ class Trainer:
 def frozen_logits(
     backbone: nn.Module, precision: Precision, compile_it: bool
 ) -> Callable[[Tensor, Folded], Tensor]:
-    """Return the backbone as an attack sees it: the same weights, no gradients for them, eval mode.
+    """Return a backbone as an attack sees it: the same weights, no gradients for them, eval mode.
 
     Args:
-        backbone: its parameters are shared, so that each optimiser step shows.
+        backbone: of one width; its parameters are shared, so that each optimiser step shows.
         precision: of the convolutions.
         compile_it: whether to compile.
     """

@@ -142,6 +142,17 @@ def test_examples_come_in_the_order_that_was_asked_for(lines, data):
         assert row.attacked_prediction == known["attacked_prediction"]
 
 
+def test_an_attack_that_gets_fewer_examples_gets_the_first(lines, data):
+    examples = torch.randperm(len(data), generator=torch.Generator().manual_seed(2))
+    attacks = [ready("fgsm"), ready("pgd-7")]
+    frame = run(lines, data, attacks, examples=examples, fewer={"pgd-7": 9}, lambdas=(0.5,))
+    seen = {name: part["example"].to_list() for name, part in frame.groupby("attack")}
+    assert seen == {"fgsm": examples.tolist(), "pgd-7": examples[:9].tolist()}
+    whole = run(lines, data, attacks, examples=examples, lambdas=(0.5,))
+    kept = whole.merge(frame[["attack", "example"]])
+    pd.testing.assert_frame_equal(frame, kept[list(frame)])
+
+
 def test_an_example_that_is_wrong_already_is_not_attacked(data, monkeypatch, lines):
     attacked = []
 

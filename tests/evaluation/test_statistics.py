@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oat_bench.evaluation import frontier
 from oat_bench.evaluation.statistics import WORST, Accuracy, summarize
 
 #: the 97.5% quantile of the normal distribution
@@ -100,6 +101,22 @@ def test_the_worst_case_leaves_out_other_threat_models():
     assert point.robust[WORST].value == 100
     (alone,) = summarize(frame, [])
     assert WORST not in alone.robust
+
+
+def test_the_worst_case_is_of_the_examples_that_every_attack_saw():
+    table = {
+        (0.5, "weak"): [(1, 1, 1), (1, 1, 0), (1, 1, 1), (1, 0, 0)],
+        (0.5, "long"): [(1, 1, 0), (1, 1, 1)],
+    }
+    (result,) = summarize(outcomes(table), ["weak", "long"])
+    assert (result.clean.n, result.clean.value) == (4, 75.0)
+    assert (result.robust["weak"].n, result.robust["weak"].value) == (4, 50.0)
+    assert (result.robust["long"].n, result.robust["long"].value) == (2, 50.0)
+    assert (result.robust[WORST].n, result.robust[WORST].value) == (2, 0.0)
+    (same,) = [
+        s for s in frontier.summarize(outcomes(table), ["weak", "long"]) if s.attack == WORST
+    ]
+    assert same.hypervolume == 0.0  # SA 100 and RA 0 of those two
 
 
 def test_points_come_by_lambda_and_attacks_in_the_order_of_the_columns():

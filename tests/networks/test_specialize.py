@@ -196,7 +196,7 @@ def test_at_is_specialize(classifier, lam):
     [
         ((1.5,), r"lam is 1.5; expected a number in \[0, 1\]"),
         ((float("nan"),), r"lam is nan; expected a number in \[0, 1\]"),
-        ((0.5, 0.5), "width is 0.5; an OAT network has only width 1"),
+        ((0.5, 0.5), "width is 0.5; the network has only width 1"),
         ((0.5, 0.0), r"width is 0.0; expected a number in \(0, 1\]"),
     ],
 )

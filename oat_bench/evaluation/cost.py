@@ -1,0 +1,73 @@
+"""What a plain classifier costs: parameters, FLOPs and latency."""
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.acceleration import operations_per_image
+
+#: timed passes, after a few that are not
+_PASSES, _WARM_UP = 20, 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it takes to classify one image.
+
+    Attributes:
+        parameters: how many there are.
+        flops: floating point operations by torch's counter, which counts those of convolutions and
+            products: a multiply-add is two. (Papers that say FLOPs often mean multiply-adds.)
+        latency_ms: milliseconds for one image alone, float32: the median of some passes, to the
+            microsecond.
+        machine: where these were timed.
+    """
+
+    parameters: int
+    flops: int
+    latency_ms: float
+    machine: str
+
+
+def measure(model: nn.Module, image: Tensor) -> Cost:
+    """Count and time a plain classifier, as `oat_bench.TunableClassifier.at` returns it.
+
+    Args:
+        model: in eval mode, on the device of the image.
+        image: of shape [1, C, H, W] in [0, 1].
+    """
+    with torch.inference_mode():
+        seconds = [_timed(model, image) for _ in range(_WARM_UP + _PASSES)][_WARM_UP:]
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=int(operations_per_image(model, image)),
+        latency_ms=round(1e3 * statistics.median(seconds), 3),
+        machine=machine(image.device),
+    )
+
+
+def _timed(model: nn.Module, image: Tensor) -> float:
+    start = time.perf_counter()
+    model(image)
+    if image.is_cuda:
+        torch.cuda.synchronize(image.device)
+    return time.perf_counter() - start
+
+
+def machine(device: torch.device) -> str:
+    """Name the GPU, or the processor and the number of threads that torch computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"

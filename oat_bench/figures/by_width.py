@@ -1,0 +1,103 @@
+"""Accuracy, robustness and compute together (OAT paper, figure 6)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from oat_bench.figures import style
+from oat_bench.figures.frontiers import draw_curves
+from oat_bench.figures.style import NotApplicableError
+from oat_bench.leaderboards.curves import (
+    attack_name,
+    choose_attack,
+    curves,
+    labels,
+    robust_at,
+    threat_of,
+)
+from oat_bench.leaderboards.entries import Entry, EntryPoint
+from oat_bench.leaderboards.published import Published
+from oat_bench.leaderboards.tables import short
+
+
+@style.styled
+def widths(
+    entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
+) -> Figure:
+    """Draw SA against RA, a panel for each width, a curve for each model (figure 6).
+
+    Args:
+        entries: of one data set and threat model.
+        published: rows of the same experiment; those under the attack are drawn.
+        attack: whose RA; by default the worst case, or the last attack that all have.
+
+    Raises:
+        NotApplicableError: if there is only one width.
+        UserError: if not every entry has the attack.
+    """
+    attack = choose_attack(entries, attack)
+    found = _widths(entries)
+    figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(found), sharex=True, sharey=True)
+    drawn, names = curves(entries), labels(entries)
+    for axes, width in zip(panels, found, strict=True):
+        here = [replace(curve, label=names[curve.entry]) for curve in drawn if curve.width == width]
+        quoted = [row for row in published if row.width == width]
+        draw_curves(axes, here, quoted, attack, [curve.entry for curve in here])
+        costs = {point.cost.flops for curve in here for point in curve.points if point.cost}
+        axes.set_title(
+            f"width {width:g}" + (f", {short(costs.pop())} FLOPs" if len(costs) == 1 else "")
+        )
+        axes.set_xlabel("SA, %")
+    panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
+    figure.suptitle(threat_of(entries[0]), fontsize=10)
+    style.legend(figure)
+    return figure
+
+
+@style.styled
+def cost(entry: Entry, attack: str | None = None) -> Figure:
+    """Draw SA and RA over the FLOPs of an image: a line for each lambda, a point for each width.
+
+    Args:
+        entry: of several widths, with its costs.
+        attack: whose RA; by default the worst case, or the last attack.
+
+    Raises:
+        NotApplicableError: if there is only one width, or the costs were not measured.
+        UserError: if the entry does not have the attack.
+    """
+    attack = choose_attack([entry], attack)
+    _widths([entry])
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    by_lambda: dict[float, list[EntryPoint]] = {}
+    for curve in reversed(curves([entry])):  # the narrowest first
+        for point in curve.points:
+            by_lambda.setdefault(point.lam, []).append(point)
+    for place, (lam, points) in enumerate(sorted(by_lambda.items())):
+        flops = [point.cost.flops for point in points if point.cost is not None]
+        if len(flops) < len(points):
+            raise NotApplicableError("the entry has no costs; evaluate the model again")
+        found = [robust_at(point, attack) for point in points]
+        robust = [interval for interval in found if interval is not None]
+        for axes, values in ((left, [p.clean_acc_interval for p in points]), (right, robust)):
+            y, tint = [value.value for value in values], style.colour(place)
+            axes.errorbar(flops, y, style.spread(values), fmt="none", ecolor=tint, **style.INTERVAL)
+            axes.plot(flops, y, color=tint, marker=style.marker(place), label=f"lambda {lam:g}")
+    for axes, title in ((left, "SA"), (right, f"RA: {attack_name(attack)}")):
+        axes.set(xlabel="FLOPs of an image", title=title)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(int(count))))
+    left.set_ylabel("accuracy, %")
+    figure.suptitle(f"{entry.name}: {threat_of(entry)}", fontsize=10)
+    style.legend(figure)
+    return figure
+
+
+def _widths(entries: Sequence[Entry]) -> list[float]:
+    found = {point.width for entry in entries for point in entry.operating_points}
+    if len(found) < 2:
+        raise NotApplicableError("only one width was evaluated; see --method oats and --widths")
+    return sorted(found, reverse=True)

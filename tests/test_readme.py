@@ -9,13 +9,13 @@ from oat_bench.attacks import prepare
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def block(language):
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return found
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_example_runs(trained_folder, capsys):
-    exec(block("python").replace("runs/digits-seed0", str(trained_folder)), {})
+    (example,) = blocks("python")
+    exec(example.replace("runs/digits-seed0", str(trained_folder)), {})
     first, *predictions = capsys.readouterr().out.splitlines()
     share = re.fullmatch(r"RA at lambda 0.7: (0\.\d+)", first)
     assert share
@@ -23,9 +23,17 @@ def test_the_python_example_runs(trained_folder, capsys):
     assert len(re.findall(r"\d", " ".join(predictions))) == 100
 
 
+def test_the_benchmark_card_is_one(tmp_path):
+    path = tmp_path / "my-card.toml"
+    path.write_text(blocks("toml")[0])
+    card = cards.benchmark(str(path))
+    assert card.dataset == "cifar10"
+    assert (card.network.interpolation, card.training.objective.loss) == ("film", "mma")
+
+
 def test_the_attack_card_is_one_and_attacks(tmp_path, trained):
     path = tmp_path / "auto-pgd.toml"
-    path.write_text(block("toml"))
+    path.write_text(blocks("toml")[1])
     card = cards.attack(str(path))
     attack = prepare(card, trained.info.threat, n_classes=10, seed=0)
     test = datasets.load("digits").test

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oat_bench.cards import BenchmarkCard
     from oat_bench.leaderboards.entries import Entry
     from oat_bench.leaderboards.published import Published
+    from oat_bench.networks.conditioning import Interpolation
     from oat_bench.run import Report
 
 #: what a full disk looks like, by quota or by limit too
@@ -109,6 +110,11 @@ _WIDTHS = click.option(
     help="Shares of the channels: of the network to train, or to evaluate. [default: the card's]",
 )
 _MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
+_INTERPOLATION = click.option(
+    "--interpolation",
+    type=click.Choice(["linear-codes", "spherical-codes", "film"]),
+    help="Rule for lambda that were not trained. [default: the checkpoint's]",
+)
 _N_EXAMPLES = click.option(
     "--n-examples",
     metavar="N",
@@ -212,8 +218,20 @@ def run(
     """
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, widths, model, method),
-        *(n_examples, gradients, seed, device, out, data),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        widths,
+        model,
+        method,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        None,
     )
 
 
@@ -228,6 +246,7 @@ def run(
 @_ATTACKS
 @_LAMBDAS
 @_WIDTHS
+@_INTERPOLATION
 @_N_EXAMPLES
 @_GRADIENTS
 @_SEED
@@ -242,6 +261,7 @@ def evaluate(
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
+    interpolation: "Interpolation | None",
     n_examples: int | None,
     gradients: str | None,
     seed: int,
@@ -251,8 +271,20 @@ def evaluate(
     """Attack a trained checkpoint at every lambda, print the table."""
     data = (data_dir, skip_broken)
     _evaluate(
-        *(dataset, benchmark, attacks, lambdas, widths, model, None),
-        *(n_examples, gradients, seed, device, out, data),
+        dataset,
+        benchmark,
+        attacks,
+        lambdas,
+        widths,
+        model,
+        None,
+        n_examples,
+        gradients,
+        seed,
+        device,
+        out,
+        data,
+        interpolation,
     )
 
 
@@ -572,6 +604,7 @@ def _evaluate(
     device_name: str,
     out: Path | None,
     where: tuple[Path, bool],
+    interpolation: "Interpolation | None",
 ) -> None:
     if model is not None and method is not None:
         raise UserError("--method is for training; a checkpoint given by --model has its own")
@@ -588,6 +621,9 @@ def _evaluate(
     keep_freed_memory()
     device = runs.choose_device(device_name)
     trained = classifier.load(model, device) if model is not None else None
+    if interpolation is not None:
+        assert trained is not None
+        trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
         if trained.info.dataset not in datasets.DATASETS:

@@ -24,8 +24,9 @@ from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import published, report, tables
 from oat_bench.leaderboards.entries import Entry, make_entry
 from oat_bench.leaderboards.published import Published
-from oat_bench.methods import METHODS
+from oat_bench.methods import METHODS, OAT
 from oat_bench.methods.trainable import Member
+from oat_bench.networks.conditioning import Interpolation
 from oat_bench.progress import note
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
@@ -137,8 +138,11 @@ def train(
         if len(member.network.widths) > 1:
             widths = f", width {', '.join(f'{width:g}' for width in member.network.widths)}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+        by = card.method.upper()
+        if recipe.objective.loss != "cross-entropy":
+            by += f" with {recipe.objective.loss}"
         note(
-            f"training {card.network.architecture} on {data.name} by {card.method.upper()}: "
+            f"training {card.network.architecture} on {data.name} by {by}: "
             f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
             f"{trainer.computation}"
         )
@@ -165,6 +169,20 @@ def _describe_selection(selections: list[tuple[Member, str]]) -> str:
     if len({selection for _, selection in selections}) == 1:
         return selections[0][1]
     return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
+
+
+def with_interpolation(classifier: TunableClassifier, rule: Interpolation) -> TunableClassifier:
+    """Return a checkpoint's classifier with another rule between its trained lambda.
+
+    Raises:
+        UserError: if it does not interpolate, or not by this rule.
+    """
+    if not isinstance(classifier, OAT):
+        raise UserError(f"a model of method {classifier.info.method!r} does not interpolate")
+    try:
+        return classifier.with_interpolation(rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def check_lambdas(method: str, trained: list[float], card: BenchmarkCard) -> None:

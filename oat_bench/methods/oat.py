@@ -9,6 +9,7 @@ from oat_bench.cards import NetworkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.methods.trainable import Member, TrainableClassifier, build_network, load_network
 from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.networks.conditioning import Interpolation, check_interpolation
 
 
 class OAT(TrainableClassifier):
@@ -41,6 +42,19 @@ class OAT(TrainableClassifier):
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
+
+    def with_interpolation(self, rule: Interpolation) -> Self:
+        """Return the classifier with another rule between trained lambda, its weights copied.
+
+        Where training sampled a list the rule had no part in it, so that one run serves all.
+
+        Raises:
+            ValueError: if the rule does not exist, or the encoding does not have it.
+        """
+        check_interpolation(rule, self.info.network.encoding)
+        network = self.info.network.model_copy(update={"interpolation": rule})
+        changes = {"network": network, "interpolation": rule}
+        return self.from_state(self.info.model_copy(update=changes), self.state_dict())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the network's parameters and buffers, the encoding matrix among them."""

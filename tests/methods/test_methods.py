@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from oat_bench import load, run
+from oat_bench import OATClassifier, cli, load, run, save
 from oat_bench.cards import BenchmarkCard, NetworkCard
+from oat_bench.classifier import ModelInfo
+from oat_bench.errors import UserError
+from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS, OAT, OATSingleBN, TrainableClassifier
 
 CPU = torch.device("cpu")
@@ -51,3 +54,81 @@ def test_single_bn_is_oat_with_one_batch_norm_and_nothing_else(short, digits, tm
     assert any("film" in name for name in names)
     assert any("bn_a" in name for name in names)
     assert not any("bn_c" in name for name in names)
+
+
+def test_a_continuous_run_trains_every_lambda_and_its_report_says_so(short, digits, tmp_path):
+    training = short.training.model_copy(
+        update={"lambda_sampling": "uniform", "lambdas": [0.0, 0.5, 1.0]}
+    )
+    network = short.network.model_copy(update={"interpolation": "film"})
+    evaluation = short.evaluation.model_copy(update={"lambdas": [0.0, 0.3], "attacks": "fgsm"})
+    changes = {"training": training, "network": network, "evaluation": evaluation}
+    card = short.model_copy(update=changes)
+    trained = run.train(card, digits, tmp_path, seed=0, device=CPU)
+    info = load(tmp_path).info
+    assert (info.lambda_sampling, info.interpolation) == ("uniform", "film")
+    assert info.trained_at(0.123)
+    report = run.evaluate_and_report(
+        trained, card, digits, run.prepare_attacks(card, 10, 0), tmp_path, command="", device=CPU
+    )
+    assert report.trained == [0, 0.3, 0.5, 1]
+    entry = Entry.model_validate_json((tmp_path / "entry.json").read_text())
+    assert [point.trained for point in entry.operating_points] == [True, True]
+    assert entry.interpolation == "film"
+    assert "0.3 *" not in (tmp_path / "table.md").read_text()
+    # dedicated networks have a list, whatever the card samples
+    assert [
+        m.recipe(training).lambda_sampling for m in METHODS["pgd-at"].build(info).members()
+    ] == ["list"] * 3
+
+
+RULES = ["linear-codes", "spherical-codes", "film"]
+
+
+def test_one_checkpoint_serves_every_rule_of_interpolation(build_classifier, digits, tmp_path):
+    original = build_classifier()
+    x = digits.test.inputs(slice(0, 20))
+    between, fingerprints = [], set()
+    for rule in RULES:
+        save(original.with_interpolation(rule), tmp_path / "c.safetensors")
+        again = load(tmp_path / "c.safetensors")
+        assert again.info.interpolation == again.info.network.interpolation == rule
+        assert again.network.encoding.interpolation == rule
+        for lam in again.info.trained_lambdas:
+            assert torch.equal(again.at(lam)(x), original.at(lam)(x))
+        between.append(again.at(0.3)(x))
+        estimator = OATClassifier(again)
+        logits = torch.from_numpy(estimator.predict(x.numpy(), lam=[0.3] * 20))
+        torch.testing.assert_close(logits, between[-1], rtol=1e-4, atol=1e-4)
+        fingerprints.add(again.fingerprint())
+    assert len(fingerprints) == 3
+    assert not torch.allclose(between[0], between[1], atol=1e-3)
+    assert not torch.allclose(between[0], between[2], atol=1e-3)
+    assert original.info.interpolation == "linear-codes"
+    with pytest.raises(ValueError, match="unknown interpolation"):
+        original.with_interpolation("cubic")
+
+
+def test_the_command_line_evaluates_by_another_rule(build_classifier, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(build_classifier(), tmp_path / "c.safetensors")
+    base = "evaluate --model c.safetensors --attacks fgsm --n-examples 20 --lambda 0.3"
+    for rule in RULES:
+        cli.cli([*base.split(), "--interpolation", rule, "--out", rule], standalone_mode=False)
+        entry = Entry.model_validate_json((tmp_path / rule / "entry.json").read_text())
+        assert entry.interpolation == rule
+    family = METHODS["pgd-at"]
+    info = build_classifier().info.model_copy(update={"method": "pgd-at", "interpolation": "none"})
+    info = info.model_copy(update={"network": family.network_card(info.network)})
+    save(family.build(info), tmp_path / "family.safetensors")
+    with pytest.raises(UserError, match="of method 'pgd-at' does not interpolate"):
+        cli.cli(
+            ["evaluate", "--model", "family.safetensors", "--interpolation", "film"],
+            standalone_mode=False,
+        )
+
+
+def test_a_checkpoint_whose_rules_contradict_is_refused(build_classifier):
+    info = build_classifier().info.model_dump()
+    with pytest.raises(ValueError, match="interpolation is 'film', the network's is 'linear-c"):
+        ModelInfo.model_validate(info | {"interpolation": "film"})

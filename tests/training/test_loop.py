@@ -28,9 +28,9 @@ LAMBDAS = [0, 0.2, 1]
 THREAT = Threat(eps=0.3, step_size=0.1)
 
 
-def network(seed=0):
+def network(seed=0, **options):
     return ConditionalNetwork(
-        "wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=LAMBDAS, seed=seed
+        "wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=LAMBDAS, seed=seed, **options
     )
 
 
@@ -59,9 +59,28 @@ def same(one, other):
     return all(torch.equal(a, other[key]) for key, a in one.items()) and one.keys() == other.keys()
 
 
-@pytest.mark.parametrize("order", ["attack-first", "published"])
-def test_one_step_minimises_equation_3(order):
-    run = trainer(weight_decay=0.0, momentum=0.0, epochs=1, order=order)
+@pytest.mark.parametrize(
+    ("order", "card", "options"),
+    [
+        ("attack-first", {}, {}),
+        ("published", {}, {}),
+        ("attack-first", {"lambda_sampling": "uniform"}, {"interpolation": "linear-codes"}),
+        ("attack-first", {"lambda_sampling": "uniform"}, {"interpolation": "spherical-codes"}),
+        ("published", {"lambda_sampling": "uniform"}, {"interpolation": "film"}),
+        ("attack-first", {"lambda_sampling": "uniform"}, {"encoding": "scalar", "norm": "single"}),
+        ("attack-first", {"standard_share": 0.5}, {"encoding": "one-hot"}),
+        ("attack-first", {"sampling": "per-batch"}, {"encoding": "dct"}),
+        ("attack-first", {"sampling": "per-batch", "lambda_sampling": "uniform"}, {}),
+    ],
+)
+def test_one_step_minimises_equation_3(order, card, options):
+    card = {"weight_decay": 0.0, "momentum": 0.0, "epochs": 1, "order": order} | card
+    run = trainer(network(**options), **card)
+    drawn = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # so that lambda matters from the first step on
+        for name, parameter in run.network.named_parameters():
+            if "film" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=drawn))
     reference = copy.deepcopy(run.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
@@ -90,6 +109,27 @@ def test_one_step_minimises_equation_3(order):
         torch.testing.assert_close(
             trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["scalar", "one-hot", "dct", "orthogonal"])
+@pytest.mark.parametrize("card", [{}, {"lambda_sampling": "uniform"}])
+def test_every_encoding_trains_a_network_that_lambda_tunes(encoding, card):
+    train, validation = digits(800, 100)
+    net = network(encoding=encoding, encoding_dim=16)
+    run = trainer(
+        net, train=train, validation=validation, epochs=10, lr=0.1, attack_steps=4, **card
+    )
+    last = run.train(show=False).history[-1]
+    assert last["SA@0"] > 80
+    assert last["RA@1"] > last["RA@0"] + 5
+    # between the trained values too, from one to the other
+    x = validation.inputs()
+    with torch.no_grad():
+        low, middle, high = (net(x, lam).log_softmax(1) for lam in (0.2, 0.6, 1.0))
+    ends = (low - high).abs().mean()
+    assert 0 < (low - middle).abs().mean() < 1.5 * ends
+    assert 0 < (middle - high).abs().mean() < 1.5 * ends
 
 
 def vector(net):

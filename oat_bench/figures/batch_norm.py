@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
-from torch import Tensor, nn
+from torch import Tensor
 
 from oat_bench.classifier import TunableClassifier
 from oat_bench.errors import UserError, nearest
@@ -73,11 +73,9 @@ def collect(
             layer = list(layers)[-1]
         if layer not in layers:
             raise UserError(f"there is no norm layer {layer!r}; {nearest(layer, layers)}")
-        norms = {
-            name: module
-            for name, module in layers[layer].named_modules()
-            if isinstance(module, nn.BatchNorm2d)
-        }
+        # of several widths, the widest
+        pair = zip(_ROUTES, layers[layer].batch_norms(network.widths[0]), strict=True)
+        norms = {name: norm for name, norm in pair if norm is not None}
         for name, norm in norms.items():
             assert norm.running_mean is not None
             assert norm.running_var is not None
@@ -86,7 +84,7 @@ def collect(
             elif len(norms) == 1:
                 label = "BN (every lambda)"
             else:
-                label = _ROUTES.get(name, name)
+                label = _ROUTES[name]
             found[label] = (norm.running_mean.cpu(), norm.running_var.cpu())
     assert layer is not None
     return layer, found

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from oat_bench.figures import style
-from oat_bench.figures.frontiers import draw_curves
+from oat_bench.figures.frontiers import draw_curves, write_lambdas
 from oat_bench.figures.style import NotApplicableError
 from oat_bench.leaderboards.curves import (
     attack_name,
@@ -42,6 +42,7 @@ def widths(
     figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), sharex=True, sharey=True)
     drawn, names = curves(entries), labels(entries)
+    shown = []
     for axes, width in zip(panels, found, strict=True):
         here = [replace(curve, label=names[curve.entry]) for curve in drawn if curve.width == width]
         quoted = [row for row in published if row.width == width]
@@ -51,9 +52,13 @@ def widths(
             f"width {width:g}" + (f", {short(costs.pop())} FLOPs" if len(costs) == 1 else "")
         )
         axes.set_xlabel("SA, %")
+        shown.append((axes, here))
     panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
-    figure.suptitle(threat_of(entries[0]), fontsize=10)
+    figure.suptitle(f"{threat_of(entries[0])} (numbers: lambda)", fontsize=10)
     style.legend(figure)
+    figure.draw_without_rendering()  # labels need to know where the points come to lie
+    for axes, here in shown:
+        write_lambdas(axes, here, attack)
     return figure
 
 

@@ -47,7 +47,7 @@ def frontier(
     axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
     figure.draw_without_rendering()  # labels need to know where the points come to lie
-    _write_lambdas(axes, drawn, attack)
+    write_lambdas(axes, drawn, attack)
     return figure
 
 
@@ -130,7 +130,7 @@ def draw_curves(
     axes.margins(0.08)
 
 
-def _write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
+def write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
     """Write lambda beside the points: all of them of a single curve, else the ends."""
     for place, curve in enumerate(drawn):
         points = list(zip(curve.clean(), curve.robust(attack), curve.lambdas(), strict=True))

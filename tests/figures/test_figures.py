@@ -16,7 +16,7 @@ from oat_bench.errors import UserError
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.figures import batch_norm, jacobian, style
 from oat_bench.leaderboards import curves
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.entries import Entry, EntryCost
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import OAT
 
@@ -416,6 +416,78 @@ def test_a_classifier_without_batch_norm_says_so(build_classifier):
 
     with pytest.raises(figures.NotApplicableError, match="oat has none"):
         figures.bn_statistics(Other())
+
+
+# --- several widths
+
+
+def with_costs(entry):
+    points = [
+        point.model_copy(
+            update={
+                "cost": EntryCost(
+                    parameters=1000,
+                    flops=int(4e6 * point.width**2),
+                    latency_ms=1.0,
+                    machine="m",
+                )
+            }
+        )
+        for point in entry.operating_points
+    ]
+    return entry.model_copy(update={"operating_points": points})
+
+
+def test_a_panel_for_each_width(tmp_path):
+    slim = with_costs(make_entry(widths=(0.5, 1.0, 0.75), method="oats"))
+    other = make_entry(widths=(1.0, 0.5), method="pgd-ats")
+    drawn = figures.widths([slim, other], attack="pgd-7")
+    assert [axes.get_title() for axes in drawn.axes] == [
+        "width 1, 4 M FLOPs",
+        "width 0.75, 2.25 M FLOPs",
+        "width 0.5, 1 M FLOPs",
+    ]
+    for axes, width, count in zip(drawn.axes, (1, 0.75, 0.5), (2, 1, 2), strict=True):
+        lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+        assert [line.get_label() for line in lines] == ["OATS", "PGD-ATS"][:count]
+        for line in lines:
+            assert list(line.get_xdata()) == [95, 93.5, 85]
+            assert list(line.get_ydata()) == pytest.approx([0, 4.5 * width, 30 * width])
+    colours = [
+        [line.get_color() for line in axes.lines if len(line.get_xdata()) == 3]
+        for axes in drawn.axes
+    ]
+    assert colours[0] == colours[2]
+    assert colours[1] == colours[0][:1]
+    written = text(drawn, tmp_path)
+    assert {"OATS", "PGD-ATS"} <= set(written)
+    for axes in figures.widths([slim]).axes:  # lambda beside the points
+        assert [annotation.get_text() for annotation in axes.texts] == ["0", "0.15", "1"]
+
+
+def test_accuracy_over_cost():
+    drawn = figures.cost(with_costs(make_entry(widths=(1.0, 0.5))), "pgd-7")
+    for axes, expected in zip(drawn.axes, ([85, 85], [15, 30]), strict=True):
+        line = next(line for line in axes.lines if line.get_label() == "lambda 1")
+        assert list(line.get_xdata()) == [1e6, 4e6]
+        assert list(line.get_ydata()) == expected
+
+
+def test_figures_of_widths_need_several_and_their_costs():
+    with pytest.raises(style.NotApplicableError, match="only one width was evaluated"):
+        figures.widths([make_entry()])
+    with pytest.raises(style.NotApplicableError, match="only one width was evaluated"):
+        figures.cost(with_costs(make_entry()))
+    with pytest.raises(style.NotApplicableError, match="the entry has no costs"):
+        figures.cost(make_entry(widths=(1.0, 0.5)))
+
+
+def test_batch_norm_statistics_of_several_widths_are_the_widest(perturbed, build_classifier):
+    classifier = build_classifier()
+    classifier.network = perturbed("wrn-10-1", widths=[1, 0.5])
+    _, found = batch_norm.collect(classifier)
+    assert list(found) == ["BN_c (lambda = 0)", "BN_a (lambda > 0)"]
+    assert all(len(mean) == 64 for mean, _ in found.values())
 
 
 # --- saliency

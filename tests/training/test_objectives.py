@@ -235,8 +235,8 @@ def test_a_step_weighs_l_c_and_l_a_by_lambda(loss, order, monkeypatch):
         seen["attacked"] = attack(model, x, y, budget, **options)
         return seen["attacked"]
 
-    def watch_logits(x, sample):
-        result = logits_of(x, sample)
+    def watch_logits(x, sample, width):
+        result = logits_of(x, sample, width)
         seen.setdefault("logits", []).append((x, sample, result.detach().double()))
         return result
 

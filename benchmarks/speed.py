@@ -18,7 +18,6 @@ import io
 import json
 import math
 import multiprocessing
-import platform
 import re
 import statistics
 import sys
@@ -44,6 +43,7 @@ from oat_bench.attacks import prepare
 from oat_bench.cards import Threat, TrainingCard, attack
 from oat_bench.classifier import OperatingPoint, load
 from oat_bench.datasets import Split
+from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
@@ -429,20 +429,13 @@ PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
 
 
 def machine(args: argparse.Namespace) -> str:
-    """Name the processor or the GPU."""
-    if args.device.type == "cuda":
-        return torch.cuda.get_device_name()
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    """Name the processor or the GPU, and what a processor multiplies bfloat16 with."""
     flags = {
         "AMX": torch.cpu._is_amx_tile_supported(),
         "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),
     }
-    having = ", ".join(name for name, has in flags.items() if has)
-    return f"{names[0] if names else platform.machine()}, {args.threads} threads, {having}"
+    having = [name for name, has in flags.items() if has and args.device.type == "cpu"]
+    return ", ".join([cost.machine(args.device), *having])
 
 
 def parse() -> argparse.Namespace:

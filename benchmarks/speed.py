@@ -438,6 +438,14 @@ def machine(args: argparse.Namespace) -> str:
     return ", ".join([cost.machine(args.device), *having])
 
 
+def described(part: str, args: argparse.Namespace) -> str:
+    """Name a part; AutoAttack has a network of its own."""
+    if part != "autoattack":
+        return part
+    network = load(args.model).info.network.architecture
+    return f"autoattack: {network}, {args.autoattack} images, {len(LAMBDAS)} lambda"
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -479,7 +487,7 @@ def main() -> None:
             ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
             rows.append(
                 {
-                    "part": part,
+                    "part": described(part, args),
                     "what": name,
                     "seconds": round(statistics.median(times), 3),
                     "times oat-bench's": round(statistics.median(ratios), 2),

@@ -5,7 +5,7 @@ and width are the same.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from itertools import dropwhile
 from pathlib import Path
@@ -27,7 +27,7 @@ from oat_bench.cards import (
 )
 from oat_bench.cards import attack as find_attack
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.entries import Entry, EntryAttack
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -40,6 +40,7 @@ class Published(Card):
         lam: robustness weight; the column ``lambda``.
         width: share of the channels.
         eps: a number or a fraction such as ``8/255``.
+        step_size: of the attack, likewise; None where it has none or it is not known.
         sa: standard accuracy in percent, None where only RA is known; the column ``SA``.
         ra: robust accuracy in percent under the attack; the column ``RA``.
         uncertainty: in points, of the reading or of the rounding.
@@ -55,6 +56,7 @@ class Published(Card):
     attack: Name
     norm: Norm
     eps: Positive
+    step_size: Positive | None = None
     sa: Percent | None = Field(alias="SA")
     ra: Percent | None = Field(alias="RA")
     uncertainty: NonNegative
@@ -96,7 +98,7 @@ def read(path: Path) -> list[Published]:
             if len(cells) != len(COLUMNS):
                 raise UserError(f"{place}: {len(cells)} cells; expected {len(COLUMNS)}")
             values: dict[str, object] = dict(zip(COLUMNS, cells, strict=True))
-            values |= {name: None for name in ("SA", "RA") if values[name] == ""}
+            values |= {k: None for k in ("step_size", "SA", "RA") if values[k] == ""}
             try:
                 row = Published.model_validate(values)
             except ValidationError as error:
@@ -126,7 +128,7 @@ def select(
     network: str,
     norm: str,
     eps: float,
-    attacks: Iterable[str],
+    attacks: Mapping[str, float | None],
     method: str | None = None,
     points: Iterable[tuple[float, float]] | None = None,
 ) -> list[Published]:
@@ -138,21 +140,31 @@ def select(
         network: name of the backbone.
         norm: ``Linf`` or ``L2``.
         eps: bound of the perturbation.
-        attacks: names of the attacks that were run at this very norm and eps.
+        attacks: the attacks that were run at this very norm and eps: their names, and the step
+            sizes of those that have one.
         method: name of the method; any if None.
         points: pairs of lambda and width; any if None.
     """
-    known = set(attacks)
     places = None if points is None else set(points)
     return [
         row
         for row in rows
         if (row.dataset, row.network, row.norm) == (dataset, network, norm)
-        and row.attack in known
+        and row.attack in attacks
+        and _same_step(row.step_size, attacks[row.attack])
         and abs(row.eps - eps) < 1e-9
         and method in (None, row.method)
         and (places is None or (row.lam, row.width) in places)
     ]
+
+
+def _same_step(published: float | None, ours: float | None) -> bool:
+    return published is None or ours is None or abs(published - ours) < 1e-9
+
+
+def _step_size(attack: EntryAttack) -> float | None:
+    value = attack.parameters.get("step_size")
+    return float(value) if isinstance(value, int | float) else None
 
 
 def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
@@ -165,13 +177,13 @@ def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> l
         same_method: only its method, at its operating points; else any method and point.
     """
     eps = Threat.model_validate({"eps": entry.eps}).eps
-    attacks = [
-        attack.name
+    attacks = {
+        attack.name: _step_size(attack)
         for attack in entry.attacks
         if abs(attack.eps - eps) <= 1e-5 * eps
         and attack.name in names("attacks")
         and find_attack(attack.name).fingerprint() == attack.card
-    ]
+    }
     points = [(point.lam, point.width) for point in entry.operating_points]
     return select(
         rows,

@@ -14,8 +14,10 @@ from oat_bench.evaluation.statistics import Accuracy, PointResult
 from oat_bench.leaderboards import published
 from oat_bench.leaderboards.entries import make_entry
 
-HEADER = "dataset,network,method,lambda,width,attack,norm,eps,SA,RA,uncertainty,source,note"
-ROW = "svhn,wrn-16-8,oat,1,1,pgd-7,Linf,8/255,94.43,62.16,0.005,arXiv:2010.11828,"
+HEADER = (
+    "dataset,network,method,lambda,width,attack,norm,eps,step_size,SA,RA,uncertainty,source,note"
+)
+ROW = "svhn,wrn-16-8,oat,1,1,pgd-7,Linf,8/255,2/255,94.43,62.16,0.005,arXiv:2010.11828,"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_only_the_same_experiment_is_selected(rows):
         "network": "wrn-16-8",
         "norm": "Linf",
         "eps": 8 / 255,
-        "attacks": ["fgsm", "pgd-7"],
+        "attacks": {"fgsm": None, "pgd-7": 2 / 255},
         "method": "oat",
     }
     assert {row.lam for row in published.select(rows, **same)} == {0.0, 1.0}
@@ -94,10 +96,14 @@ def test_only_the_same_experiment_is_selected(rows):
         "network": "wrn-16-2",
         "norm": "L2",
         "eps": 4 / 255,
-        "attacks": ["pgd-20", "autoattack"],
+        "attacks": {"pgd-20": 2 / 255, "autoattack": None},
         "method": "pgd-at",
     }.items():
         assert published.select(rows, **same | {key: other}) == []
+    shorter = {"pgd-7": 1.43 / 255}
+    assert published.select(rows, **same | {"attacks": shorter}) == []
+    unknown = [row.model_copy(update={"step_size": None}) for row in rows]
+    assert len(published.select(unknown, **same | {"attacks": shorter})) == 2
     here = published.select(rows, **same, points=[(1.0, 1.0), (0.0, 0.5), (0.2, 1.0)])
     assert [(row.lam, row.width) for row in here] == [(1.0, 1.0)]
     methods = {row.method for row in published.select(rows, **same | {"method": None})}
@@ -142,6 +148,8 @@ def test_an_attack_that_only_shares_name_or_method_is_not_the_published_one(rows
     for other in (AttackCard.model_validate(weaker), AttackCard.model_validate(smaller)):
         assert other.name == "pgd-7"
         assert published.of_entry(rows, entry(other, threat), same_method=False) == []
+    shorter = Threat(step_size=1.43 / 255)
+    assert published.of_entry(rows, entry(card, shorter), same_method=False) == []
     described = card.model_copy(update={"description": "other words"})
     assert published.of_entry(rows, entry(described, threat), same_method=True)
     l2 = Threat(norm="L2")
@@ -161,9 +169,9 @@ def test_comments_come_first_and_quotes_may_hold_commas(write):
         ("", "columns are ; expected dataset,"),
         (HEADER.replace(",note", ""), "expected dataset,network"),
         (HEADER.replace("SA,RA", "RA,SA") + "\n", "columns are"),
-        (f"{HEADER}\n{ROW},extra\n", "line 2: 14 cells; expected 13"),
+        (f"{HEADER}\n{ROW},extra\n", "line 2: 15 cells; expected 14"),
         (f"# c\n{HEADER}\n{ROW}\n{ROW}\n", "line 4: the same point of the same source"),
-        (f"{HEADER}\n{ROW.replace('8/255', 'eight')}\n", "line 2: eps: expected a number"),
+        (f"{HEADER}\n{ROW.replace('8/255,2', 'eight,2')}\n", "line 2: eps: expected a number"),
         (f"{HEADER}\n{ROW.replace('94.43', '194.43')}\n", "SA: input should be less than"),
         (f"{HEADER}\n{ROW.replace('94.43', '54.43')}\n", "the RA, 62.16, is above the SA, 54.43"),
         (f"{HEADER}\n{ROW.replace('94.43,62.16', ',')}\n", "neither SA nor RA"),
@@ -206,4 +214,4 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
 def test_the_files_that_ship_are_plain_csv():
     for path in (cards.folder("benchmarks") / "published").glob("*.csv"):
         lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-        assert all(len(cells) == 13 for cells in csv.reader(lines))
+        assert all(len(cells) == len(published.COLUMNS) for cells in csv.reader(lines))

@@ -3,7 +3,8 @@
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
     python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
-    python benchmarks/speed.py --only autoattack  # takes long: thousands of passes an alternative
+    python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
+    python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
 
 Every alternative does the same work on the same images; a bound is what the passes alone take, in
 a plain network. The alternatives of a part take turns, repeat by repeat, and the ratio is taken
@@ -45,6 +46,7 @@ from oat_bench.classifier import OperatingPoint, load
 from oat_bench.datasets import Split
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.methods import OAT
 from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.loop import Trainer
@@ -308,6 +310,80 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
     }
 
 
+def of_model(part: str, n_examples: int, args: argparse.Namespace) -> tuple[OAT, Split]:
+    """Load ``--model`` and the first test images of its data set, in nested order."""
+    if args.model is None:
+        raise SystemExit(f"speed.py: the part {part} needs --model, a checkpoint of method oat")
+    classifier = load(args.model, args.device)
+    assert isinstance(classifier, OAT)
+    test = datasets.load(classifier.info.dataset, args.data_dir).test
+    return classifier, test.take(datasets.nested_order(test.labels)[:n_examples]).to(args.device)
+
+
+def robust_table(
+    classifier: OAT, data: Split, name: str, gradients: Precision, args: argparse.Namespace
+) -> Callable[[], None]:
+    """Return oat-bench's evaluation: the robust accuracies at six lambda under an attack."""
+    info = classifier.info
+    ready = prepare(attack(name), info.threat, n_classes=info.num_classes, seed=0)
+
+    def run() -> None:
+        frame = evaluate(
+            classifier,
+            data,
+            [OperatingPoint(lam) for lam in LAMBDAS],
+            [ready],
+            data_fingerprint="",
+            gradients=gradients,
+            compile_it=args.compile,
+            show=False,
+        )
+        right = frame["attacked_prediction"] == frame["label"]
+        report(f"oat-bench, {gradients}", right.groupby(frame["lam"]).mean().to_list())
+
+    return run
+
+
+def by_hand(
+    classifier: OAT, data: Split, name: str, attacked: Callable[[nn.Module], Tensor]
+) -> Callable[[], None]:
+    """Return what people write today: a loop over lambda on the conditional network."""
+    models = [AtLambda(classifier.network, lam).eval() for lam in LAMBDAS]
+
+    def run() -> None:
+        robust = [(m(attacked(m)).argmax(1) == data.labels).float().mean() for m in models]
+        report(name, [value.item() for value in robust])
+
+    return run
+
+
+def report(name: str, robust: list[float]) -> None:
+    """Print the robust accuracies that an alternative found."""
+    print(name, "RA", *[f"{100 * value:.1f}" for value in robust], file=sys.stderr, flush=True)
+
+
+def evaluation(args: argparse.Namespace) -> Alternatives:
+    """PGD-20: the robust accuracies at six lambda, of as many test images as `--evaluated` says.
+
+    What is wrong already is not attacked here; the loop over torchattacks attacks every image.
+    """
+    import torchattacks
+
+    classifier, data = of_model("evaluation", args.evaluated, args)
+    x, labels, threat = data.inputs(), data.labels, classifier.info.threat
+
+    def attacked(model: nn.Module) -> Tensor:
+        adversary = torchattacks.PGD(model, eps=threat.eps, alpha=threat.step_size, steps=20)
+        pairs = zip(x.split(args.batch), labels.split(args.batch), strict=True)
+        return torch.cat([adversary(images, targets) for images, targets in pairs])
+
+    return {
+        "oat-bench": robust_table(classifier, data, "pgd-20", "float32", args),
+        "oat-bench, attacks in bfloat16": robust_table(classifier, data, "pgd-20", "bf16", args),
+        "torchattacks": by_hand(classifier, data, "torchattacks", attacked),
+    }
+
+
 def autoattack(args: argparse.Namespace) -> Alternatives:
     """AutoAttack, standard: robust accuracies at six lambda, of as many test images as asked for.
 
@@ -316,59 +392,25 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
     import pyautoattack
     import torchattacks
 
-    if args.model is None:
-        raise SystemExit("speed.py: the part autoattack needs --model, a checkpoint of method oat")
-    classifier = load(args.model, args.device)
-    test = datasets.load(classifier.info.dataset, args.data_dir).test
-    data = test.take(datasets.nested_order(test.labels)[: args.autoattack]).to(args.device)
-    x, labels, threat = data.inputs(), data.labels, classifier.info.threat
-    ready = prepare(attack("autoattack"), threat, n_classes=classifier.info.num_classes, seed=0)
-    models = {lam: AtLambda(classifier.network, lam).eval() for lam in LAMBDAS}
+    classifier, data = of_model("autoattack", args.autoattack, args)
+    x, labels, eps = data.inputs(), data.labels, classifier.info.threat.eps
+    n_classes = classifier.info.num_classes
 
-    def report(name: str, robust: list[float]) -> None:
-        print(name, "RA", *[f"{100 * value:.1f}" for value in robust], file=sys.stderr, flush=True)
+    def with_torchattacks(model: nn.Module) -> Tensor:
+        adversary = torchattacks.AutoAttack(model, eps=eps, n_classes=n_classes, seed=0)
+        return adversary(x, labels)
 
-    def ours(gradients: Precision) -> Callable[[], None]:
-        def run() -> None:
-            points = [OperatingPoint(lam) for lam in LAMBDAS]
-            frame = evaluate(
-                classifier,
-                data,
-                points,
-                [ready],
-                data_fingerprint="",
-                gradients=gradients,
-                compile_it=args.compile,
-                show=False,
-            )
-            right = frame["attacked_prediction"] == frame["label"]
-            report(gradients, right.groupby(frame["lam"]).mean().to_list())
-
-        return run
-
-    def torchattacks_() -> None:
-        robust = []
-        for model in models.values():
-            adversary = torchattacks.AutoAttack(
-                model, eps=threat.eps, n_classes=classifier.info.num_classes, seed=0
-            )
-            x_adv = adversary(x, labels)
-            robust.append((model(x_adv).argmax(1) == labels).float().mean().item())
-        report("torchattacks", robust)
-
-    def pyautoattack_() -> None:
-        robust = []
-        for model in models.values():
-            adversary = pyautoattack.AutoAttack(model, eps=threat.eps, seed=0, device=args.device)
-            x_adv, _ = adversary.run_standard_evaluation(x, labels, batch_size=len(x))
-            robust.append((model(x_adv).argmax(1) == labels).float().mean().item())
-        report("pyautoattack", robust)
+    def with_pyautoattack(model: nn.Module) -> Tensor:
+        adversary = pyautoattack.AutoAttack(model, eps=eps, seed=0, device=args.device)
+        return adversary.run_standard_evaluation(x, labels, batch_size=len(x))[0]
 
     return {
-        "oat-bench": ours("float32"),
-        "oat-bench, attacks in bfloat16": ours("bf16"),
-        "torchattacks": torchattacks_,
-        "pyautoattack": pyautoattack_,
+        "oat-bench": robust_table(classifier, data, "autoattack", "float32", args),
+        "oat-bench, attacks in bfloat16": robust_table(
+            classifier, data, "autoattack", "bf16", args
+        ),
+        "torchattacks": by_hand(classifier, data, "torchattacks", with_torchattacks),
+        "pyautoattack": by_hand(classifier, data, "pyautoattack", with_pyautoattack),
     }
 
 
@@ -424,6 +466,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "scaling": scaling,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
+    "evaluation": evaluation,
     "autoattack": autoattack,
 }
 
@@ -439,11 +482,12 @@ def machine(args: argparse.Namespace) -> str:
 
 
 def described(part: str, args: argparse.Namespace) -> str:
-    """Name a part; AutoAttack has a network of its own."""
-    if part != "autoattack":
+    """Name a part; two have a network of their own."""
+    images = {"autoattack": args.autoattack, "evaluation": args.evaluated}
+    if part not in images:
         return part
     network = load(args.model).info.network.architecture
-    return f"autoattack: {network}, {args.autoattack} images, {len(LAMBDAS)} lambda"
+    return f"{part}: {network}, {images[part]} images, {len(LAMBDAS)} lambda"
 
 
 def parse() -> argparse.Namespace:
@@ -453,7 +497,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
-    parser.add_argument("--model", type=Path, help="checkpoint that AutoAttack attacks")
+    parser.add_argument("--evaluated", type=int, default=256, help="images for evaluation")
+    parser.add_argument("--model", type=Path, help="checkpoint for autoattack and evaluation")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="its data set")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="training,pgd-7,pgd-20", help=f"of {', '.join(PARTS)}")

@@ -98,8 +98,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compile the fast way")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("runs/quality"), help="resumes from here")
-    return parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, help="resumes from here; runs/quality-DATASET if not said"
+    )
+    args = parser.parse_args()
+    args.out = args.out or Path("runs") / f"quality-{Path(args.dataset).name}"
+    return args
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from oat_bench import cards, datasets, run
+from oat_bench.classifier import load
 from oat_bench.leaderboards.entries import Entry
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = sorted((ROOT / "leaderboards").rglob("*.json"))
+CHECKPOINTS = sorted((ROOT / "leaderboards").rglob("*.safetensors"))
 
 
 def test_there_are_entries():
@@ -22,8 +24,21 @@ def test_an_entry_is_valid_and_lies_where_it_belongs(path):
     assert path.parent == ROOT / "leaderboards" / entry.dataset / entry.threat_model
     assert entry.command.startswith("oat-bench ")
     for point in entry.operating_points:
-        assert all(robust.value <= point.clean_acc for robust in point.robust_acc.values())
-        assert point.worst_case_acc.value <= min(r.value for r in point.robust_acc.values())
+        worst = point.worst_case_acc
+        robust = point.robust_acc.values()
+        # only what is of the same examples compares
+        assert all(r.value <= point.clean_acc for r in robust if r.n is None)
+        same = [r.value for r in robust if r.n == worst.n]
+        assert same
+        assert worst.value <= min(same)
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_is_that_of_its_entry(path):
+    entry = Entry.model_validate_json(path.with_suffix(".json").read_text())
+    classifier = load(path)
+    assert classifier.fingerprint() == entry.model_fingerprint
+    assert (classifier.info.dataset, classifier.info.method) == (entry.dataset, entry.method)
 
 
 def test_the_shipped_cards_are_those_of_the_published_digits_entry():

@@ -126,14 +126,15 @@ def train(
         validation = validation.take(
             stratified(validation.labels, card.training.validation_examples)[0]
         )
+    train_split, validation = data.train.to(device), validation.to(device)
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
             member.network,
             recipe,
             card.threat,
-            data.train.to(device),
-            validation.to(device),
+            train_split,
+            validation,
             seed=seed,
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,

@@ -30,8 +30,9 @@ def check(attack: Attack) -> None:
 
 def count_parts(attack: Attack) -> int:
     """Return how many attacks torchattacks' AutoAttack runs in turn; 1 for every other class."""
-    whole = _make(attack, StandIn(attack.n_classes))
-    return len(whole._autoattack.attacks) if attack.card.class_ == "AutoAttack" else 1
+    if attack.card.class_ != "AutoAttack":
+        return 1
+    return len(_make(attack, StandIn(attack.n_classes))._autoattack.attacks)
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:

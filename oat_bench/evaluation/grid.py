@@ -195,7 +195,8 @@ def _fill(
     line: Bar | None,
 ) -> pd.DataFrame:
     """Return a cell's rows of some examples, by example; compute those that the store lacks."""
-    missing = examples[~np.isin(examples.numpy(), store.read(cell)["example"].to_numpy())]
+    known = store.read(cell)
+    missing = examples[~np.isin(examples.numpy(), known["example"].to_numpy())]
     if line is not None:
         line.advance(len(examples) - len(missing))
     ids = missing.to(subject.data.labels.device)
@@ -214,7 +215,8 @@ def _fill(
         keep(ids[~right], clean[~right], clean[~right])
     for index in torch.split(ids[right], subject.batch_size) if right.any() else ():
         keep(index, subject.data.labels[index], subject.attacked(attack, index))
-    return store.read(cell).set_index("example").loc[examples.numpy()]
+    rows = store.read(cell) if len(missing) else known
+    return rows.set_index("example").loc[examples.numpy()]
 
 
 def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) -> str:

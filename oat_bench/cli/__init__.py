@@ -1,0 +1,70 @@
+"""The command line: parses, calls, prints. Heavy imports wait until a command runs."""
+
+import errno
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from oat_bench.cli import compare, figure, listing, run  # noqa: F401  (they add themselves to cli)
+from oat_bench.cli.group import cli
+from oat_bench.errors import UserError
+
+#: what a full disk looks like, by quota or by limit too
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: how torch says that there is no memory left, on a GPU and on a CPU
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    with suppress(OSError):  # nobody reads, or the disk behind stdout is full
+        click.echo(f"oat-bench: {' '.join(message.split())}", err=True)
+        sys.stdout.flush()
+    # a hard exit: threads of a library that is still loading must not add a traceback
+    os._exit(code)
+
+
+def _explain(error: Exception) -> str | None:
+    """Say in one line what the user can mend; None of a bug."""
+    if isinstance(error, click.ClickException):
+        return f"{error.format_message()} (see oat-bench --help)"
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno in _DISK_FULL:
+            return f"the disk is full ({error.strerror}); make room, the same command goes on"
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "out of memory; lower batch_size in the benchmark card, or take a smaller network"
+    return None
+
+
+def _watch_interrupts() -> list[int]:
+    """Note each Ctrl-C, which a library that is loading may turn into another error."""
+    seen: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    return seen
+
+
+def main() -> None:
+    """Run the command line; turn every error of the user's into one line and exit code 2."""
+    interrupts = _watch_interrupts()
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except Exception as error:
+        if interrupts or isinstance(error, click.Abort):
+            _fail("stopped; what was finished is kept, the same command goes on from there", 130)
+        message = _explain(error)
+        if message is None:
+            raise
+        _fail(message)

@@ -1,0 +1,61 @@
+"""`compare`."""
+
+from pathlib import Path
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.options import ATTACK, RUNS, example
+from oat_bench.cli.printing import print_whole
+from oat_bench.errors import UserError
+
+
+@cli.command(epilog=example("oat-bench compare runs/digits-seed0 runs/digits-seed1"))
+@RUNS
+@click.option("--reference", metavar="RUN", help="What differences are to. [default: the first]")
+@ATTACK
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs") / "compare",
+    show_default=True,
+    help="Folder for tables and figure.",
+)
+def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, out: Path) -> None:
+    """Compare runs: every lambda, and the frontiers.
+
+    A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
+    folder or an entry.json. Where two runs have outcomes of the same examples, differences are
+    tested in pairs.
+    """
+    if reference is not None and reference not in runs:
+        raise UserError(
+            f"--reference {reference} is none of the runs; name one of {', '.join(runs)}"
+        )
+    from rich.console import Console
+
+    from oat_bench import figures
+    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.leaderboards import comparison, published, records
+
+    found = records.read_all(runs)
+    place = 0 if reference is None else runs.index(reference)
+    result = comparison.compare(found, attack=attack, reference=place)
+    folder = make_folder(out)
+    text = comparison.markdown(result)
+    atomic_write(folder / "compare.md", text)
+    atomic_write(folder / "compare.csv", comparison.csv(result))
+    entries = [record.entry for record in found]
+    drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
+    figures.write(drawn, folder / "frontier")
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        click.echo(text, nl=False)
+        return
+    console.print(result.title, style="italic")
+    for frame in (comparison.points_table(result), comparison.totals_table(result)):
+        print_whole(console, comparison.terminal(frame))
+        console.print()
+    for note in comparison.notes(result):
+        console.print(note, style="dim")
+    console.print(f"tables and figure in {folder}", soft_wrap=True)

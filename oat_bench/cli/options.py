@@ -1,0 +1,147 @@
+"""The options that several commands share, and the types of their values."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Lambdas(click.ParamType[list[float]]):
+    """A comma-separated list of numbers in [0, 1]."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        lambdas = []
+        for part in str(value).split(","):
+            try:
+                lam = float(part)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is not a number; expected such as 0,0.1,0.4,1")
+            if not 0 <= lam <= 1:
+                self.fail(f"lambda {part.strip()} is outside [0, 1]")
+            lambdas.append(lam)
+        return sorted(set(lambdas))
+
+
+class Widths(click.ParamType[list[float]]):
+    """A comma-separated list of numbers in (0, 1]."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        widths = []
+        for part in str(value).split(","):
+            try:
+                width = float(part)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is not a number; expected such as 1,0.75,0.5")
+            if not 0 < width <= 1:
+                self.fail(f"width {part.strip()} is outside (0, 1]")
+            widths.append(width)
+        return sorted(set(widths), reverse=True)
+
+
+class Counts(click.ParamType[dict[str, int]]):
+    """A number, then ``attack=number`` for attacks that get fewer; the number's key is "all"."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        counts = {}
+        for part in str(value).split(","):
+            attack, given, number = part.rpartition("=")
+            if not number.strip().isdecimal() or int(number) < 1 or (given and not attack.strip()):
+                self.fail(f"{part.strip()!r}; expected such as 1000 or 1000,autoattack=200")
+            counts[attack.strip() or "all"] = int(number)
+        return counts
+
+
+def example(text: str) -> str:
+    """Return the end of a help page."""
+    return f"\b\nExample:\n  {text}"
+
+
+DATASET = click.option(
+    "--dataset",
+    metavar="NAME|FOLDER",
+    help="Data set, and the benchmark of its name; or a folder of images.",
+)
+BENCHMARK = click.option(
+    "--benchmark",
+    metavar="NAME|FILE",
+    help="Benchmark card, by name or path. [default: digits; image-folder for a folder]",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default="data",
+    show_default=True,
+    help="Where data sets are looked for, and downloaded to.",
+)
+SKIP_BROKEN = click.option(
+    "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
+)
+METHOD = click.option(
+    "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
+)
+ATTACKS = click.option(
+    "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
+)
+LAMBDAS = click.option(
+    "--lambda", "lambdas", type=Lambdas(), help="Lambda to evaluate. [default: the card's]"
+)
+WIDTHS = click.option(
+    "--widths",
+    type=Widths(),
+    help="Shares of the channels: of the network to train, or to evaluate. [default: the card's]",
+)
+MODEL = click.option("--model", metavar="CHECKPOINT", help="Evaluate this one; do not train.")
+INTERPOLATION = click.option(
+    "--interpolation",
+    type=click.Choice(["linear-codes", "spherical-codes", "film"]),
+    help="Rule for lambda that were not trained. [default: the checkpoint's]",
+)
+N_EXAMPLES = click.option(
+    "--n-examples",
+    type=Counts(),
+    help="Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
+)
+GRADIENTS = click.option(
+    "--gradients",
+    type=click.Choice(["float32", "bf16"]),
+    help="Precision that attacks differentiate in; predictions are float32. [default: the card's]",
+)
+SEED = click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Of all randomness.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for results. [default: under runs/]"
+)
+
+RUNS = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+ATTACK = click.option(
+    "--attack", metavar="NAME", help="Whose RA. [default: the worst case, or the last all have]"
+)
+FILE = click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An .svg, .png or .pdf; without ending both SVG and PNG. [default: the figure's name]",
+)

@@ -1,0 +1,244 @@
+"""`run`, `evaluate` and `train`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.printing import print_whole
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.cards import BenchmarkCard
+    from oat_bench.networks.conditioning import Interpolation
+    from oat_bench.run import Report
+from oat_bench.cli.options import (
+    ATTACKS,
+    BENCHMARK,
+    DATA_DIR,
+    DATASET,
+    DEVICE,
+    GRADIENTS,
+    INTERPOLATION,
+    LAMBDAS,
+    METHOD,
+    MODEL,
+    N_EXAMPLES,
+    OUT,
+    SEED,
+    SKIP_BROKEN,
+    WIDTHS,
+    example,
+)
+
+
+@cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
+@DATASET
+@BENCHMARK
+@DATA_DIR
+@SKIP_BROKEN
+@METHOD
+@ATTACKS
+@LAMBDAS
+@WIDTHS
+@MODEL
+@N_EXAMPLES
+@GRADIENTS
+@SEED
+@DEVICE
+@OUT
+def run(**options: Any) -> None:
+    """Train if there is no checkpoint, attack at every lambda, print the table.
+
+    What a run finished is kept: the same command goes on from there.
+    """
+    _evaluate(**options)
+
+
+@cli.command(epilog=example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
+@click.option(
+    "--model", metavar="CHECKPOINT", required=True, help="A checkpoint or a run's folder."
+)
+@DATASET
+@BENCHMARK
+@DATA_DIR
+@SKIP_BROKEN
+@ATTACKS
+@LAMBDAS
+@INTERPOLATION
+@WIDTHS
+@N_EXAMPLES
+@GRADIENTS
+@SEED
+@DEVICE
+@OUT
+def evaluate(**options: Any) -> None:
+    """Attack a trained checkpoint at every lambda, print the table."""
+    _evaluate(**options)
+
+
+@cli.command(epilog=example("oat-bench train --dataset digits --seed 1"))
+@DATASET
+@BENCHMARK
+@WIDTHS
+@DATA_DIR
+@SKIP_BROKEN
+@METHOD
+@SEED
+@DEVICE
+@OUT
+def train(
+    dataset: str | None,
+    benchmark: str | None,
+    widths: list[float] | None,
+    data_dir: Path,
+    skip_broken: bool,
+    method: str | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Train by a benchmark card; go on where a killed run stopped."""
+    card = _card(dataset, benchmark, method)
+    if widths is not None:
+        card = card.with_widths(widths)
+    from oat_bench import datasets
+    from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
+    from oat_bench.files import make_folder
+    from oat_bench.progress import note
+
+    keep_freed_memory()
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    folder = make_folder(out or _default_out(card, seed))
+    runs.train(card, data, folder, seed=seed, device=runs.choose_device(device))
+    note(f"checkpoint and log in {folder}")
+
+
+def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
+    """Read the card named, or that of the data set; a folder of images goes with any card."""
+    from oat_bench import cards, datasets
+
+    folder = dataset is not None and datasets.is_folder(dataset)
+    if dataset is not None and not folder:
+        datasets.check_known(dataset)
+    named = dataset if benchmark is None else benchmark
+    if folder and benchmark is None:
+        named = "image-folder"
+    card = cards.benchmark("digits" if named is None else named)
+    if folder:
+        assert dataset is not None
+        card = card.for_folder(dataset, named=benchmark is not None)
+    elif dataset is not None and dataset != card.dataset:
+        raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
+    return card if method is None else card.with_method(method)
+
+
+def _default_out(card: "BenchmarkCard", seed: int) -> Path:
+    return Path("runs") / f"{card.name}-seed{seed}"
+
+
+def _evaluate(
+    *,
+    dataset: str | None,
+    benchmark: str | None,
+    data_dir: Path,
+    skip_broken: bool,
+    attacks: str | None,
+    lambdas: list[float] | None,
+    widths: list[float] | None,
+    model: str | None,
+    n_examples: dict[str, int] | None,
+    gradients: str | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+    method: str | None = None,
+    interpolation: "Interpolation | None" = None,
+) -> None:
+    if model is not None and method is not None:
+        raise UserError("--method is for training; a checkpoint given by --model has its own")
+    named = dataset is not None or benchmark is not None
+    card = _card(dataset, benchmark, method) if named or model is None else None
+    from oat_bench import classifier, datasets
+    from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
+    from oat_bench.files import make_folder
+
+    if widths is not None and model is None:
+        assert card is not None
+        card, widths = card.with_widths(widths), None
+    keep_freed_memory()
+    where = runs.choose_device(device)
+    trained = classifier.load(model, where) if model is not None else None
+    if interpolation is not None:
+        assert trained is not None
+        trained = runs.with_interpolation(trained, interpolation)
+    if card is None:
+        assert trained is not None
+        if trained.info.dataset not in datasets.DATASETS:
+            raise UserError(
+                f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
+            )
+        card = _card(trained.info.dataset, None)
+    counts = dict(n_examples or {})
+    changes = {
+        "lambdas": lambdas,
+        "widths": widths,
+        "attacks": attacks,
+        "n_examples": counts.pop("all", None),
+        "fewer_examples": counts or None,
+        "gradients": gradients,
+    }
+    given = {key: value for key, value in changes.items() if value is not None}
+    card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
+    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
+        # the card may have been written for a larger test set
+        limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
+        smaller = card.evaluation.model_copy(update={"n_examples": limit})
+        card = card.model_copy(update={"evaluation": smaller})
+    if trained is not None:
+        runs.check_fits(trained.info, data)
+    runs.choose_examples(card, data)
+    runs.choose_widths(card, (card.network if trained is None else trained.info.network).widths)
+    if trained is not None:
+        runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
+    else:
+        runs.check_lambdas(card.method, card.training.lambdas, card)
+    ready = runs.prepare_attacks(card, len(data.classes), seed)
+    if out is None:
+        out = _default_out(card, seed)
+        if trained is not None:
+            out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
+    folder = make_folder(out)
+    if trained is None:
+        trained = runs.train(card, data, folder, seed=seed, device=where)
+    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
+    report = runs.evaluate_and_report(
+        trained, card, data, ready, folder, command=command, device=where
+    )
+    _print(report)
+
+
+def _print(report: "Report") -> None:
+    from rich.console import Console
+
+    from oat_bench.leaderboards import tables
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        console.print(report.title, style="italic")
+        for heading, results in tables.by_width(report.results):
+            if heading:
+                console.print(heading)
+            print_whole(console, tables.terminal(results, report.trained, report.published))
+        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+            console.print(note, style="dim")
+        console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
+    else:
+        shown = (report.results, report.trained, report.title, report.published, report.frontiers)
+        click.echo(tables.markdown(*shown), nl=False)

@@ -71,6 +71,11 @@ class Attack:
         return 2 * self.n_parts * max(known, default=100.0)
 
     @property
+    def per_example(self) -> bool:
+        """Whether random numbers belong to examples; else they belong to the batch."""
+        return self.card.engine == "oat_bench"
+
+    @property
     def _engine(self) -> ModuleType:
         return import_module(ENGINES[self.card.engine][0])
 
@@ -79,6 +84,8 @@ class Attack:
         library = f"{self.card.engine} {version(ENGINES[self.card.engine][1])}"
         parameters = repr(sorted(self.parameters.items()))
         bound = self.threat.model_dump_json(exclude={"step_size"})
+        # what it draws for: one more word than the fingerprints of releases that drew for batches
+        drawn = [] if self.per_example else ["blocks"]
         part = [] if self.part is None else [str(self.part)]
         return sha256(
             self.card.class_,
@@ -87,6 +94,7 @@ class Attack:
             parameters,
             bound,
             str(self.seed),
+            *drawn,
             *part,
         )
 
@@ -98,7 +106,7 @@ class Attack:
             x: images of shape [n, C, H, W] in [0, 1].
             y: labels of shape [n].
             example_ids: shape [n]; they own the random numbers of in-house attacks. Other libraries
-                draw by batch: their generators are seeded by the first id.
+                draw for the batch: their generators are seeded by the first id.
 
         Returns:
             The attacked image where the attack kept to the threat model, else x: an attack that
@@ -113,7 +121,7 @@ class Attack:
             try:
                 x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
             except Exception as error:
-                if self.card.engine == "oat_bench" or isinstance(error, OSError):
+                if self.per_example or isinstance(error, OSError):
                     raise
                 raise failed(self, error) from error
         return torch.where(self._allowed(x_adv, x)[:, None, None, None], x_adv, x)

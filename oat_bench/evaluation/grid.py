@@ -1,6 +1,6 @@
 """The evaluation grid: every lambda against every attack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from oat_bench.acceleration import (
 from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
+from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
 from oat_bench.files import sha256
 from oat_bench.progress import Bar, bar
@@ -47,6 +48,10 @@ def evaluate(
     attacked. An attack made of parts (AutoAttack) shows each part only what the parts before it
     left standing, of all examples together. Outcomes that the store holds are not computed again.
 
+    On one machine an outcome depends on neither batch size nor order, nor on what else was asked
+    for: in-house attacks draw random numbers for the example, and attacks of other libraries see
+    their block of the data set (`oat_bench.evaluation.blocks`), all of it.
+
     Args:
         classifier: on the device of the data.
         data: the test split; an example's id is its place there.
@@ -56,7 +61,7 @@ def evaluate(
         examples: ids to evaluate; all if None.
         fewer: for some attacks, by name, how many of the examples, from the first.
         store: where outcomes go; memory if None.
-        batch_size: examples an attack sees at a time; what fills the device if None.
+        batch_size: examples an in-house attack sees at a time; what fills the device if None.
         gradients: precision that attacks compute in; predictions are float32.
         compile_it: whether to compile the networks; None: where it pays.
         show: whether to draw a progress bar.
@@ -72,11 +77,19 @@ def evaluate(
     passes = sum(len(shares[attack.card.name]) * attack.passes for attack in attacks)
     total = len(points) * sum(len(share) for share in shares.values())
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
+    blocks = Blocks(data.labels)
     frames = []
     with bar("evaluating", total, show=show) as line:
         for point in points:
             subject = _Subject(
-                classifier, point, data, batch_size, gradients, compile_it, passes * len(points)
+                classifier,
+                point,
+                data,
+                blocks,
+                batch_size,
+                gradients,
+                compile_it,
+                passes * len(points),
             )
             for attack in attacks:
                 line.note(f"{_where(point)}, {attack.card.name}")
@@ -96,12 +109,13 @@ class _Subject:
         classifier: TunableClassifier,
         point: OperatingPoint,
         data: Split,
+        blocks: Blocks,
         batch_size: int | None,
         gradients: Precision,
         compile_it: bool | None,
         passes: float,
     ) -> None:
-        self.classifier, self.point, self.data = classifier, point, data
+        self.classifier, self.point, self.data, self.blocks = classifier, point, data, blocks
         self.gradients, self._passes = gradients, passes
         self._asked_batch_size, self._asked_compile = batch_size, compile_it
         self._clean = torch.full_like(data.labels, -1)
@@ -173,15 +187,21 @@ def _attacked(
     line: Bar,
 ) -> pd.DataFrame:
     """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
-    standing, parts = wanted, attack.parts()
-    outcomes = pd.DataFrame()
+    standing = wanted if attack.per_example else subject.blocks.whole(wanted)
+    parts, outcomes = attack.parts(), pd.DataFrame()
+    asked = np.zeros(len(subject.data), dtype=np.bool_)
+    asked[wanted.numpy()] = True
+
+    def done(examples: np.ndarray) -> None:
+        line.advance(int(asked[examples].sum()))
+
     for part in parts:
         cell = _cell(subject.point, part, fingerprints)
-        rows = _fill(subject, part, standing, store, cell, line if part is parts[-1] else None)
+        rows = _fill(subject, part, standing, store, cell, done if part is parts[-1] else None)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]
         if part is not parts[-1]:
-            line.advance(int(broken.sum()))
+            done(rows.index[broken].to_numpy())
         standing = torch.as_tensor(rows.index[~broken].to_numpy().copy())
     return outcomes.loc[wanted.numpy()].astype("int64").reset_index()
 
@@ -192,31 +212,46 @@ def _fill(
     examples: Tensor,
     store: OutcomeStore,
     cell: str,
-    line: Bar | None,
+    done: Callable[[np.ndarray], None] | None,
 ) -> pd.DataFrame:
     """Return a cell's rows of some examples, by example; compute those that the store lacks."""
     known = store.read(cell)
-    missing = examples[~np.isin(examples.numpy(), known["example"].to_numpy())]
-    if line is not None:
-        line.advance(len(examples) - len(missing))
-    ids = missing.to(subject.data.labels.device)
-    labels = subject.data.labels[ids]
-    clean = subject.clean(ids) if len(ids) else labels
-    right = clean == labels
+    lacking = ~np.isin(examples.numpy(), known["example"].to_numpy())
+    if not attack.per_example:
+        # a block is computed as a whole
+        lacking = np.isin(examples.numpy(), subject.blocks.whole(examples[lacking]).numpy())
+    missing = examples[lacking]
+    if done is not None:
+        done(examples[~lacking].numpy())
+    device = subject.data.labels.device
+    labels = subject.data.labels[missing.to(device)]
+    clean = subject.clean(missing.to(device)) if len(missing) else labels
+    right = (clean == labels).cpu()
 
     def keep(index: Tensor, clean: Tensor, attacked: Tensor) -> None:
         columns = (index, subject.data.labels[index], clean, attacked)
         values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
         store.append(cell, pd.DataFrame(values))
-        if line is not None:
-            line.advance(len(index))
+        if done is not None:
+            done(values["example"])
 
     if not right.all():
-        keep(ids[~right], clean[~right], clean[~right])
-    for index in torch.split(ids[right], subject.batch_size) if right.any() else ():
+        wrong = clean[~right.to(device)]
+        keep(missing[~right].to(device), wrong, wrong)
+    for batch in _batches(subject, attack, missing[right]):
+        index = batch.to(device)
         keep(index, subject.data.labels[index], subject.attacked(attack, index))
     rows = store.read(cell) if len(missing) else known
     return rows.set_index("example").loc[examples.numpy()]
+
+
+def _batches(subject: _Subject, attack: Attack, examples: Tensor) -> Sequence[Tensor]:
+    """Split examples into what an attack sees at a time."""
+    if not len(examples):
+        return ()
+    if attack.per_example:
+        return torch.split(examples, subject.batch_size)
+    return subject.blocks.split(examples)
 
 
 def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) -> str:

@@ -1,0 +1,42 @@
+"""Blocks of examples: what an attack of another library draws its random numbers for.
+
+Such an attack draws for a batch, so that the batch decides the outcomes. Its batches are therefore
+those of a fixed partition of the data set, whatever is asked for: the first 16 examples of the
+nested order, the next 16, 32, 64 and 128, then 256 each. A first n of the order cuts one block at
+most, and what that block has more than was asked for stays in the store.
+"""
+
+import torch
+from torch import Tensor
+
+from oat_bench.datasets.splits import nested_order
+
+_FIRST, _LARGEST = 16, 256
+
+
+class Blocks:
+    """The partition of a data set.
+
+    Args:
+        labels: of all its examples, shape [n].
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self._order = nested_order(labels)
+        places = torch.arange(len(labels))
+        # 16, 32, 64 and 128 begin block 1, 2, 3 and 4; 256 begins block 5
+        doubling = 1 + torch.log2((places / _FIRST).clamp_min(0.5)).floor().long()
+        even = 4 + places // _LARGEST
+        self._number = torch.empty(len(labels), dtype=torch.int64)
+        self._number[self._order] = torch.where(places < _LARGEST, doubling, even)
+
+    def whole(self, examples: Tensor) -> Tensor:
+        """Return all examples of the blocks that hold some of ``examples``, in nested order."""
+        held = torch.zeros(int(self._number.max()) + 1, dtype=torch.bool)
+        held[self._number[examples]] = True
+        return self._order[held[self._number[self._order]]]
+
+    def split(self, examples: Tensor) -> list[Tensor]:
+        """Split examples into those of each block; they keep their order."""
+        numbers = self._number[examples]
+        return [examples[numbers == number] for number in torch.unique(numbers)]

@@ -230,3 +230,21 @@ def test_compiled_is_the_same_for_every_batch_size(perturbed):
     slow = specialize(network, 0.3)
     for n in (24, 7, 1):
         torch.testing.assert_close(fast(images(n)), slow(images(n)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_logits_and_gradients_of_an_image_are_the_same_bits_in_any_batch(plain, precision):
+    network = accelerate(plain("wrn-10-1", 10, 3).eval(), precision=precision)
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand((80, 3, 16, 16), generator=draw)
+
+    def both(x):
+        x = x.clone().requires_grad_()
+        logits = network(x)
+        (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), x)
+        return logits.detach(), gradient
+
+    whole = both(images)
+    for batch in (*(slice(2, 2 + n) for n in range(1, 18)), slice(0, 65), slice(79, 80)):
+        for ours, theirs in zip(both(images[batch]), whole, strict=True):
+            assert torch.equal(ours, theirs[batch])

@@ -19,7 +19,7 @@ from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
+from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
 from oat_bench.files import sha256
 from oat_bench.progress import Bar, bar
 
@@ -195,8 +195,9 @@ def _attacked(
     def done(examples: np.ndarray) -> None:
         line.advance(int(asked[examples].sum()))
 
-    for part in parts:
+    for place, part in enumerate(parts, 1):
         cell = _cell(subject.point, part, fingerprints)
+        store.describe(cell, _describe(subject, attack, place, fingerprints))
         rows = _fill(subject, part, standing, store, cell, done if part is parts[-1] else None)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]
@@ -258,6 +259,31 @@ def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) 
     fingerprint = sha256(*fingerprints, repr(point), attack.fingerprint())
     where = _where(point).replace(" ", "").replace(",", "-")
     return f"{attack.name}-{where}-{fingerprint[:16]}"
+
+
+def _describe(
+    subject: _Subject, attack: Attack, part: int, fingerprints: tuple[str, ...]
+) -> CellInfo:
+    info = subject.classifier.info
+    model, data, gradients = fingerprints
+    return CellInfo(
+        dataset=info.dataset,
+        data=data,
+        method=info.method,
+        architecture=info.network.architecture,
+        model=model,
+        lam=subject.point.lam,
+        width=subject.point.width,
+        attack=attack.card.name,
+        part=part,
+        parts=attack.n_parts,
+        engine=attack.card.engine,
+        norm=attack.threat.norm,
+        eps=attack.threat.eps,
+        seed=attack.seed,
+        card=attack.card.fingerprint(),
+        gradients=gradients,
+    )
 
 
 def _where(point: OperatingPoint) -> str:

@@ -2,19 +2,51 @@
 
 A cell is one model at one operating point under one attack; its name holds the fingerprint of
 everything that decides the outcomes, so that a change of weights, card or data leads to a new cell.
-A cell is a folder of Parquet files, each written whole; what a killed run had finished stays.
+A cell is a folder of Parquet files, each written whole; what a killed run had finished stays. Its
+``cell.json`` says in words what the name's fingerprint is made of.
 """
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oat_bench.cards import explain
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, sha256
 
+#: descriptions are small; a larger file is a mistake or an attack
+_MAX_BYTES = 1 << 20
+
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
+
+
+class CellInfo(BaseModel):
+    """What a cell holds the outcomes of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    dataset: str
+    data: str = Field(description="fingerprint of every image and label")
+    method: str
+    architecture: str
+    model: str = Field(description="fingerprint of the weights and their description")
+    lam: float = Field(ge=0, le=1)
+    width: float = Field(gt=0, le=1)
+    attack: str
+    part: int = Field(ge=1, description="of an attack that is several, each on what still stands")
+    parts: int = Field(ge=1)
+    engine: str
+    norm: str
+    eps: float = Field(ge=0)
+    seed: int
+    card: str = Field(description="fingerprint of the attack card")
+    gradients: str = Field(description="precision that the attack computed in")
 
 
 class OutcomeStore:
@@ -42,6 +74,20 @@ class OutcomeStore:
             return pd.DataFrame({name: pd.Series(dtype="int64") for name in COLUMNS})
         return pd.concat(parts, ignore_index=True).drop_duplicates("example", ignore_index=True)
 
+    def describe(self, cell: str, info: CellInfo) -> None:
+        """Say what a cell holds, before its first rows."""
+        if self.folder is not None and not (self.folder / cell / "cell.json").exists():
+            atomic_write(self.folder / cell / "cell.json", info.model_dump_json(indent=2) + "\n")
+
+    def cells(self) -> Iterator[tuple[str, CellInfo]]:
+        """Return the name and the description of each cell that has one, by name.
+
+        Raises:
+            UserError: if a description is damaged.
+        """
+        for path in sorted(self.folder.glob("*/cell.json")) if self.folder is not None else ():
+            yield path.parent.name, _read_info(path)
+
     def append(self, cell: str, rows: pd.DataFrame) -> None:
         """Add rows to a cell."""
         if self.folder is None:
@@ -57,6 +103,18 @@ def write_parquet(path: Path, rows: pd.DataFrame) -> None:
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False, write_page_checksum=True)
     atomic_write(path, buffer.getvalue())
+
+
+def _read_info(path: Path) -> CellInfo:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: too large for the description of a cell; remove the file")
+        return CellInfo.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not the description of a cell: {explain(error, CellInfo)}; remove the file, "
+            "the next evaluation writes it again"
+        ) from error
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from oat_bench.attacks import in_house, prepare
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
+from oat_bench.datasets.splits import nested_order
 from oat_bench.evaluation.grid import KEYS, evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore
 
@@ -43,6 +45,8 @@ class Lines(TunableClassifier):
     def __init__(self, w, slope=1.0, name="lines"):
         self.w, self.slope, self.name = w, slope, name
         self.seen = Counter()
+        network = SimpleNamespace(architecture="line")
+        self.info = SimpleNamespace(dataset="dots", method="lines", network=network)
 
     def at(self, lam, width=1.0):
         OperatingPoint(lam, width)
@@ -215,6 +219,68 @@ def test_outcomes_do_not_depend_on_batch_size_or_order(trained, digits, name):
     for batch_size in (1, 5, 500):
         pd.testing.assert_frame_equal(outcomes(ids, batch_size), whole)
     pd.testing.assert_frame_equal(outcomes(ids.flip(0), 7), whole)
+
+
+#: attacks that draw random numbers for the whole batch, and of which a start decides the outcome
+OTHERS = {
+    "torchattacks": {"class": "PGD", "parameters": {"eps": "$eps", "alpha": 0.05, "steps": 2}},
+    "art": {
+        "class": "ProjectedGradientDescent",
+        "parameters": {"eps": "$eps", "eps_step": 0.05, "max_iter": 2, "num_random_init": 1},
+    },
+}
+
+
+def other(engine):
+    card = AttackCard.model_validate({"name": "other", "engine": engine, **OTHERS[engine]})
+    return prepare(card, Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
+
+
+@pytest.mark.parametrize("engine", list(OTHERS))
+def test_outcomes_of_other_libraries_depend_on_the_example_alone(trained, digits, engine, tmp_path):
+    attack = other(engine)
+    order = nested_order(digits.test.labels)
+
+    def outcomes(examples, store=None, batch_size=None):
+        frame = evaluate(
+            trained,
+            digits.test,
+            [OperatingPoint(0.7)],
+            [attack],
+            data_fingerprint="",
+            examples=examples,
+            store=store,
+            batch_size=batch_size,
+            show=False,
+        )
+        return frame.sort_values("example", ignore_index=True)
+
+    whole = outcomes(order[:70])
+    broken = whole["attacked_prediction"] != whole["clean_prediction"]
+    assert 0 < broken.sum() < len(whole)
+
+    def part(examples):
+        return whole[whole["example"].isin(examples.tolist())].reset_index(drop=True)
+
+    for examples in (order[:10], order[40:70], order[[69, 3, 20]]):
+        pd.testing.assert_frame_equal(outcomes(examples, batch_size=3), part(examples))
+    # a second run goes on from what the first one stored
+    for count in (5, 33, 70):
+        rows = outcomes(order[:count], store=OutcomeStore(tmp_path), batch_size=count)
+        pd.testing.assert_frame_equal(rows, part(order[:count]))
+
+
+@pytest.mark.parametrize("engine", list(OTHERS))
+def test_other_libraries_draw_for_the_batch(trained, digits, engine):
+    """Else the test above would prove nothing."""
+    attack, model = other(engine), trained.at(0.7)
+    ids = nested_order(digits.test.labels)[:16]
+    x, y = digits.test.inputs(ids), digits.test.labels[ids]
+    together = attack(model, x, y, ids)
+    apart = torch.cat(
+        [attack(model, x[i : i + 1], y[i : i + 1], ids[i : i + 1]) for i in range(16)]
+    )
+    assert not torch.equal(together, apart)
 
 
 def test_an_evaluation_leaves_generators_and_weights_alone(trained, digits):

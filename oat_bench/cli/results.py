@@ -1,0 +1,83 @@
+"""`results`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.options import Lambdas, example
+from oat_bench.cli.printing import print_whole
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@cli.command(epilog=example("oat-bench results runs --attack pgd-20 --lambda 0,1 --out all.csv"))
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="LIST", help="Only these data sets.")
+@click.option("--method", metavar="LIST", help="Only these methods.")
+@click.option("--model", metavar="LIST", help="Only these fingerprints, or how they begin.")
+@click.option("--attack", metavar="LIST", help="Only these attacks.")
+@click.option("--seed", metavar="LIST", help="Only attacks of these seeds.")
+@click.option("--lambda", "lambdas", type=Lambdas(), help="Only these lambda.")
+@click.option("--examples", is_flag=True, help="A row for each example, not a row for all.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a .csv or .parquet with all columns, and print nothing.",
+)
+def results(
+    folders: tuple[Path, ...],
+    dataset: str | None,
+    method: str | None,
+    model: str | None,
+    attack: str | None,
+    seed: str | None,
+    lambdas: list[float] | None,
+    examples: bool,
+    out: Path | None,
+) -> None:
+    """List what was evaluated: every model, operating point and attack.
+
+    A FOLDER is a run's, or one that holds runs. [default: runs]
+    """
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {out}: expected a file that ends in .csv or .parquet")
+    if examples and out is None:
+        raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
+    from oat_bench.evaluation import results as found
+    from oat_bench.evaluation.outcomes import write_parquet
+    from oat_bench.files import atomic_write
+
+    frame = found.outcomes(found.stores(folders or (Path("runs"),)))
+    for column, chosen in (("dataset", dataset), ("method", method), ("attack", attack)):
+        frame = found.only(frame, column, chosen)
+    frame = found.only(frame, "seed", seed)
+    frame = found.only(frame, "model", model, prefix=True)
+    if lambdas is not None:
+        frame = frame[frame["lam"].isin(lambdas)]
+    table = frame if examples else found.summarize(frame)
+    if out is None:
+        _print(found.shown(table))
+    elif out.suffix == ".csv":
+        atomic_write(out, table.to_csv(index=False))
+    else:
+        write_parquet(out, table)
+
+
+def _print(table: "pd.DataFrame") -> None:
+    from rich.console import Console
+
+    from oat_bench.leaderboards import comparison
+
+    if table.empty:
+        click.echo("nothing was evaluated there, or nothing that was asked for", err=True)
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        print_whole(console, comparison.terminal(table))
+    else:
+        click.echo(table.to_markdown(index=False, disable_numparse=True))

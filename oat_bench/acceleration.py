@@ -151,7 +151,7 @@ class Accelerated(nn.Module):
 
     def _alike(self, x: Tensor) -> Tensor:
         """Compute an image's logits alike to the last bit whatever it is in one batch with."""
-        if len(x) >= _LEAST_IMAGES or x.device.type != "cpu":
+        if not 0 < len(x) < _LEAST_IMAGES or x.device.type != "cpu":
             return self._call(x)
         filling = x.detach()[torch.arange(_LEAST_IMAGES - len(x)) % len(x)]
         return self._call(torch.cat([x, filling]))[: len(x)]

@@ -197,7 +197,8 @@ def _attacked(
 
     for place, part in enumerate(parts, 1):
         cell = _cell(subject.point, part, fingerprints)
-        store.describe(cell, _describe(subject, attack, place, fingerprints))
+        if store.folder is not None:
+            store.describe(cell, _describe(subject, attack, place, fingerprints))
         rows = _fill(subject, part, standing, store, cell, done if part is parts[-1] else None)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]

@@ -34,7 +34,7 @@ from oat_bench.methods import METHODS
 
 FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
-COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure"]
+COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure", "results"]
 #: all that have a help page
 PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
@@ -1073,3 +1073,41 @@ def test_damaged_outcomes_are_named_by_compare(refused, two_runs, tmp_path):
     shutil.copytree(two_runs / "one", tmp_path / "one", ignore=shutil.ignore_patterns("outcomes"))
     (tmp_path / "one" / "outcomes.parquet").write_bytes(b"PAR1 but no more")
     assert "outcomes.parquet: damaged outcomes" in refused("compare", tmp_path / "one")
+
+
+# --- results
+
+
+def test_results_are_listed_filtered_and_exported(invoke, two_runs, tmp_path):
+    code, out, err = invoke("results", two_runs)
+    assert (code, err) == (0, "")
+    entry = Entry.model_validate_json((two_runs / "one" / "entry.json").read_bytes())
+    robust = {(p.lam, a): v for p in entry.operating_points for a, v in p.robust_acc.items()}
+    listed = [row for row in out.splitlines() if row.rstrip().endswith("one |")]
+    assert len(listed) == len(robust)
+    code, out, _ = invoke("results", two_runs / "one", "--attack", "fgsm", "--lambda", "1")
+    (row,) = out.splitlines()[2:]
+    interval = robust[(1.0, "fgsm")]
+    assert f" {interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}] " in row
+    assert invoke("results", two_runs / "one", "--out", "all.csv") == (0, "", "")
+    frame = pd.read_csv(tmp_path / "all.csv")
+    found = {(row.lam, row.attack): round(row.ra, 2) for row in frame.itertuples()}
+    assert found == {key: interval.value for key, interval in robust.items()}
+    assert invoke("results", two_runs / "one", "--examples", "--out", "all.parquet")[0] == 0
+    assert len(pd.read_parquet(tmp_path / "all.parquet")) == frame["n"].sum()
+
+
+def test_results_refuse_what_they_cannot_do(refused, two_runs):
+    assert "expected a file that ends in .csv or .parquet" in refused("results", "--out", "a.xls")
+    assert "name one with --out" in refused("results", two_runs, "--examples")
+    assert "no folder runs" in refused("results")
+    assert "unknown attack in these results 'pgd'" in refused("results", two_runs, "--attack=pgd")
+
+
+def test_no_results_are_said_to_be_none(invoke, tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert invoke("results") == (
+        0,
+        "",
+        "nothing was evaluated there, or nothing of what was asked\n",
+    )

@@ -74,7 +74,7 @@ def _print(table: "pd.DataFrame") -> None:
     from oat_bench.leaderboards import comparison
 
     if table.empty:
-        click.echo("nothing was evaluated there, or nothing that was asked for", err=True)
+        click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
         return
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:

@@ -540,7 +540,7 @@ def attacks(selection: str) -> list[AttackCard]:
 
 
 #: the columns of a table, weakest attack first
-DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack")
+DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
 def _find(kind: str, name_or_path: str, model: type[C]) -> C:

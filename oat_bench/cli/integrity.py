@@ -93,7 +93,7 @@ def integrity(
     info = trained.info
     if dataset is None and info.dataset not in datasets.DATASETS:
         raise UserError(f"{model} is of data set {info.dataset!r}; name its folder with --dataset")
-    ladder = examination.LADDER
+    ladder: tuple[str, ...] = examination.LADDER
     if attacks is not None:
         ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
     suite = examination.make_suite(

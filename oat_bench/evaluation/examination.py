@@ -170,19 +170,18 @@ def examine(
     clean, once = base["clean_prediction"] == base["label"], _stands(base)
     ladder = {a.card.name: _stands(run(a, subject.share(a.card.name))) for a in suite.ladder}
     by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
-    free_share, budget = subject.share("square"), f"Square with {QUERIES} queries"
-    last = None
+    share, budget = subject.share("square"), f"Square ({QUERIES} queries)"
     if "autoattack" in ladder:
-        free_share = free_share[: len(ladder["autoattack"])]
-        budget += ", and with 5000 after AutoAttack's other parts,"
+        share = share[: len(ladder["autoattack"])]
+        budget = f"Square ({QUERIES} queries, and 5000 after AutoAttack's other parts)"
+    free = _stands(run(suite.square, share))
+    if "autoattack" in ladder:
         whole = suite.ladder[-1]
-        # known already: the outcomes of AutoAttack's parts lie in cells of their own
+        # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
         others = replace(whole, n_parts=whole.n_parts - 1)
-        others_stand = _stands(subject.outcomes(point, others, free_share))
-        by_gradients.append(others_stand)
-        last = ~others_stand | ladder["autoattack"][others_stand.index]
-    square = _stands(run(suite.square, free_share))
-    free = square if last is None else square & last
+        before_square = _stands(subject.outcomes(point, others, share))
+        by_gradients.append(before_square)
+        free &= ~before_square | ladder["autoattack"][before_square.index]
     doubled = _stands(run(suite.doubled, subject.share(BASE)))
     noise = _stands(run(suite.noise, subject.share("noise")))
 
@@ -200,7 +199,7 @@ def examine(
         integrity.sweep(clean, dict(sorted(swept.items()))),
         integrity.steps(BASE, once, doubled),
         integrity.noise(BASE, noise, once),
-        integrity.gradient_free(budget, free, _under_all(by_gradients, free_share)),
+        integrity.gradient_free(budget, free, _under_all(by_gradients, share)),
         *probes.probe(*_model(subject, point), subject.data, subject.examples, suite.base),
     ]
 

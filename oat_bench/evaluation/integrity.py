@@ -28,6 +28,8 @@ Verdict = Literal["pass", "warn", "fail"]
 LEVEL = 0.01
 #: the share of examples that is of no account
 NEGLIGIBLE = 0.02
+#: the share of examples that attacks by gradients may miss, but for chance, and still be trusted
+MISSED = 0.05
 
 
 class Check(BaseModel):
@@ -111,9 +113,9 @@ def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
     return only_first, only_second, float(p)
 
 
-def above_negligible(count: int, n: int) -> float:
-    """Return the exact one-sided p-value of a share being no more than `NEGLIGIBLE`."""
-    return float(binomtest(count, n, NEGLIGIBLE, alternative="greater").pvalue) if n else 1.0
+def above(share: float, count: int, n: int) -> float:
+    """Return the exact one-sided p-value of ``count`` of ``n`` being no more than a share."""
+    return float(binomtest(count, n, share, alternative="greater").pvalue) if n else 1.0
 
 
 def inversions(ladder: Mapping[str, pd.Series]) -> list[Inversion]:
@@ -174,7 +176,7 @@ def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
     found = inversions({f"eps {eps:.3g}": series for eps, series in stands.items()})
     largest = max(stands)
     left = stands[largest]
-    p = above_negligible(int(left.sum()), len(left))
+    p = above(NEGLIGIBLE, int(left.sum()), len(left))
     complaints = [f"{changed} predictions change at eps 0"] if changed else []
     complaints += [str(inversion) for inversion in found]
     if p <= LEVEL:
@@ -226,8 +228,8 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
     """
     ours, theirs, p = breaks_more(random, gradient)
     evidence = (
-        f"RA {percent(random)} under noise, {percent(gradient)} under {attack}; {ours} examples "
-        f"that noise alone breaks, {theirs} that {attack} alone does"
+        f"RA {percent(random)} under noise, {percent(gradient)} under {attack}; broken by noise "
+        f"alone: {ours}, by {attack} alone: {theirs}"
     )
     masked = p <= LEVEL
     return Check(
@@ -248,15 +250,16 @@ def gradient_free(attack: str, free: pd.Series, gradient: pd.Series) -> Check:
     """
     ours, theirs, p_more = breaks_more(free, gradient)
     n = len(free.index.intersection(gradient.index))
-    p_others = above_negligible(ours, n)
-    verdict: Verdict = "warn" if ours > NEGLIGIBLE * n else "pass"
-    evidence = (
-        f"{attack}, breaks {ours} of {n} examples that no attack by gradients breaks; {theirs} the "
-        "other way round"
-    )
-    if min(holm([p_more, p_others])) <= LEVEL:
+    p_missed = above(MISSED, ours, n)
+    p = min(holm([p_more, p_missed]))
+    verdict: Verdict = "pass"
+    evidence = f"of {n} examples broken by {attack} alone: {ours}, by gradients alone: {theirs}"
+    if p <= LEVEL:
         verdict = "fail"
-        evidence += f"; the gradients are masked ({_p(min(holm([p_more, p_others])))})"
+        evidence += f"; the gradients are masked ({_p(p)})"
+    elif ours > NEGLIGIBLE * n:
+        verdict = "warn"
+        evidence += "; attacks by gradients are not enough"
     return Check(
         name="gradient-free",
         verdict=verdict,
@@ -266,7 +269,7 @@ def gradient_free(attack: str, free: pd.Series, gradient: pd.Series) -> Check:
             "only_gradient": theirs,
             "n": n,
             "p_more": p_more,
-            "p_others": p_others,
+            "p_missed": p_missed,
         },
     )
 

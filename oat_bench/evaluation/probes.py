@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oat_bench.attacks import Attack
 from oat_bench.datasets import Split
-from oat_bench.evaluation.integrity import LEVEL, Check, Verdict, above_negligible
+from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, Check, Verdict, above
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
 #: the share of examples whose loss PGD is expected to raise, at least
@@ -79,8 +79,8 @@ def loss(losses: Tensor) -> Check:
         name="loss",
         verdict=verdict,
         evidence=(
-            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
-            f"lower than before after {drops} of them; it rises for {raised} of {n} examples"
+            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, of "
+            f"which {drops} lower it; it rises for {raised} of {n} examples"
         ),
         numbers={"mean": mean, "raised": raised, "n": n, "drops": drops, "p_value": p},
     )
@@ -102,7 +102,7 @@ def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
     tiny = torch.finfo(torch.float32).tiny
     none, flat = (~(sizes >= tiny) for sizes in (cross_entropy, margin))  # NaN is none
     zero, both = int(none.sum()), int((none & flat).sum())
-    p = above_negligible(zero, n)
+    p = above(NEGLIGIBLE, zero, n)
     evidence = f"cross-entropy has none at {zero} of {n} right examples"
     if zero:
         why = "the network is flat there" if 2 * both > zero else "the softmax is saturated"

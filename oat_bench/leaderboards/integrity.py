@@ -13,7 +13,15 @@ from rich.text import Text
 from oat_bench.cards import Threat, explain
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, Check, Verdict, detectable, worst
+from oat_bench.evaluation.integrity import (
+    LEVEL,
+    MISSED,
+    NEGLIGIBLE,
+    Check,
+    Verdict,
+    detectable,
+    worst,
+)
 from oat_bench.leaderboards.entries import format_eps, versions
 
 #: reports are small; a larger file is a mistake
@@ -116,7 +124,7 @@ def title(report: Integrity) -> str:
     """Return what stands above the tables."""
     return (
         f"{report.dataset}, {report.architecture}, {report.method.upper()}, "
-        f"{report.threat_model} eps {report.eps}: attack integrity {report.verdict}"
+        f"{report.threat_model} eps {report.eps}: attack integrity: {report.verdict}"
     )
 
 
@@ -134,12 +142,13 @@ def notes(report: Integrity) -> list[str]:
     return [
         f"n {report.n}{fewer}. fail: the attacks cannot be trusted; warn: they may be too weak. "
         f"What chance explains is no violation: exact paired tests on the same examples, level "
-        f"{LEVEL:g} a check, Holm; shares up to {100 * NEGLIGIBLE:g}% are of no account. "
+        f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are of no account. "
         f"It takes {detectable(ladder)} examples, all to one side, for two attacks to be out of "
         "order; less is not seen.",
         "order: no attack breaks more than a stronger one. eps sweep: RA is SA at eps 0, never "
-        "rises, and vanishes. steps: twice as many break no more. noise, gradient-free: neither "
-        "breaks what gradients do not. loss: PGD raises it. batch, repeat: the logits of an image "
+        f"rises, and vanishes. steps: twice as many break no more. noise: breaks no more than PGD. "
+        f"gradient-free: breaks no more than gradients, nor over {100 * MISSED:g}% that they miss. "
+        "loss: PGD raises it. batch, repeat: the logits of an image "
         "do not depend on its batch, nor on chance.",
     ]
 

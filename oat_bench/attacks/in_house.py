@@ -88,7 +88,7 @@ def noise(
     draws: Count,
     norm: Norm = "Linf",
 ) -> Tensor:
-    """Uniform noise in the ball; each draw only tries what still stands (arXiv:1902.06705)."""
+    """Uniform noise in the ball; each draw only tries what still stands (arXiv:1802.00420)."""
     return projected_gradient_descent(
         model,
         x,

@@ -132,6 +132,7 @@ def integrity(
     report = reports.make_report(
         info,
         found,
+        attacks=[attack.card.name for attack in suite.ladder],
         n=n,
         fewer=fewer,
         seed=seed,

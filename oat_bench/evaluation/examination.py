@@ -120,6 +120,8 @@ def make_suite(
     for name in ladder:
         if name not in LADDER:
             raise unknown("attack in a known order", name, LADDER)
+    if not ladder:
+        raise UserError(f"no attack is named; choose of {', '.join(LADDER)} with --attacks")
     if threat.eps == 0:
         raise UserError("the threat model has eps 0, which leaves no attack to examine")
 

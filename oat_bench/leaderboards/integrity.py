@@ -39,7 +39,7 @@ class IntegrityPoint(_Model):
     lam: float
     width: float
     verdict: Verdict = Field(description="the worst of the checks'")
-    checks: list[Check]
+    checks: list[Check] = Field(min_length=1)
 
     @classmethod
     def of(cls, point: OperatingPoint, checks: list[Check]) -> "IntegrityPoint":
@@ -61,7 +61,8 @@ class Integrity(_Model):
     n: int = Field(description="number of examples")
     fewer_examples: dict[str, int] = Field(description="of the same order, the first, by attack")
     seed: int = Field(description="of the attacks")
-    operating_points: list[IntegrityPoint]
+    attacks: list[str] = Field(description="those put in order, the weakest first")
+    operating_points: list[IntegrityPoint] = Field(min_length=1)
     model_fingerprint: str
     data_fingerprint: str
     command: str = Field(description="what made this report")
@@ -72,6 +73,7 @@ def make_report(
     info: ModelInfo,
     points: Sequence[IntegrityPoint],
     *,
+    attacks: Sequence[str],
     n: int,
     fewer: dict[str, int],
     seed: int,
@@ -90,6 +92,7 @@ def make_report(
         n=n,
         fewer_examples=fewer,
         seed=seed,
+        attacks=list(attacks),
         operating_points=list(points),
         model_fingerprint=model_fingerprint,
         data_fingerprint=data_fingerprint,
@@ -138,13 +141,17 @@ def heading(report: Integrity, point: IntegrityPoint) -> str:
 def notes(report: Integrity) -> list[str]:
     """Return the paragraphs below the tables."""
     fewer = "".join(f", {name} {n}" for name, n in report.fewer_examples.items())
-    ladder = len(report.operating_points[0].checks[0].numbers) - 2
+    unseen = ""
+    if len(report.attacks) > 1:
+        unseen = (
+            f" It takes {detectable(len(report.attacks))} examples, all to one side, for two "
+            "attacks to be out of order; less is not seen."
+        )
     return [
         f"n {report.n}{fewer}. fail: the attacks cannot be trusted; warn: they may be too weak. "
         f"What chance explains is no violation: exact paired tests on the same examples, level "
-        f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are of no account. "
-        f"It takes {detectable(ladder)} examples, all to one side, for two attacks to be out of "
-        "order; less is not seen.",
+        f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are of no account."
+        f"{unseen}",
         "order: no attack breaks more than a stronger one. eps sweep: RA is SA at eps 0, never "
         f"rises, and vanishes. steps: twice as many break no more. noise: breaks no more than PGD. "
         f"gradient-free: breaks no more than gradients, nor over {100 * MISSED:g}% that they miss. "

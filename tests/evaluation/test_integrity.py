@@ -515,7 +515,7 @@ def test_a_model_that_is_never_right(problem):
 # --- a trained network
 
 
-def digits_subject(trained, digits, n=100, seed=None, **options):
+def digits_subject(trained, digits, n=60, seed=None, **options):
     order = nested_order(digits.test.labels)
     if seed is not None:
         order = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))
@@ -525,10 +525,9 @@ def digits_subject(trained, digits, n=100, seed=None, **options):
 @pytest.mark.slow
 def test_an_honest_network_is_not_failed(trained, digits):
     suite = examination.make_suite(trained.info.threat, n_classes=10, seed=0)
-    subject = digits_subject(trained, digits, n=60, fewer={"autoattack": 20})
-    for lam in (0.0, 1.0):
-        checks = examination.examine(subject, OperatingPoint(lam), suite)
-        assert [check for check in checks if check.verdict == "fail"] == []
+    subject = digits_subject(trained, digits, fewer={"autoattack": 20})
+    checks = examination.examine(subject, POINT, suite)
+    assert [check for check in checks if check.verdict == "fail"] == []
 
 
 @pytest.mark.slow
@@ -542,6 +541,13 @@ def test_an_honest_network_is_not_failed_by_any_of_20_seeds(trained, digits):
         lam = (0.0, 0.5, 1.0)[seed % 3]
         found += examination.examine(subject, OperatingPoint(lam), suite)
     assert [check for check in found if check.verdict == "fail"] == []
+
+
+@pytest.mark.slow
+def test_an_honest_linear_model_is_not_failed_by_any_of_20_seeds():
+    for seed in range(20):
+        model, data = linear_problem(n=80, seed=seed)
+        assert verdicts(examine(model, data, seed=seed), "fail") == set()
 
 
 def test_a_trained_network_behind_a_quantiser_is_caught(trained, digits):
@@ -622,6 +628,7 @@ def test_a_cost_is_said_before(problem):
     ("changes", "words"),
     [
         ({"ladder": ("fgsm", "pgd-8")}, "unknown attack in a known order 'pgd-8'; did you mean"),
+        ({"ladder": ()}, "no attack is named; choose of fgsm, pgd-7"),
         ({"threat": Threat(eps=0)}, "the threat model has eps 0"),
     ],
 )
@@ -658,4 +665,3 @@ def test_more_draws_only_ever_break_more():
         x_adv = attack(model, data.inputs(), data.labels, torch.arange(len(data)))
         broken.append(set(torch.where(model(x_adv).argmax(1) != data.labels)[0].tolist()))
     assert broken[0] < broken[1] < broken[2]
-

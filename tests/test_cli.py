@@ -37,7 +37,17 @@ from oat_bench.methods import METHODS
 
 FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
-COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure", "integrity", "results"]
+COMMANDS = [
+    "run",
+    "train",
+    "evaluate",
+    "list",
+    "compare",
+    "figure",
+    "integrity",
+    "results",
+    "transfer",
+]
 #: all that have a help page
 PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
@@ -1197,3 +1207,46 @@ def test_bad_input_of_integrity_is_one_line(refused, finished, monkeypatch, argu
     places = {"RUN": finished}
     assert words in refused("integrity", *[places.get(word, word) for word in arguments])
     assert not list(finished.glob("integrity.*"))
+
+
+# --- transfer
+
+
+def test_transfer_prints_what_it_writes(invoke, finished, tmp_path):
+    options = ["--attack", "pgd-7", "--lambda", "0,0.2,1", "--n-examples", "40"]
+    code, out, err = invoke("transfer", finished, *options)
+    assert code == 0, err
+    assert out == (finished / "transfer.md").read_text()
+    headings = [line for line in out.splitlines() if line.startswith("### ")]
+    assert len(headings) == 4
+    frame = pd.read_parquet(finished / "transfer.parquet")
+    assert len(frame) == 3 * 3 * 40
+    report = json.loads((finished / "transfer.json").read_text())
+    right = (frame["clean_prediction"] == frame["label"]) & (
+        frame["attacked_prediction"] == frame["label"]
+    )
+    for cell in report["cells"]:
+        rows = (frame["crafted"] == cell["crafted"]) & (frame["lam"] == cell["lam"])
+        assert cell["ra"]["value"] == round(100 * right[rows].mean(), 2)
+    assert {path.name for path in finished.glob("transfer.*")} == {
+        *(f"transfer.{end}" for end in ("md", "json", "parquet", "png", "svg"))
+    }
+    # nothing is attacked twice, and a threat model of its own is listed as such
+    assert invoke("transfer", finished, *options)[1] == out
+    code, listed, _ = invoke("results", finished)
+    assert code == 0
+    assert listed.count(" expectation over lambda 0, 0.2, 1 ") == 3
+    assert listed.count(" lambda 0.2 ") >= 3
+
+
+def test_transfer_refuses_what_it_cannot_do(invoke, finished, tmp_path):
+    for options, words in (
+        (["--attack", "pgd"], "unknown attack 'pgd'"),
+        (["--n-examples", "5000"], "5000 examples asked for; the test set has 800"),
+        (["--width", "0.5"], "width 0.5 asked for; the network has 1"),
+        (["--attack", "fgsm", "--random-lambda"], "cannot attack the expectation over lambda"),
+    ):
+        code, out, err = invoke("transfer", finished, *options)
+        assert (code, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -21,7 +22,6 @@ from oat_bench.cli.options import (
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.leaderboards.integrity import Integrity
 
 #: examples, unless told otherwise, and of the attacks that take long
@@ -81,6 +81,7 @@ def integrity(
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
+    from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import examination
     from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import atomic_write, make_folder
@@ -91,23 +92,19 @@ def integrity(
     where = runs.choose_device(device)
     trained = classifier.load(model, where)
     info = trained.info
-    if dataset is None and info.dataset not in datasets.DATASETS:
-        raise UserError(f"{model} is of data set {info.dataset!r}; name its folder with --dataset")
+    dataset = data_of(trained, model, dataset)
     ladder: tuple[str, ...] = examination.LADDER
     if attacks is not None:
         ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
     suite = examination.make_suite(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
-    points = _points(trained, lambdas, widths)
-    data = datasets.load(dataset or info.dataset, data_dir, skip_broken=skip_broken)
+    lambdas = choose_lambdas(trained, lambdas)
+    points = [OperatingPoint(lam, w) for w in choose_widths(trained, widths) for lam in lambdas]
+    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
     runs.check_fits(info, data)
     n, fewer = _counts(n_examples, len(data.test), suite.names)
-    folder = out
-    if folder is None:
-        default = Path("runs") / f"{data.name}-{trained.fingerprint()[:8]}"
-        folder = Path(model) if Path(model).is_dir() else default
-    make_folder(folder)
+    folder = make_folder(out or default_out(trained, model))
     subject = examination.Subject(
         trained.to(where),
         data.test.to(where),
@@ -145,30 +142,6 @@ def integrity(
     _print(report, folder)
     if report.verdict == "fail":
         click.get_current_context().exit(1)
-
-
-def _points(
-    trained: "TunableClassifier", lambdas: list[float] | None, widths: list[float] | None
-) -> "list[OperatingPoint]":
-    """Return the operating points asked for, the widest first.
-
-    Raises:
-        UserError: if the classifier has none there.
-    """
-    from oat_bench.classifier import OperatingPoint
-
-    info = trained.info
-    for width in widths or ():
-        if width not in info.widths:
-            have = ", ".join(f"{known:g}" for known in info.widths)
-            raise UserError(f"width {width:g} asked for; the network has {have}")
-    for lam in lambdas or ():
-        try:
-            trained.check_lambda(lam, info.trained_lambdas)
-        except UserError as error:
-            raise UserError(f"{info.method}: {error}; choose with --lambda") from error
-    chosen = lambdas or info.trained_lambdas
-    return [OperatingPoint(lam, width) for width in widths or info.widths for lam in chosen]
 
 
 def _counts(

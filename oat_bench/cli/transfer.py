@@ -12,7 +12,6 @@ from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
-    GRADIENTS,
     SEED,
     SKIP_BROKEN,
     Lambdas,
@@ -66,7 +65,13 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
 )
-@GRADIENTS
+@click.option(
+    "--gradients",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Precision that attacks differentiate in; predictions are float32.",
+)
 @SEED
 @DEVICE
 @click.option(
@@ -86,7 +91,7 @@ def transfer(
     n_examples: int | None,
     drawn: bool | None,
     weights: dict[float, float] | None,
-    gradients: str | None,
+    gradients: str,
     seed: int,
     device: str,
     out: Path | None,
@@ -135,7 +140,7 @@ def transfer(
         "width": share,
         "examples": datasets.nested_order(data.test.labels)[:n],
         "store": OutcomeStore(make_folder(folder / "outcomes")),
-        "gradients": gradients or "float32",
+        "gradients": gradients,
     }
     test = data.test.to(where)
     frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
@@ -150,7 +155,7 @@ def transfer(
         card=ready.card.fingerprint(),
         eps=ready.threat.eps,
         seed=seed,
-        gradients=options["gradients"],
+        gradients=gradients,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),
         command=command,

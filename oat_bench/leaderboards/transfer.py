@@ -274,6 +274,11 @@ def notes(report: Transfer) -> list[str]:
         "Accuracies in percent with 95% intervals (Wilson; of expected ones bootstrap). RA: right "
         "both clean and attacked. strongest: the one lambda whose attacked images break most."
     )
+    if len({cell.crafted for cell in report.cells}) > 1:
+        meanings += (
+            " Attacking at several lambda is also several tries for each image: a card with as many "
+            "restarts tells what tries alone do."
+        )
     if report.drawn is not None:
         meanings += (
             " expected: the chance that one query is answered right; at every lambda: what is left "

@@ -276,8 +276,8 @@ def notes(report: Transfer) -> list[str]:
     )
     if len({cell.crafted for cell in report.cells}) > 1:
         meanings += (
-            " Attacking at several lambda is also several tries for each image: a card with as many "
-            "restarts tells what tries alone do."
+            " Attacking at several lambda is also several tries for each image: a card with as "
+            "many restarts tells what tries alone do."
         )
     if report.drawn is not None:
         meanings += (

@@ -254,7 +254,10 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     p_missed = above(MISSED, ours, n)
     p = min(holm([p_more, p_missed]))
     verdict: Verdict = "pass"
-    evidence = f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs} ({attack}: {budget})"
+    evidence = (
+        f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs} "
+        f"({attack}: {budget})"
+    )
     if p <= LEVEL:
         verdict = "fail"
         evidence += f"; the gradients are masked ({_p(p)})"

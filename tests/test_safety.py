@@ -64,7 +64,7 @@ def files(reported_folder, tmp_path, monkeypatch):
     info |= {"lam": 0.5, "width": 1, "attack": "a", "part": 1, "parts": 1, "engine": "e"}
     info |= {"norm": "Linf", "eps": 0.1, "seed": 0, "card": "c", "gradients": "float32"}
     store = OutcomeStore(tmp_path / "outcomes")
-    store.describe("cell", CellInfo(**info))
+    store.describe("cell", lambda: CellInfo(**info))
     store.append("cell", pd.DataFrame([(0, 1, 1, 1)], columns=COLUMNS))
     cell = tmp_path / "outcomes" / "cell"
     (parquet,) = cell.glob("*.parquet")

@@ -1,7 +1,6 @@
 """`check`."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of
-from oat_bench.cli.options import DATA_DIR, DEVICE, SEED, SKIP_BROKEN, Lambdas, example
-from oat_bench.cli.printing import print_whole
+from oat_bench.cli.model import data_of, default_out
+from oat_bench.cli.options import (
+    DATA_DIR,
+    DEVICE,
+    MODEL_DATASET,
+    SEED,
+    SKIP_BROKEN,
+    Lambdas,
+    example,
+)
+from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,9 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option("--attacks", metavar="LIST", help="Only these of the baseline. [default: all]")
 @click.option("--lambda", "lambdas", type=Lambdas(), help="Only these of the baseline.")
-@click.option(
-    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
-)
+@MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
 @SEED
@@ -100,10 +105,7 @@ def check(
     trained = classifier.load(model, where)
     data = datasets.load(data_of(trained, model, dataset), data_dir, skip_broken=skip_broken)
     runs.check_fits(trained.info, data)
-    # a folder of its own: what lies in the run's own would be described by this command
-    folder = out or Path("runs") / f"check-{trained.fingerprint()[:8]}"
-    if out is None and Path(model).is_dir():
-        folder = Path(model)
+    folder = out or default_out(trained, model, "check")
     now = regression.measure_again(
         before,
         trained.to(where),
@@ -123,11 +125,10 @@ def check(
     if result.verdict == "worse":
         click.get_current_context().exit(1)
     if update_baseline:
-        command = shlex.join(["oat-bench", *sys.argv[1:]])
-        regression.update(before, trained, now, seed=seed, command=command)
+        regression.update(before, trained, now, seed=seed, command=command_line())
         click.echo(f"{before.record.entry_path}: now this model", err=True)
     elif result.verdict == "better":
-        again = shlex.join(["oat-bench", *sys.argv[1:], "--update-baseline"])
+        again = command_line("--update-baseline")
         click.echo(f"better than the baseline; to make it the new one: {again}", err=True)
 
 
@@ -153,12 +154,10 @@ def _print(result: "Check", style: str) -> None:
 
 
 def _print_text(result: "Check") -> None:
-    from rich.console import Console
-
     from oat_bench.leaderboards import comparison
     from oat_bench.regression import formats
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     print_whole(console, comparison.terminal(formats.table(result)))
     colour = {"worse": "bold red", "ok": "bold green", "better": "bold green"}[result.verdict]
     console.print(formats.summary(result), style=colour)

@@ -6,7 +6,7 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import ATTACK, RUNS, example
-from oat_bench.cli.printing import print_whole
+from oat_bench.cli.printing import plain_console, print_whole
 from oat_bench.errors import UserError
 
 
@@ -32,8 +32,6 @@ def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, ou
         raise UserError(
             f"--reference {reference} is none of the runs; name one of {', '.join(runs)}"
         )
-    from rich.console import Console
-
     from oat_bench import figures
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.leaderboards import comparison, published, records
@@ -48,7 +46,7 @@ def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, ou
     entries = [record.entry for record in found]
     drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
     figures.write(drawn, folder / "frontier")
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     if not console.is_terminal:
         click.echo(text, nl=False)
         return

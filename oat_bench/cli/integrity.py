@@ -1,7 +1,5 @@
 """`integrity`."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,8 @@ from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
+    MODEL_DATASET,
+    MODEL_OUT,
     SEED,
     SKIP_BROKEN,
     Counts,
@@ -19,6 +19,7 @@ from oat_bench.cli.options import (
     Widths,
     example,
 )
+from oat_bench.cli.printing import command_line, plain_console
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ _LONG = 60
 
 @cli.command(epilog=example("oat-bench integrity runs/digits-seed0 --lambda 0,0.1,1"))
 @click.argument("model")
-@click.option(
-    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
-)
+@MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
 @click.option(
@@ -55,11 +54,7 @@ _LONG = 60
 )
 @SEED
 @DEVICE
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for results. [default: the run's folder, or under runs/]",
-)
+@MODEL_OUT
 def integrity(
     model: str,
     dataset: str | None,
@@ -125,7 +120,6 @@ def integrity(
         for point in points:
             checks = examination.examine(subject, point, suite, line)
             found.append(reports.IntegrityPoint.of(point, checks))
-    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = reports.make_report(
         info,
         found,
@@ -135,7 +129,7 @@ def integrity(
         seed=seed,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),
-        command=command,
+        command=command_line(),
     )
     atomic_write(folder / "integrity.json", report.model_dump_json(indent=2) + "\n")
     atomic_write(folder / "integrity.md", reports.markdown(report))
@@ -166,11 +160,9 @@ def _counts(
 
 
 def _print(report: "Integrity", folder: Path) -> None:
-    from rich.console import Console
-
     from oat_bench.leaderboards import integrity as reports
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     if not console.is_terminal:
         click.echo(reports.markdown(report), nl=False)
         return

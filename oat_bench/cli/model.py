@@ -53,7 +53,10 @@ def choose_widths(trained: "TunableClassifier", widths: list[float] | None) -> l
     return widths or trained.info.widths
 
 
-def default_out(trained: "TunableClassifier", model: str) -> Path:
-    """Return the run's folder, if the model is one, else a folder of its own under runs/."""
-    named = Path("runs") / f"{trained.info.dataset}-{trained.fingerprint()[:8]}"
+def default_out(trained: "TunableClassifier", model: str, name: str | None = None) -> Path:
+    """Return the run's folder, if the model is one, else a folder of its own under runs/.
+
+    That begins with ``name``, or with the data set's.
+    """
+    named = Path("runs") / f"{name or trained.info.dataset}-{trained.fingerprint()[:8]}"
     return Path(model) if Path(model).is_dir() else named

@@ -157,6 +157,15 @@ OUT = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for results. [default: under runs/]"
 )
 
+MODEL_DATASET = click.option(
+    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
+)
+MODEL_OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for results. [default: the run's folder, or under runs/]",
+)
+
 RUNS = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 ATTACK = click.option(
     "--attack", metavar="NAME", help="Whose RA. [default: the worst case, or the last all have]"

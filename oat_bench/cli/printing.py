@@ -1,5 +1,7 @@
-"""What commands print to a terminal."""
+"""What commands print to a terminal, and how they write down what they were asked."""
 
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,6 +10,19 @@ if TYPE_CHECKING:
 
 #: the width of a table where nothing needs to be folded, as in a pipe
 UNFOLDED = 10_000
+
+
+def command_line(*more: str) -> str:
+    """Return this command as a shell takes it, with further arguments, in valid UTF-8."""
+    written = shlex.join(["oat-bench", *sys.argv[1:], *more])
+    return written.encode(errors="backslashreplace").decode()
+
+
+def plain_console() -> "Console":
+    """Return a console that takes text for text: no markup, no colours of its own."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_whole(console: "Console", table: "Table") -> None:

@@ -7,7 +7,7 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import Lambdas, example
-from oat_bench.cli.printing import print_whole
+from oat_bench.cli.printing import plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,14 +69,12 @@ def results(
 
 
 def _print(table: "pd.DataFrame") -> None:
-    from rich.console import Console
-
     from oat_bench.leaderboards import comparison
 
     if table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
         return
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     if console.is_terminal:
         print_whole(console, comparison.terminal(table))
     else:

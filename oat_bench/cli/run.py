@@ -1,20 +1,12 @@
 """`run`, `evaluate` and `train`."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.printing import print_whole
-from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.cards import BenchmarkCard
-    from oat_bench.networks.conditioning import Interpolation
-    from oat_bench.run import Report
+from oat_bench.cli.model import data_of
 from oat_bench.cli.options import (
     ATTACKS,
     BENCHMARK,
@@ -33,6 +25,13 @@ from oat_bench.cli.options import (
     WIDTHS,
     example,
 )
+from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.cards import BenchmarkCard
+    from oat_bench.networks.conditioning import Interpolation
+    from oat_bench.run import Report
 
 
 @cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
@@ -179,11 +178,8 @@ def _evaluate(
         trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
-        if trained.info.dataset not in datasets.DATASETS:
-            raise UserError(
-                f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
-            )
-        card = _card(trained.info.dataset, None)
+        assert model is not None
+        card = _card(data_of(trained, model, None), None)
     counts = dict(n_examples or {})
     changes = {
         "lambdas": lambdas,
@@ -217,19 +213,16 @@ def _evaluate(
     folder = make_folder(out)
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=where)
-    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command, device=where
+        trained, card, data, ready, folder, command=command_line(), device=where
     )
     _print(report)
 
 
 def _print(report: "Report") -> None:
-    from rich.console import Console
-
     from oat_bench.leaderboards import tables
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     if console.is_terminal:
         console.print(report.title, style="italic")
         for heading, results in tables.by_width(report.results):

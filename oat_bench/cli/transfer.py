@@ -1,7 +1,5 @@
 """`transfer`."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +10,15 @@ from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
+    MODEL_DATASET,
+    MODEL_OUT,
     SEED,
     SKIP_BROKEN,
     Lambdas,
     Weights,
     example,
 )
-from oat_bench.cli.printing import print_whole
+from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 @cli.command(epilog=example("oat-bench transfer runs/digits-seed0 --attack pgd-7 --lambda 0,0.1,1"))
 @click.argument("model")
-@click.option(
-    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
-)
+@MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
 @click.option(
@@ -74,11 +72,7 @@ if TYPE_CHECKING:
 )
 @SEED
 @DEVICE
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for results. [default: the run's folder, or under runs/]",
-)
+@MODEL_OUT
 def transfer(
     model: str,
     dataset: str | None,
@@ -123,8 +117,7 @@ def transfer(
     if weights is not None:
         _check_draw(weights, tested, drawn)
     if drawn is None:
-        pgd = (ready.card.engine, ready.card.class_) == ("oat_bench", "PGD")
-        drawn = weights is not None or (len(tested) > 1 and pgd)
+        drawn = weights is not None or (len(tested) > 1 and random_lambda.applies(ready))
     if drawn:
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
@@ -145,7 +138,6 @@ def transfer(
     test = data.test.to(where)
     frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
     expectation = random_lambda.evaluate(trained, test, draw, ready, **options) if drawn else None
-    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = reports.make_report(
         info,
         frame,
@@ -158,7 +150,7 @@ def transfer(
         gradients=gradients,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),
-        command=command,
+        command=command_line(),
     )
     atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
     atomic_write(folder / "transfer.md", reports.markdown(report))
@@ -182,11 +174,9 @@ def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | 
 
 
 def _print(report: "Transfer", folder: Path) -> None:
-    from rich.console import Console
-
     from oat_bench.leaderboards import transfer as reports
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     if not console.is_terminal:
         click.echo(reports.markdown(report), nl=False)
         return

@@ -19,6 +19,7 @@ from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
 from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.evaluation.statistics import clean_right, robust_right
 from oat_bench.progress import Bar
 from oat_bench.training.pgd import cross_entropy
 
@@ -169,29 +170,29 @@ def examine(
         return frame
 
     base = run(suite.base, subject.share(BASE))
-    clean, once = base["clean_prediction"] == base["label"], _stands(base)
-    ladder = {a.card.name: _stands(run(a, subject.share(a.card.name))) for a in suite.ladder}
+    clean, once = clean_right(base), robust_right(base)
+    ladder = {a.card.name: robust_right(run(a, subject.share(a.card.name))) for a in suite.ladder}
     by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
     share, budget = subject.share("square"), f"{QUERIES} queries"
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
         budget = f"{QUERIES} queries, and 5000 after AutoAttack's other parts"
-    free = _stands(run(suite.square, share))
+    free = robust_right(run(suite.square, share))
     if "autoattack" in ladder:
         whole = suite.ladder[-1]
         # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
         others = replace(whole, n_parts=whole.n_parts - 1)
-        before_square = _stands(subject.outcomes(point, others, share))
+        before_square = robust_right(subject.outcomes(point, others, share))
         by_gradients.append(before_square)
         free &= ~before_square | ladder["autoattack"][before_square.index]
-    doubled = _stands(run(suite.doubled, subject.share(BASE)))
-    noise = _stands(run(suite.noise, subject.share("noise")))
+    doubled = robust_right(run(suite.doubled, subject.share(BASE)))
+    noise = robust_right(run(suite.noise, subject.share("noise")))
 
     swept = {suite.base.threat.eps: once}
     radii = _radii(suite.base.threat, subject.data)
     for eps in radii:
         if eps not in swept:
-            swept[eps] = _stands(run(_with_eps(suite.base, eps), subject.share(BASE)))
+            swept[eps] = robust_right(run(_with_eps(suite.base, eps), subject.share(BASE)))
         if eps >= suite.base.threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
     if line is not None:
@@ -248,14 +249,6 @@ def _passes(attack: Attack) -> float:
     if "steps" in given:
         return 3 * float(given["steps"] * given.get("restarts", 1))
     return float(given.get("draws", given.get("n_queries", 3)))
-
-
-def _stands(frame: pd.DataFrame) -> pd.Series:
-    """Say which examples are right both clean and attacked."""
-    right: pd.Series = (frame["clean_prediction"] == frame["label"]) & (
-        frame["attacked_prediction"] == frame["label"]
-    )
-    return right
 
 
 def _under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, bootstrap, norm
 
-from oat_bench.evaluation.statistics import WORST, in_common
+from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -154,8 +154,7 @@ def rightness(
     rows = in_common(outcomes[outcomes["width"] == width], attacks)
     if rows.empty:
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
-    clean = rows["clean_prediction"] == rows["label"]
-    frame = rows.assign(clean=clean, robust=clean & (rows["attacked_prediction"] == rows["label"]))
+    frame = rows.assign(clean=clean_right(rows), robust=robust_right(rows))
     cells = frame.groupby(["example", "lam"])[["clean", "robust"]].all().unstack("lam")
     labels = frame.groupby("example")["label"].first()
     lams = [float(lam) for lam in cells["clean"].columns]

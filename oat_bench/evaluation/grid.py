@@ -177,6 +177,21 @@ class Subject:
                 x_adv[unsure] = self._attack(attack, self.exact, x[unsure], y[unsure], ids[unsure])
         return x_adv
 
+    def keep(
+        self,
+        store: OutcomeStore,
+        cell: str,
+        about: Callable[[], CellInfo],
+        ids: Tensor,
+        clean: Tensor,
+        attacked: Tensor,
+    ) -> None:
+        """Add what was predicted of examples to a cell."""
+        columns = (ids, self.data.labels[ids], clean, attacked)
+        values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+        store.describe(cell, about)
+        store.append(cell, pd.DataFrame(values))
+
     @staticmethod
     def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -237,13 +252,9 @@ def _fill(
     right = (clean == labels).cpu()
 
     def keep(index: Tensor, clean: Tensor, attacked: Tensor) -> None:
-        columns = (index, subject.data.labels[index], clean, attacked)
-        values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
-        if store.folder is not None:
-            store.describe(cell, about())
-        store.append(cell, pd.DataFrame(values))
+        subject.keep(store, cell, about, index, clean, attacked)
         if done is not None:
-            done(values["example"])
+            done(index.cpu().numpy())
 
     if not right.all():
         wrong = clean[~right.to(device)]

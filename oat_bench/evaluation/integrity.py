@@ -136,7 +136,12 @@ def inversions(ladder: Mapping[str, pd.Series]) -> list[Inversion]:
 
 def detectable(n_attacks: int) -> int:
     """Return how many examples, all to one side, it takes for a pair to be out of order."""
-    return int(np.ceil(np.log2(n_attacks * (n_attacks - 1) / 2 / LEVEL)))
+    return fewest(n_attacks * (n_attacks - 1) / 2)
+
+
+def fewest(n_tests: float) -> int:
+    """Return how many examples, all to one side, are beyond chance in one of so many tests."""
+    return int(np.ceil(np.log2(n_tests / LEVEL)))
 
 
 # --- outcomes of attacks

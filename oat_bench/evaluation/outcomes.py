@@ -6,7 +6,7 @@ A cell is a folder of Parquet files, each written whole; what a killed run had f
 ``cell.json`` says in words what the name's fingerprint is made of.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -78,10 +78,11 @@ class OutcomeStore:
             return pd.DataFrame({name: pd.Series(dtype="int64") for name in COLUMNS})
         return pd.concat(parts, ignore_index=True).drop_duplicates("example", ignore_index=True)
 
-    def describe(self, cell: str, info: CellInfo) -> None:
-        """Say what a cell holds, before its first rows."""
+    def describe(self, cell: str, about: Callable[[], CellInfo]) -> None:
+        """Say what a cell holds, before its first rows; ``about`` is only called where it does."""
         if self.folder is not None and not (self.folder / cell / "cell.json").exists():
-            atomic_write(self.folder / cell / "cell.json", info.model_dump_json(indent=2) + "\n")
+            text = about().model_dump_json(indent=2) + "\n"
+            atomic_write(self.folder / cell / "cell.json", text)
 
     def cells(self) -> Iterator[tuple[str, CellInfo]]:
         """Return the name and the description of each cell that has one, by name.

@@ -7,10 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench.attacks import Attack
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject, describe
-from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
+from oat_bench.evaluation.grid import Subject
+from oat_bench.evaluation.outcomes import CellInfo, OutcomeStore
 from oat_bench.progress import Bar
 
 
@@ -21,9 +20,7 @@ class Place:
         subject: the classifier at the operating point.
         cell: name of the cell.
         store: holds it.
-        attack: behind the images.
-        fingerprints: of model and data, and the precision of the attack.
-        crafted: in words where the images were attacked.
+        about: makes its description.
     """
 
     def __init__(
@@ -31,12 +28,9 @@ class Place:
         subject: Subject,
         cell: str,
         store: OutcomeStore,
-        attack: Attack,
-        fingerprints: tuple[str, ...],
-        crafted: str,
+        about: Callable[[], CellInfo],
     ) -> None:
-        self.subject, self._cell, self._store = subject, cell, store
-        self._attack, self._fingerprints, self._crafted = attack, fingerprints, crafted
+        self.subject, self._cell, self._store, self._about = subject, cell, store, about
         self._known = np.zeros(len(subject.data), dtype=np.bool_)
         self._known[store.read(cell)["example"].to_numpy()] = True
 
@@ -73,13 +67,8 @@ class Place:
         return rows.reset_index().assign(lam=point.lam, width=point.width)
 
     def _keep(self, ids: Tensor, clean: Tensor, attacked: Tensor) -> None:
-        columns = (ids, self.subject.data.labels[ids], clean, attacked)
-        values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
-        if self._store.folder is not None:
-            info = describe(self.subject, self._attack, self._fingerprints, crafted=self._crafted)
-            self._store.describe(self._cell, info)
-        self._store.append(self._cell, pd.DataFrame(values))
-        self._known[values["example"]] = True
+        self.subject.keep(self._store, self._cell, self._about, ids, clean, attacked)
+        self._known[ids.cpu().numpy()] = True
 
 
 def fill(

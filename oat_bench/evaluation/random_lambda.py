@@ -23,10 +23,10 @@ from oat_bench.datasets import Split
 from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.frontier import bootstrap_interval
-from oat_bench.evaluation.grid import Subject
+from oat_bench.evaluation.grid import Subject, describe
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
 from oat_bench.evaluation.places import Place, fill
-from oat_bench.evaluation.statistics import Accuracy
+from oat_bench.evaluation.statistics import Accuracy, clean_right, robust_right
 from oat_bench.files import sha256
 from oat_bench.progress import bar
 from oat_bench.training.pgd import pgd
@@ -132,13 +132,18 @@ def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
     return _losses(logits, y, chances).sum()
 
 
+def applies(attack: Attack) -> bool:
+    """Whether an attack's loss can be replaced by its expectation: in-house PGD's can."""
+    return (attack.card.engine, attack.card.class_) == ("oat_bench", "PGD")
+
+
 def check_attack(attack: Attack) -> None:
     """Refuse an attack whose loss cannot be replaced by its expectation.
 
     Raises:
         UserError: naming the card.
     """
-    if attack.card.engine != "oat_bench" or attack.card.class_ != "PGD":
+    if not applies(attack):
         raise UserError(
             f"attack {attack.card.name!r} cannot attack the expectation over lambda; expected a "
             "card of engine oat_bench and class PGD, such as pgd-20"
@@ -250,9 +255,7 @@ def evaluate(
             subject,
             _cell(subject.point, draw, attack, fingerprints),
             store,
-            attack,
-            fingerprints,
-            _words(draw),
+            partial(describe, subject, attack, fingerprints, crafted=_words(draw)),
         )
         for subject in subjects
     ]
@@ -305,9 +308,7 @@ def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Gain:
 
 def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what is right clean, and both clean and attacked: [n, L], by example and lambda."""
-    clean = frame["clean_prediction"] == frame["label"]
-    right = clean & (frame["attacked_prediction"] == frame["label"])
-    table = frame.assign(clean=clean, right=right).pivot(
+    table = frame.assign(clean=clean_right(frame), right=robust_right(frame)).pivot(
         index="example", columns="lam", values=["clean", "right"]
     )
     lams = list(draw.lams)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
-from oat_bench.evaluation.statistics import Accuracy
+from oat_bench.evaluation.statistics import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first
 IDENTITY = [
@@ -47,20 +47,12 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
     Raises:
         UserError: if a file is damaged.
     """
-    frames = [_settled(path) for path in paths]
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
-    return pd.concat(frames, ignore_index=True)
-
-
-def _settled(path: Path) -> pd.DataFrame:
-    store = OutcomeStore(path)
     frames = []
-    for name, info in store.cells():
-        rows = store.read(name)
-        about = {"store": str(path), **info.model_dump(exclude={"format_version"})}
-        frames.append(rows.assign(**about))
+    for path in paths:
+        store = OutcomeStore(path)
+        for name, info in store.cells():
+            about = {"store": str(path), **info.model_dump(exclude={"format_version"})}
+            frames.append(store.read(name).assign(**about))
     if not frames:
         return pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
     frame = pd.concat(frames, ignore_index=True)
@@ -80,11 +72,9 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for identity, part in frame.groupby(IDENTITY, sort=True):
-        clean = part["clean_prediction"] == part["label"]
-        robust = clean & (part["attacked_prediction"] == part["label"])
         row: dict[str, object] = dict(zip(IDENTITY, identity, strict=True))
         row["n"] = len(part)
-        for name, right in (("sa", clean), ("ra", robust)):
+        for name, right in (("sa", clean_right(part)), ("ra", robust_right(part))):
             accuracy = Accuracy.of(right)
             row |= {
                 name: accuracy.value,

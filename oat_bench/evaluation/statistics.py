@@ -55,6 +55,16 @@ class PointResult:
     cost: Cost | None = None
 
 
+def clean_right(outcomes: pd.DataFrame) -> "pd.Series[bool]":
+    """Say of each row whether the clean image is classified right."""
+    return outcomes["clean_prediction"] == outcomes["label"]
+
+
+def robust_right(outcomes: pd.DataFrame) -> "pd.Series[bool]":
+    """Say of each row whether the image is classified right both clean and attacked."""
+    return clean_right(outcomes) & (outcomes["attacked_prediction"] == outcomes["label"])
+
+
 def in_common(outcomes: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     """Return the outcomes under some attacks, of the examples that each of them saw."""
     rows = outcomes[outcomes["attack"].isin(attacks)]
@@ -75,11 +85,7 @@ def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[PointRe
     Returns:
         One result per operating point, by width and lambda.
     """
-    frame = outcomes.assign(
-        clean=outcomes["clean_prediction"] == outcomes["label"],
-        robust=(outcomes["clean_prediction"] == outcomes["label"])
-        & (outcomes["attacked_prediction"] == outcomes["label"]),
-    )
+    frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
     results = []
     for _, rows in frame.groupby(["width", "lam"]):
         width, lam = rows["width"].iloc[0], rows["lam"].iloc[0]

@@ -4,7 +4,6 @@ Where images attacked at another lambda break more than those attacked at the la
 gradients are masked, and the honest number is that of the worst lambda for each example.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,11 @@ from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject, batches
+from oat_bench.evaluation.grid import Subject, batches, describe
 from oat_bench.evaluation.integrity import LEVEL, breaks_more, holm
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
 from oat_bench.evaluation.places import Place, fill
-from oat_bench.evaluation.statistics import Accuracy
+from oat_bench.evaluation.statistics import Accuracy, robust_right
 from oat_bench.files import sha256
 from oat_bench.progress import bar
 
@@ -114,9 +113,9 @@ def transfer(
                     subjects[lam],
                     _cell(subject.point, subjects[lam].point, attack, fingerprints),
                     store,
-                    attack,
-                    fingerprints,
-                    f"lambda {source:g}",
+                    partial(
+                        describe, subjects[lam], attack, fingerprints, crafted=f"lambda {source:g}"
+                    ),
                 )
                 for lam in tested
             ]
@@ -149,9 +148,7 @@ def rightness(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Bool, a row for each (lam, example), a column for each lambda that was attacked at.
     """
-    clean = frame["clean_prediction"] == frame["label"]
-    right = clean & (frame["attacked_prediction"] == frame["label"])
-    return frame.assign(right=right).pivot(
+    return frame.assign(right=robust_right(frame)).pivot(
         index=["lam", "example"], columns="crafted", values="right"
     )
 
@@ -206,8 +203,3 @@ def masked(frame: pd.DataFrame) -> list[Masked]:
         for (source, lam), (there, here, _), p in zip(compared, tests, corrected, strict=True)
         if p <= LEVEL
     ]
-
-
-def detectable(n_pairs: int) -> int:
-    """Return how many images that only one of two breaks are beyond chance, if all on one side."""
-    return math.ceil(math.log2(n_pairs / LEVEL))

@@ -304,7 +304,8 @@ def _robust_name(comparison: Comparison) -> str:
     return f"under {comparison.attack}"
 
 
-def _interval(interval: Interval) -> str:
+def written(interval: Interval) -> str:
+    """Write an accuracy with its interval."""
     return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
@@ -330,8 +331,8 @@ def points_table(comparison: Comparison) -> pd.DataFrame:
             "method": row.method,
             "lambda": f"{row.point.lam:g}" + ("" if row.point.trained else " *"),
             "n": str(row.point.n),
-            "SA": _interval(row.point.clean_acc_interval),
-            "RA": _interval(row.robust),
+            "SA": written(row.point.clean_acc_interval),
+            "RA": written(row.robust),
             "SA difference": _written(row.clean_difference),
             "RA difference": _written(row.robust_difference),
         }

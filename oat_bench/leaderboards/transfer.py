@@ -9,10 +9,10 @@ from rich.table import Table
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation import random_lambda
-from oat_bench.evaluation.integrity import LEVEL
+from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
-from oat_bench.evaluation.statistics import Accuracy
-from oat_bench.evaluation.transfer import any_lambda, detectable, masked, matrix, pairs, strongest
+from oat_bench.evaluation.statistics import Accuracy, clean_right
+from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.leaderboards import comparison
 from oat_bench.leaderboards.entries import Interval, format_eps, versions
 
@@ -134,7 +134,7 @@ def make_report(
         command: what made the numbers.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
-    clean = (first["clean_prediction"] == first["label"]).groupby(first["lam"])
+    clean = clean_right(first).groupby(first["lam"])
     most = strongest(frame)
     return Transfer(
         dataset=info.dataset,
@@ -221,8 +221,8 @@ def tables(report: Transfer) -> dict[str, pd.DataFrame]:
         found[KNOWN] = pd.DataFrame(
             {
                 "lambda": [f"{point.lam:g}" for point in known],
-                "SA": [_shown(point.sa) for point in known],
-                "RA": [_shown(cells[(point.lam, point.lam)]) for point in known],
+                "SA": [comparison.written(point.sa) for point in known],
+                "RA": [comparison.written(cells[(point.lam, point.lam)]) for point in known],
             }
         )
     if any(source != lam for source, lam in cells):
@@ -230,14 +230,15 @@ def tables(report: Transfer) -> dict[str, pd.DataFrame]:
         square = {"attacked at": [f"{source:g}" for source in sources]}
         for lam in [point.lam for point in report.points]:
             square[f"RA at {lam:g}"] = [
-                "" if source == lam else _shown(cells[(source, lam)]) for source in sources
+                "" if source == lam else comparison.written(cells[(source, lam)])
+                for source in sources
             ]
         found[UNKNOWN] = pd.DataFrame(square)
         found[ANY] = pd.DataFrame(
             {
                 "lambda": [f"{point.lam:g}" for point in report.points],
-                "SA": [_shown(point.sa) for point in report.points],
-                "RA, any lambda": [_shown(point.any_lambda) for point in report.points],
+                "SA": [comparison.written(point.sa) for point in report.points],
+                "RA, any lambda": [comparison.written(point.any_lambda) for point in report.points],
                 "strongest": [f"{point.strongest:g}" for point in report.points],
             }
         )
@@ -248,10 +249,10 @@ def tables(report: Transfer) -> dict[str, pd.DataFrame]:
         found[DRAWN] = pd.DataFrame(
             {
                 "attacked": [_attacked(one) for one in shown],
-                "expected SA": _shown(drawn.expected_clean),
-                "expected RA": [_shown(one.expected) for one in shown],
-                "SA at every lambda": _shown(drawn.worst_clean),
-                "RA at every lambda": [_shown(one.worst) for one in shown],
+                "expected SA": comparison.written(drawn.expected_clean),
+                "expected RA": [comparison.written(one.expected) for one in shown],
+                "SA at every lambda": comparison.written(drawn.worst_clean),
+                "RA at every lambda": [comparison.written(one.worst) for one in shown],
             }
         )
     return found
@@ -298,7 +299,7 @@ def _verdict(report: Transfer) -> str:
     if not report.masked:
         return (
             "No lambda is broken more, beyond chance, by images attacked at another one: no sign "
-            f"of gradients masked at one lambda ({tests}, by Holm; {detectable(report.compared)} "
+            f"of gradients masked at one lambda ({tests}, by Holm; {fewest(report.compared)} "
             "images to none would have been one)."
         )
     found = "; ".join(
@@ -388,7 +389,3 @@ def random_csv(drawn: Drawn) -> str:
 def _columns(name: str, found: Interval | None) -> dict[str, float | None]:
     values = (None,) * 3 if found is None else (found.value, found.low, found.high)
     return dict(zip((name, f"{name} low", f"{name} high"), values, strict=True))
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"

@@ -12,7 +12,7 @@ from scipy.stats import norm, t, ttest_1samp
 
 from oat_bench.evaluation import pairs
 from oat_bench.evaluation.integrity import holm
-from oat_bench.evaluation.statistics import WORST, in_common
+from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
 
 Verdict = Literal["ok", "worse", "better"]
 
@@ -186,17 +186,13 @@ def _means(found: Sequence[_Paired]) -> list[_Paired]:
 
 
 def _clean(rows: pd.DataFrame) -> "pd.Series[bool]":
-    right = rows["clean_prediction"] == rows["label"]
-    return right.groupby("example").first()
+    return clean_right(rows).groupby("example").first()
 
 
 def _robust(rows: pd.DataFrame, attacks: Sequence[str]) -> "pd.Series[bool]":
     """Say which examples are right clean and under all of some attacks, of those that all saw."""
     shared = in_common(rows.reset_index(), attacks)
-    right = (shared["clean_prediction"] == shared["label"]) & (
-        shared["attacked_prediction"] == shared["label"]
-    )
-    return right.groupby(shared["example"]).all()
+    return robust_right(shared).groupby(shared["example"]).all()
 
 
 def _ids(right: "pd.Series[bool]") -> NDArray[np.int64]:

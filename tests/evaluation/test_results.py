@@ -29,7 +29,7 @@ INFO = {
 
 def fill(folder, name, rows, **changes):
     store = OutcomeStore(folder)
-    store.describe(name, CellInfo(**INFO | changes))
+    store.describe(name, lambda: CellInfo(**INFO | changes))
     store.append(name, pd.DataFrame(rows, columns=COLUMNS))
 
 

@@ -12,7 +12,7 @@ from oat_bench import cards
 from oat_bench.attacks import in_house, prepare
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation import transfer
+from oat_bench.evaluation import integrity, transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore
 
@@ -136,7 +136,7 @@ def test_a_lambda_without_gradients_is_named_and_an_honest_one_is_not(data):
 @pytest.mark.parametrize("lams", [(0.0, 1.0), (0.0, 0.5, 1.0), tuple(np.linspace(0, 1, 6))])
 def test_masking_is_found_from_as_many_images_as_it_says(lams):
     pairs = len(lams) * (len(lams) - 1)
-    least = transfer.detectable(pairs)
+    least = integrity.fewest(pairs)
     for count in (least - 1, least):
         broken = {(source, lam): range(0) for source in lams for lam in lams}
         frame = synthetic(broken | {(1.0, 0.0): range(count)})

@@ -34,7 +34,7 @@ from oat_bench.methods import METHODS
 
 FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
-COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure", "results"]
+COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure", "results", "leaderboard"]
 #: all that have a help page
 PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]

@@ -10,8 +10,9 @@ tables are merged, anything else is replaced. What is read is the merged card.
 import math
 import re
 import tomllib
+from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -540,7 +541,7 @@ def attacks(selection: str) -> list[AttackCard]:
 
 
 #: the columns of a table, weakest attack first
-DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack")
+DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
 def _find(kind: str, name_or_path: str, model: type[C]) -> C:
@@ -682,7 +683,8 @@ def _one_line(text: object) -> str:
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     also = [] if location else ["extends"]
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        field = model.model_fields.get(str(part))
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        # a place in a list is of the list's kind
+        model = next((k for k in kinds if isclass(k) and issubclass(k, BaseModel)), model)
     return also + [field.alias or name for name, field in model.model_fields.items()]

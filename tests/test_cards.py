@@ -217,6 +217,7 @@ def test_the_numbers_of_the_papers():
     assert resolved("fgsm") == {"eps": 8 / 255}
     assert resolved("pgd-7") == {**pgd, "steps": 7}
     assert resolved("pgd-20") == {**pgd, "steps": 20}
+    assert resolved("pgd-50-10") == {**pgd, "steps": 50, "restarts": 10}
     assert resolved("pgd-7-published-step") == {**pgd, "steps": 7, "step_size": 1.43 / 255}
     mi_fgsm = {"eps": 8 / 255, "step_size": 0.8 / 255, "steps": 10, "decay": 1.0}
     assert resolved("mi-fgsm") == pytest.approx(mi_fgsm)
@@ -235,6 +236,7 @@ def test_the_numbers_of_the_papers():
         ("pgd-20,fgsm", ["fgsm", "pgd-20"]),
         (" pgd-20 ,, fgsm , ", ["fgsm", "pgd-20"]),
         ("square,apgd-t,pgd-7,square", ["pgd-7", "square", "apgd-t"]),
+        ("autoattack,pgd-50-10,pgd-20", ["pgd-20", "pgd-50-10", "autoattack"]),
         ("apgd-ce,all", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack", "apgd-ce"]),
         ("all,all", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack"]),
     ],

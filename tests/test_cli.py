@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import resource
+import shlex
 import shutil
 import signal
 import struct
@@ -29,12 +30,26 @@ from safetensors.torch import save as to_bytes
 
 import oat_bench
 from oat_bench import cards, cli, run
+from oat_bench.classifier import load, save
+from oat_bench.evaluation import examination
+from oat_bench.leaderboards import integrity
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS
 
 FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
-COMMANDS = ["run", "train", "evaluate", "list", "compare", "figure", "results", "leaderboard"]
+COMMANDS = [
+    "run",
+    "train",
+    "evaluate",
+    "list",
+    "compare",
+    "figure",
+    "integrity",
+    "leaderboard",
+    "results",
+    "transfer",
+]
 #: all that have a help page
 PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
@@ -1111,3 +1126,219 @@ def test_no_results_are_said_to_be_none(invoke, tmp_path):
         "",
         "nothing was evaluated there, or nothing of what was asked\n",
     )
+
+
+# --- integrity
+
+#: a minute less than by default
+BRIEFLY = ["--attacks", "fgsm,pgd-7,pgd-20", "--lambda", "1", "--n-examples", "40,square=20"]
+
+
+def test_integrity_prints_a_verdict_and_writes_it(invoke, finished):
+    code, out, err = invoke("integrity", finished, *BRIEFLY)
+    assert (code, err) == (0, "")
+    assert out == (finished / "integrity.md").read_text()
+    assert "\x1b" not in out
+    assert out.startswith("**digits, wrn-10-1, OAT, Linf eps 0.2: attack integrity: ")
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if line[:1] == "|"]
+    assert [cell.strip() for cell in rows[0]] == ["check", "verdict", "evidence"]
+    report = integrity.read(finished / "integrity.json")
+    (point,) = report.operating_points
+    assert (point.lam, point.width, report.n, report.fewer_examples) == (1, 1, 40, {"square": 20})
+    printed = [[cell.strip() for cell in row] for row in rows[2:]]
+    assert printed == [[check.name, check.verdict, check.evidence] for check in point.checks]
+    assert len(printed) == 10
+    assert report.verdict == point.verdict != "fail"
+    assert report.model_fingerprint == oat_bench.load(finished).fingerprint()
+    assert report.command == shlex.join(["oat-bench", "integrity", str(finished), *BRIEFLY])
+
+    # once more: nothing is computed, the same is printed
+    before = files(finished / "outcomes")
+    assert invoke("integrity", finished, *BRIEFLY) == (0, out, "")
+    assert files(finished / "outcomes") == before
+
+
+def test_integrity_fails_a_model_whose_softmax_is_saturated(invoke, finished, tmp_path):
+    """The honest model's weights, its logits a million times as large."""
+    honest = oat_bench.load(finished)
+    state = honest.state_dict()
+    for name in ("backbone.linear.weight", "backbone.linear.bias"):
+        state[name] = 1e6 * state[name]
+    oat_bench.save(type(honest).from_state(honest.info, state), tmp_path / "masked.safetensors")
+    code, out, err = invoke("integrity", "masked.safetensors", *BRIEFLY)
+    assert (code, err) == (1, "")
+    assert "attack integrity: fail" in out
+    rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
+    failed = {row[1] for row in rows if row[2:3] == ["fail"]}
+    assert {"eps sweep", "loss", "zero gradients"} <= failed
+    # results of a checkpoint lie under its fingerprint
+    (folder,) = Path("runs").iterdir()
+    assert integrity.read(folder / "integrity.json").verdict == "fail"
+
+
+def test_integrity_in_a_terminal(finished, tmp_path):
+    arguments = ["integrity", finished, *BRIEFLY]
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=80)
+    assert code == 0
+    assert "\x1b[32mpass" in shown
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert max(map(len, lines)) <= max(80, len(f"report and outcomes in {finished}"))
+    assert "examining" in shown
+    names = [line.split("  ")[0] for line in lines]
+    assert "eps sweep" in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing argument 'MODEL'"),
+        (["nowhere"], "no checkpoint at nowhere"),
+        (["RUN", "--attacks", "pgd-8"], "unknown attack in a known order 'pgd-8'; did you mean"),
+        (["RUN", "--lambda", "2"], "lambda 2 is outside [0, 1]"),
+        (["RUN", "--widths", "0.5"], "width 0.5 asked for; the network has 1"),
+        (["RUN", "--n-examples", "900"], "900 examples asked for; the test set has 800"),
+        (["RUN", "--n-examples", "9,pgd=3"], "unknown attack with fewer examples 'pgd'; did you"),
+        (["RUN", "--dataset", "mnist"], "unknown data set 'mnist'"),
+    ],
+)
+def test_bad_input_of_integrity_is_one_line(refused, finished, monkeypatch, arguments, words):
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(examination, "evaluate", forbidden)
+    places = {"RUN": finished}
+    assert words in refused("integrity", *[places.get(word, word) for word in arguments])
+    assert not list(finished.glob("integrity.*"))
+
+
+# --- transfer
+
+
+def test_transfer_prints_what_it_writes(invoke, finished, tmp_path):
+    options = ["--attack", "pgd-7", "--lambda", "0,0.2,1", "--n-examples", "40"]
+    code, out, err = invoke("transfer", finished, *options)
+    assert code == 0, err
+    assert out == (finished / "transfer.md").read_text()
+    headings = [line for line in out.splitlines() if line.startswith("### ")]
+    assert len(headings) == 4
+    frame = pd.read_parquet(finished / "transfer.parquet")
+    assert len(frame) == 3 * 3 * 40
+    report = json.loads((finished / "transfer.json").read_text())
+    right = (frame["clean_prediction"] == frame["label"]) & (
+        frame["attacked_prediction"] == frame["label"]
+    )
+    for cell in report["cells"]:
+        rows = (frame["crafted"] == cell["crafted"]) & (frame["lam"] == cell["lam"])
+        assert cell["ra"]["value"] == round(100 * right[rows].mean(), 2)
+    assert {path.name for path in finished.glob("transfer.*")} == {
+        *(f"transfer.{end}" for end in ("md", "json", "parquet", "png", "svg"))
+    }
+    # nothing is attacked twice, and a threat model of its own is listed as such
+    assert invoke("transfer", finished, *options)[1] == out
+    code, listed, _ = invoke("results", finished)
+    assert code == 0
+    assert listed.count(" expectation over lambda 0, 0.2, 1 ") == 3
+    assert listed.count(" lambda 0.2 ") >= 3
+
+
+def test_transfer_refuses_what_it_cannot_do(invoke, finished, tmp_path):
+    for options, words in (
+        (["--attack", "pgd"], "unknown attack 'pgd'"),
+        (["--n-examples", "5000"], "5000 examples asked for; the test set has 800"),
+        (["--width", "0.5"], "width 0.5 asked for; the network has 1"),
+        (["--attack", "fgsm", "--random-lambda"], "cannot attack the expectation over lambda"),
+    ):
+        code, out, err = invoke("transfer", finished, *options)
+        assert (code, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1
+
+
+# --- check
+
+
+@pytest.fixture(scope="module")
+def baseline(two_runs, tmp_path_factory):
+    """A published entry with its outcomes beside it."""
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copy(two_runs / "one" / "entry.json", folder / "model.json")
+    shutil.copy(two_runs / "one" / "outcomes.parquet", folder / "model.parquet")
+    return folder / "model.json"
+
+
+def fragile(folder, into):
+    """Another checkpoint, trained to be right on clean images alone."""
+    classifier = load(folder)
+    with torch.no_grad():
+        for weight in classifier.network.parameters():
+            weight *= 0.97
+            weight += (
+                0.25
+                * weight.std()
+                * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+            )
+    save(classifier, into)
+
+
+def test_check_passes_the_same_model_and_fails_a_damaged_one(invoke, finished, baseline, tmp_path):
+    code, out, err = invoke("check", finished, "--baseline", baseline)
+    assert (code, err) == (0, "")
+    assert out.startswith("**PASSED: no drop of more than 1 points is supported")
+    fragile(finished, tmp_path / "fragile.safetensors")
+    code, out, _ = invoke("check", "fragile.safetensors", "--baseline", baseline)
+    assert code == 1
+    assert out.startswith("**WORSE: ")
+    # its outcomes are stored: nothing is attacked again
+    options = ["check", "fragile.safetensors", "--baseline", baseline, "--format"]
+    assert invoke(*options, "json")[0] == 1
+    content = json.loads(invoke(*options, "json")[1])
+    assert content["verdict"] == "worse"
+    assert invoke(*options, "junit")[1].startswith("<?xml")
+    assert invoke(*options, "github")[1].startswith("::error title=Less robust::")
+
+
+def test_github_gets_its_summary(invoke, finished, baseline, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    code, out, _ = invoke("check", finished, "--baseline", baseline, "--format", "github")
+    assert (code, out.count("\n")) == (0, 1)
+    assert out.startswith("::notice title=Robust accuracy::PASSED")
+    assert (tmp_path / "summary.md").read_text().startswith("**PASSED")
+
+
+def test_a_better_model_passes_and_becomes_the_baseline(invoke, finished, baseline, tmp_path):
+    fragile(finished, tmp_path / "old.safetensors")
+    for end in ("json", "parquet"):
+        shutil.copy(baseline.with_suffix(f".{end}"), tmp_path / f"base.{end}")
+    # the damaged model becomes the baseline only where its drop is tolerated
+    options = ["--baseline", "base.json", "--update-baseline"]
+    assert invoke("check", "old.safetensors", *options)[0] == 1
+    assert Entry.model_validate_json((tmp_path / "base.json").read_bytes()).method == "oat"
+    assert (tmp_path / "base.json").read_bytes() == baseline.read_bytes()
+    code, _, err = invoke("check", "old.safetensors", *options, "--max-drop", "99")
+    assert (code, err) == (0, "base.json: now this model\n")
+    entry = Entry.model_validate_json((tmp_path / "base.json").read_bytes())
+    assert entry.model_fingerprint == load(tmp_path / "old.safetensors").fingerprint()
+    # against it the first model is better
+    code, _, err = invoke("check", finished, "--baseline", "base.json")
+    assert code == 0
+    assert err.startswith("better than the baseline; to make it the new one: oat-bench check ")
+    assert err.endswith("--update-baseline\n")
+    assert invoke("check", finished, *options)[0] == 0
+    entry = Entry.model_validate_json((tmp_path / "base.json").read_bytes())
+    first = Entry.model_validate_json(baseline.read_bytes())
+    assert [p.robust_acc for p in entry.operating_points] == [
+        p.robust_acc for p in first.operating_points
+    ]
+
+
+def test_check_refuses_what_does_not_compare(refused, finished, baseline, tmp_path):
+    shutil.copy(baseline, tmp_path / "alone.json")
+    for options, words in (
+        (["--baseline", "none"], "no entry at none"),
+        (["--baseline", "alone.json"], "has no outcomes of its examples"),
+        (["--baseline", baseline, "--attacks", "pgd"], "unknown attack in the baseline 'pgd'"),
+        (["--baseline", baseline, "--lambda", "0.7"], "the baseline has no lambda 0.7"),
+        (["--baseline", baseline, "--max-drop", "200"], "--max-drop"),
+        (["--baseline", baseline, "--update-baseline", "--lambda", "1"], "leave out --attacks"),
+    ):
+        assert words in refused("check", finished, *options)

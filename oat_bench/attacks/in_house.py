@@ -1,4 +1,4 @@
-"""The in-house engine: PGD, FGSM and MI-FGSM, random numbers owned by the example.
+"""The in-house engine: PGD, FGSM, MI-FGSM and noise, random numbers owned by the example.
 
 The annotations say what a card may write.
 """
@@ -77,10 +77,37 @@ def projected_gradient_descent(
     return x_adv
 
 
+def noise(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    example_ids: Tensor,
+    seed: int,
+    eps: Number,
+    draws: Count,
+    norm: Norm = "Linf",
+) -> Tensor:
+    """Uniform noise in the ball; each draw only tries what still stands (arXiv:1802.00420)."""
+    return projected_gradient_descent(
+        model,
+        x,
+        y,
+        example_ids=example_ids,
+        seed=seed,
+        eps=eps,
+        step_size=0.0,
+        steps=0,
+        norm=norm,
+        restarts=draws,
+    )
+
+
 CLASSES: dict[str, Callable[..., Tensor]] = {
     "FGSM": fgsm,
     "MIFGSM": mi_fgsm,
     "PGD": projected_gradient_descent,
+    "Noise": noise,
 }
 #: what the engine passes, not the card
 _PASSED = ("model", "x", "y", "example_ids", "seed")

@@ -81,7 +81,7 @@ def evaluate(
     frames = []
     with bar("evaluating", total, show=show) as line:
         for point in points:
-            subject = _Subject(
+            subject = Subject(
                 classifier,
                 point,
                 data,
@@ -101,7 +101,7 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
-class _Subject:
+class Subject:
     """A classifier at one operating point, built only where something is missing."""
 
     def __init__(
@@ -161,16 +161,21 @@ class _Subject:
     @torch.no_grad()
     def attacked(self, attack: Attack, ids: Tensor) -> Tensor:
         """Attack images; predict what comes out."""
+        predictions: Tensor = self.exact(self.craft(attack, ids)).argmax(1)
+        return predictions
+
+    @torch.no_grad()
+    def craft(self, attack: Attack, ids: Tensor) -> Tensor:
+        """Attack images."""
         x, y = self.data.inputs(ids), self.data.labels[ids]
         x_adv = self._attack(attack, self.searched, x, y, ids)
-        predictions: Tensor = self.exact(x_adv).argmax(1)
         if self.searched is not self.exact:
             # an attack that took for broken what only rounding broke has not searched to its end
-            unsure = (predictions == y) & (self.searched(x_adv).argmax(1) != y)
+            stands = self.exact(x_adv).argmax(1) == y
+            unsure = stands & (self.searched(x_adv).argmax(1) != y)
             if unsure.any():
-                x_adv = self._attack(attack, self.exact, x[unsure], y[unsure], ids[unsure])
-                predictions[unsure] = self.exact(x_adv).argmax(1)
-        return predictions
+                x_adv[unsure] = self._attack(attack, self.exact, x[unsure], y[unsure], ids[unsure])
+        return x_adv
 
     @staticmethod
     def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
@@ -179,7 +184,7 @@ class _Subject:
 
 
 def _attacked(
-    subject: _Subject,
+    subject: Subject,
     attack: Attack,
     wanted: Tensor,
     store: OutcomeStore,
@@ -198,7 +203,7 @@ def _attacked(
     for place, part in enumerate(parts, 1):
         cell = _cell(subject.point, part, fingerprints)
         if store.folder is not None:
-            store.describe(cell, _describe(subject, attack, place, fingerprints))
+            store.describe(cell, describe(subject, attack, fingerprints, part=place))
         rows = _fill(subject, part, standing, store, cell, done if part is parts[-1] else None)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]
@@ -209,7 +214,7 @@ def _attacked(
 
 
 def _fill(
-    subject: _Subject,
+    subject: Subject,
     attack: Attack,
     examples: Tensor,
     store: OutcomeStore,
@@ -240,14 +245,14 @@ def _fill(
     if not right.all():
         wrong = clean[~right.to(device)]
         keep(missing[~right].to(device), wrong, wrong)
-    for batch in _batches(subject, attack, missing[right]):
+    for batch in batches(subject, attack, missing[right]):
         index = batch.to(device)
         keep(index, subject.data.labels[index], subject.attacked(attack, index))
     rows = store.read(cell) if len(missing) else known
     return rows.set_index("example").loc[examples.numpy()]
 
 
-def _batches(subject: _Subject, attack: Attack, examples: Tensor) -> Sequence[Tensor]:
+def batches(subject: Subject, attack: Attack, examples: Tensor) -> Sequence[Tensor]:
     """Split examples into what an attack sees at a time."""
     if not len(examples):
         return ()
@@ -262,9 +267,15 @@ def _cell(point: OperatingPoint, attack: Attack, fingerprints: tuple[str, ...]) 
     return f"{attack.name}-{where}-{fingerprint[:16]}"
 
 
-def _describe(
-    subject: _Subject, attack: Attack, part: int, fingerprints: tuple[str, ...]
+def describe(
+    subject: Subject,
+    attack: Attack,
+    fingerprints: tuple[str, ...],
+    *,
+    part: int = 1,
+    crafted: str = "",
 ) -> CellInfo:
+    """Say what a cell of an attack holds, in the words of `CellInfo`."""
     info = subject.classifier.info
     model, data, gradients = fingerprints
     return CellInfo(
@@ -277,7 +288,8 @@ def _describe(
         width=subject.point.width,
         attack=attack.card.name,
         part=part,
-        parts=attack.n_parts,
+        parts=1 if crafted else attack.n_parts,
+        crafted=crafted,
         engine=attack.card.engine,
         norm=attack.threat.norm,
         eps=attack.threat.eps,

@@ -41,6 +41,10 @@ class CellInfo(BaseModel):
     attack: str
     part: int = Field(ge=1, description="of an attack that is several, each on what still stands")
     parts: int = Field(ge=1)
+    crafted: str = Field(
+        default="",
+        description="where the images were attacked, if not at lam alone: a threat model",
+    )
     engine: str
     norm: str
     eps: float = Field(ge=0)

@@ -132,6 +132,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "lambda": table["lam"].map("{:g}".format),
         "width": table["width"].map("{:g}".format),
         "attack": table["attack"],
+        "attacked at": table["crafted"],
         "eps": table["eps"].map("{:.3g}".format),
         "seed": table["seed"].astype(str),
         "gradients": table["gradients"],
@@ -140,7 +141,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "RA": _accuracies(table, "ra"),
         "where": table["store"].map(lambda store: str(Path(store).parent)),
     }
-    usual = {"width": "1", "gradients": "float32"}
+    usual = {"width": "1", "attacked at": "", "gradients": "float32"}
     return pd.DataFrame(
         {k: v for k, v in columns.items() if k not in usual or (v != usual[k]).any()}
     )

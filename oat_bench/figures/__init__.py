@@ -7,6 +7,7 @@ from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.report import draw_report
 from oat_bench.figures.style import NotApplicableError, write
+from oat_bench.figures.transfer import transfer
 
 __all__ = [
     "NotApplicableError",
@@ -17,6 +18,7 @@ __all__ = [
     "draw_report",
     "frontier",
     "saliency",
+    "transfer",
     "unseen",
     "widths",
     "write",

@@ -162,7 +162,7 @@ def make_entry(
         dataset=info.dataset,
         architecture=info.network.architecture,
         threat_model=norm,
-        eps=_eps(eps),
+        eps=format_eps(eps),
         method=info.method,
         seed=info.seed,
         operating_points=[_point(result, info) for result in results],
@@ -186,10 +186,14 @@ def make_entry(
         model_fingerprint=model_fingerprint,
         selection=info.selection,
         interpolation=info.interpolation,
-        versions={"oat-bench": __version__}
-        | {name: version(name) for name in ("torch", "torchattacks", "pyautoattack")}
-        | {"adversarial-robustness-toolbox": version("adversarial-robustness-toolbox")},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what numbers come from."""
+    libraries = ("torch", "torchattacks", "pyautoattack", "adversarial-robustness-toolbox")
+    return {"oat-bench": __version__} | {name: version(name) for name in libraries}
 
 
 def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
@@ -210,7 +214,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
     )
 
 
-def _eps(eps: float) -> str:
+def format_eps(eps: float) -> str:
     """Write eps as the field does: 8/255, but 0.2."""
     levels = eps * 255
     whole = levels >= 1 and abs(levels - round(levels)) < 1e-9

@@ -29,13 +29,12 @@ class Record:
     entry: Entry
 
     def outcomes(self) -> pd.DataFrame | None:
-        """Read ``outcomes.parquet`` beside the entry; None if there is none.
+        """Read ``outcomes.parquet`` of a run, or ``x.parquet`` beside ``x.json``; None without.
 
         Raises:
             UserError: if the file is damaged.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
-        path = folder / "outcomes.parquet"
+        path = self.outcomes_path
         if not path.is_file():
             return None
         from pyarrow import ArrowException
@@ -46,6 +45,20 @@ class Record:
         except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged outcomes; evaluate the model again") from error
         return frame
+
+    @property
+    def outcomes_path(self) -> Path:
+        """Where the outcomes of the entry's examples lie, if they do."""
+        if self.path.is_dir():
+            return self.path / "outcomes.parquet"
+        own = self.path.with_suffix(".parquet")
+        run = self.path.name == "entry.json" and not own.is_file()
+        return self.path.with_name("outcomes.parquet") if run else own
+
+    @property
+    def entry_path(self) -> Path:
+        """The file of the entry."""
+        return self.path / "entry.json" if self.path.is_dir() else self.path
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case: those within the threat model."""

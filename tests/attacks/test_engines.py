@@ -338,7 +338,9 @@ def test_l2_pgd_equals_torchattacks(model, digits):
     assert 0 < broken(model, ours, y) < len(y)
 
 
-@pytest.mark.parametrize("name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-7-published-step"])
+@pytest.mark.parametrize(
+    "name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "noise", "pgd-7-published-step"]
+)
 def test_in_house_outcomes_depend_on_neither_batch_nor_order(model, digits, name):
     x, y, ids = digits.test.inputs(slice(0, 40)), digits.test.labels[:40], torch.arange(40)
     attack = prepare(cards.attack(name), THREAT, n_classes=10, seed=7)
@@ -567,7 +569,7 @@ def test_a_card_for_one_norm_is_refused_under_another():
     for name in ("fgsm", "mi-fgsm", "pgd-7-published-step"):
         with pytest.raises(UserError, match=f"{name}.*for Linf.*L2.*--attacks"):
             prepare(cards.attack(name), l2, n_classes=10, seed=0)
-    for name in ("pgd-7", "pgd-20", "autoattack", "apgd-ce", "apgd-t", "square"):
+    for name in ("pgd-7", "pgd-20", "autoattack", "apgd-ce", "apgd-t", "square", "noise"):
         assert prepare(cards.attack(name), l2, n_classes=10, seed=0).parameters["norm"] == "L2"
 
 

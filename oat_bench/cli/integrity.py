@@ -1,0 +1,185 @@
+"""`integrity`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
+from oat_bench.cli.options import (
+    DATA_DIR,
+    DEVICE,
+    SEED,
+    SKIP_BROKEN,
+    Counts,
+    Lambdas,
+    Widths,
+    example,
+)
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.leaderboards.integrity import Integrity
+
+#: examples, unless told otherwise, and of the attacks that take long
+_N = {"all": 200, "autoattack": 100}
+#: what takes longer at most is announced, in seconds
+_LONG = 60
+
+
+@cli.command(epilog=example("oat-bench integrity runs/digits-seed0 --lambda 0,0.1,1"))
+@click.argument("model")
+@click.option(
+    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
+)
+@DATA_DIR
+@SKIP_BROKEN
+@click.option(
+    "--attacks",
+    metavar="LIST",
+    help="To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
+)
+@click.option(
+    "--lambda", "lambdas", type=Lambdas(), help="Lambda to examine. [default: the trained ones]"
+)
+@click.option(
+    "--widths", type=Widths(), help="Shares of the channels. [default: all of the network's]"
+)
+@click.option(
+    "--n-examples",
+    type=Counts(),
+    help="Test images, fewer for some attacks. [default: 200,autoattack=100]",
+)
+@SEED
+@DEVICE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for results. [default: the run's folder, or under runs/]",
+)
+def integrity(
+    model: str,
+    dataset: str | None,
+    data_dir: Path,
+    skip_broken: bool,
+    attacks: str | None,
+    lambdas: list[float] | None,
+    widths: list[float] | None,
+    n_examples: dict[str, int] | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Say whether the attacks on a model can be trusted, with the evidence.
+
+    MODEL is a run's folder or a checkpoint. The attacks are those of its own threat model. Exit
+    code 1: a check failed, robust accuracies of this model are not what they seem.
+    """
+    from oat_bench import classifier, datasets
+    from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
+    from oat_bench.classifier import OperatingPoint
+    from oat_bench.evaluation import examination
+    from oat_bench.evaluation.outcomes import OutcomeStore
+    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.leaderboards import integrity as reports
+    from oat_bench.progress import bar, note
+
+    keep_freed_memory()
+    where = runs.choose_device(device)
+    trained = classifier.load(model, where)
+    info = trained.info
+    dataset = data_of(trained, model, dataset)
+    ladder: tuple[str, ...] = examination.LADDER
+    if attacks is not None:
+        ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
+    suite = examination.make_suite(
+        info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
+    )
+    lambdas = choose_lambdas(trained, lambdas)
+    points = [OperatingPoint(lam, w) for w in choose_widths(trained, widths) for lam in lambdas]
+    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
+    runs.check_fits(info, data)
+    n, fewer = _counts(n_examples, len(data.test), suite.names)
+    folder = make_folder(out or default_out(trained, model))
+    subject = examination.Subject(
+        trained.to(where),
+        data.test.to(where),
+        datasets.nested_order(data.test.labels)[:n],
+        data.fingerprint(),
+        fewer,
+        OutcomeStore(make_folder(folder / "outcomes")),
+    )
+    most = examination.seconds(subject, points, suite)
+    if most > _LONG:
+        note(
+            f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
+            f"{where}, less what breaks early or is in {folder / 'outcomes'}; fewer images with "
+            "--n-examples"
+        )
+    found = []
+    with bar("examining", len(points) * examination.stages(subject, suite)) as line:
+        for point in points:
+            checks = examination.examine(subject, point, suite, line)
+            found.append(reports.IntegrityPoint.of(point, checks))
+    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
+    report = reports.make_report(
+        info,
+        found,
+        attacks=[attack.card.name for attack in suite.ladder],
+        n=n,
+        fewer=fewer,
+        seed=seed,
+        model_fingerprint=trained.fingerprint(),
+        data_fingerprint=data.fingerprint(),
+        command=command,
+    )
+    atomic_write(folder / "integrity.json", report.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "integrity.md", reports.markdown(report))
+    _print(report, folder)
+    if report.verdict == "fail":
+        click.get_current_context().exit(1)
+
+
+def _counts(
+    asked: dict[str, int] | None, available: int, known: list[str]
+) -> tuple[int, dict[str, int]]:
+    """Return how many examples, and for which attacks fewer.
+
+    Raises:
+        UserError: if there are not as many, or no such attack.
+    """
+    from oat_bench.errors import unknown
+
+    counts = asked or {}
+    for name in counts:
+        if name != "all" and name not in known:
+            raise unknown("attack with fewer examples", name, known)
+    n = counts.get("all", min(_N["all"], available))
+    if n > available:
+        raise UserError(f"{n} examples asked for; the test set has {available}")
+    wanted = {name: count for name, count in (_N | counts).items() if name in known}
+    return n, {name: count for name, count in wanted.items() if count < n}
+
+
+def _print(report: "Integrity", folder: Path) -> None:
+    from rich.console import Console
+
+    from oat_bench.leaderboards import integrity as reports
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        click.echo(reports.markdown(report), nl=False)
+        return
+    console.print(reports.title(report), style="italic")
+    for point in report.operating_points:
+        console.print()
+        console.print(reports.heading(report, point), style="bold")
+        console.print(reports.terminal(point))
+    console.print()
+    for paragraph in reports.notes(report):
+        console.print(paragraph, style="dim")
+    console.print(f"report and outcomes in {folder}", soft_wrap=True)

@@ -1,0 +1,57 @@
+"""What commands that look at a trained model ask of it: its data, lambda, widths and folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.classifier import TunableClassifier
+
+
+def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:
+    """Return the data set of a model, or the folder that was named for it.
+
+    Raises:
+        UserError: if it is a folder of images, and none was named.
+    """
+    from oat_bench import datasets
+
+    name = trained.info.dataset
+    if dataset is None and name not in datasets.DATASETS:
+        raise UserError(f"{model} is of data set {name!r}; name its folder with --dataset")
+    return dataset or name
+
+
+def choose_lambdas(trained: "TunableClassifier", lambdas: list[float] | None) -> list[float]:
+    """Return the lambda asked for, or those of training.
+
+    Raises:
+        UserError: if there is no classifier at one.
+    """
+    info = trained.info
+    for lam in lambdas or ():
+        try:
+            trained.check_lambda(lam, info.trained_lambdas)
+        except UserError as error:
+            raise UserError(f"{info.method}: {error}; choose with --lambda") from error
+    return lambdas or info.trained_lambdas
+
+
+def choose_widths(trained: "TunableClassifier", widths: list[float] | None) -> list[float]:
+    """Return the widths asked for, or all, the widest first.
+
+    Raises:
+        UserError: if the network does not have one.
+    """
+    for width in widths or ():
+        if width not in trained.info.widths:
+            have = ", ".join(f"{known:g}" for known in trained.info.widths)
+            raise UserError(f"width {width:g} asked for; the network has {have}")
+    return widths or trained.info.widths
+
+
+def default_out(trained: "TunableClassifier", model: str) -> Path:
+    """Return the run's folder, if the model is one, else a folder of its own under runs/."""
+    named = Path("runs") / f"{trained.info.dataset}-{trained.fingerprint()[:8]}"
+    return Path(model) if Path(model).is_dir() else named

@@ -1,0 +1,164 @@
+"""`transfer`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
+from oat_bench.cli.options import DATA_DIR, DEVICE, GRADIENTS, SEED, SKIP_BROKEN, Lambdas, example
+from oat_bench.cli.printing import print_whole
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.leaderboards.transfer import Transfer
+
+
+@cli.command(epilog=example("oat-bench transfer runs/digits-seed0 --attack pgd-7 --lambda 0,0.1,1"))
+@click.argument("model")
+@click.option(
+    "--dataset", metavar="NAME|FOLDER", help="Of the model; needed where it is a folder of images."
+)
+@DATA_DIR
+@SKIP_BROKEN
+@click.option(
+    "--attack", metavar="NAME", default="pgd-20", show_default=True, help="Attack card, or path."
+)
+@click.option(
+    "--lambda",
+    "lambdas",
+    type=Lambdas(),
+    help="Lambda that images are classified at. [default: the trained ones]",
+)
+@click.option(
+    "--crafted",
+    type=Lambdas(),
+    help="Lambda that images are attacked at. [default: those of --lambda]",
+)
+@click.option("--width", type=float, help="Share of the channels. [default: the widest]")
+@click.option(
+    "--n-examples",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Test images. [default: 500, or all]",
+)
+@click.option(
+    "--random-lambda/--no-random-lambda",
+    "drawn",
+    default=None,
+    help="Attack a defender who draws lambda for each query. [default: if the attack is PGD]",
+)
+@GRADIENTS
+@SEED
+@DEVICE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for results. [default: the run's folder, or under runs/]",
+)
+def transfer(
+    model: str,
+    dataset: str | None,
+    data_dir: Path,
+    skip_broken: bool,
+    attack: str,
+    lambdas: list[float] | None,
+    crafted: list[float] | None,
+    width: float | None,
+    n_examples: int | None,
+    drawn: bool | None,
+    gradients: str | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Attack at one lambda, classify at another.
+
+    MODEL is a run's folder or a checkpoint. Says which lambda is the best to attack at, whether
+    gradients are masked, and what is left of a defender who draws lambda at random.
+    """
+    from oat_bench import cards, classifier, datasets, figures
+    from oat_bench import run as runs
+    from oat_bench.acceleration import keep_freed_memory
+    from oat_bench.attacks import prepare
+    from oat_bench.evaluation import random_lambda
+    from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
+    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.leaderboards import transfer as reports
+
+    keep_freed_memory()
+    where = runs.choose_device(device)
+    trained = classifier.load(model, where)
+    info = trained.info
+    dataset = data_of(trained, model, dataset)
+    tested = choose_lambdas(trained, lambdas)
+    sources = tested if crafted is None else choose_lambdas(trained, crafted)
+    (share,) = choose_widths(trained, [info.widths[0] if width is None else width])
+    ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    if drawn is None:
+        drawn = len(tested) > 1 and (ready.card.engine, ready.card.class_) == ("oat_bench", "PGD")
+    if drawn:
+        random_lambda.check_attack(ready)
+    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
+    runs.check_fits(info, data)
+    n = n_examples or min(500, len(data.test))
+    if n > len(data.test):
+        raise UserError(f"{n} examples asked for; the test set has {len(data.test)}")
+    folder = make_folder(out or default_out(trained, model))
+    options: dict[str, Any] = {
+        "data_fingerprint": data.fingerprint(),
+        "width": share,
+        "examples": datasets.nested_order(data.test.labels)[:n],
+        "store": OutcomeStore(make_folder(folder / "outcomes")),
+        "gradients": gradients or "float32",
+    }
+    test = data.test.to(where)
+    frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
+    summary = None
+    if drawn:
+        summary = random_lambda.summarize(
+            random_lambda.evaluate(trained, test, tested, ready, **options)
+        )
+    command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
+    report = reports.make_report(
+        info,
+        frame,
+        summary,
+        width=share,
+        attack=ready.card.name,
+        eps=ready.threat.eps,
+        seed=seed,
+        gradients=options["gradients"],
+        model_fingerprint=trained.fingerprint(),
+        data_fingerprint=data.fingerprint(),
+        command=command,
+    )
+    atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "transfer.md", reports.markdown(report))
+    write_parquet(folder / "transfer.parquet", frame)
+    figures.write(figures.transfer(report), folder / "transfer")
+    _print(report, folder)
+
+
+def _print(report: "Transfer", folder: Path) -> None:
+    from rich.console import Console
+
+    from oat_bench.leaderboards import comparison
+    from oat_bench.leaderboards import transfer as reports
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        click.echo(reports.markdown(report), nl=False)
+        return
+    console.print(reports.title(report), style="italic")
+    for heading, table in reports.tables(report).items():
+        console.print(f"\n{heading}", style="bold")
+        print_whole(console, comparison.terminal(table))
+    console.print()
+    for paragraph in reports.notes(report):
+        console.print(paragraph, style="dim")
+    console.print(f"tables, outcomes and figure in {folder}", soft_wrap=True)

@@ -1,0 +1,294 @@
+"""Examining a classifier: run what the checks of `oat_bench.evaluation.integrity` look at."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+from torch import Tensor, nn
+
+from oat_bench import cards
+from oat_bench.acceleration import accelerate, choose_batch_size, operations_per_image
+from oat_bench.attacks import Attack, prepare
+from oat_bench.cards import Threat
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split
+from oat_bench.errors import UserError, unknown
+from oat_bench.evaluation import integrity, probes
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
+from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.progress import Bar
+from oat_bench.training.pgd import cross_entropy
+
+#: attacks whose order is known, the weakest first
+LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+#: the attack that is swept over eps, and whose steps are doubled
+BASE = "pgd-20"
+#: what Square may ask, where it is not a part of AutoAttack
+QUERIES = 1000
+#: multiples of eps that the sweep starts with; it goes on by doubling
+MULTIPLES = (0.0, 0.25, 0.5, 1.0)
+#: AutoAttack's targeted loss looks at the four largest logits
+_AUTOATTACK_CLASSES = 4
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The attacks of an examination, made ready.
+
+    Attributes:
+        ladder: those whose order is known, the weakest first.
+        base: the attack that is swept over eps.
+        doubled: the same with twice the steps.
+        noise: random noise.
+        square: the attack without gradients.
+        remark: which attacks were left out, and why.
+    """
+
+    ladder: list[Attack]
+    base: Attack
+    doubled: Attack
+    noise: Attack
+    square: Attack
+    remark: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the attacks that may get fewer examples."""
+        return [*dict.fromkeys([*(a.card.name for a in self.ladder), BASE, "noise", "square"])]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier and what it is examined on.
+
+    Attributes:
+        classifier: on the device of the data.
+        data: the test split.
+        examples: ids to examine.
+        data_fingerprint: names the data in the store.
+        fewer: for some attacks, by name, how many of the examples, from the first.
+        store: where outcomes go.
+        batch_size: examples an attack sees at a time; what fills the device if None.
+    """
+
+    classifier: TunableClassifier
+    data: Split
+    examples: Tensor
+    data_fingerprint: str
+    fewer: Mapping[str, int] = field(default_factory=dict)
+    store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
+    batch_size: int | None = None
+
+    def share(self, name: str) -> Tensor:
+        """Return the ids that an attack gets."""
+        return self.examples[: self.fewer.get(name, len(self.examples))]
+
+    def outcomes(self, point: OperatingPoint, attack: Attack, examples: Tensor) -> pd.DataFrame:
+        """Return clean and attacked predictions, indexed by example; compute what is missing."""
+        frame = evaluate(
+            self.classifier,
+            self.data,
+            [point],
+            [attack],
+            data_fingerprint=self.data_fingerprint,
+            examples=examples,
+            store=self.store,
+            batch_size=self.batch_size,
+            compile_it=False,
+            show=False,
+        )
+        return frame.set_index("example")
+
+
+def make_suite(
+    threat: Threat, *, n_classes: int, seed: int, ladder: Sequence[str] = LADDER
+) -> Suite:
+    """Make the attacks of an examination ready.
+
+    Args:
+        threat: that of the model.
+        n_classes: of the model.
+        seed: of all randomness.
+        ladder: those of `LADDER` to put in order.
+
+    Raises:
+        UserError: if one is not of `LADDER`, or the threat model leaves nothing to attack.
+    """
+    for name in ladder:
+        if name not in LADDER:
+            raise unknown("attack in a known order", name, LADDER)
+    if not ladder:
+        raise UserError(f"no attack is named; choose of {', '.join(LADDER)} with --attacks")
+    if threat.eps == 0:
+        raise UserError("the threat model has eps 0, which leaves no attack to examine")
+
+    def ready(name: str, **changes: object) -> Attack:
+        card = cards.attack(name)
+        if changes:
+            named = "-".join([name, *(f"{value}" for value in changes.values())])
+            parameters = card.parameters | changes
+            card = card.model_copy(update={"name": named, "parameters": parameters})
+        return prepare(card, threat, n_classes=n_classes, seed=seed)
+
+    chosen, remarks = [], []
+    for name in (name for name in LADDER if name in ladder):
+        norm = cards.attack(name).norm
+        if norm not in (None, threat.norm):
+            remarks.append(f"no {name}, which is for {norm}")
+        elif name == "autoattack" and n_classes < _AUTOATTACK_CLASSES:
+            remarks.append(f"no {name}, whose loss needs {_AUTOATTACK_CLASSES} classes")
+        else:
+            chosen.append(ready(name))
+    base = ready(BASE)
+    doubled = ready(BASE, steps=2 * base.parameters["steps"])
+    square = ready("square", n_queries=QUERIES)
+    return Suite(chosen, base, doubled, ready("noise"), square, ", ".join(remarks))
+
+
+def examine(
+    subject: Subject, point: OperatingPoint, suite: Suite, line: Bar | None = None
+) -> list[Check]:
+    """Run all checks at one operating point.
+
+    Args:
+        subject: the classifier and the examples.
+        point: the operating point.
+        suite: the attacks.
+        line: of progress; it moves on by `stages`.
+    """
+
+    def run(attack: Attack, examples: Tensor) -> pd.DataFrame:
+        if line is not None:
+            line.note(f"lambda {point.lam:g}, {attack.card.name}")
+        frame = subject.outcomes(point, attack, examples)
+        if line is not None:
+            line.advance()
+        return frame
+
+    base = run(suite.base, subject.share(BASE))
+    clean, once = base["clean_prediction"] == base["label"], _stands(base)
+    ladder = {a.card.name: _stands(run(a, subject.share(a.card.name))) for a in suite.ladder}
+    by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
+    share, budget = subject.share("square"), f"Square ({QUERIES} queries)"
+    if "autoattack" in ladder:
+        share = share[: len(ladder["autoattack"])]
+        budget = f"Square ({QUERIES} queries, and 5000 after AutoAttack's other parts)"
+    free = _stands(run(suite.square, share))
+    if "autoattack" in ladder:
+        whole = suite.ladder[-1]
+        # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
+        others = replace(whole, n_parts=whole.n_parts - 1)
+        before_square = _stands(subject.outcomes(point, others, share))
+        by_gradients.append(before_square)
+        free &= ~before_square | ladder["autoattack"][before_square.index]
+    doubled = _stands(run(suite.doubled, subject.share(BASE)))
+    noise = _stands(run(suite.noise, subject.share("noise")))
+
+    swept = {suite.base.threat.eps: once}
+    radii = _radii(suite.base.threat, subject.data)
+    for eps in radii:
+        if eps not in swept:
+            swept[eps] = _stands(run(_with_eps(suite.base, eps), subject.share(BASE)))
+        if eps >= suite.base.threat.eps and swept[eps].mean() <= NEGLIGIBLE:
+            break
+    if line is not None:
+        line.advance(len(radii) - len(swept))
+    return [
+        integrity.order(clean, ladder, suite.remark),
+        integrity.sweep(clean, dict(sorted(swept.items()))),
+        integrity.steps(BASE, once, doubled),
+        integrity.noise(BASE, noise, once),
+        integrity.gradient_free(budget, free, _under_all(by_gradients, share)),
+        *probes.probe(*_model(subject, point), subject.data, subject.examples, suite.base),
+    ]
+
+
+def stages(subject: Subject, suite: Suite) -> int:
+    """Return how many attacks are run at one operating point, at most."""
+    return len(suite.ladder) + 3 + len(_radii(suite.base.threat, subject.data))
+
+
+def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) -> float:
+    """Say how long an examination takes at most: if every example stands to the end.
+
+    One pass is timed at the first operating point.
+    """
+    model, size = _model(subject, points[0])
+    index = subject.examples[:size].to(subject.data.labels.device)
+    x, y = subject.data.inputs(index), subject.data.labels[index]
+    timed = []
+    for _ in range(3):
+        started = time.perf_counter()
+        probes.gradient_sizes(model, x, y, cross_entropy).cpu()
+        timed.append(time.perf_counter() - started)
+    sweeps = len(_radii(suite.base.threat, subject.data)) - 1
+    passes = sum(
+        _passes(attack) * len(subject.share(name))
+        for attack, name in [
+            *((attack, attack.card.name) for attack in suite.ladder),
+            *[(suite.base, BASE)] * sweeps,
+            (suite.doubled, BASE),
+            (suite.noise, "noise"),
+            (suite.square, "square"),
+        ]
+    )
+    # backward costs about what two forward passes cost
+    return len(points) * passes * min(timed) / (3 * len(index))
+
+
+def _passes(attack: Attack) -> float:
+    """Return how many forward passes an attack is worth, for an example that it does not break."""
+    given = attack.parameters
+    if attack.card.name == "autoattack":
+        # Auto-PGD on cross-entropy and against each other class; then Square
+        return 3 * 100 * float(attack.n_classes) + 5000
+    if "steps" in given:
+        return 3 * float(given["steps"] * given.get("restarts", 1))
+    return float(given.get("draws", given.get("n_queries", 3)))
+
+
+def _stands(frame: pd.DataFrame) -> pd.Series:
+    """Say which examples are right both clean and attacked."""
+    right: pd.Series = (frame["clean_prediction"] == frame["label"]) & (
+        frame["attacked_prediction"] == frame["label"]
+    )
+    return right
+
+
+def _under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
+    """Say which examples stand under all attacks that saw them."""
+    index = pd.Index(examples.numpy(), name="example")
+    result = pd.Series(True, index=index)
+    for one in stands:
+        result &= one.reindex(index, fill_value=True)
+    return result
+
+
+def _radii(threat: Threat, data: Split) -> list[float]:
+    """Return the eps of a sweep: multiples of the threat's, then the whole box."""
+    pixels = data.inputs(slice(1)).numel()
+    whole = 1.0 if threat.norm == "Linf" else math.sqrt(pixels)
+    radii = [multiple * threat.eps for multiple in MULTIPLES]
+    while radii[-1] < whole:
+        radii.append(min(2 * radii[-1], whole))
+    return radii
+
+
+def _with_eps(attack: Attack, eps: float) -> Attack:
+    """Return an attack in a ball of another size, its step in proportion."""
+    threat = attack.threat
+    step_size = threat.step_size * eps / threat.eps
+    changes = {"name": f"{attack.card.name}-eps-{eps:.3g}", "eps": eps, "step_size": step_size}
+    card = attack.card.model_copy(update=changes)
+    return prepare(card, threat, n_classes=attack.n_classes, seed=attack.seed)
+
+
+def _model(subject: Subject, point: OperatingPoint) -> tuple[nn.Module, int]:
+    """Return the plain network that attacks see, and how many images it takes at a time."""
+    plain = subject.classifier.at(point.lam, point.width)
+    image = subject.data.inputs(slice(1))
+    size = choose_batch_size(image.device, operations_per_image(plain, image))
+    return accelerate(plain), subject.batch_size or size

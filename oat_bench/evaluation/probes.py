@@ -1,0 +1,221 @@
+"""Whether the network lends itself to attacks: checks of its logits, gradients and loss.
+
+Zero gradients, random passes and probabilities are what AutoAttack warns of (arXiv:2003.01690).
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from oat_bench.attacks import Attack
+from oat_bench.datasets import Split
+from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, Check, Verdict, above
+from oat_bench.training.pgd import Loss, cross_entropy, pgd
+
+#: the share of examples whose loss PGD is expected to raise, at least
+RAISED = 0.9
+#: what float32 rounding may change logits by, in units of the largest
+ROUNDING = 1e-4
+#: images that are passed one by one
+_ALONE = 64
+
+
+def probe(
+    model: nn.Module, batch_size: int, data: Split, examples: Tensor, attack: Attack
+) -> list[Check]:
+    """Run the checks of a network.
+
+    Args:
+        model: plain, in eval mode: images to logits.
+        batch_size: images that it takes at a time.
+        data: on the device of the model.
+        examples: ids of the images to look at.
+        attack: PGD, by which the loss is raised.
+    """
+    losses, cross_entropies, margins, rows = [], [], [], []
+    for index in torch.split(examples.to(data.labels.device), batch_size):
+        x, y = data.inputs(index), data.labels[index]
+        with torch.no_grad():
+            rows.append(model(x))
+        right = rows[-1].argmax(1) == y
+        x, y, ids = x[right], y[right], index[right]
+        losses.append(_losses_along(model, x, y, ids, attack))
+        cross_entropies.append(gradient_sizes(model, x, y, cross_entropy))
+        margins.append(gradient_sizes(model, x, y, margin))
+    images = data.inputs(examples[:_ALONE].to(data.labels.device))
+    with torch.no_grad():
+        alone = torch.cat([model(image[None]) for image in images])
+        together, again = model(images), model(images)
+    return [
+        loss(torch.cat(losses, dim=1)),
+        zero_gradients(torch.cat(cross_entropies), torch.cat(margins)),
+        batch(alone, together),
+        repeat(together, again),
+        logits(torch.cat(rows)),
+    ]
+
+
+def loss(losses: Tensor) -> Check:
+    """PGD raises the loss.
+
+    Args:
+        losses: cross-entropy of each example before the first step and after each, shape
+            [steps + 1, n].
+    """
+    n = losses.shape[1]
+    if n == 0:
+        return _nothing_to_attack("loss")
+    mean = [float(value) for value in losses.mean(1)]
+    raised = int((losses[-1] > losses[0]).sum())
+    drops = sum(later < earlier for earlier, later in pairwise(mean))
+    p = float(binomtest(raised, n, RAISED, alternative="less").pvalue)
+    verdict: Verdict = "pass" if raised >= RAISED * n else "warn"
+    if p <= LEVEL or not mean[-1] > mean[0]:  # NaN does not rise either
+        verdict = "fail"
+    return Check(
+        name="loss",
+        verdict=verdict,
+        evidence=(
+            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, of "
+            f"which {drops} lower it; it rises for {raised} of {n} examples"
+        ),
+        numbers={"mean": mean, "raised": raised, "n": n, "drops": drops, "p_value": p},
+    )
+
+
+def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
+    """The loss has a gradient.
+
+    A gradient below float32's smallest normal number counts as none. Where the margin (the largest
+    other logit less that of the label) has one and cross-entropy has not, the softmax is saturated.
+
+    Args:
+        cross_entropy: the largest entry of each example's gradient of cross-entropy, shape [n].
+        margin: the same of the margin.
+    """
+    n = len(cross_entropy)
+    if n == 0:
+        return _nothing_to_attack("zero gradients")
+    tiny = torch.finfo(torch.float32).tiny
+    none, flat = (~(sizes >= tiny) for sizes in (cross_entropy, margin))  # NaN is none
+    zero, both = int(none.sum()), int((none & flat).sum())
+    p = above(NEGLIGIBLE, zero, n)
+    evidence = f"cross-entropy has none at {zero} of {n} right examples"
+    if zero:
+        why = "the network is flat there" if 2 * both > zero else "the softmax is saturated"
+        evidence += f", the margin has none at {both} of these: {why}"
+    return Check(
+        name="zero gradients",
+        verdict="fail" if p <= LEVEL else "warn" if zero else "pass",
+        evidence=evidence,
+        numbers={"zero": zero, "zero_margin_too": both, "n": n, "p_value": p},
+    )
+
+
+def batch(alone: Tensor, together: Tensor) -> Check:
+    """An image gets the same logits alone as in a batch.
+
+    Args:
+        alone: logits of images each in a pass of its own, shape [n, num_classes].
+        together: of the same images in one pass.
+    """
+    difference, changed, same = _compare(alone, together)
+    return Check(
+        name="batch",
+        verdict="pass" if same else "fail",
+        evidence=(
+            f"logits of {len(alone)} images alone and in a batch differ by {difference:.1g} of the "
+            f"largest; {changed} predictions change"
+        ),
+        numbers={"difference": difference, "changed": changed, "n": len(alone)},
+    )
+
+
+def repeat(first: Tensor, second: Tensor) -> Check:
+    """Two passes of the same batch agree.
+
+    Args:
+        first: logits of a pass, shape [n, num_classes].
+        second: those of another pass.
+    """
+    difference, changed, same = _compare(first, second)
+    evidence = (
+        f"logits of two passes differ by {difference:.1g} of the largest; {changed} of "
+        f"{len(first)} predictions change"
+    )
+    if not same:
+        evidence += (
+            "; a random defence: AutoAttack refuses these, attack the expectation over its draws"
+        )
+    return Check(
+        name="repeat",
+        verdict="pass" if same else "fail",
+        evidence=evidence,
+        numbers={"difference": difference, "changed": changed, "n": len(first)},
+    )
+
+
+def logits(rows: Tensor) -> Check:
+    """What comes out are finite logits, not probabilities.
+
+    Args:
+        rows: what the network returns, shape [n, num_classes].
+    """
+    low, high = float(rows.min()), float(rows.max())
+    finite = bool(rows.isfinite().all())
+    sums = float((rows.sum(1) - 1).abs().max())
+    probabilities = low >= -1e-5 and high <= 1 + 1e-5 and sums <= 1e-5
+    evidence = f"from {low:.3g} to {high:.3g}"
+    if not finite:
+        evidence += "; not all are finite"
+    if probabilities:
+        evidence += "; each row sums to 1: probabilities, which flatten what attacks climb"
+    return Check(
+        name="logits",
+        verdict="fail" if not finite else "warn" if probabilities else "pass",
+        evidence=evidence,
+        numbers={"low": low, "high": high, "row_sum_from_1": sums},
+    )
+
+
+def _compare(first: Tensor, second: Tensor) -> tuple[float, int, bool]:
+    """Return the largest difference relative to the logits, predictions changed, if it is none."""
+    scale = float(first.abs().max()) or 1.0
+    difference = float((first - second).abs().max()) / scale
+    changed = int((first.argmax(1) != second.argmax(1)).sum())
+    return difference, changed, difference <= ROUNDING and not changed
+
+
+def _nothing_to_attack(name: str) -> Check:
+    return Check(name=name, verdict="warn", evidence="no example is right", numbers={"n": 0})
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The largest other logit less that of the label, summed over the examples."""
+    labelled = F.one_hot(y, logits.shape[1]).bool()
+    others = logits.masked_fill(labelled, -torch.inf).amax(1)
+    return (others - logits[labelled]).sum()
+
+
+def gradient_sizes(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """Return the largest entry of each image's gradient, shape [n]."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(model(x), y), x)
+    return gradient.abs().flatten(1).amax(1)
+
+
+def _losses_along(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attack: Attack) -> Tensor:
+    """Return the cross-entropy of each image before PGD's first step and after each."""
+    recorded: list[Tensor] = []
+
+    def recording(logits: Tensor, y: Tensor) -> Tensor:
+        recorded.append(F.cross_entropy(logits.detach(), y, reduction="none"))
+        return cross_entropy(logits, y)
+
+    x_adv = pgd(model, x, y, **attack.parameters, example_ids=ids, seed=attack.seed, loss=recording)
+    with torch.no_grad():
+        recording(model(x_adv), y)
+    return torch.stack(recorded)

@@ -1,0 +1,45 @@
+"""Images attacked at one lambda and classified at another, as a heat map."""
+
+from matplotlib.figure import Figure
+
+from oat_bench.figures import style
+from oat_bench.leaderboards.transfer import Transfer, title
+
+
+@style.styled
+def transfer(report: Transfer) -> Figure:
+    """Draw RA for each pair of lambda; what breaks most in a column is framed.
+
+    Args:
+        report: from `oat_bench.leaderboards.transfer.make_report`.
+    """
+    sources = sorted({cell.crafted for cell in report.cells})
+    lams = sorted({cell.lam for cell in report.cells})
+    values = {(cell.crafted, cell.lam): cell.ra.value for cell in report.cells}
+    grid = [[values[(source, lam)] for lam in lams] for source in sources]
+    highest = max(map(max, grid)) or 1.0
+    size = (1.9 + 0.62 * len(lams), 1.5 + 0.5 * len(sources))
+    figure = Figure(figsize=(max(size[0], 4.2), max(size[1], 2.8)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+    axes.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
+    axes.set_yticks(range(len(sources)), [f"{source:g}" for source in sources])
+    axes.set_xlabel("classified at lambda")
+    axes.set_ylabel("attacked at lambda")
+    axes.grid(False)
+    for row, source in enumerate(sources):
+        for column, lam in enumerate(lams):
+            value = values[(source, lam)]
+            least = value == min(values[(other, lam)] for other in sources)
+            axes.text(
+                column,
+                row,
+                f"{value:.1f}",
+                ha="center",
+                va="center",
+                color="black" if value > 0.6 * highest else "white",
+                fontweight="bold" if least else "normal",
+            )
+    figure.colorbar(image, ax=axes, label="RA, %")
+    figure.suptitle(f"{title(report)}\nbold: what breaks most at a lambda", fontsize=9)
+    return figure

@@ -1,0 +1,133 @@
+"""Reports of attack integrity, written and read back."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from oat_bench import __version__
+from oat_bench.classifier import OperatingPoint
+from oat_bench.errors import UserError
+from oat_bench.evaluation.integrity import Check
+from oat_bench.leaderboards import integrity
+from oat_bench.leaderboards.integrity import IntegrityPoint
+
+
+def check(name="order", verdict="pass", **numbers):
+    return Check(name=name, verdict=verdict, evidence=f"what {name} rests on", numbers=numbers)
+
+
+@pytest.fixture
+def report(build_classifier):
+    """One operating point that passes, one that fails."""
+    order = {"clean": 97.0, "fgsm": 60.0, "pgd-20": 40.0, "inversions": 0}
+    honest = [check(**order), check("loss", mean=[0.1, 0.5])]
+    masked = [check(**order), check("loss", "warn"), check("zero gradients", "fail")]
+    info = build_classifier().info
+    return integrity.make_report(
+        info,
+        [
+            IntegrityPoint.of(OperatingPoint(0.1), honest),
+            IntegrityPoint.of(OperatingPoint(1.0), masked),
+        ],
+        attacks=["fgsm", "pgd-20", "autoattack"],
+        n=200,
+        fewer={"autoattack": 100},
+        seed=3,
+        model_fingerprint="model",
+        data_fingerprint="data",
+        command="oat-bench integrity runs/x",
+    )
+
+
+def test_the_verdict_is_the_worst(report):
+    assert [point.verdict for point in report.operating_points] == ["pass", "fail"]
+    assert report.verdict == "fail"
+
+
+def test_what_is_written_is_read_back(report, tmp_path):
+    path = tmp_path / "integrity.json"
+    path.write_text(report.model_dump_json())
+    assert integrity.read(path) == report
+    values = json.loads(path.read_text())
+    assert (values["format_version"], values["threat_model"], values["eps"]) == (1, "Linf", "0.2")
+    assert values["versions"]["oat-bench"] == __version__
+
+
+def test_numbers_that_are_none_are_read_back(report, tmp_path):
+    odd = check(low=float("nan"), high=float("inf"))
+    point = IntegrityPoint.of(OperatingPoint(0.0), [odd])
+    path = tmp_path / "integrity.json"
+    path.write_text(report.model_copy(update={"operating_points": [point]}).model_dump_json())
+    (read,) = integrity.read(path).operating_points
+    assert str(read.checks[0].numbers) == str({"low": float("nan"), "high": float("inf")})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "not a report of oat-bench integrity"),
+        ("[]", "not a report of oat-bench integrity"),
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"format_version": 2}, "format_version"),
+        ({"verdict": "fine"}, "verdict"),
+        ({"eps": "8/0"}, "eps"),
+        ({"operating_points": []}, "operating_points"),
+    ],
+)
+def test_damaged_reports_are_refused_in_one_line(report, tmp_path, content, words):
+    path = tmp_path / "integrity.json"
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(report.model_dump_json()) | content)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=words) as error:
+        integrity.read(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_key_deep_in_a_report_is_named(report, tmp_path):
+    values = json.loads(report.model_dump_json())
+    values["operating_points"][1]["checks"][0]["colour"] = "red"
+    path = tmp_path / "integrity.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError) as error:
+        integrity.read(path)
+    assert "unknown key 'operating_points.1.checks.0.colour'; known: evidence" in str(error.value)
+
+
+def test_markdown_has_a_table_for_each_lambda(report):
+    text = integrity.markdown(report)
+    assert text.startswith("**digits, wrn-10-1, OAT, Linf eps 0.2: attack integrity: fail**\n")
+    assert "\nlambda 0.1: pass\n" in text
+    assert "\nlambda 1: fail\n" in text
+    assert "\n| zero gradients | fail      | what zero gradients rests on |\n" in text
+    assert "n 200, autoattack 100." in text
+    assert "It takes 9 examples, all to one side" in text  # 3 pairs at 0.01: 2**-9 is below a third
+    alone = report.model_copy(update={"attacks": ["fgsm"]})
+    assert "It takes" not in integrity.markdown(alone)
+
+
+def test_widths_are_named_where_there_are_several(report):
+    first, second = report.operating_points
+    wide = report.model_copy(
+        update={"operating_points": [first, second.model_copy(update={"width": 0.5})]}
+    )
+    assert integrity.heading(wide, wide.operating_points[1]) == "lambda 1, width 0.5: fail"
+    assert integrity.heading(report, second) == "lambda 1: fail"
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_terminal_gets_colours_and_evidence_that_is_folded(report, width):
+    words = " ".join(["evidence"] * 40)
+    point = report.operating_points[1]
+    long = [one.model_copy(update={"evidence": words}) for one in point.checks]
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    console.print(integrity.terminal(point.model_copy(update={"checks": long})))
+    shown = console.file.getvalue()
+    for colour, verdict in (("32", "pass"), ("33", "warn"), ("1;31", "fail")):
+        assert f"\x1b[{colour}m{verdict}" in shown
+    assert shown.count("evidence") == 3 * 40 + 1

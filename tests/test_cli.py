@@ -36,7 +36,15 @@ from oat_bench.leaderboards import integrity
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS
 
-FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet", "figures"}
+FILES = {
+    "report.md",
+    "entry.json",
+    "table.md",
+    "table.csv",
+    "table.tex",
+    "outcomes.parquet",
+    "figures",
+}
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
 COMMANDS = [
     "run",

@@ -15,6 +15,8 @@ from oat_bench.leaderboards.entries import Entry
 #: entries are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
 
+#: of the columns of outcomes that are no integers
+_TYPES = {"lam": "float64", "width": "float64", "attack": str}
 #: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
 PUBLISHED = {
     "checkpoint.safetensors": ".safetensors",
@@ -54,6 +56,7 @@ class Record:
 
         try:
             frame: pd.DataFrame = read_table(path).to_pandas(ignore_metadata=True)[KEYS]
+            frame = frame.astype({name: _TYPES.get(name, "int64") for name in KEYS})
         except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged outcomes; evaluate the model again") from error
         return frame

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
+from oat_bench.cards import Name
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.frontier import Hole, Summary
@@ -27,6 +28,8 @@ from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 SCHEMA_VERSION = "1.1"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+#: a number of examples, parameters or operations, as files of other programs hold it too
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Model(BaseModel):
@@ -39,7 +42,7 @@ class Interval(_Model):
     value: Percent
     low: Percent
     high: Percent
-    n: int | None = Field(
+    n: Count | None = Field(
         default=None, ge=1, description="examples, where fewer than the point's n"
     )
 
@@ -53,8 +56,8 @@ class Interval(_Model):
 class EntryCost(_Model):
     """What the plain network of an operating point costs."""
 
-    parameters: int = Field(ge=0)
-    flops: int = Field(ge=0, description="of one image, by torch's counter: a multiply-add is two")
+    parameters: Count
+    flops: Count = Field(description="of one image, by torch's counter: a multiply-add is two")
     latency_ms: float = Field(ge=0, description="of one image alone, float32: the median of passes")
     machine: str = Field(description="where the passes were timed")
 
@@ -65,11 +68,11 @@ class EntryPoint(_Model):
     lam: float = Field(ge=0, le=1)
     width: float = Field(gt=0, le=1)
     trained: bool = Field(description="whether training sampled this lambda")
-    n: int = Field(ge=1, description="number of examples")
+    n: Count = Field(ge=1, description="number of examples")
     clean_acc: Percent = Field(description="SA")
     clean_acc_interval: Interval
     autoattack_acc: Percent | None = Field(description="RA under AutoAttack, if it was run")
-    robust_acc: dict[str, Interval] = Field(description="RA per attack")
+    robust_acc: dict[Name, Interval] = Field(description="RA per attack")
     worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
     cost: EntryCost | None = None
 
@@ -77,7 +80,7 @@ class EntryPoint(_Model):
 class EntryAttack(_Model):
     """An attack behind the numbers, as it was run."""
 
-    name: str
+    name: Name
     engine: str
     class_: str = Field(alias="class")
     eps: float
@@ -97,7 +100,9 @@ class EntryHole(_Model):
 class EntryFrontier(_Model):
     """What the frontier of SA and RA comes down to; see `oat_bench.evaluation.frontier`."""
 
-    attack: str = Field(description="whose RA it is, or worst: the worst case over attacks")
+    attack: Name | Literal["worst"] = Field(
+        description="whose RA it is, or worst: the worst case over attacks"
+    )
     width: float
     pareto: list[float] = Field(description="lambda that no other beats in SA and RA")
     reference: tuple[float, float] = Field(description="SA, RA that the hypervolume begins at")

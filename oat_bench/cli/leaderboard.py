@@ -372,3 +372,62 @@ def schema() -> None:
     from oat_bench.leaderboards import entries
 
     click.echo(json.dumps(entries.schema(), indent=2))
+
+
+@leaderboard.command(epilog=example("oat-bench leaderboard build --out site"))
+@click.option(
+    "--leaderboards",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default="leaderboards",
+    show_default=True,
+    help="Holds the entries, at any depth.",
+)
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default="site",
+    show_default=True,
+    help="Where the pages go: an empty folder, or one of an earlier build.",
+)
+@click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Where data sets lie whose attacked images are shown. [default: digits alone]",
+)
+@click.option("--no-examples", is_flag=True, help="Attack no images.")
+@click.option(
+    "--robustbench",
+    metavar="CLONE",
+    type=click.Path(path_type=Path),
+    help="Show the models of a clone of RobustBench as fixed points.",
+)
+def build(
+    leaderboards: Path,
+    out: Path,
+    data_dir: Path | None,
+    no_examples: bool,
+    robustbench: Path | None,
+) -> None:
+    """Build a static site of all entries.
+
+    A page a data set and threat model, a page a model; open index.html in a browser, or put the
+    folder on any web server. Where a checkpoint lies beside an entry (model.safetensors beside
+    model.json), images are attacked at each lambda and shown.
+    """
+    from oat_bench.leaderboards import site
+    from oat_bench.progress import note
+
+    made = site.build(
+        leaderboards,
+        out,
+        data_dir=data_dir,
+        with_examples=not no_examples,
+        robustbench=robustbench,
+    )
+    for model, reason in made.without_examples.items():
+        note(f"{model}: no attacked images: {reason}")
+    models = _count(made.models, "model")
+    click.echo(f"{made.folder / 'index.html'}: {models}, {_count(made.boards, 'leaderboard')}")

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.leaderboards import published
-from oat_bench.leaderboards.site import boards, examples, pages
-from oat_bench.leaderboards.site.boards import Board, Model
+from oat_bench.leaderboards.site import examples, pages
+from oat_bench.leaderboards.site.plan import Board, Model, plan
 from oat_bench.progress import note
 
 #: lists what a build wrote, so that the next one removes what it does not write again
@@ -56,6 +56,7 @@ def build(
     *,
     data_dir: Path | None = None,
     with_examples: bool = True,
+    robustbench: Path | None = None,
 ) -> Site:
     """Build the site; the same entries give the same files.
 
@@ -64,13 +65,14 @@ def build(
         out: a folder that is empty, absent or of an earlier build.
         data_dir: where data sets lie whose images are to be shown; digits need none.
         with_examples: whether to attack images where there are checkpoints.
+        robustbench: a clone of RobustBench whose models are shown beside ours.
 
     Raises:
         UserError: if entries are damaged or missing, the folder holds anything else, or the
             package of the charts is not installed.
     """
     plotly = _plotly()
-    found = boards.boards(boards.find(leaderboards))
+    found = plan(leaderboards, robustbench)
     writer, before = _open(out)
     site = Site(out, len(found), sum(len(board.models) for board in found))
     for name in _ASSETS:
@@ -141,7 +143,7 @@ def _model(
         except UserError as error:
             reason = str(error)
             site.without_examples[f"{board.title}: {entry.name}"] = reason
-    writer.write(f"{stem}.json", model.record.path.read_bytes())
+    writer.write(f"{stem}.json", model.record.entry_path.read_bytes())
     links = {"JSON": f"{model.slug}.json"}
     outcomes = model.record.outcomes_path
     if outcomes.is_file():
@@ -152,7 +154,5 @@ def _model(
     for name, figure in figures.of_run(entry, loaded, known):
         writer.write(f"{stem}-{name}.svg", figures.svg(figure))
         captions[f"{model.slug}-{name}.svg"] = figures.CAPTIONS[name]
-    page = pages.model(
-        board, model, examples=shown, reason=reason, figures=captions, files=links
-    )
+    page = pages.model(board, model, examples=shown, reason=reason, figures=captions, files=links)
     writer.write(f"{stem}.html", page)

@@ -77,7 +77,7 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
     Raises:
         UserError: saying what is missing, or does not fit.
     """
-    path = record.path.with_suffix(".safetensors")
+    path = record.beside("checkpoint.safetensors")
     if not path.is_file():
         raise UserError("there is no checkpoint beside the entry")
     entry = record.entry

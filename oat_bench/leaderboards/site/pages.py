@@ -1,6 +1,6 @@
 """From boards to HTML: what each page shows, and the numbers that its scripts draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,13 +9,12 @@ from oat_bench import __version__
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.leaderboards.curves import attack_name, robust_at
 from oat_bench.leaderboards.entries import EntryPoint, Interval
-from oat_bench.leaderboards.site.boards import Board, Model, Row
+from oat_bench.leaderboards.ranking import Score
 from oat_bench.leaderboards.site.examples import ATTACK, Examples
+from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
 from oat_bench.leaderboards.tables import short
 from oat_bench.leaderboards.text import one_line
 
-#: the SA in percent that RA is asked for first
-REQUIRED_SA = 90.0
 #: nothing but the site's own files; the charts' library writes styles into the page
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data:; "
@@ -31,13 +30,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "line": one_line,
         "percent": lambda value: f"{value:.1f}",
         "general": lambda value: f"{value:g}",
         "short": short,
         "attack": attack_name,
     }
+    environment.filters |= filters
     environment.globals |= {
         "version": __version__,
         "worst": WORST,
@@ -66,6 +66,15 @@ def board(board: Board) -> str:
         "names": _attack_names(board.attacks),
         "required": REQUIRED_SA,
         "rows": [_row(row) for row in board.rows],
+        "fixed": [
+            {
+                "label": one_line(point.name),
+                "network": one_line(point.architecture),
+                "sa": point.clean_acc,
+                "ra": {name: point.robust(name) for name in board.attacks},
+            }
+            for point in board.fixed
+        ],
     }
     return _PAGES.get_template("board.html").render(root="../", board=board, data=data)
 
@@ -145,14 +154,13 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "label": one_line(row.label),
         "method": entry.method,
-        "page": f"{row.model.slug}.html",
-        "doubts": list(row.model.doubts),
         "width": row.width,
         "points": [_point(point) for point in row.points],
         "scores": {
             name: {
                 "rank": score.rank,
-                "remark": score.remark,
+                "remark": one_line(score.remark),
+                "doubts": one_line("; ".join(score.doubts)),
                 "n": score.n,
                 "hypervolume": _score(score.hypervolume),
                 "robust": _score(score.robust),
@@ -163,7 +171,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _score(score: Any) -> list[float] | None:
+def _score(score: Score | None) -> list[float] | None:
     return None if score is None else [round(n, 4) for n in (score.value, score.low, score.high)]
 
 
@@ -188,9 +196,6 @@ def _shown(examples: Examples | None, row: Row) -> list[list[list[str]]] | None:
     if examples is None:
         return None
     return [
-        [
-            [one.image, one.clean, one.attacked]
-            for one in examples.attacked[point.lam, point.width]
-        ]
+        [[one.image, one.clean, one.attacked] for one in examples.attacked[point.lam, point.width]]
         for point in row.points
     ]

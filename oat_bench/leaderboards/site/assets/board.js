@@ -36,8 +36,10 @@ function fill() {
     const at = points.map((point) => [point.sa, point.ra[attack]]);
     const whole = at.every(([, ra]) => ra);
     set(row, "rank", score.rank).textContent = score.rank ?? "–";
-    const remark = set(row, "remark");
-    remark.textContent = score.remark;
+    set(row, "remark").textContent = score.remark;
+    set(row, "doubts").textContent = score.doubts;
+    row.querySelector(".doubt").hidden = !score.doubts;
+    row.classList.toggle("doubtful", Boolean(score.doubts));
     site.show(set(row, "hypervolume", score.hypervolume?.[0]), ...(score.hypervolume ?? []));
     let robust = null;
     if (required === data.required && score.robust) robust = score.robust;
@@ -65,9 +67,9 @@ function filter() {
   const methods = new Set([...document.querySelectorAll("[name=method]:checked")].map((box) => box.value));
   let count = 0;
   for (const [place, row] of places) {
-    const { method, doubts } = data.rows[place];
+    const { method } = data.rows[place];
     row.hidden = !(methods.has(method) && words.every((word) => row.dataset.text.includes(word))
-      && !(control("reliable").checked && doubts.length));
+      && !(control("reliable").checked && row.classList.contains("doubtful")));
     count += !row.hidden;
   }
   control("count").textContent = `${count} of ${places.size} shown`;
@@ -76,26 +78,43 @@ function filter() {
 function traces(theme) {
   const attack = control("attack").value;
   const drawn = [];
-  data.rows.forEach(({ label, points, width, doubts }, place) => {
+  data.rows.forEach(({ label, points, width, scores }, place) => {
     const whole = points.filter((point) => point.ra[attack]);
     if (places.get(place).hidden || !whole.length) return;
+    const doubtful = Boolean(scores[attack].doubts);
     const colour = theme.colours[place % theme.colours.length];
     const shown = control("intervals").checked;
     drawn.push({
       type: "scatter",
       mode: "lines+markers",
-      name: literal(doubts.length ? `${label} (unreliable)` : label, 40),
+      name: literal(doubtful ? `${label} (unreliable)` : label, 40),
       x: whole.map((point) => point.sa[0]),
       y: whole.map((point) => point.ra[attack][0]),
       text: whole.map((point) => hover(label, point, point.ra[attack], width, names.get(attack))),
       customdata: whole.map((point) => point.lam),
       hovertemplate: "%{text}<extra></extra>",
-      line: { color: colour, width: 2, dash: doubts.length ? "dot" : "solid" },
+      line: { color: colour, width: 2, dash: doubtful ? "dot" : "solid" },
       marker: { color: colour, size: 9, symbol: MARKERS[place % MARKERS.length] },
       error_x: shown ? arms(whole.map((point) => point.sa), colour) : undefined,
       error_y: shown ? arms(whole.map((point) => point.ra[attack]), colour) : undefined,
     });
   });
+  const fixed = data.fixed.filter((point) => typeof point.ra[attack] === "number");
+  if (fixed.length) {
+    const says = ({ label, network, sa, ra }) =>
+      `<b>${literal(label)}</b><br>${literal(network)}<br>SA ${sa.toFixed(1)}, RA ${ra[attack].toFixed(1)}`;
+    drawn.push({
+      type: "scatter",
+      mode: "markers",
+      name: "RobustBench",
+      x: fixed.map((point) => point.sa),
+      y: fixed.map((point) => point.ra[attack]),
+      text: fixed.map(says),
+      customdata: fixed.map(() => null),
+      hovertemplate: "%{text}<extra></extra>",
+      marker: { color: theme.soft, size: 7, symbol: "diamond-open" },
+    });
+  }
   return drawn;
 }
 

@@ -90,13 +90,13 @@ function traces(theme) {
 }
 
 const chart = new Chart(control("chart"), traces);
-chart.onpick = (lam) => { fit(lam); show(); };
+chart.onpick = (lam) => { fit(lam); lambda = lam; show(); };
 control("controls").hidden = false;
 control("slider").hidden = false;
 control("controls").addEventListener("submit", (event) => event.preventDefault());
 control("attack").addEventListener("input", show);
-control("width")?.addEventListener("input", () => { fit(data.widths[place()].points.length ? lambda : 0); show(); });
 let lambda = 0;
+control("width")?.addEventListener("input", () => { fit(lambda); show(); });
 slider.addEventListener("input", () => { lambda = here().lam; show(); });
 fit(0);
 show();

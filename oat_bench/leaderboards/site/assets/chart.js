@@ -34,7 +34,7 @@ function arms(accuracies, colour) {
     arrayminus: accuracies.map(([value, low]) => Math.max(value - low, 0)),
     thickness: 1,
     width: 0,
-    color: colour,
+    color: `${colour}66`,
   };
 }
 
@@ -103,7 +103,7 @@ class Chart {
       margin: { l: 56, r: 16, t: 24, b: 48 },
       xaxis: { ...axis, title: { text: "standard accuracy (SA), %" } },
       yaxis: { ...axis, title: { text: narrow ? "RA, %" : "robust accuracy (RA), %" } },
-      legend: { orientation: "h", x: 0, y: narrow ? -0.22 : -0.16, yanchor: "top" },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", ...(narrow && { entrywidth: 0.5, entrywidthmode: "fraction" }) },
       hoverlabel: { bgcolor: theme.page, bordercolor: theme.soft, font: { color: theme.text }, align: "left" },
       hovermode: "closest",
       dragmode: touch ? false : "zoom",

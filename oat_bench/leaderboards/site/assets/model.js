@@ -59,7 +59,7 @@ function traces(theme) {
   const drawn = data.names.filter(([name]) => points().some((point) => point.ra[name])).map(([name, title], at) => {
     const whole = points().filter((point) => point.ra[name]);
     const chosen = name === attack();
-    const colour = theme.colours[at % theme.colours.length];
+    const colour = name === "worst" ? theme.text : theme.colours[at % theme.colours.length];
     return {
       type: "scatter",
       mode: "lines+markers",
@@ -84,6 +84,7 @@ function traces(theme) {
     x: ra ? [here().sa[0]] : [],
     y: ra ? [ra[0]] : [],
     hoverinfo: "skip",
+    showlegend: false,
     marker: { color: "rgba(0,0,0,0)", size: 22, line: { color: theme.text, width: 3 } },
   });
   return drawn;

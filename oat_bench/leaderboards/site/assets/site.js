@@ -28,7 +28,7 @@ const site = {
     const column = heads.findIndex((head) => head.hasAttribute("aria-sort"));
     if (column < 0) return;
     const sign = heads[column].getAttribute("aria-sort") === "ascending" ? 1 : -1;
-    const numeric = heads[column].classList.contains("number") || table.querySelector(`td:nth-child(${column + 1}).list`);
+    const numeric = heads[column].matches(".number, [data-numeric]");
     const key = (row) => {
       const cell = row.cells[column];
       const text = cell.dataset.value ?? cell.textContent.trim();

@@ -59,7 +59,12 @@ COMMANDS = [
     "transfer",
 ]
 #: all that have a help page
-PAGES = [[], *[[name] for name in COMMANDS], *[["figure", kind] for kind in FIGURES]]
+PAGES = [
+    [],
+    *[[name] for name in COMMANDS],
+    *[["figure", kind] for kind in FIGURES],
+    ["leaderboard", "build"],
+]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
 #: a checkout is found by `python -m` from any folder, one thread is enough for tests
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "COLUMNS": ""}

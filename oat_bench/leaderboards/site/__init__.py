@@ -1,5 +1,5 @@
 """Leaderboards as a static site: pages, style and scripts, which ask nothing of any server."""
 
-from oat_bench.leaderboards.site.build import Site, build
+from oat_bench.leaderboards.site.building import Site, build
 
 __all__ = ["Site", "build"]

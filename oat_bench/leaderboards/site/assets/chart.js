@@ -68,7 +68,7 @@ class Chart {
       this.box.replaceChildren();
       this.ready = true;
       this.draw();
-      this.box.on("plotly_hover", ({ points }) => this.say(points[0]));
+      this.box.on("plotly_hover", ({ points: [{ data, pointNumber }] }) => this.say(data, pointNumber));
       this.box.on("plotly_click", ({ points }) => this.onpick?.(points[0].customdata));
     });
     script.addEventListener("error", () => {
@@ -132,10 +132,11 @@ class Chart {
     const column = Math.min(Math.max(this.place[1] + move[1], 0), last);
     this.place = [row, column];
     Plotly.Fx.hover(this.box, [{ curveNumber: curves[row], pointNumber: column }]);
+    this.say(this.box.data[curves[row]], column);
   }
 
-  say(point) {
-    const text = point.data.text?.[point.pointNumber];
+  say(trace, at) {
+    const text = trace.text?.[at];
     if (!text) return;
     const plain = new DOMParser().parseFromString(text.replaceAll("<br>", "; "), "text/html");
     document.getElementById(`${this.box.id}-says`).textContent = plain.body.textContent;

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from oat_bench import datasets
+from oat_bench.classifier import save
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError
 from oat_bench.leaderboards import site
@@ -318,17 +319,45 @@ def test_no_examples(leaderboards_folder, tmp_path):
     assert "--no-examples" in " ".join(page.text)
 
 
-def test_a_checkpoint_of_another_model_is_not_shown(leaderboards_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("model_fingerprint", "the checkpoint beside the entry is of another model"),
+        ("data_fingerprint", "the data set at hand is not the one that the entry is of"),
+    ],
+)
+def test_images_of_another_model_or_data_set_are_not_shown(
+    key, reason, leaderboards_folder, tmp_path
+):
     boards = tmp_path / "boards"
     boards.mkdir()
     for file in (leaderboards_folder / "digits/Linf").glob("oat-*"):
         (boards / file.name).write_bytes(file.read_bytes())
     path = boards / "oat-wrn-10-1.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_fingerprint": "0" * 64}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "0" * 64}))
     made = site.build(boards, tmp_path / "site")
-    assert list(made.without_examples.values()) == [
-        "the checkpoint beside the entry is of another model"
-    ]
+    assert list(made.without_examples.values()) == [reason]
+
+
+def test_images_of_a_folder_are_found_in_the_data_dir(build_classifier, entry, tmp_path):
+    """A data set that is a folder of images, by the name of the folder."""
+    for label, image in enumerate(np.random.default_rng(0).integers(0, 256, (4, 12, 8, 8))):
+        folder = tmp_path / "data" / "mine" / str(label)
+        folder.mkdir(parents=True)
+        for number, pixels in enumerate(image.astype(np.uint8)):
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    classifier = build_classifier(dataset="mine", num_classes=4)
+    boards = tmp_path / "boards"
+    boards.mkdir()
+    save(classifier, boards / "mine.safetensors")
+    changes = {"dataset": "mine", "model_fingerprint": classifier.fingerprint()}
+    (boards / "mine.json").write_text(json.dumps(entry | changes))
+    made = site.build(boards, tmp_path / "site")
+    assert list(made.without_examples.values()) == ["the data set was not at hand (--data-dir)"]
+    made = site.build(boards, tmp_path / "site", data_dir=tmp_path / "data")
+    assert made.without_examples == {}
+    page = Page(tmp_path / "site/mine-Linf-0.375/mine.html")
+    assert len(page.data()["widths"][0]["examples"][0]) == 8
 
 
 def test_models_of_robustbench_are_beside_ours(leaderboards_folder, tmp_path):

@@ -10,6 +10,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.leaderboards import published
 from oat_bench.leaderboards.site import examples, pages
 from oat_bench.leaderboards.site.plan import Board, Model, plan
+from oat_bench.leaderboards.text import one_line
 from oat_bench.progress import note
 
 #: lists what a build wrote, so that the next one removes what it does not write again
@@ -81,7 +82,7 @@ def build(
     writer.write(f"assets/{_PLOTLY}", plotly)
     for board in found:
         for model in board.models:
-            note(f"{board.title}: {model.entry.name}")
+            note(one_line(f"{board.title}: {model.entry.name}"))
             _model(writer, board, model, data_dir, with_examples, site)
         writer.write(f"{board.slug}/index.html", pages.board(board))
     writer.write("index.html", pages.index(found))
@@ -142,7 +143,7 @@ def _model(
             shown = examples.attack(entry, *loaded)
         except UserError as error:
             reason = str(error)
-            site.without_examples[f"{board.title}: {entry.name}"] = reason
+            site.without_examples[one_line(f"{board.title}: {entry.name}")] = reason
     writer.write(f"{stem}.json", model.record.entry_path.read_bytes())
     links = {"JSON": f"{model.slug}.json"}
     outcomes = model.record.outcomes_path

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -86,9 +87,12 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
         raise UserError("the checkpoint beside the entry is of another model")
     data = _load_data(entry.dataset, data_dir)
     check_fits(classifier.info, data)
+    if entry.data_fingerprint not in ("", data.fingerprint()):
+        raise UserError("the data set at hand is not the one that the entry is of")
     return classifier, data
 
 
+@lru_cache(maxsize=1)
 def _load_data(name: str, data_dir: Path | None) -> Dataset:
     if name == "digits":
         return datasets.load(name)

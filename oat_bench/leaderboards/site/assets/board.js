@@ -87,7 +87,7 @@ function traces(theme) {
     drawn.push({
       type: "scatter",
       mode: "lines+markers",
-      name: literal(doubtful ? `${label} (unreliable)` : label, 40),
+      name: literal(doubtful ? `${label} (unreliable)` : label, 36),
       x: whole.map((point) => point.sa[0]),
       y: whole.map((point) => point.ra[attack][0]),
       text: whole.map((point) => hover(label, point, point.ra[attack], width, names.get(attack))),

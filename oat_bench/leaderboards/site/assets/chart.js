@@ -95,6 +95,8 @@ class Chart {
     const theme = this.theme();
     const narrow = this.box.clientWidth < 600;
     const touch = matchMedia("(pointer: coarse)").matches;
+    const traces = this.traces(theme);
+    const halves = narrow && traces.every(({ name }) => name.length <= 16);
     const axis = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, automargin: true };
     const layout = {
       paper_bgcolor: theme.page,
@@ -103,12 +105,14 @@ class Chart {
       margin: { l: 56, r: 16, t: 24, b: 48 },
       xaxis: { ...axis, title: { text: "standard accuracy (SA), %" } },
       yaxis: { ...axis, title: { text: narrow ? "RA, %" : "robust accuracy (RA), %" } },
-      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", ...(narrow && { entrywidth: 0.5, entrywidthmode: "fraction" }) },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", ...(halves && { entrywidth: 0.5, entrywidthmode: "fraction" }) },
       hoverlabel: { bgcolor: theme.page, bordercolor: theme.soft, font: { color: theme.text }, align: "left" },
       hovermode: "closest",
       dragmode: touch ? false : "zoom",
       uirevision: "kept",
       showlegend: true,
+      // a page of A4 between its margins, at 96 dots an inch
+      ...(this.printing ? { width: 680, height: 400 } : { autosize: true }),
     };
     const config = {
       responsive: true,
@@ -116,7 +120,7 @@ class Chart {
       displayModeBar: touch ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     };
-    Plotly.react(this.box, this.traces(theme), layout, config);
+    Plotly.react(this.box, traces, layout, config);
   }
 
   /** Go from point to point by keys: left and right along a curve, up and down between curves. */

@@ -63,7 +63,7 @@ function traces(theme) {
     return {
       type: "scatter",
       mode: "lines+markers",
-      name: literal(title, 40),
+      name: name === "worst" ? "worst case" : literal(title, 36),
       x: whole.map((point) => point.sa[0]),
       y: whole.map((point) => point.ra[name][0]),
       text: whole.map((point) => hover(title, point, point.ra[name], width, title)),

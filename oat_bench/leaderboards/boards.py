@@ -100,8 +100,8 @@ def frame(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> pd.DataFrame:
     """Return the table as text, not escaped; columns that say nothing are left out."""
     lines = _lines(board, fixed)
     # a row of ours has all columns, in their order
-    columns = max((line.cells for line in lines), key=len)
-    table = pd.DataFrame([line.cells for line in lines], columns=list(columns), dtype=str)
+    columns = max((list(line.cells) for line in lines), key=len)
+    table = pd.DataFrame([line.cells for line in lines], columns=columns, dtype=str)
     table = table.fillna("")
     if set(table["width"]) <= {"1", ""}:
         table = table.drop(columns="width")
@@ -282,7 +282,7 @@ def csv(found: Sequence[tuple[Board, Sequence[RobustBenchPoint]]]) -> str:
         for board, fixed in found
         for line in _lines(board, fixed)
     ]
-    columns = list(max(rows, key=len))
+    columns = max(map(list, rows), key=len)
     whole = dict.fromkeys(["rank", "n", "parameters", "FLOPs"], "Int64")
     table = pd.DataFrame(rows, columns=columns).astype(whole)
     harmless = table.map(lambda value: text.csv(value) if isinstance(value, str) else value)

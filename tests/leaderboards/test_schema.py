@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from oat_bench.leaderboards import entries
 from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.records import find
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "leaderboards").glob("*/*/*.json"))
-ENTRIES = [path for path in SHIPPED if not path.name.endswith("integrity.json")]
+ENTRIES = find(ROOT / "leaderboards")
 #: the keys of the first release, whose entries stay valid
 FIRST = {
     "format_version", "name", "authors", "venue", "link", "dataset", "architecture",

@@ -58,12 +58,13 @@ COMMANDS = [
     "results",
     "transfer",
 ]
+LEADERBOARD = ["add", "build", "export", "schema", "table", "validate"]
 #: all that have a help page
 PAGES = [
     [],
     *[[name] for name in COMMANDS],
     *[["figure", kind] for kind in FIGURES],
-    ["leaderboard", "build"],
+    *[["leaderboard", name] for name in LEADERBOARD],
 ]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
 #: a checkout is found by `python -m` from any folder, one thread is enough for tests
@@ -1244,8 +1245,15 @@ def test_transfer_prints_what_it_writes(invoke, finished, tmp_path):
         rows = (frame["crafted"] == cell["crafted"]) & (frame["lam"] == cell["lam"])
         assert cell["ra"]["value"] == round(100 * right[rows].mean(), 2)
     assert {path.name for path in finished.glob("transfer.*")} == {
-        *(f"transfer.{end}" for end in ("md", "json", "parquet", "png", "svg"))
+        *(f"transfer.{end}" for end in ("md", "csv", "json", "parquet", "png", "svg"))
     }
+    drawn = pd.read_parquet(finished / "random-lambda.parquet")
+    assert len(drawn) == 3 * 40
+    right = (drawn["clean_prediction"] == drawn["label"]) & (
+        drawn["attacked_prediction"] == drawn["label"]
+    )
+    table = pd.read_csv(finished / "random-lambda.csv", index_col="attacked")
+    assert table["expected RA"]["expectation"] == round(100 * right.mean(), 2)
     # nothing is attacked twice, and a threat model of its own is listed as such
     assert invoke("transfer", finished, *options)[1] == out
     code, listed, _ = invoke("results", finished)
@@ -1254,8 +1262,42 @@ def test_transfer_prints_what_it_writes(invoke, finished, tmp_path):
     assert listed.count(" lambda 0.2 ") >= 3
 
 
+def test_transfer_between_lambda_that_were_chosen(invoke, finished):
+    options = ["--attack", "pgd-7", "--n-examples", "10", "--crafted", "0.5", "--lambda", "0,1"]
+    code, out, err = invoke("transfer", finished, *options, "--no-random-lambda", "--out", "there")
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.startswith("### ")] == [
+        "### Lambda is unknown to the attacker: attacked at one lambda, classified at another",
+        "### Lambda is public, and the attacker may attack at any lambda: the worst for each image",
+    ]
+    assert "Masked gradients were not looked for" in out
+    assert not list(Path("there").glob("random-lambda.*"))
+    code, out, err = invoke("transfer", finished, *options, "--draw", "1=3,0", "--out", "there")
+    assert (code, err) == (0, "")
+    assert "Lambda is drawn from 0, 1, with chances 0.25, 0.75." in out
+    assert len(list(Path("there").glob("random-lambda.*"))) == 2
+
+
+def test_transfer_in_a_terminal(finished, tmp_path):
+    options = ["--attack", "pgd-7", "--n-examples", "10", "--lambda", "0,1", "--device", "cpu"]
+    code, shown = in_terminal("transfer", finished, *options, cwd=tmp_path, columns=100)
+    assert code == 0
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert max(map(len, lines)) <= max(100, len(str(finished)) + 40)
+    assert sum(line.startswith("Lambda is ") for line in lines) >= 4
+    assert "attacking the expectation" in shown
+
+
 def test_transfer_refuses_what_it_cannot_do(invoke, finished, tmp_path):
     for options, words in (
+        (["--crafted", "2"], "lambda 2 is outside [0, 1]"),
+        (["--draw", "0=x"], "'0=x'; expected such as 0,0.4,1 or 0=1,0.4=2,1=1"),
+        (["--draw", "0,1=0"], "'1=0'; expected each lambda once, with a weight above 0"),
+        (["--draw", "0,0"], "'0'; expected each lambda once, with a weight above 0"),
+        (["--draw", "0,nan"], "lambda nan is outside [0, 1]"),
+        (["--draw", "0,0.3"], "--draw has lambda 0.3; expected some of --lambda: 0, 0.5, 1"),
+        (["--draw", "0,1", "--no-random-lambda"], "--draw is for the attack that --no-random"),
+        (["--draw", "0,1", "--attack", "fgsm"], "cannot attack the expectation over lambda"),
         (["--attack", "pgd"], "unknown attack 'pgd'"),
         (["--n-examples", "5000"], "5000 examples asked for; the test set has 800"),
         (["--width", "0.5"], "width 0.5 asked for; the network has 1"),
@@ -1355,3 +1397,109 @@ def test_check_refuses_what_does_not_compare(refused, finished, baseline, tmp_pa
         (["--baseline", baseline, "--update-baseline", "--lambda", "1"], "leave out --attacks"),
     ):
         assert words in refused("check", finished, *options)
+
+
+# --- leaderboard
+
+
+def test_a_run_is_published_checked_ranked_and_exported(invoke, two_runs):
+    evaluated = two_runs / "one"
+    code, out, err = invoke("leaderboard", "add", evaluated, "--authors", "A. Author")
+    place = Path("leaderboards/digits/Linf/oat-wrn-10-1.json")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [str(place), str(place.with_suffix(".parquet"))]
+    assert Entry.model_validate_json(place.read_text()).authors == "A. Author"
+    assert Entry.model_validate_json(place.read_text()).attack_seed == 0
+    assert invoke("leaderboard", "validate") == (0, "1 entry, 0 errors, 0 warnings\n", "")
+    # a table of all, and of the entry alone
+    code, out, err = invoke("leaderboard", "table")
+    assert (code, err) == (0, "")
+    assert out.startswith("**digits, Linf eps 0.2: worst-case RA, by hypervolume**\n\n|   rank |")
+    assert invoke("leaderboard", "table", "digits") == (0, out, "")
+    code, table, _ = invoke("leaderboard", "table", place)
+    assert table == (evaluated / "table.md").read_text()
+    assert invoke("leaderboard", "table", evaluated)[1] == table
+    assert invoke("leaderboard", "table", place, "--format", "latex")[1] == (
+        (evaluated / "table.tex").read_text()
+    )
+    for name, begins in (("t.md", "**digits"), ("t.csv", "dataset,"), ("t.tex", "% needs")):
+        assert invoke("leaderboard", "table", "--out", f"sub/{name}") == (0, "", "")
+        assert Path("sub", name).read_text().startswith(begins)
+    # AutoAttack was not run
+    code, _, err = invoke("leaderboard", "export", place, "--lambda", "1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "AutoAttack was not run at lambda 1" in err
+
+
+def test_a_published_point_is_exported(invoke, tmp_path):
+    entry = Path(__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
+    code, out, err = invoke("leaderboard", "export", entry, "--lambda", "0.4")
+    assert code == 0
+    assert err == "RobustBench has no leaderboard of digits; it has cifar10, cifar100, imagenet\n"
+    point = next(
+        p for p in Entry.model_validate_json(entry.read_text()).operating_points if p.lam == 0.4
+    )
+    assert json.loads(out)["autoattack_acc"] == f"{point.autoattack_acc:.2f}"
+    invoke("leaderboard", "export", entry, "--lambda", "0.4", "--out", "model.json")
+    assert (tmp_path / "model.json").read_text() == out
+
+
+def test_the_schema_is_printed(invoke):
+    code, out, err = invoke("leaderboard", "schema")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["$id"].startswith("urn:oat-bench:entry:")
+
+
+def test_problems_are_a_line_each_and_exit_with_1(invoke, tmp_path):
+    shipped = Path(__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
+    folder = tmp_path / "leaderboards" / "digits" / "Linf"
+    folder.mkdir(parents=True)
+    values = json.loads(shipped.read_text())
+    (folder / "a.json").write_text(json.dumps(values | {"command": "echo\n\x1b[31m"}))
+    (folder / "b.json").write_text("{")
+    (folder / "c.json").write_text(json.dumps(values | {"name": "another"}))
+    code, out, err = invoke("leaderboard", "validate")
+    assert (code, err) == (1, "")
+    first, second, last = out.splitlines()
+    assert first.startswith("leaderboards/digits/Linf/a.json: error: command is")
+    assert second.startswith("leaderboards/digits/Linf/b.json: error: not an entry of oat-bench")
+    assert last == "3 entries, 2 errors, 0 warnings"
+    assert invoke("leaderboard", "validate", folder / "c.json")[0] == 0
+    # a table leaves out what cannot be read, and says so
+    code, out, err = invoke("leaderboard", "table")
+    assert code == 0
+    assert err.startswith("left out: leaderboards/digits/Linf/b.json: not an entry")
+    assert "another" in out
+
+
+def test_leaderboards_refuse_in_one_line(refused, tmp_path):
+    shipped = Path(__file__).parents[1] / "leaderboards"
+    entry = shipped / "digits" / "Linf" / "oat-wrn-10-1.json"
+    (tmp_path / "empty").mkdir()
+    table = ("leaderboard", "table", "--from", shipped)
+    for arguments, words in (
+        (("leaderboard", "add", "none"), "no entry at none"),
+        (("leaderboard", "validate"), "no entry at leaderboards"),
+        (("leaderboard", "validate", "empty"), "no entries in empty"),
+        (("leaderboard", "table"), "no folder leaderboards"),
+        ((*table, "digit"), "unknown data set in these leaderboards 'digit'; did you mean digits"),
+        ((*table, "--attack", "pgd-21"), "did you mean pgd-20"),
+        ((*table, "--min-sa", "101"), "--min-sa"),
+        ((*table, "--out", "x.txt"), "expected a file that ends in .md, .csv or .tex"),
+        ((*table, "--out", "x.md", "--format", "terminal"), "--format terminal is for a terminal"),
+        ((*table, "--robustbench", "empty"), "no model_info of RobustBench"),
+        (("leaderboard", "export", entry, "--lambda", "0.35"), "the entry has no lambda 0.35"),
+        (("leaderboard", "export", entry, "--lambda", "2"), "--lambda"),
+        (("leaderboard", "export", entry), "--lambda"),
+    ):
+        assert words in refused(*arguments)
+
+
+def test_a_leaderboard_is_drawn_in_a_terminal(tmp_path):
+    shipped = Path(__file__).parents[1] / "leaderboards"
+    arguments = ("leaderboard", "table", "digits", "--from", shipped)
+    code, out = in_terminal(*arguments, cwd=tmp_path, columns=140)
+    assert code == 0
+    assert "digits, Linf eps 0.375: worst-case RA, by hypervolume" in out
+    assert "\u2500" in out
+    assert "|" not in out

@@ -124,9 +124,10 @@ class Attack:
                 if self.per_example or isinstance(error, OSError):
                     raise
                 raise failed(self, error) from error
-        return torch.where(self._allowed(x_adv, x)[:, None, None, None], x_adv, x)
+        return torch.where(self.allowed(x_adv, x)[:, None, None, None], x_adv, x)
 
-    def _allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Say which attacked images keep to the threat model: bool, shape [n]."""
         delta = (x_adv - x).flatten(1)
         order = float("inf") if self.threat.norm == "Linf" else 2
         size = torch.linalg.vector_norm(delta, order, dim=1)

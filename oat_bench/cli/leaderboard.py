@@ -24,7 +24,7 @@ def leaderboard() -> None:
 
 
 @leaderboard.command(
-    epilog=example("oat-bench leaderboard add runs/digits-seed0 --authors 'A. Author'")
+    epilog=example("oat-bench leaderboard add runs/digits-seed0 --with-checkpoint")
 )
 @click.argument("run", metavar="RUN")
 @click.option(

@@ -23,8 +23,10 @@ def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> st
     return dataset or name
 
 
-def choose_lambdas(trained: "TunableClassifier", lambdas: list[float] | None) -> list[float]:
-    """Return the lambda asked for, or those of training.
+def choose_lambdas(
+    trained: "TunableClassifier", lambdas: list[float] | None, option: str = "--lambda"
+) -> list[float]:
+    """Return the lambda asked for by an option, or those of training.
 
     Raises:
         UserError: if there is no classifier at one.
@@ -34,7 +36,7 @@ def choose_lambdas(trained: "TunableClassifier", lambdas: list[float] | None) ->
         try:
             trained.check_lambda(lam, info.trained_lambdas)
         except UserError as error:
-            raise UserError(f"{info.method}: {error}; choose with --lambda") from error
+            raise UserError(f"{info.method}: {error}; choose with {option}") from error
     return lambdas or info.trained_lambdas
 
 

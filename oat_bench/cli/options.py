@@ -25,6 +25,28 @@ class Lambdas(click.ParamType[list[float]]):
         return sorted(set(lambdas))
 
 
+class Weights(click.ParamType[dict[float, float]]):
+    """A comma-separated list of numbers in [0, 1], or of ``number=weight``."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        weights: dict[float, float] = {}
+        for part in str(value).split(","):
+            try:
+                lam, _, weight = part.partition("=")
+                number, share = float(lam), float(weight or 1)
+            except ValueError:
+                self.fail(f"{part.strip()!r}; expected such as 0,0.4,1 or 0=1,0.4=2,1=1")
+            if not 0 <= number <= 1:
+                self.fail(f"lambda {lam.strip()} is outside [0, 1]")
+            if not 0 < share < float("inf") or number in weights:
+                self.fail(f"{part.strip()!r}; expected each lambda once, with a weight above 0")
+            weights[number] = share
+        return weights
+
+
 class Widths(click.ParamType[list[float]]):
     """A comma-separated list of numbers in (0, 1]."""
 

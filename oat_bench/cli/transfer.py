@@ -9,7 +9,15 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
-from oat_bench.cli.options import DATA_DIR, DEVICE, GRADIENTS, SEED, SKIP_BROKEN, Lambdas, example
+from oat_bench.cli.options import (
+    DATA_DIR,
+    DEVICE,
+    SEED,
+    SKIP_BROKEN,
+    Lambdas,
+    Weights,
+    example,
+)
 from oat_bench.cli.printing import print_whole
 from oat_bench.errors import UserError
 
@@ -51,7 +59,19 @@ if TYPE_CHECKING:
     default=None,
     help="Attack a defender who draws lambda for each query. [default: if the attack is PGD]",
 )
-@GRADIENTS
+@click.option(
+    "--draw",
+    "weights",
+    type=Weights(),
+    help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
+)
+@click.option(
+    "--gradients",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Precision that attacks differentiate in; predictions are float32.",
+)
 @SEED
 @DEVICE
 @click.option(
@@ -70,7 +90,8 @@ def transfer(
     width: float | None,
     n_examples: int | None,
     drawn: bool | None,
-    gradients: str | None,
+    weights: dict[float, float] | None,
+    gradients: str,
     seed: int,
     device: str,
     out: Path | None,
@@ -96,13 +117,18 @@ def transfer(
     info = trained.info
     dataset = data_of(trained, model, dataset)
     tested = choose_lambdas(trained, lambdas)
-    sources = tested if crafted is None else choose_lambdas(trained, crafted)
+    sources = tested if crafted is None else choose_lambdas(trained, crafted, "--crafted")
     (share,) = choose_widths(trained, [info.widths[0] if width is None else width])
     ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    if weights is not None:
+        _check_draw(weights, tested, drawn)
     if drawn is None:
-        drawn = len(tested) > 1 and (ready.card.engine, ready.card.class_) == ("oat_bench", "PGD")
+        pgd = (ready.card.engine, ready.card.class_) == ("oat_bench", "PGD")
+        drawn = weights is not None or (len(tested) > 1 and pgd)
     if drawn:
         random_lambda.check_attack(ready)
+    odds = weights or dict.fromkeys(tested, 1.0)
+    draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
     runs.check_fits(info, data)
     n = n_examples or min(500, len(data.test))
@@ -114,40 +140,50 @@ def transfer(
         "width": share,
         "examples": datasets.nested_order(data.test.labels)[:n],
         "store": OutcomeStore(make_folder(folder / "outcomes")),
-        "gradients": gradients or "float32",
+        "gradients": gradients,
     }
     test = data.test.to(where)
     frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
-    summary = None
-    if drawn:
-        summary = random_lambda.summarize(
-            random_lambda.evaluate(trained, test, tested, ready, **options)
-        )
+    expectation = random_lambda.evaluate(trained, test, draw, ready, **options) if drawn else None
     command = shlex.join(["oat-bench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
     report = reports.make_report(
         info,
         frame,
-        summary,
-        width=share,
+        expectation,
+        draw,
         attack=ready.card.name,
+        card=ready.card.fingerprint(),
         eps=ready.threat.eps,
         seed=seed,
-        gradients=options["gradients"],
+        gradients=gradients,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),
         command=command,
     )
     atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
     atomic_write(folder / "transfer.md", reports.markdown(report))
+    atomic_write(folder / "transfer.csv", reports.csv(report))
     write_parquet(folder / "transfer.parquet", frame)
     figures.write(figures.transfer(report), folder / "transfer")
+    if report.drawn is not None and expectation is not None:
+        atomic_write(folder / "random-lambda.csv", reports.random_csv(report.drawn))
+        write_parquet(folder / "random-lambda.parquet", expectation)
     _print(report, folder)
+
+
+def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | None) -> None:
+    """Refuse a draw that nothing attacks, or of lambda that nothing is classified at."""
+    if drawn is False:
+        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
+    for lam in weights:
+        if lam not in tested:
+            known = ", ".join(f"{one:g}" for one in tested)
+            raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
 
 
 def _print(report: "Transfer", folder: Path) -> None:
     from rich.console import Console
 
-    from oat_bench.leaderboards import comparison
     from oat_bench.leaderboards import transfer as reports
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -157,7 +193,7 @@ def _print(report: "Transfer", folder: Path) -> None:
     console.print(reports.title(report), style="italic")
     for heading, table in reports.tables(report).items():
         console.print(f"\n{heading}", style="bold")
-        print_whole(console, comparison.terminal(table))
+        print_whole(console, reports.terminal(table))
     console.print()
     for paragraph in reports.notes(report):
         console.print(paragraph, style="dim")

@@ -172,10 +172,10 @@ def examine(
     clean, once = base["clean_prediction"] == base["label"], _stands(base)
     ladder = {a.card.name: _stands(run(a, subject.share(a.card.name))) for a in suite.ladder}
     by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
-    share, budget = subject.share("square"), f"Square ({QUERIES} queries)"
+    share, budget = subject.share("square"), f"{QUERIES} queries"
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
-        budget = f"Square ({QUERIES} queries, and 5000 after AutoAttack's other parts)"
+        budget = f"{QUERIES} queries, and 5000 after AutoAttack's other parts"
     free = _stands(run(suite.square, share))
     if "autoattack" in ladder:
         whole = suite.ladder[-1]
@@ -201,7 +201,7 @@ def examine(
         integrity.sweep(clean, dict(sorted(swept.items()))),
         integrity.steps(BASE, once, doubled),
         integrity.noise(BASE, noise, once),
-        integrity.gradient_free(budget, free, _under_all(by_gradients, share)),
+        integrity.gradient_free("Square", budget, free, _under_all(by_gradients, share)),
         *probes.probe(*_model(subject, point), subject.data, subject.examples, suite.base),
     ]
 

@@ -1,7 +1,7 @@
 """The evaluation grid: every lambda against every attack."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -202,9 +202,9 @@ def _attacked(
 
     for place, part in enumerate(parts, 1):
         cell = _cell(subject.point, part, fingerprints)
-        if store.folder is not None:
-            store.describe(cell, describe(subject, attack, fingerprints, part=place))
-        rows = _fill(subject, part, standing, store, cell, done if part is parts[-1] else None)
+        about = partial(describe, subject, attack, fingerprints, part=place)
+        last = done if part is parts[-1] else None
+        rows = _fill(subject, part, standing, store, cell, about, last)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]
         if part is not parts[-1]:
@@ -219,6 +219,7 @@ def _fill(
     examples: Tensor,
     store: OutcomeStore,
     cell: str,
+    about: Callable[[], CellInfo],
     done: Callable[[np.ndarray], None] | None,
 ) -> pd.DataFrame:
     """Return a cell's rows of some examples, by example; compute those that the store lacks."""
@@ -238,6 +239,8 @@ def _fill(
     def keep(index: Tensor, clean: Tensor, attacked: Tensor) -> None:
         columns = (index, subject.data.labels[index], clean, attacked)
         values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+        if store.folder is not None:
+            store.describe(cell, about())
         store.append(cell, pd.DataFrame(values))
         if done is not None:
             done(values["example"])

@@ -228,8 +228,8 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
     """
     ours, theirs, p = breaks_more(random, gradient)
     evidence = (
-        f"RA {percent(random)} under noise, {percent(gradient)} under {attack}; broken by noise "
-        f"alone: {ours}, by {attack} alone: {theirs}"
+        f"RA {percent(random)} under noise, {percent(gradient)} under {attack}; noise alone "
+        f"breaks {ours}, {attack} alone {theirs}"
     )
     masked = p <= LEVEL
     return Check(
@@ -240,11 +240,12 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
     )
 
 
-def gradient_free(attack: str, free: pd.Series, gradient: pd.Series) -> Check:
+def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
     """An attack without gradients breaks neither more than those by gradients, nor others.
 
     Args:
-        attack: what was run without gradients, and with which budget.
+        attack: name of the attack without gradients.
+        budget: what it was given.
         free: whether each example stands under it, indexed by example.
         gradient: whether each stands under all attacks by gradients.
     """
@@ -253,7 +254,10 @@ def gradient_free(attack: str, free: pd.Series, gradient: pd.Series) -> Check:
     p_missed = above(MISSED, ours, n)
     p = min(holm([p_more, p_missed]))
     verdict: Verdict = "pass"
-    evidence = f"of {n} examples broken by {attack} alone: {ours}, by gradients alone: {theirs}"
+    evidence = (
+        f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs} "
+        f"({attack}: {budget})"
+    )
     if p <= LEVEL:
         verdict = "fail"
         evidence += f"; the gradients are masked ({_p(p)})"

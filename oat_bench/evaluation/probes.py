@@ -79,8 +79,8 @@ def loss(losses: Tensor) -> Check:
         name="loss",
         verdict=verdict,
         evidence=(
-            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, of "
-            f"which {drops} lower it; it rises for {raised} of {n} examples"
+            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
+            f"{drops} of them down; it rises for {raised} of {n} examples"
         ),
         numbers={"mean": mean, "raised": raised, "n": n, "drops": drops, "p_value": p},
     )

@@ -1,15 +1,19 @@
 """A defender who draws lambda at random for each query, and the attack that this calls for.
 
 The attack climbs the gradient of the expected loss (expectation over transformation, Athalye et
-al., arXiv:1707.07397); over a finite set the expectation is exact, not sampled.
+al., arXiv:1707.07397 and arXiv:1802.00420); over a finite set the expectation is exact, not
+sampled.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oat_bench.acceleration import Precision
@@ -19,38 +23,87 @@ from oat_bench.datasets import Split
 from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.frontier import bootstrap_interval
-from oat_bench.evaluation.grid import Subject, describe
+from oat_bench.evaluation.grid import Subject
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
+from oat_bench.evaluation.places import Place, fill
 from oat_bench.evaluation.statistics import Accuracy
 from oat_bench.files import sha256
 from oat_bench.progress import bar
 from oat_bench.training.pgd import pgd
 
 #: the columns of `evaluate`'s result
-KEYS = ["lam", *COLUMNS]
+KEYS = ["lam", "width", *COLUMNS]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the defender draws lambda.
+
+    Attributes:
+        lams: the set, ascending.
+        chances: of each, adding up to 1.
+    """
+
+    lams: tuple[float, ...]
+    chances: tuple[float, ...]
+
+    @classmethod
+    def of(cls, lams: Sequence[float], weights: Sequence[float] | None = None) -> "Draw":
+        """Build it from weights above 0, in any unit; all alike if None.
+
+        Raises:
+            ValueError: if a lambda comes twice, or a weight is not above 0, or one is missing.
+        """
+        given = [1.0] * len(lams) if weights is None else list(weights)
+        finite = all(0 < weight < float("inf") for weight in given)
+        if not lams or len(set(lams)) != len(lams) or len(given) != len(lams) or not finite:
+            raise ValueError(
+                f"lambda {list(lams)} with weights {given}; expected each lambda once, with a "
+                "weight above 0"
+            )
+        order, total = np.argsort(lams), sum(given)
+        return cls(tuple(lams[i] for i in order), tuple(given[i] / total for i in order))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every lambda has the same chance."""
+        return len(set(self.chances)) == 1
 
 
 @dataclass(frozen=True)
 class RandomLambda:
-    """Accuracies in percent of a defender who draws lambda uniformly from a set.
+    """Accuracies in percent of a defender who draws lambda at random.
 
     Attributes:
-        lams: the set.
         expected_clean: chance that a query with a clean image is answered right.
         expected: the same of an attacked image, and right when clean.
         worst_clean: share of images that are right at every lambda of the set.
         worst: share that is right at every lambda both clean and attacked: who may ask again and
-            again meets every lambda.
+            again, with any attacked image at hand, meets every lambda.
     """
 
-    lams: list[float]
     expected_clean: Accuracy
     expected: Accuracy
     worst_clean: Accuracy
     worst: Accuracy
 
 
-class _Draw(nn.Module):
+@dataclass(frozen=True)
+class Gain:
+    """Expected RA under the attack on the expectation less that under another, in points.
+
+    Attributes:
+        value: below 0 where the attack on the expectation breaks more.
+        low: lower end of the 95% paired bootstrap interval over examples.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class _Members(nn.Module):
     """All networks of the set at once: images to logits [n, L, num_classes]."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -61,24 +114,22 @@ class _Draw(nn.Module):
         return torch.stack([network(x) for network in self.networks], dim=1)
 
 
-def _losses(logits: Tensor, y: Tensor) -> Tensor:
+def _losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
     """Cross-entropy of each example, the mean over the draw of lambda, [n]."""
     several = y[:, None].expand(logits.shape[:2])
-    return (
-        F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
-        .view(logits.shape[:2])
-        .mean(1)
-    )
+    losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
+    return losses.view(logits.shape[:2]) @ chances.to(losses)
 
 
-def expected_loss(logits: Tensor, y: Tensor) -> Tensor:
+def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
     """Cross-entropy, the mean over the draw of lambda, summed over the examples.
 
     Args:
         logits: of every lambda, shape [n, L, num_classes].
         y: labels of shape [n].
+        chances: of every lambda, shape [L].
     """
-    return _losses(logits, y).sum()
+    return _losses(logits, y, chances).sum()
 
 
 def check_attack(attack: Attack) -> None:
@@ -96,49 +147,61 @@ def check_attack(attack: Attack) -> None:
 
 @torch.no_grad()
 def attack_expectation(
-    networks: Sequence[nn.Module], attack: Attack, x: Tensor, y: Tensor, example_ids: Tensor
+    networks: Sequence[nn.Module],
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    example_ids: Tensor,
+    *,
+    chances: Sequence[float] | None = None,
+    exact: Sequence[nn.Module] | None = None,
 ) -> Tensor:
     """Attack images that a network drawn at random from several will classify.
 
-    Of several restarts an image keeps the one that fewest networks get right; of equal ones that
-    with the highest expected loss.
+    Of several restarts an image keeps the one that is least likely to be answered right; of equal
+    ones that with the highest expected loss.
 
     Args:
-        networks: plain, in eval mode; each is drawn with the same chance.
+        networks: plain, in eval mode.
         attack: see `check_attack`.
         x: images of shape [n, C, H, W] in [0, 1].
         y: labels of shape [n].
         example_ids: shape [n]; they own the random starts.
+        chances: of each network, adding up to 1; all alike if None.
+        exact: the networks that answer, where the attack's compute in another precision.
 
     Returns:
-        Attacked images: the shape of x, within the ball of the attack's threat, in [0, 1].
+        Attacked images, in [0, 1]; x where the attack left the ball of its threat model.
     """
     check_attack(attack)
-    model, given = _Draw(networks), dict(attack.parameters)
-    restarts = given.pop("restarts", 1)
-    best, fewest = x.clone(), torch.full_like(y, len(networks) + 1)
-    highest = torch.zeros(len(y), device=x.device)
-    for restart in range(restarts):
+    given = dict(attack.parameters)
+    each = torch.as_tensor(Draw.of(range(len(networks)), chances).chances, device=x.device)
+    answering = _Members(networks if exact is None else exact)
+    best, least = x.clone(), torch.full(y.shape, 2.0, device=x.device)
+    highest = torch.zeros_like(least)
+    for restart in range(given.pop("restarts", 1)):
         x_adv = pgd(
-            model,
+            _Members(networks),
             x,
             y,
             **given,
             example_ids=example_ids,
             seed=attack.seed + restart,
-            loss=expected_loss,
+            loss=partial(expected_loss, chances=each),
         )
-        logits = model(x_adv)
-        right, loss = (logits.argmax(2) == y[:, None]).sum(1), _losses(logits, y)
-        better = (right < fewest) | ((right == fewest) & (loss > highest))
-        best[better], fewest[better], highest[better] = x_adv[better], right[better], loss[better]
-    return best
+        logits = answering(x_adv)
+        # rounded: what is as likely must compare as equal, whatever the order of the sum
+        right = torch.round(((logits.argmax(2) == y[:, None]) * each).sum(1), decimals=6)
+        loss = _losses(logits, y, each)
+        better = (right < least) | ((right == least) & (loss > highest))
+        best[better], least[better], highest[better] = x_adv[better], right[better], loss[better]
+    return torch.where(attack.allowed(best, x)[:, None, None, None], best, x)
 
 
 def evaluate(
     classifier: TunableClassifier,
     data: Split,
-    lams: Sequence[float],
+    draw: Draw,
     attack: Attack,
     *,
     data_fingerprint: str,
@@ -151,16 +214,18 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
+    An image that is wrong at every lambda of the set is not attacked.
+
     Args:
         classifier: on the device of the data.
         data: the test split; an example's id is its place there.
-        lams: the set that the defender draws from, each with the same chance.
+        draw: the set that the defender draws from.
         attack: see `check_attack`.
         data_fingerprint: names the data in the store.
         width: share of the channels.
         examples: ids to evaluate; all if None.
         store: where outcomes go; memory if None.
-        batch_size: examples seen at a time; what fills the device if None.
+        batch_size: images times lambda seen at a time; what fills the device if None.
         gradients: precision that the attack computes in; predictions are float32.
         show: whether to draw a progress bar.
 
@@ -174,79 +239,92 @@ def evaluate(
     store = store or OutcomeStore(None)
     wanted = torch.arange(len(data)) if examples is None else examples.cpu()
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
-    blocks, passes = Blocks(data.labels), attack.passes * len(wanted) * len(lams)
-    points = [OperatingPoint(lam, width) for lam in sorted(set(lams))]
+    blocks, passes = Blocks(data.labels), attack.passes * len(wanted) * len(draw.lams)
+    points = [OperatingPoint(lam, width) for lam in draw.lams]
     subjects = [
         Subject(classifier, point, data, blocks, batch_size, gradients, None, passes)
         for point in points
     ]
-    cells = [_cell(point, points, attack, fingerprints) for point in points]
-    known = [set(store.read(cell)["example"].tolist()) for cell in cells]
-    complete = set.intersection(*known)
-    missing = torch.tensor([i for i in wanted.tolist() if i not in complete], dtype=torch.int64)
-    with bar("attacking the expectation", len(wanted), show=show) as line:
-        line.advance(len(wanted) - len(missing))
-        # all networks of the set see a batch at once
-        size = max(1, subjects[0].batch_size // len(points)) if len(missing) else 1
-        for batch in torch.split(missing, size) if len(missing) else ():
-            ids = batch.to(data.labels.device)
-            x, y = data.inputs(ids), data.labels[ids]
-            searched = [subject.searched for subject in subjects]
-            x_adv = attack_expectation(searched, attack, x, y, ids)
-            for subject, cell in zip(subjects, cells, strict=True):
-                clean = subject.clean(ids)
-                with torch.no_grad():
-                    attacked = subject.exact(x_adv).argmax(1)
-                columns = (ids, y, clean, torch.where(clean == y, attacked, clean))
-                values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
-                if store.folder is not None:
-                    store.describe(
-                        cell, describe(subject, attack, fingerprints, crafted=_set(points))
-                    )
-                store.append(cell, pd.DataFrame(values))
-            line.advance(len(batch))
-    frames = [
-        store.read(cell)
-        .set_index("example")
-        .loc[wanted.numpy()]
-        .reset_index()
-        .assign(lam=point.lam)
-        for point, cell in zip(points, cells, strict=True)
+    places = [
+        Place(
+            subject,
+            _cell(subject.point, draw, attack, fingerprints),
+            store,
+            attack,
+            fingerprints,
+            _words(draw),
+        )
+        for subject in subjects
     ]
-    return pd.concat(frames, ignore_index=True)[KEYS]
+
+    def craft(ids: Tensor) -> Tensor:
+        return attack_expectation(
+            [subject.searched for subject in subjects],
+            attack,
+            data.inputs(ids),
+            data.labels[ids],
+            ids,
+            chances=draw.chances,
+            exact=[subject.exact for subject in subjects],
+        )
+
+    def split(ids: Tensor) -> Sequence[Tensor]:
+        # all networks of the set see a batch at once
+        return torch.split(ids, max(1, subjects[0].batch_size // len(points))) if len(ids) else ()
+
+    with bar("attacking the expectation", len(wanted), show=show) as line:
+        fill(places, wanted, craft, split, line)
+    return pd.concat([place.rows(wanted) for place in places], ignore_index=True)[KEYS]
 
 
-def summarize(frame: pd.DataFrame) -> RandomLambda:
-    """Sum up what `evaluate` returned; intervals are 95%: Wilson's, of means bootstrap ones."""
-    clean = frame["clean_prediction"] == frame["label"]
-    right = clean & (frame["attacked_prediction"] == frame["label"])
-    both = frame.assign(clean=clean, right=right)
-    each = both.groupby("example")[["clean", "right"]]
-    mean, every = each.mean(), each.all()
+def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
+    """Sum up accuracies over a draw; intervals are 95%: Wilson's, of means bootstrap ones.
+
+    Args:
+        frames: attacks on the same examples, of each image the worst counts: from `evaluate`, or
+            rows of `oat_bench.evaluation.transfer.transfer` that were attacked at one lambda.
+        draw: its lambda are among those of every frame.
+    """
+    clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
+    right = np.stack([_rightness(frame, draw)[1] for frame in frames])
     return RandomLambda(
-        [float(lam) for lam in sorted(frame["lam"].unique())],
-        _mean(mean["clean"]),
-        _mean(mean["right"]),
-        Accuracy.of(every["clean"]),
-        Accuracy.of(every["right"]),
+        _mean(clean @ chances),
+        _mean((right @ chances).min(axis=0)),
+        Accuracy.of(pd.Series(clean.all(axis=1))),
+        Accuracy.of(pd.Series(right.all(axis=(0, 2)))),
     )
 
 
-def _mean(shares: pd.Series) -> Accuracy:
-    values = 100 * shares.to_numpy()
-    low, high = bootstrap_interval(lambda i: float(values[i].mean()), len(values), (0.0, 100.0))
+def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Gain:
+    """Compare the expected RA under two attacks on the same examples, as in `summarize`."""
+    chances = np.asarray(draw.chances)
+    ours, theirs = (_rightness(one, draw)[1] @ chances for one in (frame, other))
+    found = _mean(ours - theirs, (-100.0, 100.0))
+    return Gain(found.value, found.low, found.high)
+
+
+def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what is right clean, and both clean and attacked: [n, L], by example and lambda."""
+    clean = frame["clean_prediction"] == frame["label"]
+    right = clean & (frame["attacked_prediction"] == frame["label"])
+    table = frame.assign(clean=clean, right=right).pivot(
+        index="example", columns="lam", values=["clean", "right"]
+    )
+    lams = list(draw.lams)
+    return table["clean"][lams].to_numpy(np.float64), table["right"][lams].to_numpy(np.float64)
+
+
+def _mean(shares: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 100.0)) -> Accuracy:
+    values = 100 * shares
+    low, high = bootstrap_interval(lambda i: float(values[i].mean()), len(values), bounds)
     return Accuracy(float(values.mean()), low, high, len(values))
 
 
-def _set(points: Sequence[OperatingPoint]) -> str:
-    return "expectation over lambda " + ", ".join(f"{point.lam:g}" for point in points)
+def _words(draw: Draw) -> str:
+    chances = "" if draw.uniform else f", drawn {', '.join(f'{c:.3g}' for c in draw.chances)}"
+    return f"expectation over lambda {', '.join(f'{lam:g}' for lam in draw.lams)}{chances}"
 
 
-def _cell(
-    point: OperatingPoint,
-    points: Sequence[OperatingPoint],
-    attack: Attack,
-    fingerprints: tuple[str, ...],
-) -> str:
-    parts = ("expectation", *fingerprints, repr(points), repr(point), attack.fingerprint())
+def _cell(point: OperatingPoint, draw: Draw, attack: Attack, fingerprints: tuple[str, ...]) -> str:
+    parts = ("expectation", *fingerprints, repr(draw), repr(point), attack.fingerprint())
     return f"{attack.card.name}-expectation-lambda{point.lam:g}-{sha256(*parts)[:16]}"

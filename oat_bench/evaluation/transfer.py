@@ -4,11 +4,12 @@ Where images attacked at another lambda break more than those attacked at the la
 gradients are masked, and the honest number is that of the worst lambda for each example.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,15 +19,16 @@ from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject, batches, describe
+from oat_bench.evaluation.grid import Subject, batches
 from oat_bench.evaluation.integrity import LEVEL, breaks_more, holm
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
+from oat_bench.evaluation.places import Place, fill
 from oat_bench.evaluation.statistics import Accuracy
 from oat_bench.files import sha256
-from oat_bench.progress import Bar, bar
+from oat_bench.progress import bar
 
 #: the columns of `transfer`'s result
-KEYS = ["crafted", "lam", *COLUMNS]
+KEYS = ["crafted", "lam", "width", *COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack every image at each lambda of one list, and classify it at each of another.
 
-    An image is attacked where it is already wrong too: it may be right where it is classified.
+    An image is attacked where it is already wrong too: it may be right where it is classified. One
+    that is wrong everywhere is not attacked, but by attacks of other libraries, which see blocks.
 
     Args:
         classifier: on the device of the data.
@@ -105,58 +108,28 @@ def transfer(
     with bar("transferring", len(crafted) * len(wanted), show=show) as line:
         for source in crafted:
             line.note(f"attacked at lambda {source:g}")
-            rows = _classified(subjects, source, tested, attack, wanted, store, fingerprints, line)
-            frames.append(rows.assign(crafted=source))
-    return pd.concat(frames, ignore_index=True)[KEYS]
-
-
-def _classified(
-    subjects: dict[float, Subject],
-    source: float,
-    tested: Sequence[float],
-    attack: Attack,
-    wanted: Tensor,
-    store: OutcomeStore,
-    fingerprints: tuple[str, ...],
-    line: Bar,
-) -> pd.DataFrame:
-    """Return the outcomes of images attacked at one lambda, at each of several."""
-    subject = subjects[source]
-    names = {lam: _cell(subject.point, subjects[lam].point, attack, fingerprints) for lam in tested}
-    known = {lam: store.read(names[lam]) for lam in tested}
-    lacking = np.zeros(len(wanted), dtype=np.bool_)
-    for rows in known.values():
-        lacking |= ~np.isin(wanted.numpy(), rows["example"].to_numpy())
-    missing = wanted[lacking]
-    line.advance(len(wanted) - len(missing))
-    if not attack.per_example:
-        missing = subject.blocks.whole(missing)
-    asked = set(wanted.tolist())
-    for batch in batches(subject, attack, missing):
-        ids = batch.to(subject.data.labels.device)
-        x_adv, labels = subject.craft(attack, ids), subject.data.labels[ids]
-        for lam in tested:
-            there = subjects[lam]
-            clean = there.clean(ids)
-            with torch.no_grad():
-                attacked = there.exact(x_adv).argmax(1)
-            # what is wrong already stays broken
-            attacked = torch.where(clean == labels, attacked, clean)
-            columns = (ids, labels, clean, attacked)
-            frame = pd.DataFrame(
-                {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+            subject = subjects[source]
+            places = [
+                Place(
+                    subjects[lam],
+                    _cell(subject.point, subjects[lam].point, attack, fingerprints),
+                    store,
+                    attack,
+                    fingerprints,
+                    f"lambda {source:g}",
+                )
+                for lam in tested
+            ]
+            fill(
+                places,
+                wanted,
+                partial(subject.craft, attack),
+                partial(batches, subject, attack),
+                line,
+                blocks=None if attack.per_example else blocks,
             )
-            if store.folder is not None:
-                info = describe(there, attack, fingerprints, crafted=f"lambda {source:g}")
-                store.describe(names[lam], info)
-            store.append(names[lam], frame)
-        line.advance(len(asked.intersection(batch.tolist())))
-    frames = []
-    for lam in tested:
-        rows = store.read(names[lam]) if len(missing) else known[lam]
-        rows = rows.set_index("example").loc[wanted.numpy()].reset_index()
-        frames.append(rows.assign(lam=lam))
-    return pd.concat(frames, ignore_index=True)
+            frames += [place.rows(wanted).assign(crafted=source) for place in places]
+    return pd.concat(frames, ignore_index=True)[KEYS]
 
 
 def _cell(
@@ -199,19 +172,42 @@ def any_lambda(frame: pd.DataFrame) -> dict[float, Accuracy]:
     return {float(lam): Accuracy.of(right.loc[lam]) for lam in right.index.unique("lam")}
 
 
+def strongest(frame: pd.DataFrame) -> dict[float, float]:
+    """Return the lambda that breaks most at each lambda; of equal ones that lambda itself."""
+    cells = matrix(frame)
+    lams = sorted({lam for _, lam in cells})
+    sources = sorted({source for source, _ in cells})
+    return {
+        lam: min(sources, key=lambda source: (cells[(source, lam)].value, source != lam))
+        for lam in lams
+    }
+
+
+def pairs(frame: pd.DataFrame) -> list[tuple[float, float]]:
+    """Return the pairs (attacked at, classified at) of two lambda that `masked` looks at.
+
+    Those that can be compared with images attacked at the lambda that classifies.
+    """
+    sources, lams = sorted(set(frame["crafted"])), sorted(set(frame["lam"]))
+    return [(s, lam) for s, lam in product(sources, lams) if s != lam and lam in sources]
+
+
 def masked(frame: pd.DataFrame) -> list[Masked]:
     """Find the lambda whose own gradients are not the worst, beyond chance.
 
     Exact one-sided tests of pairs (McNemar) at the level of `oat_bench.evaluation.integrity`,
-    corrected by Holm for all pairs.
+    corrected by Holm for all `pairs`.
     """
-    right = rightness(frame)
-    lams = right.index.unique("lam")
-    pairs = [(s, lam) for s, lam in product(right.columns, lams) if s != lam and lam in right]
-    tests = [breaks_more(right.loc[lam][s], right.loc[lam][lam]) for s, lam in pairs]
+    right, compared = rightness(frame), pairs(frame)
+    tests = [breaks_more(right.loc[lam][source], right.loc[lam][lam]) for source, lam in compared]
     corrected = holm([p for _, _, p in tests])
     return [
-        Masked(float(lam), float(source), there, here, p)
-        for (source, lam), (there, here, _), p in zip(pairs, tests, corrected, strict=True)
+        Masked(lam, source, there, here, p)
+        for (source, lam), (there, here, _), p in zip(compared, tests, corrected, strict=True)
         if p <= LEVEL
     ]
+
+
+def detectable(n_pairs: int) -> int:
+    """Return how many images that only one of two breaks are beyond chance, if all on one side."""
+    return math.ceil(math.log2(n_pairs / LEVEL))

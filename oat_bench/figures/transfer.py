@@ -1,6 +1,7 @@
 """Images attacked at one lambda and classified at another, as a heat map."""
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from oat_bench.figures import style
 from oat_bench.leaderboards.transfer import Transfer, title
@@ -8,7 +9,9 @@ from oat_bench.leaderboards.transfer import Transfer, title
 
 @style.styled
 def transfer(report: Transfer) -> Figure:
-    """Draw RA for each pair of lambda; what breaks most in a column is framed.
+    """Draw RA for each pair of lambda.
+
+    What breaks most in a column is bold; what shows masked gradients there is framed.
 
     Args:
         report: from `oat_bench.leaderboards.transfer.make_report`.
@@ -40,6 +43,11 @@ def transfer(report: Transfer) -> Figure:
                 color="black" if value > 0.6 * highest else "white",
                 fontweight="bold" if least else "normal",
             )
+    for one in report.masked:
+        corner = (lams.index(one.lam) - 0.46, sources.index(one.crafted) - 0.46)
+        frame = Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.colour(1), linewidth=2)
+        axes.add_patch(frame)
+    framed = "; framed: beyond chance, gradients are masked" if report.masked else ""
     figure.colorbar(image, ax=axes, label="RA, %")
-    figure.suptitle(f"{title(report)}\nbold: what breaks most at a lambda", fontsize=9)
+    figure.suptitle(f"{title(report)}\nbold: what breaks most at a lambda{framed}", fontsize=9)
     return figure

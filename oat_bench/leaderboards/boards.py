@@ -98,7 +98,11 @@ def notes(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> list[str]:
 
 def frame(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> pd.DataFrame:
     """Return the table as text, not escaped; columns that say nothing are left out."""
-    table = pd.DataFrame([line.cells for line in _lines(board, fixed)], dtype=str).fillna("")
+    lines = _lines(board, fixed)
+    # a row of ours has all columns, in their order
+    columns = max((list(line.cells) for line in lines), key=len)
+    table = pd.DataFrame([line.cells for line in lines], columns=columns, dtype=str)
+    table = table.fillna("")
     if set(table["width"]) <= {"1", ""}:
         table = table.drop(columns="width")
     if not fixed:
@@ -278,8 +282,9 @@ def csv(found: Sequence[tuple[Board, Sequence[RobustBenchPoint]]]) -> str:
         for board, fixed in found
         for line in _lines(board, fixed)
     ]
-    table = pd.DataFrame(rows).astype({"rank": "Int64", "n": "Int64", "FLOPs": "Int64"})
-    table = table.astype({"parameters": "Int64"})
+    columns = max(map(list, rows), key=len)
+    whole = dict.fromkeys(["rank", "n", "parameters", "FLOPs"], "Int64")
+    table = pd.DataFrame(rows, columns=columns).astype(whole)
     harmless = table.map(lambda value: text.csv(value) if isinstance(value, str) else value)
     return harmless.to_csv(index=False)
 

@@ -29,7 +29,7 @@ SCHEMA_VERSION = "1.1"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(lt=2**63)]
 
 
 class _Model(BaseModel):
@@ -56,8 +56,10 @@ class Interval(_Model):
 class EntryCost(_Model):
     """What the plain network of an operating point costs."""
 
-    parameters: Count
-    flops: Count = Field(description="of one image, by torch's counter: a multiply-add is two")
+    parameters: Count = Field(ge=0)
+    flops: Count = Field(
+        ge=0, description="of one image, by torch's counter: a multiply-add is two"
+    )
     latency_ms: float = Field(ge=0, description="of one image alone, float32: the median of passes")
     machine: str = Field(description="where the passes were timed")
 

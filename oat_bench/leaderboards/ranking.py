@@ -120,7 +120,7 @@ def boards(
 
     Args:
         records: entries of any.
-        attack: whose RA; if None the worst case, or else what most entries have.
+        attack: whose RA; if None the worst case, or the strongest attack that most entries have.
         rule: what they are ranked by.
 
     Raises:
@@ -174,8 +174,11 @@ def _suite(entry: Entry, attack: str) -> Hashable:
 
 
 def _attacks(records: Sequence[Record]) -> list[str]:
-    """Return the attacks that an entry has at every point, `WORST` and AutoAttack first."""
-    names = [WORST, "autoattack", *(a.name for r in records for a in r.entry.attacks)]
+    """Return the attacks that an entry has at every point, the strongest first.
+
+    They are `WORST`, AutoAttack, and the others from the last on, as entries have the weak first.
+    """
+    names = [WORST, "autoattack", *(a.name for r in records for a in r.entry.attacks[::-1])]
     return [
         name
         for name in dict.fromkeys(names)
@@ -184,7 +187,10 @@ def _attacks(records: Sequence[Record]) -> list[str]:
 
 
 def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashable]:
-    """Choose the attack that most entries have, and what it was in most of them."""
+    """Choose an attack, and take it for what it was in most entries.
+
+    That is the strongest which more than half have, or else the one that most have.
+    """
     known = _attacks(records)
     if wanted is not None and wanted not in known:
         raise unknown("attack of these entries", wanted, known)
@@ -196,7 +202,8 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
         ).most_common(1)[0]
         for name in known
     }
-    chosen = wanted or max(known, key=lambda name: counted[name][1])
+    shared = (name for name in known if 2 * counted[name][1] > len(records))
+    chosen = wanted or next(shared, max(known, key=lambda name: counted[name][1]))
     return chosen, counted[chosen][0]
 
 

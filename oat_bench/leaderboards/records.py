@@ -16,7 +16,7 @@ from oat_bench.leaderboards.entries import Entry
 _MAX_BYTES = 1 << 26
 
 #: of the columns of outcomes that are no integers
-_TYPES = {"lam": "float64", "width": "float64", "attack": str}
+_TYPES: dict[str, type | str] = {"lam": "float64", "width": "float64", "attack": str}
 #: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
 PUBLISHED = {
     "checkpoint.safetensors": ".safetensors",

@@ -1,7 +1,9 @@
 """RobustBench's ``model_info`` files, read and written (Croce et al., arXiv:2010.09670)."""
 
+import json
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +97,6 @@ def robustbench_points(
 
 
 def _read(path: Path) -> RobustBenchPoint:
-    import json
-
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: too large for a model_info (over {_MAX_BYTES} bytes)")
@@ -126,7 +126,7 @@ def model_info(
 
     Returns:
         The keys of RobustBench, with accuracies as text of two decimals as it has them; lambda,
-        width and n are in the footnote.
+        width and n are in the footnote. Text is escaped for HTML, as its template expects.
 
     Raises:
         UserError: if the entry has no such point, or no RA under AutoAttack there.
@@ -145,19 +145,19 @@ def model_info(
     remarks += [entry.footnote] if entry.footnote else []
     remarks += [f"Unreliable: {', '.join(doubts)}."] if doubts else []
     info: dict[str, Any] = {
-        "link": entry.link,
-        "name": entry.name,
-        "authors": entry.authors,
+        "link": _html(entry.link) if entry.link.startswith(("https://", "http://")) else "",
+        "name": _html(entry.name),
+        "authors": _html(entry.authors),
         "additional_data": entry.additional_data,
         "number_forward_passes": entry.number_forward_passes,
         "dataset": entry.dataset,
-        "venue": entry.venue,
-        "architecture": _architecture(entry.architecture),
+        "venue": _html(entry.venue),
+        "architecture": _html(_architecture(entry.architecture)),
         "eps": entry.eps,
         "clean_acc": f"{point.clean_acc:.2f}",
         "reported": entry.reported,
         "autoattack_acc": f"{point.autoattack_acc:.2f}",
-        "footnote": text.one_line(" ".join(remarks)),
+        "footnote": _html(" ".join(remarks)),
     }
     worst = point.worst_case_acc
     if worst is not None and (worst.n or point.n) == n and worst.value < point.autoattack_acc:
@@ -177,6 +177,11 @@ def _point(entry: Entry, lam: float, width: float) -> EntryPoint:
         raise UserError(f"the entry has no width {width:g}; it has {have}")
     have = ", ".join(f"{point.lam:g}" for point in entry.operating_points if point.width == width)
     raise UserError(f"the entry has no lambda {lam:g}; it has {have}")
+
+
+def _html(said: str) -> str:
+    """Escape for RobustBench's template, which takes text for HTML."""
+    return escape(text.one_line(said), quote=False).replace('"', "&quot;")
 
 
 def _architecture(name: str) -> str:

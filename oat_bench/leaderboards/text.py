@@ -27,8 +27,8 @@ _LATEX = {
 
 def one_line(text: str) -> str:
     """Join lines, and leave out what is not printed: control characters, marks of direction."""
-    spaced = " ".join(text.split())
-    return "".join(mark for mark in spaced if unicodedata.category(mark)[0] != "C")
+    spaced = (" " if mark.isspace() else mark for mark in text)
+    return " ".join("".join(m for m in spaced if unicodedata.category(m)[0] != "C").split())
 
 
 def markdown(text: str) -> str:
@@ -39,7 +39,7 @@ def markdown(text: str) -> str:
 def latex(text: str) -> str:
     """Escape what LaTeX gives a meaning."""
     escaped = "".join(_LATEX.get(mark, mark) for mark in one_line(text))
-    return escaped.replace("--", "-{}-")
+    return re.sub("-(?=-)", "-{}", escaped)
 
 
 def csv(text: str) -> str:

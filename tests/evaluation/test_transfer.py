@@ -1,85 +1,27 @@
-"""The lambda adversary against linear classifiers, whose worst image is known in closed form."""
-
-from types import SimpleNamespace
+"""Transfer between lambda against linear classifiers, whose worst image has a closed form."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from turning import EPS, LAMBDAS, Turning, make_data, ready
 
 from oat_bench import cards
-from oat_bench.attacks import prepare
-from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint, TunableClassifier
-from oat_bench.datasets import Split
-from oat_bench.errors import UserError
-from oat_bench.evaluation import random_lambda, transfer
+from oat_bench.attacks import in_house, prepare
+from oat_bench.cards import AttackCard, Threat
+from oat_bench.classifier import OperatingPoint
+from oat_bench.evaluation import transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore
-from oat_bench.training.pgd import pgd
 
-EPS = 0.05
-LAMBDAS = [0.0, 0.5, 1.0]
-
-
-class Line(nn.Module):
-    def __init__(self, w, flat):
-        super().__init__()
-        self.w, self.flat = w, flat
-
-    def forward(self, x):
-        score = (x - 0.5).flatten(1) @ self.w
-        if self.flat:  # the sign alone: no gradient
-            score = torch.sign(score.detach()) + 0.0 * score
-        return torch.stack([-score, score], dim=1) / 2
-
-
-class Turning(TunableClassifier):
-    """Lines whose direction turns with lambda; some give no gradient."""
-
-    def __init__(self, flat=(), turn=2.0):
-        self.flat, self.turn = flat, turn
-        network = SimpleNamespace(architecture="line")
-        self.info = SimpleNamespace(dataset="dots", method="lines", network=network)
-        self.built = 0
-
-    def weights(self, lam):
-        return torch.cos(torch.arange(9.0) + self.turn * lam)
-
-    def at(self, lam, width=1.0):
-        OperatingPoint(lam, width)
-        self.built += 1
-        return Line(self.weights(lam), lam in self.flat).eval()
-
-    def state_dict(self):
-        return {}
-
-    @classmethod
-    def from_state(cls, info, state):
-        raise NotImplementedError
-
-    def to(self, device):
-        return self
-
-    def fingerprint(self):
-        return f"turning {self.flat} {self.turn}"
+KEYS = ["crafted", "lam", "example"]
 
 
 @pytest.fixture(scope="module")
 def data():
-    draw = torch.Generator().manual_seed(0)
-    # far enough from 0 and 1 that the box never binds
-    images = torch.randint(90, 166, (80, 1, 3, 3), generator=draw).to(torch.uint8)
-    return Split(images, torch.randint(0, 2, (80,), generator=draw))
-
-
-def ready(name="fgsm", **changes):
-    card = cards.attack(name)
-    card = card.model_copy(update={"parameters": card.parameters | changes})
-    return prepare(card, Threat(eps=EPS, step_size=EPS), n_classes=2, seed=0)
+    return make_data()
 
 
 def run(family, data, attack=None, crafted=LAMBDAS, tested=LAMBDAS, **options):
@@ -89,27 +31,41 @@ def run(family, data, attack=None, crafted=LAMBDAS, tested=LAMBDAS, **options):
         crafted,
         tested,
         attack or ready(),
-        data_fingerprint="dots",
-        show=False,
-        **options,
+        **{"data_fingerprint": "dots", "show": False} | options,
     )
 
 
+def ordered(frame):
+    return frame.sort_values(KEYS, ignore_index=True)
+
+
 def margins(family, data, source, lam):
-    """How far images attacked at ``source`` lie on the right side at ``lam``."""
+    """How far images lie on the right side at ``lam``, clean and attacked at ``source``."""
     x, sign = data.images.double().flatten(1) / 255 - 0.5, 2.0 * data.labels - 1
     here, there = family.weights(lam).double(), family.weights(source).double()
     clean = (x @ here) * sign
     return clean, clean - EPS * (here @ there.sign())
 
 
-# --- transfer
+def synthetic(broken, n=40):
+    """Outcomes of images that are all right when clean: {(crafted, lam): which are broken}."""
+    rows = [
+        (source, lam, 1.0, example, 0, 0, int(example in examples))
+        for (source, lam), examples in broken.items()
+        for example in range(n)
+    ]
+    return pd.DataFrame(rows, columns=transfer.KEYS)
+
+
+# --- what is measured
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-7"])
 def test_an_image_attacked_elsewhere_moves_by_eps_times_the_signs_there(data, name):
     family = Turning()
-    right = transfer.rightness(run(family, data, ready(name)))
+    frame = run(family, data, ready(name))
+    assert list(frame) == transfer.KEYS
+    right = transfer.rightness(frame)
     for source in LAMBDAS:
         for lam in LAMBDAS:
             clean, attacked = margins(family, data, source, lam)
@@ -124,8 +80,9 @@ def test_the_diagonal_is_the_ordinary_grid(data):
     points = [OperatingPoint(lam) for lam in LAMBDAS]
     grid = evaluate(family, data, points, [attack], data_fingerprint="", show=False)
     diagonal = frame[frame["crafted"] == frame["lam"]].drop(columns="crafted")
-    columns = ["lam", "example", "label", "clean_prediction", "attacked_prediction"]
-    pd.testing.assert_frame_equal(diagonal.reset_index(drop=True), grid[columns])
+    pd.testing.assert_frame_equal(
+        diagonal.reset_index(drop=True), grid.drop(columns="attack")[diagonal.columns]
+    )
 
 
 def test_any_lambda_is_the_worst_of_each_example(data):
@@ -133,12 +90,38 @@ def test_any_lambda_is_the_worst_of_each_example(data):
     right, worst = transfer.rightness(frame), transfer.any_lambda(frame)
     cells = transfer.matrix(frame)
     for lam in LAMBDAS:
-        share = right.loc[lam].to_numpy().all(axis=1).mean()
-        assert worst[lam].value == pytest.approx(100 * share)
-        assert worst[lam].value <= min(cells[(source, lam)].value for source in LAMBDAS)
+        every = right.loc[lam].to_numpy().all(axis=1)
+        assert not (every & ~right.loc[lam][lam].to_numpy()).any()  # of each, at most the diagonal
+        assert worst[lam].value == pytest.approx(100 * every.mean())
         for source in LAMBDAS:
             share = right.loc[lam][source].mean()
             assert cells[(source, lam)].value == pytest.approx(100 * share)
+
+
+def test_what_is_right_nowhere_is_not_attacked_and_what_is_wrong_at_its_own_lambda_is(
+    data, monkeypatch
+):
+    attacked = []
+
+    def watch(model, x, y, *, example_ids):
+        attacked.extend(example_ids.tolist())
+        return x
+
+    monkeypatch.setitem(in_house.CLASSES, "Watch", watch)
+    card = AttackCard.model_validate({"name": "w", "engine": "oat_bench", "class": "Watch"})
+    attack = prepare(card, Threat(eps=EPS), n_classes=2, seed=0)
+    family = Turning()
+    frame = run(family, data, attack, crafted=[0.0], tested=[0.5, 1.0], batch_size=7)
+    here = margins(family, data, 0.0, 0.0)[0] > 0
+    there = (margins(family, data, 0.0, 0.5)[0] > 0) | (margins(family, data, 0.0, 1.0)[0] > 0)
+    assert sorted(attacked) == torch.nonzero(there).flatten().tolist()
+    assert (there & ~here).any()
+    assert (~there).any()
+    wrong = frame["clean_prediction"] != frame["label"]
+    assert (frame["attacked_prediction"] == frame["clean_prediction"])[wrong].all()
+
+
+# --- verdicts
 
 
 def test_a_lambda_without_gradients_is_named_and_an_honest_one_is_not(data):
@@ -148,6 +131,42 @@ def test_a_lambda_without_gradients_is_named_and_an_honest_one_is_not(data):
     for one in found:
         assert one.only_there > one.only_here == 0
         assert one.p_value <= 0.01
+
+
+@pytest.mark.parametrize("lams", [(0.0, 1.0), (0.0, 0.5, 1.0), tuple(np.linspace(0, 1, 6))])
+def test_masking_is_found_from_as_many_images_as_it_says(lams):
+    pairs = len(lams) * (len(lams) - 1)
+    least = transfer.detectable(pairs)
+    for count in (least - 1, least):
+        broken = {(source, lam): range(0) for source in lams for lam in lams}
+        frame = synthetic(broken | {(1.0, 0.0): range(count)})
+        assert len(transfer.pairs(frame)) == pairs
+        found = transfer.masked(frame)
+        assert [(one.crafted, one.lam) for one in found] == [(1.0, 0.0)] * (count == least)
+        if found:  # all on one side: a coin that falls so every time, for each pair
+            assert found[0].p_value == pytest.approx(pairs * 0.5**count)
+
+
+def test_only_a_lambda_that_was_attacked_itself_can_be_found_masked():
+    frame = synthetic({(0.0, 0.5): range(40), (1.0, 0.5): range(0)})
+    assert transfer.pairs(frame) == []
+    assert transfer.masked(frame) == []
+
+
+def test_the_strongest_is_the_lambda_itself_where_others_are_as_strong():
+    frame = synthetic(
+        {
+            (0.0, 0.0): range(5),
+            (1.0, 0.0): range(6),
+            (0.0, 1.0): range(3),
+            (1.0, 1.0): range(10, 13),
+        }
+    )
+    assert transfer.strongest(frame) == {0.0: 1.0, 1.0: 1.0}
+    assert transfer.any_lambda(frame)[1.0].value == pytest.approx(100 * 34 / 40)
+
+
+# --- nothing is computed twice, and nothing else matters
 
 
 def test_what_was_transferred_is_not_attacked_again(data, tmp_path):
@@ -161,114 +180,79 @@ def test_what_was_transferred_is_not_attacked_again(data, tmp_path):
     pd.testing.assert_frame_equal(whole, run(family, data))
 
 
-def test_order_and_batches_do_not_matter(data):
+@pytest.mark.parametrize("engine", ["oat_bench", "torchattacks"])
+def test_more_lambda_and_examples_add_what_is_missing_alone(data, tmp_path, engine):
     attack = ready("pgd-7", step_size=EPS / 3)
-    whole = run(Turning(), data, attack)
-    ids = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))[:40]
-    part = run(Turning(), data, attack, examples=ids, batch_size=7)
-    keys = ["crafted", "lam", "example"]
-    expected = whole[whole["example"].isin(ids.tolist())].sort_values(keys, ignore_index=True)
-    pd.testing.assert_frame_equal(part.sort_values(keys, ignore_index=True), expected)
-
-
-# --- lambda drawn at random
-
-
-def draw(family, data, attack=None, lams=LAMBDAS, **options):
-    return random_lambda.evaluate(
-        family, data, lams, attack or ready("pgd-7"), data_fingerprint="dots", show=False, **options
-    )
-
-
-def test_of_two_networks_that_are_one_the_expectation_is_the_network(data):
-    network, attack = Turning().at(0.5), ready("pgd-20")
-    x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
-    ours = random_lambda.attack_expectation([network, network], attack, x, y, ids)
-    alone = pgd(network, x, y, **attack.parameters, example_ids=ids, seed=0)
-    assert torch.equal(ours, alone)
-
-
-@given(seed=st.integers(0, 2**31))
-def test_the_expected_loss_is_the_mean_of_the_losses(seed):
-    draw = torch.Generator().manual_seed(seed)
-    logits = torch.randn((5, 3, 4), generator=draw)
-    y = torch.randint(0, 4, (5,), generator=draw)
-    each = [nn.functional.cross_entropy(logits[:, place], y, reduction="sum") for place in range(3)]
-    torch.testing.assert_close(random_lambda.expected_loss(logits, y), torch.stack(each).mean())
-
-
-def test_the_attack_finds_the_corner_of_the_ball_with_the_highest_expected_loss(data):
-    """In a ball of two pixels the best corner is found by trying all four."""
-    lines = [Line(torch.tensor([1.0, 0.4]), False), Line(torch.tensor([0.3, -0.2]), False)]
-    draws = torch.Generator().manual_seed(3)
-    x = 0.4 + 0.2 * torch.rand((40, 1, 1, 2), generator=draws)
-    y = torch.randint(0, 2, (40,), generator=draws)
-    x_adv = random_lambda.attack_expectation(lines, ready("pgd-20"), x, y, torch.arange(40))
-
-    def loss(images):
-        logits = torch.stack([line(images) for line in lines], 1)
-        return torch.stack([random_lambda.expected_loss(logits[[i]], y[[i]]) for i in range(40)])
-
-    corners = [torch.tensor([a, b]).view(1, 1, 1, 2) for a in (-EPS, EPS) for b in (-EPS, EPS)]
-    best = torch.stack([loss(x + corner) for corner in corners]).amax(0)
-    torch.testing.assert_close(loss(x_adv), best)
-
-
-def test_expected_and_worst_count_what_they_say(data):
-    frame = draw(Turning(), data)
-    found = random_lambda.summarize(frame)
-    right = (frame["clean_prediction"] == frame["label"]) & (
-        frame["attacked_prediction"] == frame["label"]
-    )
-    table = frame.assign(right=right).pivot(index="example", columns="lam", values="right")
-    assert found.expected.value == pytest.approx(100 * table.to_numpy().mean())
-    assert found.worst.value == pytest.approx(100 * table.to_numpy().all(axis=1).mean())
-    assert found.worst.value <= found.expected.value <= found.expected_clean.value
-    assert found.worst_clean.value <= found.expected_clean.value
-    assert found.expected.low <= found.expected.value <= found.expected.high
-    assert found.lams == LAMBDAS
-
-
-def test_no_single_lambda_raises_the_expected_loss_as_far(data):
-    family, attack = Turning(turn=3.0), ready("pgd-20")
-    networks = [family.at(lam) for lam in LAMBDAS]
-    x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
-
-    def loss(images):
-        return random_lambda.expected_loss(torch.stack([n(images) for n in networks], 1), y).item()
-
-    ours = loss(random_lambda.attack_expectation(networks, attack, x, y, ids))
-    assert loss(x) < ours
-    for network in networks:
-        assert loss(attack(network, x, y, ids)) < ours
-
-
-def test_restarts_only_ever_break_more(data):
-    family = Turning(turn=3.0)
-    networks = [family.at(lam) for lam in LAMBDAS]
-    x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
-
-    def standing(restarts):
-        attack = ready("pgd-7", restarts=restarts)
-        x_adv = random_lambda.attack_expectation(networks, attack, x, y, ids)
-        return np.stack([(net(x_adv).argmax(1) == y).numpy() for net in networks]).sum(0)
-
-    assert (standing(3) <= standing(1)).all()
-
-
-def test_an_expectation_is_stored_and_read(data, tmp_path):
+    if engine == "torchattacks":
+        card = AttackCard.model_validate(
+            {
+                "name": "theirs",
+                "engine": engine,
+                "class": "PGD",
+                "parameters": {"eps": "$eps", "alpha": "$eps/3", "steps": 4},
+            }
+        )
+        attack = prepare(card, Threat(eps=EPS), n_classes=2, seed=0)
     family, store = Turning(), OutcomeStore(tmp_path)
-    draw(family, data, store=store, examples=torch.arange(20))
-    whole = draw(family, data, store=store, batch_size=9)
-    built = family.built
-    again = draw(family, data, store=store)
-    assert family.built == built
-    pd.testing.assert_frame_equal(whole, again)
-    pd.testing.assert_frame_equal(whole, draw(family, data))
-    described = {info.crafted for _, info in store.cells()}
-    assert described == {"expectation over lambda 0, 0.5, 1"}
+    few = torch.arange(20)
+    first = run(family, data, attack, [0.0], [0.0, 1.0], store=store, examples=few, batch_size=8)
+    known = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    before = family.seen["images"]
+    run(family, data, attack, [0.0], [0.0, 1.0], store=store, examples=few)
+    assert family.seen["images"] == before
+    whole = run(family, data, attack, [0.0], LAMBDAS, store=store, batch_size=30)
+    alone = run(Turning(), data, attack, [0.0], LAMBDAS)
+    pd.testing.assert_frame_equal(whole, alone)
+    kept = whole[whole["example"].isin(few.tolist()) & whole["lam"].isin([0.0, 1.0])]
+    pd.testing.assert_frame_equal(ordered(kept), ordered(first))
+    # what was there is as it was, and no example is in a cell twice
+    assert {path: path.stat().st_mtime_ns for path in known} == known
+    assert len(list(tmp_path.iterdir())) == 3
+    for cell in tmp_path.iterdir():
+        rows = pd.concat([pd.read_parquet(path) for path in cell.glob("*.parquet")])
+        assert sorted(rows["example"]) == list(range(len(data)))
 
 
-def test_other_attacks_are_refused(data):
-    with pytest.raises(UserError, match="cannot attack the expectation over lambda; expected"):
-        draw(Turning(), data, ready("fgsm"))
+def test_all_that_decides_outcomes_leads_to_a_new_cell(data, tmp_path):
+    changes = [
+        {},
+        {"family": Turning(turn=2.5)},
+        {"data_fingerprint": "other dots"},
+        {"crafted": [0.25]},
+        {"tested": [0.75]},
+        {"attack": ready("pgd-7", seed=1)},
+        {"attack": ready("pgd-7", steps=8)},
+        {"width": 0.5},
+        {"gradients": "bf16"},
+    ]
+    for number, change in enumerate(changes, start=1):
+        options = {"attack": ready("pgd-7"), "crafted": [0.0], "tested": [1.0]} | change
+        family = options.pop("family", Turning())
+        examples = torch.arange(3)
+        run(family, data, **options, examples=examples, store=OutcomeStore(tmp_path))
+        assert len(list(tmp_path.iterdir())) == number, change
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 80), batch=st.integers(8, 80))
+def test_order_and_batches_do_not_matter(seed, size, batch):
+    data, attack = make_data(), ready("pgd-7", step_size=EPS / 3)
+    ids = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:size]
+    part = run(Turning(), data, attack, examples=ids, batch_size=batch)
+    assert part["example"].to_list() == ids.tolist() * len(LAMBDAS) ** 2
+    whole = run(Turning(), data, attack)
+    expected = whole[whole["example"].isin(ids.tolist())]
+    pd.testing.assert_frame_equal(ordered(part), ordered(expected))
+
+
+def test_order_and_batches_do_not_matter_to_a_network(trained, digits):
+    attack = prepare(cards.attack("pgd-7"), Threat(eps=0.2, step_size=0.05), n_classes=10, seed=0)
+    ids, lams = torch.arange(16), [0.0, 0.7]
+    frames = [
+        run(trained, digits.test, attack, lams, lams, examples=order, batch_size=size)
+        for order, size in ((ids, 16), (ids, 1), (ids.flip(0), 7))
+    ]
+    broken = frames[0]["attacked_prediction"] != frames[0]["label"]
+    assert 0 < broken.sum() < len(broken)
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(ordered(frame), ordered(frames[0]))

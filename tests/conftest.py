@@ -170,7 +170,7 @@ def trained(trained_folder: Path) -> TunableClassifier:
 
 #: text that would do harm if any page took it for more than text
 HOSTILE = (
-    "</script><script>pwned=1</script><img src=x onerror=pwned=1>\"'`{{7*7}}&lt;b&gt;"
+    "<b>bold</b></script><script>pwned=1</script><img src=x onerror=pwned=1>\"'`{{7*7}}&lt;b&gt;"
     "\u202eevil\u2028<!-- " + "very-long-name" * 20
 )
 

@@ -43,7 +43,7 @@ class Report:
         published: what was published of the same experiment.
         frontiers: summary numbers, by width and attack.
         folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
-            ``outcomes.parquet`` and ``figures``.
+            ``table.tex``, ``outcomes.parquet`` and ``figures``.
     """
 
     results: list[PointResult]
@@ -262,6 +262,7 @@ def evaluate_and_report(
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
         frontiers=frontiers,
+        data_fingerprint=data.fingerprint(),
     )
     known = published.of_entry(published.load(), entry, same_method=True)
     title = (
@@ -273,6 +274,7 @@ def evaluate_and_report(
     table = tables.markdown(results, trained, title, known, frontiers)
     atomic_write(out / "table.md", table)
     atomic_write(out / "table.csv", tables.csv(results, trained, known))
+    atomic_write(out / "table.tex", tables.latex(results, trained, title, known, frontiers))
     quoted = published.of_entries([entry])
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
     atomic_write(out / "report.md", report.page(entry, table, drawn))

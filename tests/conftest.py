@@ -1,5 +1,6 @@
 """Networks whose every number matters: nothing left at the identity, realistic statistics."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,64 @@ def trained_folder(
 @pytest.fixture
 def trained(trained_folder: Path) -> TunableClassifier:
     return load(trained_folder)
+
+
+#: text that would do harm if any page took it for more than text
+HOSTILE = (
+    "<b>bold</b></script><script>pwned=1</script><img src=x onerror=pwned=1>\"'`{{7*7}}&lt;b&gt;"
+    "\u202eevil\u2028<!-- " + "very-long-name" * 20
+)
+
+
+def write_leaderboards(folder: Path) -> Path:
+    """Write leaderboards of four entries: with checkpoint, with widths, hostile, unreliable."""
+    shipped = Path(__file__).parents[1] / "leaderboards" / "digits" / "Linf"
+    place = folder / "digits" / "Linf"
+    place.mkdir(parents=True)
+    for file in shipped.glob("oat*"):
+        shutil.copy(file, place)
+    entry = json.loads((shipped / "oat-wrn-10-1.json").read_text())
+    strange = {
+        "name": HOSTILE,
+        "authors": HOSTILE,
+        "venue": HOSTILE,
+        "link": "javascript:pwned=1",
+        "architecture": HOSTILE,
+        "method": HOSTILE,
+        "footnote": HOSTILE,
+        "command": HOSTILE,
+        "selection": HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+        "frontiers": None,
+    }
+    (place / "z<b>&'\u202e.json").write_text(json.dumps(entry | strange))
+    unreliable = {"name": "Masked", "method": "masked", "unreliable": True}
+    (place / "masked.json").write_text(json.dumps(entry | unreliable))
+    (folder / "other").mkdir()
+    other = entry | {"dataset": HOSTILE, "name": "Other", "eps": "8/255", "frontiers": None}
+    (folder / "other" / "other.json").write_text(json.dumps(other))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def leaderboards_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Entries of digits; not to be written to."""
+    return write_leaderboards(tmp_path_factory.mktemp("leaderboards"))
+
+
+@pytest.fixture(scope="session")
+def site_folder(leaderboards_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of `leaderboards_folder`; not to be written to."""
+    from oat_bench.leaderboards import site
+
+    out = tmp_path_factory.mktemp("site")
+    site.build(leaderboards_folder, out)
+    return out
 
 
 @pytest.fixture(scope="session")

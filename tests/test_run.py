@@ -23,7 +23,7 @@ from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.leaderboards.entries import Entry
 
 CPU = torch.device("cpu")
-FILES = {"report.md", "entry.json", "table.md", "table.csv", "outcomes.parquet"}
+FILES = {"report.md", "entry.json", "table.md", "table.csv", "table.tex", "outcomes.parquet"}
 KINDS = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
 FIGURES = {f"figures/{kind}.{ending}" for kind in KINDS for ending in ("svg", "png")}
 

@@ -30,8 +30,12 @@ class Accuracy:
 
     @classmethod
     def of(cls, right: pd.Series) -> "Accuracy":
-        """Count right answers (Wilson, JASA 22, 1927; scipy's implementation)."""
-        n, hits = len(right), int(right.sum())
+        """Count right answers."""
+        return cls.counted(int(right.sum()), len(right))
+
+    @classmethod
+    def counted(cls, hits: int, n: int) -> "Accuracy":
+        """Give a count its interval (Wilson, JASA 22, 1927; scipy's implementation)."""
         interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
         return cls(100 * hits / n, 100 * float(interval.low), 100 * float(interval.high), n)
 

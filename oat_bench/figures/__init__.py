@@ -5,11 +5,12 @@ from oat_bench.figures.by_lambda import by_lambda, unseen
 from oat_bench.figures.by_width import cost, widths
 from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
-from oat_bench.figures.report import draw_report
-from oat_bench.figures.style import NotApplicableError, write
+from oat_bench.figures.report import CAPTIONS, draw_report, of_run
+from oat_bench.figures.style import NotApplicableError, svg, write
 from oat_bench.figures.transfer import transfer
 
 __all__ = [
+    "CAPTIONS",
     "NotApplicableError",
     "attacks",
     "bn_statistics",
@@ -17,7 +18,9 @@ __all__ = [
     "cost",
     "draw_report",
     "frontier",
+    "of_run",
     "saliency",
+    "svg",
     "transfer",
     "unseen",
     "widths",

@@ -1,6 +1,6 @@
 """All figures of one run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -29,6 +29,42 @@ CAPTIONS = {
 }
 
 
+def of_run(
+    entry: Entry,
+    loaded: tuple[TunableClassifier, Dataset] | None,
+    published: Sequence[Published] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Draw every figure that applies, in the order of `CAPTIONS`, each with its name.
+
+    Args:
+        entry: what was measured.
+        loaded: the model and its data set; without them only what the entry says is drawn.
+        published: rows of the same experiment, of any method.
+    """
+    lambdas = sorted({point.lam for point in entry.operating_points})
+    kinds: dict[str, Callable[[], Figure]] = {
+        "frontier": lambda: frontier([entry], published),
+        "widths": lambda: widths([entry], published),
+        "cost": lambda: cost(entry),
+        "attacks": lambda: attacks([entry], published),
+        "lambda": lambda: by_lambda([entry], published),
+        "unseen": lambda: unseen([entry]),
+    }
+    if loaded is not None:
+        classifier, data = loaded
+        width = classifier.info.widths[0]
+        kinds |= {
+            "bn-statistics": lambda: bn_statistics(classifier),
+            "saliency": lambda: saliency(classifier, data, lambdas, width),
+        }
+    for name, draw in kinds.items():
+        try:
+            figure = draw()
+        except NotApplicableError:
+            continue
+        yield name, figure
+
+
 def draw_report(
     entry: Entry,
     classifier: TunableClassifier,
@@ -36,7 +72,7 @@ def draw_report(
     folder: Path,
     published: Sequence[Published] = (),
 ) -> dict[str, str]:
-    """Draw every figure that applies, as SVG and PNG.
+    """Write every figure that applies, as SVG and PNG.
 
     Args:
         entry: what was measured.
@@ -48,25 +84,11 @@ def draw_report(
     Returns:
         The captions of those that were drawn, by name.
     """
-    lambdas = sorted({point.lam for point in entry.operating_points})
-    kinds: dict[str, Callable[[], Figure]] = {
-        "frontier": lambda: frontier([entry], published),
-        "widths": lambda: widths([entry], published),
-        "cost": lambda: cost(entry),
-        "attacks": lambda: attacks([entry], published),
-        "lambda": lambda: by_lambda([entry], published),
-        "unseen": lambda: unseen([entry]),
-        "bn-statistics": lambda: bn_statistics(classifier),
-        "saliency": lambda: saliency(classifier, data, lambdas, classifier.info.widths[0]),
-    }
     drawn = {}
-    for name, draw in kinds.items():
-        try:
-            figure = draw()
-        except NotApplicableError:
-            for ending in (".svg", ".png"):  # of an earlier evaluation that had one
-                (folder / f"{name}{ending}").unlink(missing_ok=True)
-            continue
+    for name, figure in of_run(entry, (classifier, data), published):
         write(figure, folder / name)
         drawn[name] = CAPTIONS[name]
+    for name in CAPTIONS.keys() - drawn.keys():  # of an earlier evaluation that had one
+        for ending in (".svg", ".png"):
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
     return drawn

@@ -109,14 +109,27 @@ def write(figure: Figure, path: Path) -> list[Path]:
             "for SVG and PNG"
         )
     paths = [path] if path.suffix else [path.with_name(path.name + s) for s in (".svg", ".png")]
+    _lay_out(figure)
+    for target in paths:
+        atomic_write(target, _render(figure, target.suffix[1:]))
+    return paths
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG; the same figure is the same file."""
+    _lay_out(figure)
+    return _render(figure, "svg")
+
+
+def _lay_out(figure: Figure) -> None:
     with mpl.rc_context(_STYLE):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, not for every format
-    for target in paths:
-        kind = target.suffix[1:]
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-        buffer = BytesIO()
-        with mpl.rc_context(_STYLE):
-            figure.savefig(buffer, format=kind, metadata=metadata)
-        atomic_write(target, buffer.getvalue())
-    return paths
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
+    buffer = BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()

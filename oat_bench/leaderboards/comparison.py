@@ -8,12 +8,12 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from oat_bench.errors import UserError
 from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import Distance, Floats, Hole, Paired, Rightness
+from oat_bench.evaluation.frontier import Distance, Hole, Paired, Rightness
 from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards.curves import Curve, attack_name, choose_attack, curves, threat_of
+from oat_bench.leaderboards.curves import attack_name, choose_attack, threat_of
 from oat_bench.leaderboards.entries import EntryPoint, Interval
+from oat_bench.leaderboards.models import Model, common, models_of
 from oat_bench.leaderboards.records import Record
 
 
@@ -96,18 +96,6 @@ class Comparison:
     shared: int
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A curve, and which examples it has right."""
-
-    curve: Curve
-    right: Rightness | None
-
-    def points(self, attack: str) -> Floats:
-        accuracies = zip(self.curve.clean(), self.curve.robust(attack), strict=True)
-        return np.array([(clean.value, robust.value) for clean, robust in accuracies])
-
-
 def compare(
     records: Sequence[Record], *, attack: str | None = None, reference: int = 0
 ) -> Comparison:
@@ -123,18 +111,14 @@ def compare(
     """
     entries = [record.entry for record in records]
     attack = choose_attack(entries, attack)
-    outcomes = [record.outcomes() for record in records]
-    models = [
-        _Model(curve, _right(records[curve.entry], outcomes[curve.entry], curve, attack))
-        for curve in curves(entries)
-    ]
+    models = models_of(records, attack)
     bases = {model.curve.width: model for model in models if model.curve.entry == reference}
     rows: list[Row] = []
     totals: list[Total] = []
     shared = 0
     for model in models:
         base = bases.get(model.curve.width) if model.curve.entry != reference else None
-        pair = _common(model, base) if base is not None else None
+        pair = common(model, base) if base is not None else None
         shared = max(shared, len(pair[0].examples) if pair else 0)
         rows += _rows(model, base, pair, attack)
         totals.append(_total(model, base, pair, attack))
@@ -148,52 +132,8 @@ def compare(
     )
 
 
-def _right(
-    record: Record, outcomes: pd.DataFrame | None, curve: Curve, attack: str
-) -> Rightness | None:
-    """Return which examples are right at the lambda of a curve; None without their outcomes."""
-    if outcomes is None:
-        return None
-    try:
-        right = frontier.rightness(outcomes, attack, record.worst_over(), width=curve.width)
-    except ValueError:
-        return None
-    return right if right.lams == curve.lambdas() else None
-
-
-def _common(model: _Model, base: _Model) -> tuple[Rightness, Rightness] | None:
-    """Return both on the examples that both have; None if there is none.
-
-    Raises:
-        UserError: if the examples of the two are not the same images.
-    """
-    if model.right is None or base.right is None:
-        return None
-    ids, here, there = np.intersect1d(
-        model.right.examples, base.right.examples, assume_unique=True, return_indices=True
-    )
-    if not len(ids):
-        return None
-    if not np.array_equal(model.right.labels[here], base.right.labels[there]):
-        raise UserError(
-            f"{model.curve.label} and {base.curve.label} give the same example two labels; their "
-            "outcomes are of different images"
-        )
-    return _take(model.right, here), _take(base.right, there)
-
-
-def _take(right: Rightness, index: np.ndarray) -> Rightness:
-    return Rightness(
-        right.lams,
-        right.examples[index],
-        right.labels[index],
-        right.clean[index],
-        right.robust[index],
-    )
-
-
 def _rows(
-    model: _Model, base: _Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
+    model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
 ) -> list[Row]:
     others: dict[float, tuple[Interval, Interval, int]] = {}
     if base is not None:
@@ -229,7 +169,7 @@ def _difference(ours: Interval, theirs: Interval, paired: Paired | None) -> Diff
 
 
 def _total(
-    model: _Model, base: _Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
+    model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
 ) -> Total:
     points = model.points(attack)
     best = frontier.pareto(points)

@@ -2,21 +2,34 @@
 
 The fields that describe the model, and the accuracies at each operating point, have the names and
 the meaning of RobustBench's ``model_info`` files (accuracies are percentages); lambda, width,
-intervals and the provenance of the numbers come on top.
+intervals and the provenance of the numbers come on top. `oat_bench.leaderboards.robustbench` writes
+an operating point as such a file. ``docs/entry.schema.json`` is the schema.
+
+A key that came later has a default, which means what was done before there was the key; so
+``format_version`` stays while entries grow.
 """
 
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
+from oat_bench.cards import Name
 from oat_bench.classifier import ModelInfo
-from oat_bench.evaluation.frontier import Summary
+from oat_bench.evaluation.cost import Cost
+from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
+
+#: of the schema: the format, and how often keys were added to it
+SCHEMA_VERSION = "1.1"
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+#: a number of examples, parameters or operations, as files of other programs hold it too
+Count = Annotated[int, Field(lt=2**63)]
 
 
 class _Model(BaseModel):
@@ -26,10 +39,12 @@ class _Model(BaseModel):
 class Interval(_Model):
     """An accuracy in percent with its 95% Wilson interval."""
 
-    value: float
-    low: float
-    high: float
-    n: int | None = Field(default=None, description="examples, where fewer than the point's n")
+    value: Percent
+    low: Percent
+    high: Percent
+    n: Count | None = Field(
+        default=None, ge=1, description="examples, where fewer than the point's n"
+    )
 
     @classmethod
     def of(cls, accuracy: Accuracy, usual_n: int | None = None) -> "Interval":
@@ -41,23 +56,25 @@ class Interval(_Model):
 class EntryCost(_Model):
     """What the plain network of an operating point costs."""
 
-    parameters: int
-    flops: int = Field(description="of one image, by torch's counter: a multiply-add is two")
-    latency_ms: float = Field(description="of one image alone, float32: the median of passes")
+    parameters: Count = Field(ge=0)
+    flops: Count = Field(
+        ge=0, description="of one image, by torch's counter: a multiply-add is two"
+    )
+    latency_ms: float = Field(ge=0, description="of one image alone, float32: the median of passes")
     machine: str = Field(description="where the passes were timed")
 
 
 class EntryPoint(_Model):
     """What was measured at one operating point."""
 
-    lam: float
-    width: float
+    lam: float = Field(ge=0, le=1)
+    width: float = Field(gt=0, le=1)
     trained: bool = Field(description="whether training sampled this lambda")
-    n: int = Field(description="number of examples")
-    clean_acc: float = Field(description="SA")
+    n: Count = Field(ge=1, description="number of examples")
+    clean_acc: Percent = Field(description="SA")
     clean_acc_interval: Interval
-    autoattack_acc: float | None = Field(description="RA under AutoAttack, if it was run")
-    robust_acc: dict[str, Interval] = Field(description="RA per attack")
+    autoattack_acc: Percent | None = Field(description="RA under AutoAttack, if it was run")
+    robust_acc: dict[Name, Interval] = Field(description="RA per attack")
     worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
     cost: EntryCost | None = None
 
@@ -65,7 +82,7 @@ class EntryPoint(_Model):
 class EntryAttack(_Model):
     """An attack behind the numbers, as it was run."""
 
-    name: str
+    name: Name
     engine: str
     class_: str = Field(alias="class")
     eps: float
@@ -85,7 +102,9 @@ class EntryHole(_Model):
 class EntryFrontier(_Model):
     """What the frontier of SA and RA comes down to; see `oat_bench.evaluation.frontier`."""
 
-    attack: str = Field(description="whose RA it is, or worst: the worst case over attacks")
+    attack: Name | Literal["worst"] = Field(
+        description="whose RA it is, or worst: the worst case over attacks"
+    )
     width: float
     pareto: list[float] = Field(description="lambda that no other beats in SA and RA")
     reference: tuple[float, float] = Field(description="SA, RA that the hypervolume begins at")
@@ -116,19 +135,33 @@ class Entry(_Model):
     """One model on a leaderboard."""
 
     format_version: Literal[1] = 1
-    name: str
+    name: str = Field(description="in RobustBench the title of the paper")
     authors: str = ""
-    venue: str = ""
-    link: str = ""
+    venue: str = Field(default="", description="such as: NeurIPS 2020")
+    link: str = Field(default="", description="to the paper or the code")
     dataset: str
     architecture: str
-    additional_data: bool = False
-    number_forward_passes: int = 1
+    additional_data: bool = Field(default=False, description="trained on other data too")
+    number_forward_passes: int = Field(default=1, ge=1, description="of one classification")
     threat_model: str = Field(description="norm of the perturbation")
     eps: str
-    reported: str | None = None
+    reported: str | None = Field(
+        default=None, description="RA in percent that the authors report, by any attack"
+    )
+    footnote: str | None = None
+    unreliable: bool | None = Field(
+        default=None,
+        description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
+    )
+    randomized: bool = Field(default=False, description="classifying draws at random")
     method: str
-    seed: int
+    seed: int = Field(description="of training")
+    attack_seed: int | None = Field(
+        default=None, description="of the attacks' draws; absent: not recorded"
+    )
+    data_fingerprint: str = Field(
+        default="", description="of every image and label of the data set; empty: not recorded"
+    )
     operating_points: list[EntryPoint]
     frontiers: list[EntryFrontier] | None = Field(
         default=None, description="summary numbers, by width and attack"
@@ -155,6 +188,7 @@ def make_entry(
     norm: str,
     gradients: Precision = "float32",
     frontiers: list[Summary] | None = None,
+    data_fingerprint: str = "",
 ) -> Entry:
     """Build the entry of an evaluation."""
     return Entry(
@@ -165,6 +199,8 @@ def make_entry(
         eps=format_eps(eps),
         method=info.method,
         seed=info.seed,
+        attack_seed=attacks[0].seed if attacks else None,
+        data_fingerprint=data_fingerprint,
         operating_points=[_point(result, info) for result in results],
         frontiers=None if frontiers is None else [EntryFrontier.of(s) for s in frontiers],
         attacks=[
@@ -212,6 +248,50 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         worst_case_acc=Interval.of(worst, result.clean.n) if worst else None,
         cost=EntryCost(**asdict(result.cost)) if result.cost else None,
     )
+
+
+def results(entry: Entry) -> list[PointResult]:
+    """Return the accuracies of an entry as an evaluation returns them, worst case last."""
+
+    def accuracy(interval: Interval, n: int) -> Accuracy:
+        return Accuracy(interval.value, interval.low, interval.high, interval.n or n)
+
+    return [
+        PointResult(
+            point.lam,
+            point.width,
+            accuracy(point.clean_acc_interval, point.n),
+            {name: accuracy(one, point.n) for name, one in point.robust_acc.items()}
+            | ({WORST: accuracy(point.worst_case_acc, point.n)} if point.worst_case_acc else {}),
+            Cost(**point.cost.model_dump()) if point.cost else None,
+        )
+        for point in entry.operating_points
+    ]
+
+
+def summaries(entry: Entry) -> list[Summary]:
+    """Return the summary numbers of an entry as `oat_bench.evaluation.frontier` returns them."""
+    return [
+        Summary(
+            one.attack,
+            one.width,
+            one.pareto,
+            one.reference,
+            one.hypervolume.value,
+            one.hypervolume.low,
+            one.hypervolume.high,
+            Hole(**one.hole.model_dump()) if one.hole else None,
+        )
+        for one in entry.frontiers or ()
+    ]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of an entry (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:oat-bench:entry:{SCHEMA_VERSION}",
+    } | Entry.model_json_schema(by_alias=True)
 
 
 def format_eps(eps: float) -> str:

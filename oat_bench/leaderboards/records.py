@@ -15,6 +15,20 @@ from oat_bench.leaderboards.entries import Entry
 #: entries are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
 
+#: of the columns of outcomes that are no integers
+_TYPES: dict[str, type | str] = {"lam": "float64", "width": "float64", "attack": str}
+#: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
+PUBLISHED = {
+    "checkpoint.safetensors": ".safetensors",
+    "outcomes.parquet": ".parquet",
+    "integrity.json": ".integrity.json",
+    "table.md": ".md",
+    "table.csv": ".csv",
+    "table.tex": ".tex",
+}
+#: what other JSON files beside entries end in
+_REPORTS = ("integrity.json", "transfer.json")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -42,6 +56,7 @@ class Record:
 
         try:
             frame: pd.DataFrame = read_table(path).to_pandas(ignore_metadata=True)[KEYS]
+            frame = frame.astype({name: _TYPES.get(name, "int64") for name in KEYS})
         except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged outcomes; evaluate the model again") from error
         return frame
@@ -49,11 +64,26 @@ class Record:
     @property
     def outcomes_path(self) -> Path:
         """Where the outcomes of the entry's examples lie, if they do."""
+        return self.beside("outcomes.parquet")
+
+    def beside(self, name: str) -> Path:
+        """Where a file of a run lies, if it does; ``x.parquet`` and such beside ``x.json``.
+
+        Args:
+            name: what it is called in a run's folder, one of `PUBLISHED`.
+        """
         if self.path.is_dir():
-            return self.path / "outcomes.parquet"
-        own = self.path.with_suffix(".parquet")
+            return self.path / name
+        own = self.path.with_suffix(PUBLISHED[name])
         run = self.path.name == "entry.json" and not own.is_file()
-        return self.path.with_name("outcomes.parquet") if run else own
+        return self.path.with_name(name) if run else own
+
+    @property
+    def stem(self) -> str:
+        """What the entry's files are called."""
+        if self.path.is_dir() or self.path.name == "entry.json":
+            return self.entry_path.absolute().parent.name
+        return self.path.stem
 
     @property
     def entry_path(self) -> Path:
@@ -99,6 +129,30 @@ def read(path: str | Path) -> Record:
     if not entry.operating_points:
         raise UserError(f"{file}: the entry has no operating points")
     return Record(path, entry)
+
+
+def find(folder: Path) -> list[Path]:
+    """Find the entries in a folder, at any depth.
+
+    They are its JSON files, but for reports of other kinds; of a run's folder its ``entry.json``.
+
+    Raises:
+        UserError: if it holds none.
+    """
+    paths = sorted(folder.rglob("*.json"))
+    runs = {path.parent for path in paths if path.name == "entry.json"}
+    found = [
+        path
+        for path in paths
+        if path.name == "entry.json"
+        or not (path.name.endswith(_REPORTS) or runs.intersection(path.parents))
+    ]
+    if not found:
+        raise UserError(
+            f"no entries in {folder}; expected DATASET/THREAT MODEL/NAME.json, as `oat-bench "
+            "leaderboard add` writes them"
+        )
+    return found
 
 
 def read_all(paths: Iterable[str | Path]) -> list[Record]:

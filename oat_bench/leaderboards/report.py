@@ -24,7 +24,7 @@ def page(entry: Entry, table: str, figures: Mapping[str, str]) -> str:
         f"* precision: attacks {entry.gradients}, predictions {entry.predictions}\n"
         f"* versions: {versions}\n"
         f"* every example under every attack: `outcomes.parquet`; all numbers: `entry.json`, "
-        "`table.csv`"
+        "`table.csv`, `table.tex`"
     )
     sections = [f"# {entry.name} on {entry.dataset}", table.rstrip("\n")]
     return "\n\n".join([*sections, "## Figures", *pictures, "## How this was made", made]) + "\n"

@@ -1,4 +1,4 @@
-"""The per-lambda tables, one for each width: for a terminal, as Markdown, as CSV."""
+"""The per-lambda tables, one for each width: for a terminal, as Markdown, CSV, LaTeX."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from oat_bench.evaluation.frontier import Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
+from oat_bench.leaderboards import text
 from oat_bench.leaderboards.published import Published
 
 #: what stands below a table
@@ -111,18 +112,18 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
     sa, ra = frontier.reference
-    text = (
+    said = (
         f"Frontier of SA and {name}{where}: hypervolume {frontier.hypervolume:.1f}% "
         f"[{frontier.low:.1f}, {frontier.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
         f"(100, 100)%; Pareto-optimal lambda {', '.join(f'{lam:g}' for lam in frontier.pareto)}"
     )
     if frontier.hole is not None:
         hole = frontier.hole
-        text += (
+        said += (
             f"; hole between lambda 0 and {hole.lam:g}: SA {-hole.sa:+.1f}, RA {hole.ra:+.1f}, "
             f"{hole.distance:.1f} points apart"
         )
-    return text + "."
+    return said + "."
 
 
 def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
@@ -167,15 +168,38 @@ def markdown(
     frontiers: Sequence[Summary] = (),
 ) -> str:
     """Write a table a width as Markdown, what was published beside it, summary numbers below."""
-    parts = [f"**{title}**"]
+    parts = [f"**{text.markdown(title)}**"]
     for heading, group in by_width(results):
         rows = _rows(
             group, trained, published, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]"
         )
         frame = pd.DataFrame(rows, columns=_headers(group, published))
         table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
-        parts += [heading, table] if heading else [table]
+        parts += [text.markdown(heading), table] if heading else [table]
     return "\n\n".join([*parts, NOTE, *notes(published, frontiers)]) + "\n"
+
+
+def latex(
+    results: list[PointResult],
+    trained: list[float],
+    title: str,
+    published: Sequence[Published] = (),
+    frontiers: Sequence[Summary] = (),
+) -> str:
+    """Write the same as LaTeX, for the package booktabs."""
+    parts = []
+    for heading, group in by_width(results):
+        rows = _rows(
+            group,
+            trained,
+            published,
+            lambda a: rf"{a.value:.1f} {{\scriptsize [{a.low:.1f}, {a.high:.1f}]}}",
+        )
+        headers = [text.latex(name) for name in _headers(group, published)]
+        above = f"{text.latex(heading)}\\\\[2pt]\n" if heading else ""
+        parts.append(above + text.tabular(headers, rows, "r" * len(headers)))
+    below = [text.latex(note) for note in (NOTE, *notes(published, frontiers))]
+    return text.latex_table(text.latex(title), parts, below)
 
 
 def csv(

@@ -8,9 +8,10 @@ import pytest
 from oat_bench import cards, datasets, run
 from oat_bench.classifier import load
 from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.records import find
 
 ROOT = Path(__file__).parents[2]
-ENTRIES = sorted((ROOT / "leaderboards").rglob("*.json"))
+ENTRIES = find(ROOT / "leaderboards")
 CHECKPOINTS = sorted((ROOT / "leaderboards").rglob("*.safetensors"))
 
 

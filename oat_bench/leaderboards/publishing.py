@@ -1,0 +1,111 @@
+"""Putting a run's entry on a leaderboard, with what lies beside it."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from oat_bench.cards import Name
+from oat_bench.errors import UserError
+from oat_bench.files import atomic_write, make_folder
+from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.records import PUBLISHED, Record, read
+from oat_bench.leaderboards.validation import Problem, problems
+
+#: what is added only where it is asked for
+CHECKPOINT = ("checkpoint.safetensors",)
+TABLES = ("table.md", "table.csv", "table.tex")
+
+
+def add(
+    record: Record,
+    to: Path,
+    *,
+    changes: dict[str, Any],
+    with_checkpoint: bool = False,
+    with_tables: bool = False,
+    replace: bool = False,
+) -> tuple[list[Path], list[Problem]]:
+    """Check an entry and copy it to its place, ``DATASET/THREAT MODEL/NAME.json``.
+
+    Beside it go the outcomes and the report of attack integrity, if the run has them, and what is
+    asked for. Of an entry that is replaced no file stays that is of another model or evaluation.
+
+    Args:
+        record: of a run.
+        to: the folder of leaderboards.
+        changes: keys of the entry that the run could not know, such as ``authors``.
+        with_checkpoint: copy the weights.
+        with_tables: copy the tables.
+        replace: whether an entry that is there may be overwritten.
+
+    Returns:
+        The files that were written, the entry first, and what there is to warn of.
+
+    Raises:
+        UserError: if the entry is not valid, or there is one already.
+    """
+    entry = Entry.model_validate(record.entry.model_dump(by_alias=True) | changes)
+    found = problems(Record(record.path, entry))
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more: oat-bench leaderboard validate)" * (len(errors) > 1)
+        raise UserError(f"{errors[0].path}: {errors[0].text}{more}")
+    place = _folder(to, entry) / f"{_stem(entry)}.json"
+    if place.exists() and not replace:
+        raise UserError(f"{place} is there already; choose another --name, or --replace it")
+    wanted = ["outcomes.parquet", "integrity.json", *(CHECKPOINT if with_checkpoint else ())]
+    wanted += TABLES if with_tables else ()
+    contents = {}
+    for name in wanted:
+        source = record.beside(name)
+        if source.is_file():
+            contents[name] = source.read_bytes()
+        elif name in CHECKPOINT:
+            raise UserError(f"{source}: no checkpoint there; leave out --with-checkpoint")
+    stale = _stale(record, place)
+    make_folder(place.parent, "--to")
+    # the entry last: it never stands without what it rests on
+    written = []
+    for name, content in contents.items():
+        written.append(place.with_suffix(PUBLISHED[name]))
+        atomic_write(written[-1], content)
+    atomic_write(place, entry.model_dump_json(indent=2, by_alias=True) + "\n")
+    for name in stale - contents.keys():
+        place.with_suffix(PUBLISHED[name]).unlink(missing_ok=True)
+    warnings = [problem for problem in found if problem.severity == "warning"]
+    return [place, *written], warnings
+
+
+def _stale(record: Record, place: Path) -> set[str]:
+    """Return the files beside an entry that is replaced which are not the new one's."""
+    if not place.exists() or place.resolve() == record.entry_path.resolve():
+        return set()
+    of_the_model = {*CHECKPOINT, "integrity.json"}
+    with suppress(UserError):
+        if read(place).entry.model_fingerprint == record.entry.model_fingerprint:
+            return PUBLISHED.keys() - of_the_model
+    return {*PUBLISHED}
+
+
+def _folder(to: Path, entry: Entry) -> Path:
+    """Return the folder of an entry's leaderboard; a part of an entry is never a path."""
+    from pydantic import TypeAdapter, ValidationError
+
+    for key, value in (("dataset", entry.dataset), ("threat_model", entry.threat_model)):
+        try:
+            TypeAdapter(Name).validate_python(value)
+        except ValidationError as error:
+            raise UserError(
+                f"{key} is {value[:80]!r}, which cannot be a folder's name here; expected up to 64 "
+                "letters, digits and . _ + -"
+            ) from error
+    return to / entry.dataset / entry.threat_model
+
+
+def _stem(entry: Entry) -> str:
+    """Make the name of a file of the entry's."""
+    stem = re.sub(r"[^a-z0-9._+-]+", "-", entry.name.lower()).strip("-._+")[:64]
+    if not stem or stem in ("entry", "con", "nul", "aux", "prn"):
+        raise UserError(f"no file can be called by the name {entry.name[:80]!r}; choose a --name")
+    return stem

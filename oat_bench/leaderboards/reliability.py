@@ -1,0 +1,71 @@
+"""Why the accuracies of an entry are not to be trusted, if there is a reason."""
+
+import json
+
+from oat_bench.evaluation.integrity import Verdict
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards.entries import EntryAttack
+from oat_bench.leaderboards.records import Record
+
+#: reports are small; a larger file is a mistake
+_MAX_BYTES = 1 << 26
+_VERDICTS: dict[str, Verdict] = {"pass": "pass", "warn": "warn", "fail": "fail"}
+
+
+def integrity_of(record: Record) -> tuple[Verdict, str] | None:
+    """Return verdict and model of the report of attack integrity beside an entry.
+
+    Only these two keys are read, so that a report of a later version counts too.
+
+    Returns:
+        The verdict, and the fingerprint of the model that was examined; None if there is no report,
+        or none that can be read.
+    """
+    path = record.beside("integrity.json")
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        report = json.loads(path.read_bytes())
+        return _VERDICTS[report["verdict"]], str(report["model_fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def verdict_of(record: Record) -> Verdict | None:
+    """Return the verdict on the attacks of this very model; None if it was not examined."""
+    found = integrity_of(record)
+    if found is None or found[1] != record.entry.model_fingerprint:
+        return None
+    return found[0]
+
+
+def on_expectation(attack: EntryAttack) -> bool:
+    """Whether an attack climbs the expected loss of a model that draws at random.
+
+    Expectation over transformation (Athalye et al., arXiv:1707.07397): by averaging the gradients
+    of several draws, as AutoAttack's version for random defences does.
+    """
+    draws = attack.parameters.get("eot_iter", 2 if attack.class_ == "EOTPGD" else 1)
+    averaged = isinstance(draws, int | float) and draws > 1
+    return averaged or attack.parameters.get("version") == "rand"
+
+
+def doubts(record: Record, attack: str) -> list[str]:
+    """Return the reasons not to trust an entry's RA under an attack; none if there is none.
+
+    Args:
+        record: the entry.
+        attack: name of the attack, or `WORST`: then it is enough that one of the worst case is the
+            attack that the model needs.
+    """
+    entry = record.entry
+    found = []
+    if entry.unreliable:
+        found.append("its entry says so")
+    if verdict_of(record) == "fail":
+        found.append("attack integrity failed")
+    if entry.randomized:
+        names = record.worst_over() if attack == WORST else [attack]
+        if not any(on_expectation(one) for one in entry.attacks if one.name in names):
+            found.append("random, and not attacked on the expectation")
+    return found

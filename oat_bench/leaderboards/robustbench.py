@@ -1,0 +1,189 @@
+"""RobustBench's ``model_info`` files, read and written (Croce et al., arXiv:2010.09670)."""
+
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from oat_bench.cards import explain
+from oat_bench.errors import UserError
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards import text
+from oat_bench.leaderboards.entries import Entry, EntryPoint, Percent
+from oat_bench.progress import note
+
+#: data sets that RobustBench has a leaderboard of
+DATASETS = ("cifar10", "cifar100", "imagenet")
+#: such files are small; a larger one is a mistake
+_MAX_BYTES = 1 << 20
+#: lambda and widths closer than this are one
+_SAME = 1e-6
+
+
+class RobustBenchPoint(BaseModel):
+    """A model of RobustBench's: one fixed point.
+
+    Attributes:
+        id: its name in the model zoo, which is that of the file.
+        name: title of the paper.
+        clean_acc: SA in percent, on the whole test set.
+        autoattack_acc: RA in percent under AutoAttack.
+        external: RA under a stronger attack that was found later, if there is one.
+        unreliable: whether AutoAttack is thought to be too weak for it; None: unknown.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    name: str
+    authors: str = ""
+    venue: str = ""
+    link: str = ""
+    architecture: str = ""
+    eps: str | None = None
+    additional_data: bool | None = None
+    number_forward_passes: int | None = None
+    clean_acc: Percent
+    autoattack_acc: Percent
+    external: Percent | None = None
+    footnote: str | None = None
+    unreliable: bool | None = None
+
+    def robust(self, attack: str) -> float | None:
+        """Return RA in percent: AutoAttack's, the best known for `WORST`; None for another."""
+        if attack == WORST:
+            return min(self.autoattack_acc, self.external or 100.0)
+        return self.autoattack_acc if attack == "autoattack" else None
+
+
+def robustbench_points(
+    clone: str | Path, dataset: str, threat_model: str
+) -> list[RobustBenchPoint]:
+    """Read the models of one leaderboard of RobustBench, the most robust first.
+
+    A file that cannot be read is left out, with a line on stderr.
+
+    Args:
+        clone: a clone of github.com/RobustBench/robustbench, or its folder ``model_info``.
+        dataset: such as ``cifar10``.
+        threat_model: ``Linf`` or ``L2``.
+
+    Returns:
+        None for a data set or threat model that RobustBench does not have.
+
+    Raises:
+        UserError: if the folder is no clone.
+    """
+    root = Path(clone)
+    root = root / "model_info" if (root / "model_info").is_dir() else root
+    if not any((root / known).is_dir() for known in DATASETS):
+        raise UserError(
+            f"{clone}: no model_info of RobustBench; expected a clone of "
+            "https://github.com/RobustBench/robustbench"
+        )
+    if dataset not in DATASETS or threat_model not in ("Linf", "L2"):
+        return []
+    points = []
+    for path in sorted((root / dataset / threat_model).glob("*.json")):
+        try:
+            points.append(_read(path))
+        except UserError as error:
+            note(f"left out: {error}")
+    return sorted(points, key=lambda point: -point.autoattack_acc)
+
+
+def _read(path: Path) -> RobustBenchPoint:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: too large for a model_info (over {_MAX_BYTES} bytes)")
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: not a model_info of RobustBench: expected an object")
+        return RobustBenchPoint.model_validate(values | {"id": path.stem})
+    except ValidationError as error:
+        reason = explain(error, RobustBenchPoint)
+        raise UserError(f"{path}: not a model_info of RobustBench: {reason}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: cannot be read ({text.one_line(str(error))})") from error
+
+
+def model_info(
+    entry: Entry, lam: float, width: float = 1.0, doubts: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return an operating point as RobustBench's ``model_info``.
+
+    Args:
+        entry: what was measured.
+        lam: robustness weight.
+        width: share of the channels.
+        doubts: reasons not to trust it; empty: it was examined and there is none; None: unknown.
+
+    Returns:
+        The keys of RobustBench, with accuracies as text of two decimals as it has them; lambda,
+        width and n are in the footnote. Text is escaped for HTML, as its template expects.
+
+    Raises:
+        UserError: if the entry has no such point, or no RA under AutoAttack there.
+    """
+    point = _point(entry, lam, width)
+    at = f"lambda {point.lam:g}" + (f", width {point.width:g}" if point.width != 1 else "")
+    if point.autoattack_acc is None:
+        raise UserError(
+            f"AutoAttack was not run at {at}, and RobustBench ranks by it; evaluate with "
+            "--attacks autoattack"
+        )
+    autoattack = point.robust_acc.get("autoattack")
+    n = point.n if autoattack is None or autoattack.n is None else autoattack.n
+    counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
+    remarks = [f"{entry.method.upper()} at {at}, {counted}."]
+    remarks += [entry.footnote] if entry.footnote else []
+    remarks += [f"Unreliable: {', '.join(doubts)}."] if doubts else []
+    info: dict[str, Any] = {
+        "link": _html(entry.link) if entry.link.startswith(("https://", "http://")) else "",
+        "name": _html(entry.name),
+        "authors": _html(entry.authors),
+        "additional_data": entry.additional_data,
+        "number_forward_passes": entry.number_forward_passes,
+        "dataset": entry.dataset,
+        "venue": _html(entry.venue),
+        "architecture": _html(_architecture(entry.architecture)),
+        "eps": entry.eps,
+        "clean_acc": f"{point.clean_acc:.2f}",
+        "reported": entry.reported,
+        "autoattack_acc": f"{point.autoattack_acc:.2f}",
+        "footnote": _html(" ".join(remarks)),
+    }
+    worst = point.worst_case_acc
+    if worst is not None and (worst.n or point.n) == n and worst.value < point.autoattack_acc:
+        info["external"] = f"{worst.value:.2f}"
+    if doubts is not None or entry.unreliable is not None:
+        info["unreliable"] = bool(doubts or entry.unreliable)
+    return info
+
+
+def _point(entry: Entry, lam: float, width: float) -> EntryPoint:
+    for point in entry.operating_points:
+        if abs(point.lam - lam) < _SAME and abs(point.width - width) < _SAME:
+            return point
+    widths = sorted({point.width for point in entry.operating_points}, reverse=True)
+    if width not in widths:
+        have = ", ".join(f"{known:g}" for known in widths)
+        raise UserError(f"the entry has no width {width:g}; it has {have}")
+    have = ", ".join(f"{point.lam:g}" for point in entry.operating_points if point.width == width)
+    raise UserError(f"the entry has no lambda {lam:g}; it has {have}")
+
+
+def _html(said: str) -> str:
+    """Escape for RobustBench's template, which takes text for HTML."""
+    return escape(text.one_line(said), quote=False).replace('"', "&quot;")
+
+
+def _architecture(name: str) -> str:
+    """Write a backbone as RobustBench does: WideResNet-28-10, ResNet-18."""
+    return re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", name))

@@ -1,0 +1,155 @@
+"""Test images as an adversary leaves them at each operating point, and what the model says."""
+
+import base64
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oat_bench import cards, datasets
+from oat_bench.attacks import prepare
+from oat_bench.cards import Threat
+from oat_bench.classifier import TunableClassifier, load
+from oat_bench.datasets import Dataset
+from oat_bench.errors import UserError
+from oat_bench.leaderboards.entries import Entry
+from oat_bench.leaderboards.records import Record
+from oat_bench.run import check_fits
+
+#: how many images a page shows
+COUNT = 8
+#: the attack that makes them
+ATTACK = "pgd-20"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image at one operating point.
+
+    Attributes:
+        image: attacked, as a data URI.
+        clean: the class that is predicted of the clean image.
+        attacked: the class that is predicted of the attacked one.
+    """
+
+    image: str
+    clean: str
+    attacked: str
+
+
+@dataclass(frozen=True)
+class Original:
+    """One test image.
+
+    Attributes:
+        id: its place in the test split.
+        image: as a data URI.
+        label: its class.
+    """
+
+    id: int
+    image: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Attacked images of one model.
+
+    Attributes:
+        originals: the images.
+        attacked: by (lambda, width), one for each original.
+    """
+
+    originals: list[Original]
+    attacked: dict[tuple[float, float], list[Example]]
+
+
+def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier, Dataset]:
+    """Load the checkpoint beside an entry, and its data set.
+
+    Args:
+        record: the entry.
+        data_dir: where data sets lie that do not come with a package; None: nowhere.
+
+    Raises:
+        UserError: saying what is missing, or does not fit.
+    """
+    path = record.beside("checkpoint.safetensors")
+    if not path.is_file():
+        raise UserError("there is no checkpoint beside the entry")
+    entry = record.entry
+    classifier = load(path)
+    if classifier.fingerprint() != entry.model_fingerprint:
+        raise UserError("the checkpoint beside the entry is of another model")
+    data = _load_data(entry.dataset, data_dir)
+    check_fits(classifier.info, data)
+    if entry.data_fingerprint not in ("", data.fingerprint()):
+        raise UserError("the data set at hand is not the one that the entry is of")
+    return classifier, data
+
+
+@lru_cache(maxsize=1)
+def _load_data(name: str, data_dir: Path | None) -> Dataset:
+    if name == "digits":
+        return datasets.load(name)
+    if data_dir is None:
+        raise UserError("the data set was not at hand (--data-dir)")
+    if name in datasets.DATASETS:
+        return datasets.load(name, data_dir)
+    folder = data_dir / name
+    if Path(name).name != name or not folder.is_dir():
+        raise UserError("the data set was not found in --data-dir")
+    return datasets.image_folder(folder)
+
+
+def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:
+    """Attack the first test images at every operating point, under the entry's threat model.
+
+    They are the first of the nested order: those that any evaluation attacks first, drawn for in
+    the same way.
+    """
+    info = classifier.info
+    step_size = next(
+        (one.parameters.get("step_size") for one in entry.attacks if one.name == ATTACK),
+        info.threat.step_size,
+    )
+    threat = Threat.model_validate(
+        {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
+    )
+    seed = entry.seed if entry.attack_seed is None else entry.attack_seed
+    pgd = prepare(cards.attack(ATTACK), threat, n_classes=info.num_classes, seed=seed)
+    ids = datasets.nested_order(data.test.labels)[:COUNT]
+    x, y = data.test.inputs(ids), data.test.labels[ids]
+    originals = [
+        Original(int(ids[place]), picture(x[place]), data.classes[int(y[place])])
+        for place in range(len(ids))
+    ]
+    attacked = {}
+    for point in entry.operating_points:
+        model = classifier.at(point.lam, point.width)
+        x_adv = pgd(model, x, y, ids)
+        with torch.no_grad():
+            clean, broken = model(x).argmax(1), model(x_adv).argmax(1)
+        attacked[point.lam, point.width] = [
+            Example(picture(image), data.classes[int(before)], data.classes[int(after)])
+            for image, before, after in zip(x_adv, clean, broken, strict=True)
+        ]
+    return Examples(originals, attacked)
+
+
+def picture(image: Tensor) -> str:
+    """Return an image as the data URI of a PNG.
+
+    Args:
+        image: of shape [C, H, W] in [0, 1], C 1 or 3.
+    """
+    from PIL import Image
+
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    buffer = BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

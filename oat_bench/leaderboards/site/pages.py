@@ -1,0 +1,201 @@
+"""From boards to HTML: what each page shows, and the numbers that its scripts draw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from oat_bench import __version__
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards.curves import attack_name, robust_at
+from oat_bench.leaderboards.entries import EntryPoint, Interval
+from oat_bench.leaderboards.ranking import Score
+from oat_bench.leaderboards.site.examples import ATTACK, Examples
+from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
+from oat_bench.leaderboards.tables import short
+from oat_bench.leaderboards.text import one_line
+
+#: nothing but the site's own files; the charts' library writes styles into the page
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("oat_bench.leaderboards.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "line": one_line,
+        "percent": lambda value: f"{value:.1f}",
+        "general": lambda value: f"{value:g}",
+        "short": short,
+        "attack": attack_name,
+    }
+    environment.filters |= filters
+    environment.globals |= {
+        "version": __version__,
+        "worst": WORST,
+        "robust_at": robust_at,
+        "required_sa": REQUIRED_SA,
+        "policy": _POLICY.format(styles=""),
+        "policy_of_charts": _POLICY.format(styles=" 'unsafe-inline'"),
+    }
+    # sorted keys and no NaN: the same entries are the same page, and any parser reads it
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    return environment
+
+
+_PAGES = _environment()
+
+
+def index(boards: Sequence[Board]) -> str:
+    """Write the page that leads to all others."""
+    return _PAGES.get_template("index.html").render(root="", boards=boards)
+
+
+def board(board: Board) -> str:
+    """Write the page of a data set and threat model."""
+    data = {
+        "attack": board.attack,
+        "names": _attack_names(board.attacks),
+        "required": REQUIRED_SA,
+        "rows": [_row(row) for row in board.rows],
+        "fixed": [
+            {
+                "label": one_line(point.name),
+                "network": one_line(point.architecture),
+                "sa": point.clean_acc,
+                "ra": {name: point.robust(name) for name in board.attacks},
+            }
+            for point in board.fixed
+        ],
+    }
+    return _PAGES.get_template("board.html").render(root="../", board=board, data=data)
+
+
+def model(
+    board: Board,
+    model: Model,
+    *,
+    examples: Examples | None,
+    reason: str,
+    figures: Mapping[str, str],
+    files: Mapping[str, str],
+) -> str:
+    """Write the page of a model.
+
+    Args:
+        board: that it is on.
+        model: the model.
+        examples: attacked images; None if there are none.
+        reason: why there are none.
+        figures: captions of the figures beside the page, by the name of the file.
+        files: names of the files beside the page, by what they are.
+    """
+    rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
+    attacks = [name for name in board.attacks if _has(rows, name)]
+    chosen = board.attack if board.attack in attacks else attacks[-1]
+    data = {
+        "attack": chosen,
+        "names": _attack_names(attacks),
+        "widths": [
+            {
+                "width": row.width,
+                "points": [_point(point) for point in row.points],
+                "examples": _shown(examples, row),
+            }
+            for row in rows
+        ],
+    }
+    return _PAGES.get_template("model.html").render(
+        root="../",
+        board=board,
+        model=model,
+        entry=model.entry,
+        rows=rows,
+        attacks=attacks,
+        chosen=chosen,
+        examples=examples,
+        example_attack=ATTACK,
+        reason=reason,
+        figures=figures,
+        files=files,
+        data=data,
+        attack_rows=[
+            (attack, ", ".join(f"{k} {_value(v)}" for k, v in attack.parameters.items()))
+            for attack in model.entry.attacks
+        ],
+    )
+
+
+def _has(rows: Sequence[Row], attack: str) -> bool:
+    return any(robust_at(point, attack) for row in rows for point in row.points)
+
+
+def _attack_names(attacks: Sequence[str]) -> list[list[str]]:
+    return [[one, attack_name(one)] for one in attacks]
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# --- what scripts read
+
+
+def _row(row: Row) -> dict[str, Any]:
+    entry = row.model.entry
+    return {
+        "label": one_line(row.label),
+        "method": entry.method,
+        "width": row.width,
+        "points": [_point(point) for point in row.points],
+        "scores": {
+            name: {
+                "rank": score.rank,
+                "remark": one_line(score.remark),
+                "doubts": one_line("; ".join(score.doubts)),
+                "n": score.n,
+                "hypervolume": _score(score.hypervolume),
+                "robust": _score(score.robust),
+                "lams": list(score.lams),
+            }
+            for name, score in row.scores.items()
+        },
+    }
+
+
+def _score(score: Score | None) -> list[float] | None:
+    return None if score is None else [round(n, 4) for n in (score.value, score.low, score.high)]
+
+
+def _point(point: EntryPoint) -> dict[str, Any]:
+    attacks = [*point.robust_acc, *([WORST] if point.worst_case_acc else [])]
+    found = {name: robust_at(point, name) for name in attacks}
+    return {
+        "lam": point.lam,
+        "trained": point.trained,
+        "n": point.n,
+        "sa": _interval(point.clean_acc_interval, point.n),
+        "ra": {name: _interval(ra, point.n) for name, ra in found.items() if ra is not None},
+    }
+
+
+def _interval(interval: Interval, n: int) -> list[float]:
+    return [interval.value, interval.low, interval.high, interval.n or n]
+
+
+def _shown(examples: Examples | None, row: Row) -> list[list[list[str]]] | None:
+    """Return image, clean and attacked prediction of each example at each operating point."""
+    if examples is None:
+        return None
+    return [
+        [[one.image, one.clean, one.attacked] for one in examples.attacked[point.lam, point.width]]
+        for point in row.points
+    ]

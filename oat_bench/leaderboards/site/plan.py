@@ -1,0 +1,181 @@
+"""What is on the site: a board for each data set and threat model, and where its pages lie."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oat_bench.errors import UserError
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards import boards, ranking, records
+from oat_bench.leaderboards.curves import robust_at
+from oat_bench.leaderboards.entries import Entry, EntryPoint
+from oat_bench.leaderboards.records import Record
+from oat_bench.leaderboards.robustbench import RobustBenchPoint, robustbench_points
+
+#: the SA in percent that RA is asked for first
+REQUIRED_SA = 90.0
+#: what no page may be called: the folder of assets, and the page of a board
+_TAKEN = ("assets", "index")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry.
+
+    Attributes:
+        record: the entry, and what lies beside it.
+        slug: name of its page and of the files beside it.
+        doubts: why its RA under the board's first attack is not to be trusted.
+    """
+
+    record: Record
+    slug: str
+    doubts: tuple[str, ...]
+
+    @property
+    def entry(self) -> Entry:
+        """What was measured."""
+        return self.record.entry
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one width.
+
+    Attributes:
+        label: tells it from the others.
+        model: the entry.
+        width: share of the channels.
+        points: by lambda, ascending.
+        scores: how it ranks, by attack.
+    """
+
+    label: str
+    model: Model
+    width: float
+    points: list[EntryPoint]
+    scores: dict[str, ranking.Row]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One data set and threat model.
+
+    Attributes:
+        slug: name of its folder.
+        dataset: its name.
+        threat: norm and eps.
+        models: in the order of their files.
+        attacks: that a model was evaluated with, the worst case last.
+        attack: the one that is shown first.
+        rows: best first under `attack`.
+        fixed: classifiers of RobustBench under the same threat model, the most robust first.
+    """
+
+    slug: str
+    dataset: str
+    threat: str
+    models: list[Model]
+    attacks: list[str]
+    attack: str
+    rows: list[Row]
+    fixed: list[RobustBenchPoint]
+
+    @property
+    def title(self) -> str:
+        """Data set and threat model."""
+        return f"{self.dataset}, {self.threat}"
+
+
+def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
+    """Read every entry under a folder; sort them by data set and threat model, and rank them.
+
+    Args:
+        folder: of the leaderboards.
+        robustbench: a clone of RobustBench whose models are shown beside them.
+
+    Raises:
+        UserError: if there is no entry, or one is damaged, or the clone is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; name that of the leaderboards")
+    threats: dict[tuple[str, str, float], list[Record]] = {}
+    for path in records.find(folder):
+        record = records.read(path)
+        entry = record.entry
+        threats.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
+    taken: set[str] = set()
+    return [_board(threats[key], taken, robustbench) for key in sorted(threats)]
+
+
+def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -> Board:
+    rule = ranking.Rule(min_sa=REQUIRED_SA)
+    first = ranking.rank(found, rule=rule)
+    attacks = _attacks(found)
+    ranked = {name: ranking.rank(found, attack=name, rule=rule) for name in attacks}
+    names: set[str] = set()
+    models = {
+        record.path: Model(
+            record,
+            slug(record.stem, names),
+            next(row.doubts for row in first.rows if row.record is record),
+        )
+        for record in found
+    }
+    rows = []
+    for row in first.rows:
+        scores = {
+            name: next(r for r in board.rows if (r.record, r.width) == (row.record, row.width))
+            for name, board in ranked.items()
+        }
+        points = [p for p in row.record.entry.operating_points if p.width == row.width]
+        points.sort(key=lambda point: point.lam)
+        rows.append(Row(row.label, models[row.record.path], row.width, points, scores))
+    fixed: list[RobustBenchPoint] = []
+    theirs = next((name for name in (WORST, "autoattack") if name in ranked), None)
+    if robustbench is not None and theirs is not None:
+        listed = robustbench_points(robustbench, first.dataset, first.threat_model)
+        fixed = boards.fixed_points(ranked[theirs], listed)
+    return Board(
+        slug(f"{first.dataset}-{first.threat_model}-{first.eps}", taken),
+        first.dataset,
+        f"{first.threat_model} eps {first.eps}",
+        list(models.values()),
+        attacks,
+        first.attack,
+        rows,
+        fixed,
+    )
+
+
+def _attacks(found: Sequence[Record]) -> list[str]:
+    """Return the attacks that an entry has at every operating point, the worst case last."""
+    names = [*(attack.name for record in found for attack in record.entry.attacks), WORST]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if any(
+            all(robust_at(point, name) is not None for point in record.entry.operating_points)
+            for record in found
+        )
+    ]
+
+
+def slug(text: str, taken: set[str]) -> str:
+    """Turn a text into a name for a file or a folder of a site, and take it.
+
+    Args:
+        text: any.
+        taken: names in lower case that are taken; the new one is added.
+
+    Returns:
+        Letters, digits and . _ - that no other page has, not hidden, at most about 60.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60].strip("-.") or "unnamed"
+    free, number = name, 1
+    while free.lower() in taken or free.lower() in _TAKEN:
+        number += 1
+        free = f"{name}-{number}"
+    taken.add(free.lower())
+    return free

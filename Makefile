@@ -1,15 +1,15 @@
-# Two commands do all the set-up: `make run` and `make test`.
+# Each does all its own set-up: `make run`, `make test`, `make check`, `make site`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test check clean
+.PHONY: run test check site chromium clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/oat-bench run
 
 # one thread a worker: two workers fill two cores
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -22,14 +22,28 @@ check: $(VENV)/.installed-test
 	$(VENV)/bin/oat-bench check $(PUBLISHED).safetensors --baseline $(PUBLISHED).json \
 		--attacks fgsm,pgd-7,pgd-20 --out runs/check-published
 
+# the leaderboards as pages to read: site/index.html
+site: $(VENV)/.installed-site
+	$(VENV)/bin/oat-bench leaderboard build --out site
+
+# the browser that the site is tested in; without one its tests say so, and fail where CI is set
+chromium:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| { apt-get -q update && apt-get -qy install --no-install-recommends chromium; } \
+		|| echo 'no Chromium could be installed: the site will not be tested in a browser' >&2
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-site: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[site]"
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -89,9 +89,11 @@ def read_bounded(path: Path, limit: int, kind: str) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            # what is no plain file does not know its size
             size = os.fstat(file.fileno()).st_size
-            content = b"" if size > limit else file.read(limit + 1)
+            # room is made for what is asked for, so not for the limit
+            content = b"" if size > limit else file.read(size + 1)
+            while size < len(content) <= limit and (more := file.read(1 << 16)):
+                content += more  # what is no plain file does not know its size
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read ({reason})") from error

@@ -21,8 +21,8 @@ from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import published, report, tables
-from oat_bench.leaderboards.entries import Entry, make_entry
+from oat_bench.leaderboards import published, records, report, tables
+from oat_bench.leaderboards.entries import make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT
 from oat_bench.methods.trainable import Member
@@ -297,8 +297,8 @@ def with_costs(
             machine, is not timed again.
     """
     known: dict[tuple[float, float], Cost] = {}
-    with suppress(OSError, ValueError):
-        entry = Entry.model_validate_json(before.read_bytes())
+    with suppress(UserError):
+        entry = records.read(before).entry
         if entry.model_fingerprint == classifier.fingerprint():
             known = {
                 (point.lam, point.width): Cost(**point.cost.model_dump())
@@ -338,6 +338,17 @@ def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
     return datasets.nested_order(data.test.labels)[:n]
+
+
+def data_of(info: ModelInfo, where: object) -> str:
+    """Return the data set that a checkpoint is of, if its name alone says which.
+
+    Raises:
+        UserError: if it was trained on a folder: a checkpoint must not choose what is read here.
+    """
+    if info.dataset not in datasets.DATASETS:
+        raise UserError(f"{where} is of data set {info.dataset!r}; name its folder with --dataset")
+    return info.dataset
 
 
 def check_fits(info: ModelInfo, data: Dataset) -> None:

@@ -145,7 +145,7 @@ def figure_saliency(
     from oat_bench import run as runs
 
     trained = classifier.load(model)
-    data = datasets.load(dataset or trained.info.dataset, data_dir)
+    data = datasets.load(dataset or runs.data_of(trained.info, model), data_dir)
     runs.check_fits(trained.info, data)
     columns = lambdas or trained.info.trained_lambdas
     _write(figures.saliency(trained, data, columns), out, "saliency")

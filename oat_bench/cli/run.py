@@ -179,11 +179,7 @@ def _evaluate(
         trained = runs.with_interpolation(trained, interpolation)
     if card is None:
         assert trained is not None
-        if trained.info.dataset not in datasets.DATASETS:
-            raise UserError(
-                f"{model} is of data set {trained.info.dataset!r}; name its folder with --dataset"
-            )
-        card = _card(trained.info.dataset, None)
+        card = _card(runs.data_of(trained.info, model), None)
     counts = dict(n_examples or {})
     changes = {
         "lambdas": lambdas,

@@ -205,7 +205,8 @@ def _attempts(function: Callable[[Any], T], items: Sequence[Any]) -> list[T | _B
             return _Broken(one_line(error) or type(error).__name__)
 
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        # an image so large that Pillow warns is broken
+        # what Pillow warns of is read or broken, the too large ones broken
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return list(pool.map(attempt, items))
 

@@ -7,29 +7,37 @@ intervals and the provenance of the numbers come on top.
 
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
+from oat_bench.cards import Lambda, Name, NonNegative, Norm, Width
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.frontier import Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    # only the parameters of attacks may be infinite
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
+    )
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Interval(_Model):
     """An accuracy in percent with its 95% Wilson interval."""
 
-    value: float
-    low: float
-    high: float
-    n: int | None = Field(default=None, description="examples, where fewer than the point's n")
+    value: Percent
+    low: Percent
+    high: Percent
+    n: Count | None = Field(default=None, description="examples, where fewer than the point's n")
 
     @classmethod
     def of(cls, accuracy: Accuracy, usual_n: int | None = None) -> "Interval":
@@ -50,14 +58,14 @@ class EntryCost(_Model):
 class EntryPoint(_Model):
     """What was measured at one operating point."""
 
-    lam: float
-    width: float
+    lam: Lambda
+    width: Width
     trained: bool = Field(description="whether training sampled this lambda")
-    n: int = Field(description="number of examples")
-    clean_acc: float = Field(description="SA")
+    n: Count = Field(description="number of examples")
+    clean_acc: Percent = Field(description="SA")
     clean_acc_interval: Interval
-    autoattack_acc: float | None = Field(description="RA under AutoAttack, if it was run")
-    robust_acc: dict[str, Interval] = Field(description="RA per attack")
+    autoattack_acc: Percent | None = Field(description="RA under AutoAttack, if it was run")
+    robust_acc: dict[Name, Interval] = Field(description="RA per attack")
     worst_case_acc: Interval | None = Field(description="right under every attack of the threat")
     cost: EntryCost | None = None
 
@@ -65,10 +73,10 @@ class EntryPoint(_Model):
 class EntryAttack(_Model):
     """An attack behind the numbers, as it was run."""
 
-    name: str
+    name: Name
     engine: str
     class_: str = Field(alias="class")
-    eps: float
+    eps: NonNegative
     parameters: dict[str, object]
     card: str = Field(description="fingerprint of the card")
 
@@ -124,7 +132,7 @@ class Entry(_Model):
     architecture: str
     additional_data: bool = False
     number_forward_passes: int = 1
-    threat_model: str = Field(description="norm of the perturbation")
+    threat_model: Norm = Field(description="norm of the perturbation")
     eps: str
     reported: str | None = None
     method: str
@@ -152,7 +160,7 @@ def make_entry(
     model_fingerprint: str,
     command: str,
     eps: float,
-    norm: str,
+    norm: Norm,
     gradients: Precision = "float32",
     frontiers: list[Summary] | None = None,
 ) -> Entry:

@@ -8,14 +8,16 @@ import pandas as pd
 from pydantic import ValidationError
 
 from oat_bench.cards import Threat, explain
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.evaluation.grid import KEYS
 from oat_bench.evaluation.outcomes import read_parquet
 from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import Entry
 
 #: entries are small; a larger file is a mistake
-_MAX_BYTES = 1 << 24
+_MAX_BYTES = 1 << 22
+#: characters in what tells models apart
+_MAX_WORDS = 200
 _KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
 
 
@@ -84,6 +86,17 @@ def read(path: str | Path) -> Record:
         raise UserError(f"{file}: not an entry of oat-bench: {explain(error, Entry)}") from error
     if not entry.operating_points:
         raise UserError(f"{file}: the entry has no operating points")
+    points = {(point.lam, point.width) for point in entry.operating_points}
+    if len(points) < len(entry.operating_points):
+        raise UserError(f"{file}: the entry has an operating point twice")
+    for key in ("name", "dataset", "architecture", "method", "eps"):
+        value = getattr(entry, key)
+        # these go into titles and tables
+        if not value.isprintable() or len(value) > _MAX_WORDS:
+            raise UserError(
+                f"{file}: {key} is {one_line(value, 80)!r}; expected at most {_MAX_WORDS} "
+                "characters that can be printed"
+            )
     return Record(path, entry)
 
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 #: `python -m` finds the package from any folder
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-#: how often a run is killed
-KILLS = 6
+#: how often a run is killed after some time, and how often after some files of outcomes
+TIMED, COUNTED = 3, 3
 
 
 def start(*arguments, cwd):
@@ -82,29 +82,37 @@ def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(tmp_path, brief_
         # small batches: much that can be finished, or not
         (folder / "brief.toml").write_text(brief_toml + "batch_size = 5\n")
     command = ["run", "--benchmark", "brief.toml", "--out", "out"]
+    command += ["--attacks", "fgsm,pgd-20", "--n-examples", "200"]
 
     process = start(*command, cwd=whole)
     process.stderr.readline()  # the imports are over, the work begins
     started = time.monotonic()
+    while not (whole / "out" / "checkpoint.safetensors").exists() and process.poll() is None:
+        time.sleep(0.01)
+    training = time.monotonic() - started
     finish(process)
-    seconds = time.monotonic() - started
 
-    draw, kept, killed_in = random.Random(0), {}, []
-    for _ in range(KILLS):
+    draw, kept, kills, sizes = random.Random(0), {}, 0, []
+    outcomes = broken / "out" / "outcomes"
+    for number in range(TIMED + COUNTED):
         process = start(*command, cwd=broken)
         process.stderr.readline()
-        time.sleep(draw.uniform(0, seconds / 2))
+        if number < TIMED:
+            time.sleep(draw.uniform(0, training / 2))
+        else:
+            more = len(list(outcomes.rglob("*.parquet"))) + draw.randint(1, 40)
+            while process.poll() is None and len(list(outcomes.rglob("*.parquet"))) < more:
+                time.sleep(draw.uniform(0, 0.01))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if process.returncode == 0:  # it was faster
-            break
-        trained = (broken / "out" / "checkpoint.safetensors").exists()
-        killed_in.append("evaluation" if trained else "training")
-        now = cells(broken / "out" / "outcomes")
+        kills += process.returncode == -signal.SIGKILL
+        now = cells(outcomes)
         assert_kept(kept, now)
         kept = now
-    assert len(killed_in) >= 3
-    assert kept  # outcomes were finished by a run that was killed
+        sizes.append(sum(map(len, kept.values())))
+    assert kills >= COUNTED
+    # some were killed in the midst of the grid: 200 examples, three lambda, two attacks
+    assert any(0 < rows < 1200 for rows in sizes)
     finish(start(*command, cwd=broken))
     after = cells(broken / "out" / "outcomes")
     assert_kept(kept, after)

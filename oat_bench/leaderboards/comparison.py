@@ -8,8 +8,9 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import Distance, Hole, Paired, Rightness
+from oat_bench.evaluation import frontier, pairs
+from oat_bench.evaluation.frontier import Distance, Hole, Rightness
+from oat_bench.evaluation.pairs import Paired
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.leaderboards.curves import attack_name, choose_attack, threat_of
 from oat_bench.leaderboards.entries import EntryPoint, Interval
@@ -153,8 +154,8 @@ def _rows(
             if pair is not None:
                 ours, theirs = pair
                 tests = (
-                    frontier.paired(ours.clean[:, place], theirs.clean[:, there]),
-                    frontier.paired(ours.robust[:, place], theirs.robust[:, there]),
+                    pairs.paired(ours.clean[:, place], theirs.clean[:, there]),
+                    pairs.paired(ours.robust[:, place], theirs.robust[:, there]),
                 )
             differences = (
                 _difference(point.clean_acc_interval, clean, tests[0]),

@@ -27,6 +27,14 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
+class Difference(_Model):
+    """A difference of accuracies in points, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class TransferCell(_Model):
     """RA where images are attacked at one lambda and classified at another."""
 
@@ -73,7 +81,7 @@ class Drawn(_Model):
     worst_clean: Interval
     attacks: list[DrawnAttack]
     best_single: float = Field(description="the one lambda with the lowest expected RA")
-    gain: Interval = Field(description="expected RA: of the expectation less of the best single")
+    gain: Difference = Field(description="expected RA: of the expectation less of the best single")
 
 
 class Transfer(_Model):
@@ -195,7 +203,7 @@ def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
             for name, one in found.items()
         ],
         best_single=best,
-        gain=Interval(**{name: round(value, 2) for name, value in asdict(gain).items()}),
+        gain=Difference(**{name: round(value, 2) for name, value in asdict(gain).items()}),
     )
 
 

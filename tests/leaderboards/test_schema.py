@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -20,57 +21,6 @@ FIRST = {
     "operating_points", "frontiers", "attacks", "predictions", "gradients", "command",
     "benchmark_card", "model_fingerprint", "selection", "interpolation", "versions",
 }  # fmt: skip
-TYPES = {
-    "string": str,
-    "object": dict,
-    "array": list,
-    "boolean": bool,
-    "null": type(None),
-    "number": (int, float),
-    "integer": int,
-}
-
-
-def complaints(value, schema, root, at="$"):
-    """Check a value by a schema, independently of pydantic: those of its words that are used."""
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-    if "anyOf" in schema:
-        options = [list(complaints(value, one, root, at)) for one in schema["anyOf"]]
-        if all(options):
-            yield f"{at}: none of the alternatives"
-    if "const" in schema and value != schema["const"]:
-        yield f"{at}: not {schema['const']}"
-    if "enum" in schema and value not in schema["enum"]:
-        yield f"{at}: not one of {schema['enum']}"
-    kind = schema.get("type")
-    if kind and (
-        not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")
-    ):
-        yield f"{at}: not {kind}"
-        return
-    for word, right in (
-        ("minimum", lambda a, b: a >= b),
-        ("exclusiveMinimum", lambda a, b: a > b),
-        ("maximum", lambda a, b: a <= b),
-        ("exclusiveMaximum", lambda a, b: a < b),
-    ):
-        if word in schema and not right(value, schema[word]):
-            yield f"{at}: {word}"
-    if kind == "object":
-        known = schema.get("properties", {})
-        yield from (f"{at}.{k}: missing" for k in schema.get("required", []) if k not in value)
-        for key, part in value.items():
-            inside = known.get(key, schema.get("additionalProperties", True))
-            if inside is False:
-                yield f"{at}.{key}: unknown"
-            elif inside is not True:
-                yield from complaints(part, inside, root, f"{at}.{key}")
-    if kind == "array":
-        places = schema.get("prefixItems", [])
-        for place, part in enumerate(value):
-            inside = places[place] if place < len(places) else schema.get("items", {})
-            yield from complaints(part, inside, root, f"{at}[{place}]")
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +42,6 @@ def test_the_id_has_a_version(published):
 @pytest.mark.parametrize("path", ENTRIES, ids=lambda path: path.stem)
 def test_shipped_entries_are_accepted(published, path):
     values = json.loads(path.read_text())
-    assert list(complaints(values, published, published)) == []
-    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(published)
     jsonschema.validate(values, published)
 
@@ -120,7 +68,8 @@ def test_shipped_entries_are_accepted(published, path):
 def test_schema_and_model_refuse_the_same(published, change):
     values = json.loads((ROOT / "leaderboards/digits/Linf/oat-wrn-10-1.json").read_text())
     change(values)
-    assert list(complaints(values, published, published))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, published)
     with pytest.raises(ValidationError):
         Entry.model_validate_json(json.dumps(values), strict=True)
 

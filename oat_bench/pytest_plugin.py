@@ -52,7 +52,7 @@ class RobustAccuracy:
         *,
         lam: float,
         attack: str = "pgd-20",
-        n_examples: int = 200,
+        n_examples: int | None = None,
         width: float = 1.0,
         seed: int = 0,
         dataset: str | None = None,
@@ -64,7 +64,8 @@ class RobustAccuracy:
             model: a classifier, or the path of a checkpoint or of a run's folder.
             lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
-            n_examples: how many test images: stratified, each number's part of the next one's.
+            n_examples: how many test images, stratified, each number's part of the next one's; all
+                if None.
             width: share of the channels.
             seed: of the attack's random numbers.
             dataset: data set or folder of images; the model's if None.
@@ -89,10 +90,11 @@ class RobustAccuracy:
         classifier = _load(model)
         data = self._load_data(dataset or classifier.info.dataset, data_dir)
         runs.check_fits(classifier.info, data)
-        if not 1 <= n_examples <= len(data.test):
+        n = len(data.test) if n_examples is None else n_examples
+        if not 1 <= n <= len(data.test):
             raise UserError(
-                f"{n_examples} examples asked for; expected 1 to {len(data.test)}, as many as the "
-                f"test set of {data.name} has"
+                f"{n} examples asked for; expected 1 to {len(data.test)}, as many as the test set "
+                f"of {data.name} has"
             )
         card = cards.attack(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
@@ -102,7 +104,7 @@ class RobustAccuracy:
             [OperatingPoint(lam, width)],
             [ready],
             data_fingerprint=data.fingerprint(),
-            examples=nested_order(data.test.labels)[:n_examples],
+            examples=nested_order(data.test.labels)[:n],
             show=False,
         )
         (result,) = summarize(outcomes, [])
@@ -149,9 +151,11 @@ class RobustAccuracy:
         against = baselines.read(baseline)
         if attacks is not None or lambdas is not None:
             against = against.restricted(attacks, lambdas)
-        data = self._load_data(dataset or against.record.entry.dataset, data_dir)
+        classifier = _load(model)
+        against.check_model(classifier.info)
+        data = self._load_data(dataset or classifier.info.dataset, data_dir)
         done = check(
-            _load(model),
+            classifier,
             against,
             data,
             max_drop=max_drop,

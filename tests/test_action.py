@@ -125,6 +125,6 @@ def test_the_projects_own_tests_check_the_shipped_model():
     assert "$(MAKE) check" in makefile.split("\ntest:")[1].split("\n\n")[0]
     recipe = makefile.split("\ncheck:")[1].split("\n\n")[0]
     assert set(re.findall(r"--[a-z][a-z-]*", recipe)) <= options()
-    name = re.search(r"^DIGITS = (.*)$", makefile, re.MULTILINE)[1]
+    name = re.search(r"^PUBLISHED = (.*)$", makefile, re.MULTILINE)[1]
     for ending in (".json", ".parquet", ".safetensors"):
         assert (ROOT / f"{name}{ending}").is_file()

@@ -159,7 +159,7 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
     def chances(shares: Floats) -> Floats:
         q = shares[:, None]
         rest = np.clip((q + tolerance) / (1 - q), 0.0, 1.0)
-        tables = binom.pmf(cells, n, q) * binom.sf(needed - 1, n - cells, rest)
+        tables = np.asarray(binom.pmf(cells, n, q) * binom.sf(needed - 1, n - cells, rest))
         return np.asarray(tables.sum(axis=1))
 
     shares = np.linspace(low, high, _GRID)

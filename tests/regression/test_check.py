@@ -91,9 +91,11 @@ def test_the_same_model_passes_with_twenty_seeds(honest, digits, tmp_path):
 
 def test_a_better_model_passes_and_may_become_the_baseline(invoke, tmp_path, honest, digits, sides):
     ready, outcomes, damaged, lower = sides
-    path = publish(
-        tmp_path / "base.json", damaged, digits, ready, lower, authors="A. Author", link="l"
-    )
+    described = {"authors": "A. Author", "venue": "v", "link": "l", "footnote": "f", "name": "Ours"}
+    path = publish(tmp_path / "base.json", damaged, digits, ready, lower, **described)
+    (tmp_path / "base.integrity.json").write_text("{}")
+    (tmp_path / "base.md").write_text("of the old model")
+    (tmp_path / "baseline.md").write_text("of nothing here")
     save(damaged, tmp_path / "base.safetensors")
     save(honest, tmp_path / "better.safetensors")
     arguments = ["check", "better.safetensors", "--baseline", "base.json"]
@@ -110,7 +112,11 @@ def test_a_better_model_passes_and_may_become_the_baseline(invoke, tmp_path, hon
     entry = Entry.model_validate_json(path.read_text())
     assert entry.model_fingerprint == honest.fingerprint()
     assert load(tmp_path / "base.safetensors").fingerprint() == honest.fingerprint()
-    assert (entry.authors, entry.link, entry.command) == ("A. Author", "l", command)
+    assert {key: getattr(entry, key) for key in described} == described
+    assert (entry.command, entry.data_fingerprint) == (command, digits.fingerprint())
+    # what else was of the old model is gone
+    left = {path.name for path in tmp_path.glob("base*")}
+    assert left == {"base.json", "base.parquet", "base.safetensors", "baseline.md"}
     # the new baseline is whole, and the model is as good as itself
     code, out, _ = invoke(*arguments)
     assert code == 0

@@ -4,13 +4,13 @@ A card is found by name among those that ship with the package (``attacks/`` and
 the top of the repository), or by path. Numbers may be written as fractions, ``"8/255"``.
 
 With ``extends = "cifar10"`` a card states only where it differs from another one of its kind:
-tables are merged, anything else is replaced. What is read is the merged card.
+tables are merged, anything else is replaced. What is read is the merged card. A path starts at the
+card's own folder and may lead anywhere; of a file elsewhere no error says what is in it.
 """
 
 import math
 import re
 import tomllib
-from inspect import isclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
-from oat_bench.errors import UserError, nearest, unknown
-from oat_bench.files import sha256
+from oat_bench.errors import UserError, nearest, one_line, unknown
+from oat_bench.files import read_bounded, sha256
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 _FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER}))?\s*")
@@ -37,7 +37,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 #: what tables and options call something else
 _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
 #: cards are small; a larger file is a mistake or an attack
-_MAX_CARD_BYTES = 1 << 20
+_MAX_CARD_BYTES = 1 << 16
+#: in a line; tomllib takes the square of the parts of a key in time
+_MAX_DOTS = 1000
 #: cards that extend each other in a row
 _MAX_CHAIN = 8
 
@@ -581,8 +583,11 @@ def read(path: Path, model: type[C]) -> C:
         card.fingerprint()  # fails on what is nested too deeply to be written down
     except ValidationError as error:
         location = _first_complaint(error)["loc"]
-        told = next((file for file, stated in chain if _holds(stated, location)), path)
-        raise UserError(f"{told}: {explain(error, model)}") from error
+        told = next((file for file, stated in chain if _holds(stated, location)), None)
+        far = next((file for file, _ in chain if not _near(file, path)), None)
+        if far is not None and told in (None, far):
+            raise _untold(path, far) from error
+        raise UserError(f"{told or path}: {explain(error, model)}") from error
     except (RecursionError, PydanticSerializationError) as error:
         raise UserError(f"{path}: nested too deeply for a card") from error
     return card
@@ -592,21 +597,17 @@ def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
     """Read what a card states, then the card that it extends, and so on."""
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
-        stated = _parse(path)
-        extends = stated.pop("extends", None)
-        chain.append((path, stated))
-        if extends is None:
-            return chain
-        if not isinstance(extends, str):
-            raise UserError(
-                f"{path}: extends: expected the name or the path of a card, got {_shown(extends)}"
-            )
         try:
-            parent = _locate(kind, extends, beside=path.parent)
+            stated, parent = _parse(path, kind)
         except UserError as error:
-            raise UserError(f"{path}: extends: {error}") from error
+            if chain and not _near(path, chain[0][0]):
+                raise _untold(chain[0][0], path) from error
+            raise
+        chain.append((path, stated))
+        if parent is None:
+            return chain
         if any(parent.samefile(file) for file, _ in chain):
-            raise UserError(f"{path}: extends {_shown(extends)}, which extends this card in turn")
+            raise UserError(f"{path}: extends {_shown(parent)}, which extends this card in turn")
         if len(chain) == _MAX_CHAIN:
             raise UserError(
                 f"{chain[0][0]}: more than {_MAX_CHAIN} cards extend each other; expected fewer"
@@ -614,17 +615,41 @@ def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
         path = parent
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _near(path: Path, card: Path) -> bool:
+    """Whether a file ships, or lies in the folder of a card or below."""
+    places = (card.parent, folder("attacks"), folder("benchmarks"))
+    return any(path.resolve().is_relative_to(place.resolve()) for place in places)
+
+
+def _untold(card: Path, far: Path) -> UserError:
+    """Build the error for a file elsewhere: a card from a stranger must not show what is in it."""
+    return UserError(
+        f"{card}: extends {_one_line(far)}, which does not make it a valid card; that file lies in "
+        "another folder, so nothing of it is shown: read it by its own path to see what is wrong"
+    )
+
+
+def _parse(path: Path, kind: str) -> tuple[dict[str, Any], Path | None]:
+    """Read what one card states, and find the card that it extends."""
+    content = read_bounded(path, _MAX_CARD_BYTES, "a card")
     try:
-        if path.stat().st_size > _MAX_CARD_BYTES:
-            raise UserError(f"{path}: too large for a card (over {_MAX_CARD_BYTES} bytes)")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return tomllib.loads(content.decode())
+        text = content.decode()
+        if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+            raise ValueError(f"more than {_MAX_DOTS} dots in a line")
+        stated = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also what tomllib says of a number too long
         raise UserError(f"{path}: not valid TOML: {_one_line(error)}") from error
+    extends = stated.pop("extends", None)
+    if extends is None:
+        return stated, None
+    if not isinstance(extends, str):
+        raise UserError(
+            f"{path}: extends: expected the name or the path of a card, got {_shown(extends)}"
+        )
+    try:
+        return stated, _locate(kind, extends, beside=path.parent)
+    except UserError as error:
+        raise UserError(f"{path}: extends: {error}") from error
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -677,14 +702,16 @@ def _shown(value: object) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return one_line(text, limit=None)
 
 
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     also = [] if location else ["extends"]
     for part in location:
-        field = model.model_fields.get(str(part))
-        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        # a place in a list is of the list's kind
-        model = next((k for k in kinds if isclass(k) and issubclass(k, BaseModel)), model)
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if part in fields:  # and not a place in a list or a key of a table
+            annotation = fields[str(part)].annotation
+            kinds = [annotation, *get_args(annotation)]
+            inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+            model = inner[0] if inner else model
     return also + [field.alias or name for name, field in model.model_fields.items()]

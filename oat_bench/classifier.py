@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from oat_bench import __version__
 from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, sha256
 
 #: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
 _HEADER = "oat_bench"
+#: what a safetensors file may hold: no network comes near it
+_MAX_HEADER, _MAX_TENSORS = 1 << 24, 1 << 16
 #: lambda closer than this are one: float32 holds about seven digits
 _SAME_LAMBDA = 1e-6
 
@@ -175,8 +177,9 @@ def _checksum(info: object, state: dict[str, Tensor]) -> str:
     return sha256(json.dumps(info, sort_keys=True), *parts)
 
 
-def _raw(tensor: Tensor) -> bytes:
-    return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+def _raw(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data
 
 
 def save(classifier: TunableClassifier, path: str | Path) -> None:
@@ -201,6 +204,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
         UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
     """
     from oat_bench.methods import METHODS
+    from oat_bench.networks.backbones import depth
 
     path = Path(path)
     try:
@@ -217,10 +221,13 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
         if content["sha256"] != _checksum(content["info"], state):
             raise ValueError("the checksum does not match")
         info = ModelInfo.model_validate(content["info"])
+        if depth(info.network.architecture) > len(state):  # before a deep one is built
+            raise ValueError(f"too few weights for {info.network.architecture}")
         return METHODS[info.method].from_state(info, state).to(device)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a checkpoint of oat-bench, or damaged ({reason})") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not a checkpoint of oat-bench, or damaged ({one_line(error)})"
+        ) from error
 
 
 def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
@@ -239,14 +246,15 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with path.open("rb") as raw:
+            size = int.from_bytes(raw.read(8), "little")
+        if size > _MAX_HEADER:
+            raise ValueError(f"a header of {size} bytes; expected at most {_MAX_HEADER}")
         with safe_open(path, framework="pt") as file:
+            if len(file.keys()) > _MAX_TENSORS:
+                raise ValueError(f"more than {_MAX_TENSORS} tensors")
             header: dict[str, str] = file.metadata() or {}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged or not a safetensors file ({reason})") from error
-
-
-def read_json(header: dict[str, str], key: str) -> Any:
-    """Return the JSON under a key of a safetensors header, or None."""
-    return json.loads(header[key]) if key in header else None
+    # a file that is larger than all memory cannot be mapped
+    except (SafetensorError, OSError, MemoryError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({one_line(error)})") from error

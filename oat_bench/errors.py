@@ -11,6 +11,18 @@ class UserError(ValueError):
     """
 
 
+def one_line(text: object, limit: int | None = 200) -> str:
+    """Write text from elsewhere in one line, with nothing in it that would steer a terminal.
+
+    Args:
+        text: an error of another library, say.
+        limit: characters; None leaves all.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line[:limit]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which of the known names was probably meant, or list them all."""
     names = sorted(known)

@@ -62,6 +62,56 @@ def make_folder(path: Path, option: str = "--out") -> Path:
     return path
 
 
+#: what a file unfolds to in memory may be this large, or this many times its own size
+UNFOLDED_BYTES = 1 << 28
+UNFOLDED_TIMES = 250
+
+
+def check_unfolded(path: Path, size: int, stored: int | None = None) -> None:
+    """Refuse a file that says that far more lies in it than its size lets expect.
+
+    Args:
+        path: the file or the folder, to name it.
+        size: bytes in memory.
+        stored: bytes on disk; by default those of the file.
+
+    Raises:
+        UserError: if ``size`` is above 256 MiB and above 250 times ``stored``.
+    """
+    stored = path.stat().st_size if stored is None else stored
+    if size > max(UNFOLDED_BYTES, UNFOLDED_TIMES * stored):
+        raise UserError(
+            f"{path}: {stored} bytes would unfold to {size}; expected at most {UNFOLDED_TIMES} "
+            "times as many, so store it less compressed if it is what it should be"
+        )
+
+
+def read_bounded(path: Path, limit: int, kind: str) -> bytes:
+    """Read a file whole.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
+        kind: what it should be, to say so.
+
+    Raises:
+        UserError: if it is larger or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # room is made for what is asked for, so not for the limit
+            content = b"" if size > limit else file.read(size + 1)
+            while size < len(content) <= limit and (more := file.read(1 << 16)):
+                content += more  # what is no plain file does not know its size
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason})") from error
+    if size > limit or len(content) > limit:
+        raise UserError(f"{path}: too large for {kind} (over {limit} bytes)")
+    return content
+
+
 def sha256(*parts: bytes | str | memoryview) -> str:
     """Hash the parts, each with its length, so that no two lists of parts read the same."""
     digest = hashlib.sha256()

@@ -82,13 +82,14 @@ class RobustAccuracy:
         from oat_bench import run as runs
         from oat_bench.attacks import prepare
         from oat_bench.classifier import OperatingPoint
+        from oat_bench.cli.model import data_of
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.statistics import summarize
 
         classifier = _load(model)
-        data = self._load_data(dataset or classifier.info.dataset, data_dir)
+        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
         runs.check_fits(classifier.info, data)
         n = len(data.test) if n_examples is None else n_examples
         if not 1 <= n <= len(data.test):
@@ -144,6 +145,7 @@ class RobustAccuracy:
             UserError: if model, baseline and data do not go together.
         """
         __tracebackhide__ = True
+        from oat_bench.cli.model import data_of
         from oat_bench.regression import baseline as baselines
         from oat_bench.regression import formats
         from oat_bench.regression.check import check
@@ -153,7 +155,7 @@ class RobustAccuracy:
             against = against.restricted(attacks, lambdas)
         classifier = _load(model)
         against.check_model(classifier.info)
-        data = self._load_data(dataset or classifier.info.dataset, data_dir)
+        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
         done = check(
             classifier,
             against,
@@ -164,8 +166,7 @@ class RobustAccuracy:
             show=False,
         )
         if done.comparison.verdict == "worse":
-            name = str(model) if isinstance(model, str | Path) else "the classifier"
-            report = formats.Report(done, name, str(baseline))
+            report = formats.Report(done, _name(model), str(baseline))
             raise AssertionError(formats.plain(report))
         return done.comparison
 
@@ -183,6 +184,10 @@ def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
     from oat_bench.classifier import load
 
     return load(model) if isinstance(model, str | Path) else model
+
+
+def _name(model: "str | Path | TunableClassifier") -> str:
+    return str(model) if isinstance(model, str | Path) else "the classifier"
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import published, report, tables
-from oat_bench.leaderboards.entries import Entry, make_entry
+from oat_bench.leaderboards import published, records, report, tables
+from oat_bench.leaderboards.entries import make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
@@ -286,8 +286,8 @@ def with_costs(
             machine, is not timed again.
     """
     known: dict[tuple[float, float], Cost] = {}
-    with suppress(OSError, ValueError):
-        entry = Entry.model_validate_json(before.read_bytes())
+    with suppress(UserError):
+        entry = records.read(before).entry
         if entry.model_fingerprint == classifier.fingerprint():
             known = {
                 (point.lam, point.width): Cost(**point.cost.model_dump())

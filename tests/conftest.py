@@ -171,8 +171,10 @@ def trained(trained_folder: Path) -> TunableClassifier:
 #: text that would do harm if any page took it for more than text
 HOSTILE = (
     "<b>bold</b></script><script>pwned=1</script><img src=x onerror=pwned=1>\"'`{{7*7}}&lt;b&gt;"
-    "\u202eevil\u2028<!-- " + "very-long-name" * 20
+    "evil <!-- " + "very-long-name" * 7
 )
+#: and more of it, which names may not hold
+HOSTILE_TEXT = f"\u202e{HOSTILE}\u2028\x1b[31m" + "very-long-name" * 20
 
 
 def write_leaderboards(folder: Path) -> Path:
@@ -185,15 +187,15 @@ def write_leaderboards(folder: Path) -> Path:
     entry = json.loads((shipped / "oat-wrn-10-1.json").read_text())
     strange = {
         "name": HOSTILE,
-        "authors": HOSTILE,
-        "venue": HOSTILE,
+        "authors": HOSTILE_TEXT,
+        "venue": HOSTILE_TEXT,
         "link": "javascript:pwned=1",
         "architecture": HOSTILE,
         "method": HOSTILE,
-        "footnote": HOSTILE,
-        "command": HOSTILE,
-        "selection": HOSTILE,
-        "versions": {HOSTILE: HOSTILE},
+        "footnote": HOSTILE_TEXT,
+        "command": HOSTILE_TEXT,
+        "selection": HOSTILE_TEXT,
+        "versions": {HOSTILE_TEXT: HOSTILE_TEXT},
         "frontiers": None,
     }
     (place / "z<b>&'\u202e.json").write_text(json.dumps(entry | strange))

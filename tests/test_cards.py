@@ -730,8 +730,8 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     with path.open("wb") as file:
         file.truncate(1 << 32)  # sparse: 4 GiB that take no room
     message = complaint(cards.read, path, AttackCard)
-    assert message == f"{path}: too large for a card (over 1048576 bytes)"
-    largest = ATTACK + "#" * ((1 << 20) - len(ATTACK))
+    assert message == f"{path}: too large for a card (over 65536 bytes)"
+    largest = ATTACK + "#" * ((1 << 16) - len(ATTACK))
     assert cards.read(written(tmp_path, largest), AttackCard).class_ == "PGD"
     assert "too large" in complaint(cards.read, written(tmp_path, largest + "#"), AttackCard)
 
@@ -880,9 +880,9 @@ def test_values_that_go_together_in_neither_file_alone(tmp_path):
 
 def test_cards_that_extend_in_a_circle_are_refused(tmp_path):
     path = extending(tmp_path, "./child.toml", "")
-    assert complaint(cards.attack, str(path)) == (
-        f"{path}: extends './child.toml', which extends this card in turn"
-    )
+    message = complaint(cards.attack, str(path))
+    assert message.startswith(f"{path}: extends '/")
+    assert message.endswith(", which extends this card in turn")
     extending(tmp_path, "two.toml", "")
     extending(tmp_path, "three.toml", "", "two.toml")
     last = extending(tmp_path, "../" + tmp_path.name + "/child.toml", "", "three.toml")

@@ -313,7 +313,7 @@ def test_tensors_that_do_not_fit_are_refused(whole, tmp_path):
     assert name in forged_refusal(tmp_path, description, tensors | {name: weight[:-1]})
     assert name in forged_refusal(tmp_path, description, tensors | {name: weight.T})
     assert name in forged_refusal(tmp_path, description, tensors | {name: weight.reshape(-1)})
-    assert "Missing key" in forged_refusal(tmp_path, description, {})
+    assert "too few weights" in forged_refusal(tmp_path, description, {})
     for dtype in (torch.float64, torch.float16, torch.int64, torch.bool):
         changed = tensors | {name: weight.to(dtype)}
         assert name in forged_refusal(tmp_path, description, changed)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fuzzing import COUNTS, damaged, fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,6 +32,7 @@ from safetensors.torch import save as to_bytes
 import oat_bench
 from oat_bench import cards, cli, run
 from oat_bench.classifier import load, save
+from oat_bench.errors import UserError
 from oat_bench.evaluation import examination
 from oat_bench.leaderboards import integrity
 from oat_bench.leaderboards.entries import Entry
@@ -716,6 +718,39 @@ def test_a_damaged_checkpoint(refused, card, tmp_path, content):
         assert str(path) in refused("evaluate", "--model", model)
 
 
+@COUNTS
+def test_any_damaged_checkpoint_is_one_line_and_exit_code_2(invoke, finished, monkeypatch, count):
+    path = finished / "checkpoint.safetensors"
+    content = path.read_bytes()
+    refused = []
+
+    def stop(*_args, **_kwargs):
+        raise UserError("it is whole after all")
+
+    monkeypatch.setattr("oat_bench.datasets.load", stop)
+
+    def check(damage):
+        path.write_bytes(damage)
+        code, out, err = invoke("evaluate", "--model", path)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        refused.append(str(path) in err)
+
+    fuzz(check, damaged(content), count)
+    assert sum(refused) > len(refused) / 2
+    path.write_bytes(content)
+    assert "it is whole after all" in invoke("evaluate", "--model", path)[2]
+
+
+def test_a_damaged_checkpoint_in_its_own_process(finished, tmp_path):
+    path = finished / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, err = call("evaluate", "--model", path, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"oat-bench: {path}: damaged")
+    assert err.count("\n") == 1
+
+
 def test_a_truncated_checkpoint(refused, finished):
     path = finished / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -1022,6 +1057,22 @@ def test_compare_prints_tables_and_writes_them_with_a_figure(invoke, two_runs, t
     assert code == 0
     assert "Differences are to OAT no. 2" in turned
     assert (tmp_path / "runs" / "compare" / "compare.md").read_text() == turned
+
+
+def test_compare_sums_up_runs_that_differ_in_the_seed_alone(invoke, two_runs, tmp_path):
+    text = (two_runs / "one" / "entry.json").read_text()
+    for seed in (0, 1, 2):
+        (tmp_path / f"{seed}.json").write_text(text.replace('"seed": 0', f'"seed": {seed}', 1))
+    code, out, _ = invoke("compare", "0.json", "1.json", "2.json", "--out", "there")
+    assert code == 0
+    assert "| method   |   lambda |   seeds |" in out
+    frame = pd.read_csv(tmp_path / "there" / "seeds.csv")
+    assert frame["seeds"].to_list() == [3, 3, 3]
+    assert frame["RA std"].to_list() == [0, 0, 0]
+    code, out, _ = invoke("compare", "0.json", "--out", "there")
+    assert code == 0
+    assert "seeds |" not in out
+    assert not (tmp_path / "there" / "seeds.csv").exists()
 
 
 def test_an_entry_alone_can_be_compared(invoke, two_runs, tmp_path):

@@ -39,7 +39,8 @@ def check(attack: Attack) -> None:
     check_class(attack, classes)
     # the first parameter is the estimator, under various names
     parameters = list(signature(classes[attack.card.class_]).parameters.values())[1:]
-    check_parameters(attack, parameters)
+    # ART writes logs to the folder that a summary writer names: a card must not choose it
+    check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
     try:
         _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
     except Exception as error:

@@ -22,7 +22,7 @@ from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
     transfer,
 )
 from oat_bench.cli.group import cli
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 
 #: what a full disk looks like, by quota or by limit too
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,7 +32,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 def _fail(message: str, code: int = 2) -> NoReturn:
     with suppress(OSError):  # nobody reads, or the disk behind stdout is full
-        click.echo(f"oat-bench: {' '.join(message.split())}", err=True)
+        click.echo(f"oat-bench: {one_line(message, limit=None)}", err=True)
         sys.stdout.flush()
     # a hard exit: threads of a library that is still loading must not add a traceback
     os._exit(code)

@@ -38,7 +38,8 @@ def compare(
 
     A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
     folder or an entry.json. Where two runs have outcomes of the same examples, differences are
-    tested in pairs. Of one RUN alone, its lambda are compared with each other.
+    tested in pairs. Of one RUN alone, its lambda are compared with each other. Runs that differ in
+    the seed alone are also summed up as mean and spread.
     """
     if reference is not None and reference not in runs:
         raise UserError(
@@ -46,7 +47,7 @@ def compare(
         )
     from oat_bench import figures
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.leaderboards import comparison, published, records
+    from oat_bench.leaderboards import comparison, published, records, seeds
 
     found = records.read_all(runs)
     place = 0 if reference is None else runs.index(reference)
@@ -57,6 +58,10 @@ def compare(
     text = comparison.markdown(result)
     atomic_write(folder / "compare.md", text)
     atomic_write(folder / "compare.csv", comparison.csv(result))
+    if result.over_seeds:
+        atomic_write(folder / "seeds.csv", seeds.csv(result.over_seeds))
+    else:  # what an earlier comparison left
+        (folder / "seeds.csv").unlink(missing_ok=True)
     entries = [record.entry for record in found]
     drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
     figures.write(drawn, folder / "frontier")
@@ -65,7 +70,7 @@ def compare(
         click.echo(text, nl=False)
         return
     console.print(result.title, style="italic")
-    for frame in (comparison.points_table(result), comparison.totals_table(result)):
+    for frame in comparison.tables(result):
         print_whole(console, comparison.terminal(frame))
         console.print()
     for note in comparison.notes(result):

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
+from oat_bench.cli.model import data_of
+from oat_bench.cli.options import ATTACK, DATA_DIR, FILE, RUNS, Lambdas, example
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from oat_bench.leaderboards.entries import Entry
     from oat_bench.leaderboards.published import Published
-from oat_bench.cli.options import ATTACK, DATA_DIR, FILE, RUNS, Lambdas, example
 
 
 @cli.group(epilog=example("oat-bench figure frontier runs/digits-seed0 --out frontier.png"))
@@ -145,7 +146,7 @@ def figure_saliency(
     from oat_bench import run as runs
 
     trained = classifier.load(model)
-    data = datasets.load(dataset or trained.info.dataset, data_dir)
+    data = datasets.load(data_of(trained, model, dataset), data_dir)
     runs.check_fits(trained.info, data)
     columns = lambdas or trained.info.trained_lambdas
     _write(figures.saliency(trained, data, columns), out, "saliency")

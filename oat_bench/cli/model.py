@@ -18,6 +18,7 @@ def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> st
     from oat_bench import datasets
 
     name = trained.info.dataset
+    # a checkpoint must not choose what is read here
     if dataset is None and name not in datasets.DATASETS:
         raise UserError(f"{model} is of data set {name!r}; name its folder with --dataset")
     return dataset or name

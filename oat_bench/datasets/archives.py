@@ -17,13 +17,15 @@ import numpy as np
 import torch
 
 from oat_bench.datasets.splits import Split
-from oat_bench.errors import UserError
-from oat_bench.files import atomic_write, make_folder
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import atomic_write, check_unfolded, make_folder
 from oat_bench.progress import bar, note
 
 #: seconds without an answer after which a server counts as not there
 TIMEOUT = 30.0
 _CHUNK = 1 << 20
+#: thrice the largest that is published, STL-10
+_MAX_DOWNLOAD = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def _save(response: HTTPResponse, path: Path, source: Source) -> None:
     try:
         with part.open("wb") as file, bar(f"{path.name}, MiB", size >> 20) as line:
             while chunk := _receive(response):
+                if file.tell() > _MAX_DOWNLOAD:
+                    raise UserError(f"{source.url} sends more than {_MAX_DOWNLOAD} bytes")
                 file.write(chunk)
                 digest.update(chunk)
                 line.advance(len(chunk) / _CHUNK)
@@ -155,15 +159,18 @@ def _network() -> Iterator[None]:
 def unpack(archive: Path, members: Iterable[str], data_dir: Path) -> None:
     """Take some files out of a tar.gz archive, each under its name in the archive.
 
-    Only what is named is written, whatever else the archive holds.
+    Only what is named is written, whatever else the archive holds, and only as files: names come
+    from here, never from the archive.
 
     Raises:
-        UserError: if the archive is damaged or lacks one.
+        UserError: if the archive is damaged, lacks one, or unfolds to more than it may.
     """
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with _Gzip(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             wanted = set(members)
             for member in tar:
+                # also before what is not wanted is passed over
+                check_unfolded(archive, member.offset_data + member.size)
                 if member.name in wanted and member.isfile():
                     content = tar.extractfile(member)
                     assert content is not None
@@ -171,9 +178,26 @@ def unpack(archive: Path, members: Iterable[str], data_dir: Path) -> None:
                     wanted.remove(member.name)
                     if not wanted:
                         return
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{archive}: damaged ({error}); remove it and try again") from error
+    except UserError:
+        raise
+    # tarfile raises ValueError and OverflowError at some numbers in headers
+    except (tarfile.TarError, OSError, zlib.error, EOFError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(
+            f"{archive}: damaged ({one_line(error)}); remove it and try again"
+        ) from error
     raise UserError(f"{archive} lacks {', '.join(sorted(wanted))}; remove it and try again")
+
+
+class _Gzip(gzip.GzipFile):
+    """Refuses to be read in pieces that no honest archive asks for, such as a name of gigabytes."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read ``size`` bytes, or what is left."""
+        if size is not None:
+            check_unfolded(Path(self.name), size)
+        return super().read(size)
 
 
 def check_originals(name: str, folder: Path, md5: Mapping[str, str]) -> None:

@@ -1,5 +1,7 @@
 """Any folder of images as a data set."""
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,9 +12,12 @@ import numpy as np
 import torch
 
 from oat_bench.datasets.splits import Dataset, Split, hold_out_tenth, stratified
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import check_unfolded
 from oat_bench.progress import note
 
+#: formats that are read, whatever a file is called; Pillow would run Ghostscript on others
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
 #: modes of Pillow that are read as grey levels and as colours
 _GREY = ("1", "L", "LA")
 _COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
@@ -41,7 +46,7 @@ def image_folder(path: str | Path, *, skip_broken: bool = False) -> Dataset:
     the classes themselves; then a stratified fifth of the images, always the same, is the test
     split. A stratified tenth of the training images is the validation split. Classes are sorted by
     name, images by path. All images must be of one size. If one of them is in colour, all are read
-    so; transparency is dropped.
+    so; transparency is dropped. A link inside the folder may not lead out of it.
 
     Args:
         path: the folder.
@@ -62,16 +67,18 @@ def image_folder(path: str | Path, *, skip_broken: bool = False) -> Dataset:
     given = [part for part in ("train", "test") if part in inside]
     if len(given) == 1:
         raise UserError(f"{root} holds of train/ and test/ only {given[0]}/; {_LAYOUT}")
+    for part in given:
+        _check_inside(root, root / part)
     if given:
         classes = tuple(_subfolders(root / "train"))
         _check_classes(root / "train", classes)
         _check_same_classes(root, classes, tuple(_subfolders(root / "test")))
-        parts = [_files(root / part, classes) for part in given]
+        parts = [_files(root, root / part, classes) for part in given]
         train, test = _read(root, parts, skip_broken=skip_broken)
         return hold_out_tenth(name, classes, train, test)
     classes = tuple(inside)
     _check_classes(root, classes)
-    (everything,) = _read(root, [_files(root, classes)], skip_broken=skip_broken)
+    (everything,) = _read(root, [_files(root, root, classes)], skip_broken=skip_broken)
     test_index, kept = stratified(everything.labels, len(everything) // 5)
     if len(test_index) == 0:
         raise UserError(
@@ -113,12 +120,21 @@ def _check_same_classes(root: Path, train: Sequence[str], test: Sequence[str]) -
             )
 
 
-def _files(folder: Path, classes: Sequence[str]) -> list[_File]:
+def _check_inside(root: Path, path: Path) -> None:
+    """Refuse a link to elsewhere: a folder from a stranger must not take in what lies around it."""
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{path} is a link that leads out of {root}; put what it leads to there in its place"
+        )
+
+
+def _files(root: Path, folder: Path, classes: Sequence[str]) -> list[_File]:
     """List the images of each class, at any depth, in order."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     files = []
     for label, name in enumerate(classes):
+        _check_inside(root, folder / name)
         found = [
             path
             for path in sorted((folder / name).rglob("*"))
@@ -129,6 +145,8 @@ def _files(folder: Path, classes: Sequence[str]) -> list[_File]:
                 f"{folder / name}: no image found; expected files that end in "
                 f"{', '.join(IMG_EXTENSIONS)}"
             )
+        for path in found:
+            _check_inside(root, path)
         files += [_File(path, label) for path in found]
     return files
 
@@ -141,7 +159,9 @@ def _read(root: Path, parts: list[list[_File]], *, skip_broken: bool) -> list[Sp
     sound = [header for header in headers if isinstance(header, _Header)]
     mode = "RGB" if any(header.mode in _COLOUR for header in sound) else "L"
     width, height = sound[0].size if sound else (0, 0)
-    images = np.zeros((len(files), len(mode), height, width), np.uint8)
+    shape = (len(files), len(mode), height, width)
+    check_unfolded(root, math.prod(shape), sum(file.path.stat().st_size for file in files))
+    images = np.zeros(shape, np.uint8)
     # what has no header is not tried again
     found = [place for place, header in enumerate(headers) if isinstance(header, _Header)]
     decoded = _attempts(partial(_decode, mode=mode, out=images), [(p, files[p]) for p in found])
@@ -174,6 +194,7 @@ def _read(root: Path, parts: list[list[_File]], *, skip_broken: bool) -> list[Sp
 
 def _attempts(function: Callable[[Any], T], items: Sequence[Any]) -> list[T | _Broken]:
     """Call a function on each item, in threads; what fails is broken."""
+    from PIL import Image
 
     def attempt(item: Any) -> T | _Broken:
         try:
@@ -181,16 +202,19 @@ def _attempts(function: Callable[[Any], T], items: Sequence[Any]) -> list[T | _B
         except MemoryError:
             raise
         except Exception as error:  # a decoder may fail in any way
-            return _Broken(" ".join(str(error).split())[:200] or type(error).__name__)
+            return _Broken(one_line(error) or type(error).__name__)
 
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        # what Pillow warns of is read or broken, the too large ones broken
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         return list(pool.map(attempt, items))
 
 
 def _header(file: _File) -> _Header:
     from PIL import Image
 
-    with Image.open(file.path) as image:
+    with Image.open(file.path, formats=_FORMATS) as image:
         return _Header(image.size, image.mode)
 
 
@@ -218,7 +242,7 @@ def _decode(item: tuple[int, _File], *, mode: str, out: np.ndarray) -> None:
     from PIL import Image
 
     place, file = item
-    with Image.open(file.path) as image:
+    with Image.open(file.path, formats=_FORMATS) as image:
         # straight from a palette with transparency Pillow warns
         whole = image.convert("RGBA") if "transparency" in image.info else image
         pixels = np.asarray(whole.convert(mode))

@@ -8,11 +8,14 @@ from oat_bench.datasets import archives
 from oat_bench.datasets.archives import Source
 from oat_bench.datasets.splits import Dataset, Split, hold_out_tenth
 from oat_bench.errors import UserError
+from oat_bench.files import read_bounded
 
 CLASSES = (
     "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck",
 )  # fmt: skip
 _SHAPE = (3, 96, 96)
+#: nine times the published test images
+_MAX_BYTES = 1 << 31
 
 
 def stl10(data_dir: Path) -> Dataset:
@@ -46,12 +49,16 @@ def stl10(data_dir: Path) -> Dataset:
 def _read(folder: Path, part: str) -> Split:
     """Read images, each channel stored column by column, and labels 1 ... 10."""
     path = folder / f"{part}_X.bin"
-    pixels = np.fromfile(path, np.uint8)
+    pixels = _bytes(path)
     size = int(np.prod(_SHAPE))
     if pixels.size % size:
         raise UserError(f"{path}: damaged; {pixels.size} bytes are no multiple of {size}")
     images = pixels.reshape(-1, *_SHAPE).transpose(0, 1, 3, 2)
-    labels = np.fromfile(folder / f"{part}_y.bin", np.uint8)
+    labels = _bytes(folder / f"{part}_y.bin")
     return archives.make_split(
         f"{path} and {part}_y.bin", images, labels, len(CLASSES), first_label=1
     )
+
+
+def _bytes(path: Path) -> np.ndarray:
+    return np.frombuffer(read_bounded(path, _MAX_BYTES, "a part of STL-10"), np.uint8)

@@ -6,8 +6,9 @@ import numpy as np
 
 from oat_bench.datasets import archives
 from oat_bench.datasets.archives import Source
+from oat_bench.datasets.matlab import read_arrays
 from oat_bench.datasets.splits import Dataset, Split, hold_out_last
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 
 CLASSES = tuple(str(digit) for digit in range(10))
 
@@ -40,14 +41,12 @@ def svhn(data_dir: Path) -> Dataset:
 
 def _read(path: Path) -> Split:
     """Read ``X`` [32, 32, 3, n] and ``y`` [n, 1], in which 10 stands for the digit 0."""
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(path, variable_names=["X", "y"])
+        content = read_arrays(path, ["X", "y"])
+    except UserError:
+        raise
     except Exception as error:  # a damaged file may fail in any way
-        if isinstance(error, OSError) and error.errno:
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"{path}: damaged, or not a MATLAB file ({reason})") from error
     for variable in ("X", "y"):
         if variable not in content:

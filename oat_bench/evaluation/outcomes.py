@@ -6,21 +6,22 @@ A cell is a folder of Parquet files, each written whole; what a killed run had f
 ``cell.json`` says in words what the name's fingerprint is made of.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oat_bench.cards import explain
-from oat_bench.errors import UserError
-from oat_bench.files import atomic_write, sha256
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 
-#: descriptions are small; a larger file is a mistake or an attack
+#: descriptions of cells are small
 _MAX_BYTES = 1 << 20
-
+#: limits of what a Parquet file may say of itself
+_MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
 
@@ -117,9 +118,8 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 
 def _read_info(path: Path) -> CellInfo:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: too large for the description of a cell; remove the file")
-        return CellInfo.model_validate_json(path.read_bytes())
+        content = read_bounded(path, _MAX_BYTES, "the description of a cell")
+        return CellInfo.model_validate_json(content)
     except ValidationError as error:
         raise UserError(
             f"{path}: not the description of a cell: {explain(error, CellInfo)}; remove the file, "
@@ -127,15 +127,76 @@ def _read_info(path: Path) -> CellInfo:
         ) from error
 
 
-def _read(path: Path) -> pd.DataFrame:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
+def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Read columns of a Parquet file that anybody may have written.
 
+    Args:
+        path: the file.
+        kinds: of each column, ``int64``, ``float64`` or ``str``: what it must be.
+
+    Returns:
+        The columns in this order, without a missing value.
+
+    Raises:
+        ValueError: if the file is damaged, or not such a table.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    words = [name for name, kind in kinds.items() if kind == "str"]
     try:
-        table = read_table(path, page_checksum_verification=True)
-        rows: pd.DataFrame = table.to_pandas(ignore_metadata=True)[COLUMNS].astype("int64")
-        return rows
-    except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+        with ParquetFile(
+            path,
+            page_checksum_verification=True,
+            # a word that stands in every row is then in memory once
+            read_dictionary=words,
+            thrift_string_size_limit=_MAX_FOOTER,
+            thrift_container_size_limit=_MAX_FOOTER,
+        ) as file:
+            _check_layout(path, file, kinds)
+            # one column at a time: a page says anew what it unfolds to, two GiB at most
+            table = file.read(columns=list(kinds), use_threads=False).select(list(kinds))
+        for place, name in enumerate(kinds):
+            if name in words:
+                column = table.column(name)
+                if any(len(word) > 128 for c in column.chunks for word in c.dictionary.to_pylist()):
+                    raise ValueError(f"{name} holds more than a word")
+                table = table.set_column(place, name, column.cast("string"))
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is missing")
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    except (ArrowException, KeyError, OSError, TypeError) as error:
+        raise ValueError(one_line(error)) from error
+    whole = {name: kind for name, kind in kinds.items() if kind != "str"}
+    return frame.astype(whole)
+
+
+def _check_layout(path: Path, file: Any, kinds: Mapping[str, str]) -> None:
+    """Refuse what would be another table, or a larger one than the file's size lets expect."""
+    from pyarrow import types
+
+    tests = {
+        "int64": types.is_signed_integer,
+        "float64": types.is_floating,
+        "str": lambda kind: types.is_dictionary(kind) and types.is_string(kind.value_type),
+    }
+    schema, layout = file.schema_arrow, file.metadata
+    for name, kind in kinds.items():
+        if schema.names.count(name) != 1 or not tests[kind](schema.field(name).type):
+            raise ValueError(f"no column {name!r} of type {kind}")
+    if layout.num_row_groups > _MAX_ROW_GROUPS:
+        raise ValueError(f"{layout.num_row_groups} row groups")
+    # what is said of a single column is not asked for: where it is damaged, pyarrow aborts
+    groups = [layout.row_group(number) for number in range(layout.num_row_groups)]
+    rows = layout.num_rows + sum(group.num_rows for group in groups)
+    unfolded = sum(group.total_byte_size for group in groups)
+    check_unfolded(path, max(unfolded, 8 * rows * len(kinds)))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return read_parquet(path, dict.fromkeys(COLUMNS, "int64"))
+    except ValueError as error:
         raise UserError(
             f"{path}: damaged outcomes; remove the file, and its examples are evaluated again"
         ) from error

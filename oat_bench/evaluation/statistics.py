@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from oat_bench.evaluation.cost import Cost
 
@@ -38,6 +40,42 @@ class Accuracy:
         """Give a count its interval (Wilson, JASA 22, 1927; scipy's implementation)."""
         interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
         return cls(100 * hits / n, 100 * float(interval.low), 100 * float(interval.high), n)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several seeds make of one number.
+
+    Attributes:
+        mean: over seeds.
+        std: standard deviation of the seeds, n - 1 in the denominator.
+        low: lower end of the mean's 95% t-interval.
+        high: upper end.
+        n: number of seeds.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Sum up a number a seed (Student, Biometrika 6, 1908; scipy's quantile).
+
+        The interval is of the mean over all seeds that could be drawn, and not of the examples: it
+        may reach beyond 0 or 100.
+
+        Raises:
+            ValueError: of fewer than two values, which have no spread.
+        """
+        n = len(values)
+        if n < 2:
+            raise ValueError(f"{n} seeds; expected at least 2")
+        mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
+        half = float(student.ppf(0.975, n - 1)) * std / n**0.5
+        return cls(mean, std, mean - half, mean + half, n)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from oat_bench.evaluation import frontier, pairs
 from oat_bench.evaluation.frontier import Distance, Hole, Rightness
 from oat_bench.evaluation.pairs import Paired
 from oat_bench.evaluation.statistics import WORST
+from oat_bench.leaderboards import seeds
 from oat_bench.leaderboards.curves import attack_name, choose_attack, threat_of
 from oat_bench.leaderboards.entries import EntryPoint, Interval
 from oat_bench.leaderboards.models import Model, common, models_of
 from oat_bench.leaderboards.records import Record
+from oat_bench.leaderboards.seeds import SeedRow
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Comparison:
         rows: by method and lambda.
         totals: by method.
         shared: the number of examples behind the paired comparisons; 0 if there is none.
+        over_seeds: mean and spread of runs that differ in the seed alone.
         alone: whether it is of a single run.
         reference_lam: what the lambda of a single run are compared to; None: each to the one
             before.
@@ -106,6 +109,7 @@ class Comparison:
     rows: list[Row]
     totals: list[Total]
     shared: int
+    over_seeds: list[SeedRow]
     alone: bool = False
     reference_lam: float | None = None
     tests: int = 0
@@ -162,6 +166,7 @@ def compare(
         rows,
         totals,
         shared,
+        seeds.over_seeds(entries, attack),
         alone,
         reference_lam,
         tests,
@@ -312,6 +317,8 @@ def notes(comparison: Comparison) -> list[str]:
         "Epsilon: points that the frontier lacks, in SA or RA, to be as good everywhere (at most "
         "0: it is)."
     )
+    if comparison.over_seeds:
+        paragraphs.append(seeds.NOTE)
     return paragraphs
 
 
@@ -409,15 +416,21 @@ def _without_empty(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[:, (frame != "").any(axis=0)]
 
 
+def tables(comparison: Comparison) -> list[pd.DataFrame]:
+    """Return the tables, as text: points, frontiers and, where there are several, seeds."""
+    found = [points_table(comparison), totals_table(comparison)]
+    return [*found, seeds.table(comparison.over_seeds)] if comparison.over_seeds else found
+
+
 def markdown(comparison: Comparison) -> str:
-    """Write the comparison as Markdown: title, points, frontiers, notes."""
+    """Write the comparison as Markdown: title, tables, notes."""
     render: Callable[[pd.DataFrame], str] = lambda frame: frame.to_markdown(  # noqa: E731
         index=False,
         disable_numparse=True,
         colalign=["left", *["right"] * (len(frame.columns) - 1)],
     )
-    tables = [render(points_table(comparison)), render(totals_table(comparison))]
-    return "\n\n".join([f"**{comparison.title}**", *tables, *notes(comparison)]) + "\n"
+    drawn = [render(frame) for frame in tables(comparison)]
+    return "\n\n".join([f"**{comparison.title}**", *drawn, *notes(comparison)]) + "\n"
 
 
 def csv(comparison: Comparison) -> str:
@@ -451,7 +464,7 @@ def csv(comparison: Comparison) -> str:
 
 
 def terminal(frame: pd.DataFrame) -> Table:
-    """Draw `points_table` or `totals_table` for a terminal."""
+    """Draw one of `tables` for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for place, name in enumerate(frame.columns):
         table.add_column(str(name), justify="right" if place else "left")

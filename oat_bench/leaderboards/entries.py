@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
-from oat_bench.cards import Name
+from oat_bench.cards import Name, Norm
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.frontier import Hole, Summary
@@ -33,7 +33,10 @@ Count = Annotated[int, Field(lt=2**63)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    # only the parameters of attacks may be infinite
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
+    )
 
 
 class Interval(_Model):
@@ -85,7 +88,7 @@ class EntryAttack(_Model):
     name: Name
     engine: str
     class_: str = Field(alias="class")
-    eps: float
+    eps: float = Field(ge=0)
     parameters: dict[str, object]
     card: str = Field(description="fingerprint of the card")
 
@@ -143,7 +146,7 @@ class Entry(_Model):
     architecture: str
     additional_data: bool = Field(default=False, description="trained on other data too")
     number_forward_passes: int = Field(default=1, ge=1, description="of one classification")
-    threat_model: str = Field(description="norm of the perturbation")
+    threat_model: Norm = Field(description="norm of the perturbation")
     eps: str
     reported: str | None = Field(
         default=None, description="RA in percent that the authors report, by any attack"
@@ -185,7 +188,7 @@ def make_entry(
     model_fingerprint: str,
     command: str,
     eps: float,
-    norm: str,
+    norm: Norm,
     gradients: Precision = "float32",
     frontiers: list[Summary] | None = None,
     data_fingerprint: str = "",

@@ -22,6 +22,7 @@ from oat_bench.evaluation.integrity import (
     detectable,
     worst,
 )
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import format_eps, versions
 
 #: reports are small; a larger file is a mistake
@@ -107,16 +108,13 @@ def read(path: Path) -> Integrity:
     Raises:
         UserError: if it cannot be read, or is damaged.
     """
+    content = read_bounded(path, _MAX_BYTES, "a report")
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: too large for a report (over {_MAX_BYTES} bytes)")
-        report = Integrity.model_validate_json(path.read_bytes())
+        report = Integrity.model_validate_json(content)
         Threat.model_validate({"eps": report.eps})
     except ValidationError as error:
         reason = explain(error, Integrity)
         raise UserError(f"{path}: not a report of oat-bench integrity: {reason}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return report
 
 

@@ -26,9 +26,12 @@ from oat_bench.cards import (
     names,
 )
 from oat_bench.cards import attack as find_attack
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import Entry, EntryAttack
 
+#: such tables are small
+_MAX_BYTES = 1 << 20
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -82,17 +85,20 @@ def read(path: Path) -> list[Published]:
         UserError: naming file, line and what was expected.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
+        text = read_bounded(path, _MAX_BYTES, "a table of published accuracies").decode()
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
+    lines = text.splitlines(keepends=True)
     body = list(dropwhile(lambda line: line.startswith("#"), lines))
     table = csv.reader(StringIO("".join(body), newline=""), strict=True)
     rows: list[Published] = []
+    seen: set[tuple[object, ...]] = set()
     first = len(lines) - len(body)
     try:
         header = next(table, [])
         if header != COLUMNS:
-            raise UserError(f"{path}: columns are {','.join(header)}; expected {','.join(COLUMNS)}")
+            found = one_line(",".join(header))
+            raise UserError(f"{path}: columns are {found}; expected {','.join(COLUMNS)}")
         for cells in table:
             place = f"{path}: line {first + table.line_num}"
             if len(cells) != len(COLUMNS):
@@ -103,8 +109,9 @@ def read(path: Path) -> list[Published]:
                 row = Published.model_validate(values)
             except ValidationError as error:
                 raise UserError(f"{place}: {explain(error, Published)}") from error
-            if any(_key(row) == _key(other) and row.source == other.source for other in rows):
+            if _key(row) in seen:
                 raise UserError(f"{place}: the same point of the same source stands above")
+            seen.add(_key(row))
             rows.append(row)
     except csv.Error as error:
         raise UserError(f"{path}: line {first + table.line_num}: not valid CSV: {error}") from error
@@ -164,7 +171,8 @@ def _same_step(published: float | None, ours: float | None) -> bool:
 
 def _step_size(attack: EntryAttack) -> float | None:
     value = attack.parameters.get("step_size")
-    return float(value) if isinstance(value, int | float) else None
+    # a step of more digits than a float has is of no attack that ships
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 
 def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
@@ -221,5 +229,5 @@ def by_label(rows: Iterable[Published], attack: str) -> dict[str, list[Published
 def _key(row: Published) -> tuple[object, ...]:
     return (
         *(row.dataset, row.network, row.method, row.lam, row.width),
-        *(row.attack, row.norm, row.eps),
+        *(row.attack, row.norm, row.eps, row.source),
     )

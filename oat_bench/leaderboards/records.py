@@ -8,15 +8,17 @@ import pandas as pd
 from pydantic import ValidationError
 
 from oat_bench.cards import Threat, explain
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.evaluation.grid import KEYS
+from oat_bench.evaluation.outcomes import read_parquet
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import Entry
 
 #: entries are small; a larger file is a mistake
-_MAX_BYTES = 1 << 26
-
-#: of the columns of outcomes that are no integers
-_TYPES: dict[str, type | str] = {"lam": "float64", "width": "float64", "attack": str}
+_MAX_BYTES = 1 << 22
+#: characters in what tells models apart
+_MAX_WORDS = 200
+_KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
 #: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
 PUBLISHED = {
     "checkpoint.safetensors": ".safetensors",
@@ -51,13 +53,11 @@ class Record:
         path = self.outcomes_path
         if not path.is_file():
             return None
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
-
         try:
-            frame: pd.DataFrame = read_table(path).to_pandas(ignore_metadata=True)[KEYS]
-            frame = frame.astype({name: _TYPES.get(name, "int64") for name in KEYS})
-        except (ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+            frame = read_parquet(path, _KINDS)
+            if not (frame["lam"].between(0, 1) & frame["width"].between(0, 1)).all():
+                raise ValueError("lambda or width is out of range")
+        except ValueError as error:
             raise UserError(f"{path}: damaged outcomes; evaluate the model again") from error
         return frame
 
@@ -117,17 +117,25 @@ def read(path: str | Path) -> Record:
             f"no entry at {file}; expected a run's folder or an entry.json, as `oat-bench run` and "
             "`oat-bench evaluate` write them"
         )
+    content = read_bounded(file, _MAX_BYTES, "an entry")
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{file}: too large for an entry (over {_MAX_BYTES} bytes)")
-        entry = Entry.model_validate_json(file.read_bytes())
+        entry = Entry.model_validate_json(content)
         Threat.model_validate({"eps": entry.eps})
     except ValidationError as error:
         raise UserError(f"{file}: not an entry of oat-bench: {explain(error, Entry)}") from error
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     if not entry.operating_points:
         raise UserError(f"{file}: the entry has no operating points")
+    points = {(point.lam, point.width) for point in entry.operating_points}
+    if len(points) < len(entry.operating_points):
+        raise UserError(f"{file}: the entry has an operating point twice")
+    for key in ("name", "dataset", "architecture", "method", "eps"):
+        value = getattr(entry, key)
+        # these go into titles and tables
+        if not value.isprintable() or len(value) > _MAX_WORDS:
+            raise UserError(
+                f"{file}: {key} is {one_line(value, 80)!r}; expected at most {_MAX_WORDS} "
+                "characters that can be printed"
+            )
     return Record(path, entry)
 
 

@@ -4,6 +4,7 @@ import json
 
 from oat_bench.evaluation.integrity import Verdict
 from oat_bench.evaluation.statistics import WORST
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import EntryAttack
 from oat_bench.leaderboards.records import Record
 
@@ -23,11 +24,9 @@ def integrity_of(record: Record) -> tuple[Verdict, str] | None:
     """
     path = record.beside("integrity.json")
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return None
-        report = json.loads(path.read_bytes())
+        report = json.loads(read_bounded(path, _MAX_BYTES, "a report"))
         return _VERDICTS[report["verdict"]], str(report["model_fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from oat_bench.cards import explain
 from oat_bench.errors import UserError
 from oat_bench.evaluation.statistics import WORST
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards import text
 from oat_bench.leaderboards.entries import Entry, EntryPoint, Percent
 from oat_bench.progress import note
@@ -98,16 +99,14 @@ def robustbench_points(
 
 def _read(path: Path) -> RobustBenchPoint:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: too large for a model_info (over {_MAX_BYTES} bytes)")
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_bounded(path, _MAX_BYTES, "a model_info"))
         if not isinstance(values, dict):
             raise UserError(f"{path}: not a model_info of RobustBench: expected an object")
         return RobustBenchPoint.model_validate(values | {"id": path.stem})
     except ValidationError as error:
         reason = explain(error, RobustBenchPoint)
         raise UserError(f"{path}: not a model_info of RobustBench: {reason}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: cannot be read ({text.one_line(str(error))})") from error

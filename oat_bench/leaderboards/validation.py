@@ -137,11 +137,7 @@ def _attacks(record: Record) -> Iterator[str]:
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             yield f"attack {name} is described twice"
-    seen = set()
     for point in record.entry.operating_points:
-        if (point.lam, point.width) in seen:
-            yield f"{_at(point)}: stands there twice"
-        seen.add((point.lam, point.width))
         for name in point.robust_acc:
             if name not in names:
                 yield f"{_at(point)}: nothing says what attack {name!r} was"

@@ -238,6 +238,12 @@ def check_architecture(name: str) -> str:
     return name
 
 
+def depth(name: str) -> int:
+    """Return how many layers a backbone has at least, each with weights of its own."""
+    check_architecture(name)
+    return int(name.split("-")[1])
+
+
 def build_backbone(
     name: str,
     num_classes: int,

@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from oat_bench.errors import one_line
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import POWER, Comparison, Row
 
@@ -56,8 +57,8 @@ class Report:
 
 
 def printable(text: str) -> str:
-    """Write out what is no printable character: line ends, escapes, halves of surrogates."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Write text of others in one line, with nothing in it that would steer a terminal."""
+    return one_line(text, limit=None)
 
 
 # --- sentences

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,9 +29,9 @@ from oat_bench.acceleration import (
     operations_per_image,
 )
 from oat_bench.cards import Threat, TrainingCard
-from oat_bench.classifier import pack, read_json, unpack
+from oat_bench.classifier import pack, unpack
 from oat_bench.datasets import Split
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write
 from oat_bench.networks import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded
@@ -422,6 +423,26 @@ class Trainer:
                 f"{path} belongs to a run with another card, data set or seed; choose another "
                 "folder with --out, or remove this one to start over"
             )
+        try:
+            self._take(tensors, header.get("progress", ""))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: damaged, or not the state of a training run ({one_line(error)}); remove "
+                "it to start over"
+            ) from error
+
+    def _take(self, tensors: dict[str, Tensor], progress: str) -> None:
+        """Continue from a state.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: if it does not fit.
+        """
+        read = TypeAdapter(Progress).validate_json(progress)
+        done = read.epoch * self.steps_per_epoch + read.step
+        total = self.card.epochs * self.steps_per_epoch
+        # what is saved after the last step of an epoch has not closed it yet
+        if not (0 <= read.step <= self.steps_per_epoch and 0 <= done <= total):
+            raise ValueError(f"epoch {read.epoch} and step {read.step} are not of this run")
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
@@ -430,13 +451,26 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
         self.best_state = parts.get("best", {})
+        expected = {name: value.shape for name, value in self.evaluated.state_dict().items()}
+        if self.best_state and expected != {k: v.shape for k, v in self.best_state.items()}:
+            raise ValueError("the best weights do not fit the network")
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in parts.get("optimizer", {}).items():
             number, _, key = name.partition(".")
+            if value.dim() and value.shape != parameters[_place(number, parameters)].shape:
+                raise ValueError(f"{name} of the optimiser does not fit its parameter")
             slots.setdefault(int(number), {})[key] = value
         state: dict[str, Any] = self.optimizer.state_dict()
         self.optimizer.load_state_dict(state | {"state": slots})
-        self.progress = Progress(**read_json(header, "progress"))
+        self.progress = read
+
+
+def _place(number: str, parameters: list[Any]) -> int:
+    place = int(number)
+    if not 0 <= place < len(parameters):
+        raise ValueError(f"the optimiser has no parameter {place}")
+    return place
 
 
 def frozen_logits(

@@ -454,16 +454,15 @@ def test_the_command_is_copied(visit, entry):
 
 
 def test_a_hostile_entry_is_text_everywhere(visit, site_folder, hostile):
-    shown = " ".join(hostile.split()).replace("\u202e", "")
     page = visit(BOARD)
     drawn(page)
     assert page.evaluate("typeof pwned") == "undefined"
     links = page.locator("#models th a").all_inner_texts()
-    assert shown in " ".join(links)
+    assert hostile in " ".join(links)
     legend = page.locator("#chart .legendtext").all_text_contents()
     assert any(text.startswith("<b>bold</b></script><script>pwned") for text in legend)
     page.locator("#models th a", has_text="<script>").click()
-    assert page.locator("h1").inner_text() == shown
+    assert page.locator("h1").inner_text() == hostile
     drawn(page)
     assert page.locator("#command").inner_text().startswith("<b>bold</b></script><script>")
     assert page.evaluate("typeof pwned") == "undefined"

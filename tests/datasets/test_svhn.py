@@ -86,7 +86,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, share, compressed):
         ({"X": make_images(2, 32, 0), "y": np.ones((2, 1), np.uint8)}, "of shape (2, 3, 32, 32)"),
         ({"X": np.zeros((32, 32, 3)), "y": np.ones((1, 1), np.uint8)}, "expected uint8 of shape"),
         ({"X": np.zeros((32, 32, 3, 2)), "y": np.ones((2, 1), np.uint8)}, "X is float64"),
-        ({"X": "digits", "y": np.ones((2, 1), np.uint8)}, "expected uint8 of shape"),
+        ({"X": "digits", "y": np.ones((2, 1), np.uint8)}, "X is no array of real numbers"),
         (
             {"X": make_images(2, 32, 0).transpose(2, 3, 1, 0), "y": np.ones((2, 2), np.uint8)},
             "y is uint8 of shape (2, 2); expected integers of shape (n, 1)",

@@ -156,6 +156,39 @@ def test_flipped_bits_are_refused_or_harmless(whole, data):
         pd.testing.assert_frame_equal(got, rows(range(40)))
 
 
+FLIPPER = """
+import sys
+from pathlib import Path
+from oat_bench.errors import UserError
+from oat_bench.evaluation.outcomes import OutcomeStore
+folder, stride = Path(sys.argv[1]), int(sys.argv[2])
+(path,) = folder.glob("*/*.parquet")
+content = path.read_bytes()
+store = OutcomeStore(folder)
+footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+for bit in range(8 * footer, 8 * len(content), stride):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(damaged)
+    try:
+        store.read("cell")
+    except UserError:
+        pass
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("stride", [29, pytest.param(3, marks=pytest.mark.slow)])
+def test_no_bit_of_a_footer_kills_the_process(whole, tmp_path, stride):
+    done = subprocess.run(
+        [sys.executable, "-c", FLIPPER, str(tmp_path), str(stride)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 def test_every_byte_of_the_data_is_guarded(whole):
     store, path, content = whole
     refused = 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oat_bench.evaluation import frontier
-from oat_bench.evaluation.statistics import WORST, Accuracy, summarize
+from oat_bench.evaluation.statistics import WORST, Accuracy, Spread, summarize
 
 #: the 97.5% quantile of the normal distribution
 Z = 1.959963984540054
@@ -46,6 +46,34 @@ def test_intervals_are_wilsons(case):
 def test_published_intervals(hits, n, low, high):
     got = accuracy(hits, n)
     assert (got.low, got.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+
+
+def test_two_seeds_have_the_spread_of_their_formula():
+    # Student's t with one degree of freedom is Cauchy's: its 97.5% quantile is tan(0.475 pi)
+    got = Spread.of([40.0, 44.0])
+    assert (got.mean, got.n) == (42.0, 2)
+    assert got.std == pytest.approx(math.sqrt(8))
+    half = math.tan(0.475 * math.pi) * math.sqrt(8) / math.sqrt(2)
+    assert (got.low, got.high) == (pytest.approx(42 - half), pytest.approx(42 + half))
+
+
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=3))
+def test_three_seeds_have_the_spread_of_their_formula(values):
+    # with two degrees of freedom the p quantile is (2p - 1) sqrt(2 / (4p (1 - p)))
+    t = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
+    mean = sum(values) / 3
+    std = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
+    got = Spread.of(values)
+    assert got.mean == pytest.approx(mean)
+    assert got.std == pytest.approx(std)
+    assert got.high - got.mean == pytest.approx(t * std / math.sqrt(3))
+    assert got.mean - got.low == pytest.approx(t * std / math.sqrt(3))
+
+
+def test_one_seed_has_no_spread():
+    for values in ([], [50.0]):
+        with pytest.raises(ValueError, match="expected at least 2"):
+            Spread.of(values)
 
 
 def outcomes(table):

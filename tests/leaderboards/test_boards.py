@@ -37,10 +37,11 @@ def board(publish):
 
 @pytest.fixture
 def evil(publish):
-    changes = dict.fromkeys(["venue", "method", "architecture", "footnote", "authors"], EVIL)
+    changes = dict.fromkeys(["venue", "footnote", "authors"], EVIL)
     record = publish("evil", {1.0: (90, 50)}, **changes)
-    # a folder on disk cannot be called so, an entry can
-    entry = record.entry.model_copy(update={"name": EVIL, "dataset": EVIL, "unreliable": True})
+    # what is read may not be called so, what is made here can
+    names = dict.fromkeys(["name", "dataset", "method", "architecture"], EVIL)
+    entry = record.entry.model_copy(update=names | {"unreliable": True})
     return ranking.rank([type(record)(record.path, entry)])
 
 

@@ -67,7 +67,7 @@ POINT = "operating_points"
         (lambda v: v["versions"].pop("torch"), "versions lacks torch"),
         (lambda v: v[POINT][0].update(clean_acc=97.0), "clean_acc is 97, its interval"),
         (lambda v: v[POINT][0].update(autoattack_acc=1.0), "autoattack_acc is not that"),
-        (lambda v: v[POINT].append(v[POINT][0]), "lambda 0: stands there twice"),
+        (lambda v: v[POINT].append(v[POINT][0]), "the entry has an operating point twice"),
         (lambda v: v["frontiers"][0]["hypervolume"].update(value=1.0), "hypervolume 1, by the"),
         (lambda v: v["frontiers"][0].update(pareto=[0.0]), "pareto is not that of the outcomes"),
         (lambda v: v["frontiers"][0].update(attack="pgd-7"), "there are no outcomes of it"),

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from oat_bench.errors import UserError
-from oat_bench.files import atomic_write, make_folder
+from oat_bench.files import atomic_write, make_folder, read_bounded
 from oat_bench.leaderboards import published
 from oat_bench.leaderboards.site import examples, pages
 from oat_bench.leaderboards.site.plan import Board, Model, plan
@@ -15,6 +15,7 @@ from oat_bench.progress import note
 
 #: lists what a build wrote, so that the next one removes what it does not write again
 _LIST = ".oat-bench-site.json"
+_MAX_BYTES = 1 << 24
 _ASSETS = ("site.css", "icon.svg", "site.js", "chart.js", "board.js", "model.js")
 _PLOTLY = "plotly.min.js"
 
@@ -111,8 +112,9 @@ def _open(out: Path) -> tuple[_Writer, set[str]]:
     listed = out / _LIST
     if listed.is_file():
         try:
-            before = {str(name) for name in json.loads(listed.read_bytes())}
-        except (ValueError, TypeError) as error:
+            names = json.loads(read_bounded(listed, _MAX_BYTES, "a list of files"))
+            before = {str(name) for name in names}
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{listed}: damaged; remove the folder, and build again") from error
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose a folder for the site alone with --out")

@@ -189,7 +189,9 @@ def mean_drop_p_value(differences: ArrayLike, tolerance: float = 0.0) -> float:
     """Test the hypothesis that a mean drops by at most ``tolerance``, by Student's t.
 
     For means over several operating points, which are no longer right or wrong. The two examples
-    more of `interval` keep the error above zero.
+    more of `interval` keep the error above zero. An approximation: where few examples gain much and
+    many lose a little the level is above the nominal one, the more so at small levels (in
+    simulations with n = 500 up to 1.4 times 5%, 6 times 0.1%).
 
     Args:
         differences: what each example's mean drops by, in [-1, 1], shape [n].

@@ -1083,7 +1083,27 @@ def test_an_entry_alone_can_be_compared(invoke, two_runs, tmp_path):
     assert "+0.0" in out
     code, out, _ = invoke("compare", "two.json")
     assert code == 0
-    assert "Differences" not in out
+    assert "Differences are to the lambda before, in points." in out
+    assert "McNemar" not in out
+
+
+def test_the_lambda_of_one_run_are_compared(invoke, two_runs):
+    one = two_runs / "one"
+    code, out, err = invoke("compare", one, "--reference-lambda", "0.2", "--out", "there")
+    assert (code, err) == (0, "")
+    assert "Differences are to lambda 0.2, in points. On the same examples (50): " in out
+    assert "corrected by Holm for all 4 tests" in out
+    frame = pd.read_csv("there/compare.csv")
+    assert frame["to lambda"].dropna().to_list() == [0.2, 0.2]
+    assert frame["RA p"].notna().to_list() == [True, False, True]
+    for arguments, words in (
+        ([one, "--reference-lambda", "0.7"], "the run has no lambda 0.7; it has 0, 0.2, 1"),
+        ([one, "--reference-lambda", "nan"], "'nan' is not a number"),
+        ([one, two_runs / "two", "--reference-lambda", "0"], "is for one run alone"),
+    ):
+        code, out, err = invoke("compare", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
 
 
 def test_compare_fits_a_terminal_or_runs_over_it(two_runs, tmp_path):

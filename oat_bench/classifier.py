@@ -184,8 +184,13 @@ def _raw(tensor: Tensor) -> memoryview:
 
 def save(classifier: TunableClassifier, path: str | Path) -> None:
     """Write a checkpoint, whole or not at all."""
+    atomic_write(Path(path), to_bytes(classifier))
+
+
+def to_bytes(classifier: TunableClassifier) -> bytes:
+    """Return a checkpoint as `save` writes it."""
     content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
-    atomic_write(Path(path), pack(classifier.state_dict(), {_HEADER: json.dumps(content)}))
+    return pack(classifier.state_dict(), {_HEADER: json.dumps(content)})
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from oat_bench.errors import UserError
@@ -13,18 +14,27 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
     A crash, a kill or a full disk leaves the old file (or none), never half a new one.
     """
-    content = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the token keeps two writers of one file apart
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    atomic_write_all({path: data})
+
+
+def atomic_write_all(contents: Mapping[Path, bytes | str]) -> None:
+    """Write files that belong together: none is renamed into place before all are on disk."""
+    temporaries: dict[Path, Path] = {}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # the token keeps two writers of one file apart
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            temporaries[path] = temporary
+            with temporary.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,6 +1,18 @@
-"""A plugin of pytest: the fixture `robust_accuracy`. Heavy imports wait until it is used."""
+"""A pytest plugin: robust accuracy in a test, and against a baseline.
 
-from dataclasses import dataclass
+The fixture `robust_accuracy` measures, and checks::
+
+    def test_the_model_is_robust(robust_accuracy):
+        assert robust_accuracy("model.safetensors", lam=0.4, attack="pgd-20").low > 35
+
+    def test_the_model_is_no_worse(robust_accuracy):
+        robust_accuracy.check("model.safetensors", baseline="baseline.json", max_drop=1.0)
+
+pytest finds the plugin where oat-bench is installed. ``--oat-data-dir`` says where data sets lie.
+Nothing heavy is imported before a test uses the fixture.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,25 +22,29 @@ if TYPE_CHECKING:
     from oat_bench.classifier import TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.evaluation.statistics import Accuracy
+    from oat_bench.regression.comparison import Comparison
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of oat-bench."""
-    group = parser.getgroup("oat-bench")
-    group.addoption(
-        "--oat-data-dir", default="data", metavar="DIR", help="Where data sets are looked for."
+    """Add ``--oat-data-dir``."""
+    parser.getgroup("oat-bench").addoption(
+        "--oat-data-dir",
+        metavar="FOLDER",
+        default="data",
+        help="where oat-bench looks for data sets, and downloads them to (default: data)",
     )
 
 
-@dataclass(frozen=True)
 class RobustAccuracy:
-    """What `robust_accuracy` is: call it to measure, or have it `check` against a baseline.
+    """What the fixture `robust_accuracy` is.
 
-    Attributes:
-        data_dir: where data sets are looked for.
+    Args:
+        data_dir: where data sets are looked for, and downloaded to.
     """
 
-    data_dir: Path
+    def __init__(self, data_dir: str | Path) -> None:
+        self.data_dir = Path(data_dir)
+        self._data: dict[tuple[str, Path], Dataset] = {}
 
     def __call__(
         self,
@@ -36,45 +52,64 @@ class RobustAccuracy:
         *,
         lam: float,
         attack: str = "pgd-20",
-        width: float = 1.0,
         n_examples: int | None = None,
-        dataset: str | None = None,
+        width: float = 1.0,
         seed: int = 0,
+        dataset: str | None = None,
+        data_dir: str | Path | None = None,
     ) -> "Accuracy":
-        """Measure robust accuracy under a model's own threat model.
+        """Attack test images under the threat model that the model was trained for.
 
         Args:
-            model: a checkpoint, a run's folder, or a classifier.
-            lam: in [0, 1].
+            model: a classifier, or the path of a checkpoint or of a run's folder.
+            lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
+            n_examples: how many test images, stratified, each number's part of the next one's; all
+                if None.
             width: share of the channels.
-            n_examples: the first of the nested order of the test set; all if None.
-            dataset: the folder of images of a model that was trained on one.
-            seed: of the attack.
+            seed: of the attack's random numbers.
+            dataset: data set or folder of images; the model's if None.
+            data_dir: instead of ``--oat-data-dir``.
 
         Returns:
-            Percent, with its 95% Wilson interval: ``value``, ``low``, ``high`` and ``n``.
+            The share of images that are right both clean and attacked, ``value`` in percent, with
+            the ends ``low`` and ``high`` of its 95% Wilson interval, and the number ``n``.
+
+        Raises:
+            UserError: if model, attack and data do not exist or do not go together.
         """
-        from oat_bench import cards, datasets
+        from oat_bench import cards
+        from oat_bench import run as runs
         from oat_bench.attacks import prepare
         from oat_bench.classifier import OperatingPoint
+        from oat_bench.cli.model import data_of
+        from oat_bench.datasets import nested_order
+        from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.statistics import summarize
 
-        classifier, data = self._load(model, dataset)
-        info = classifier.info
-        ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+        classifier = _load(model)
+        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
+        runs.check_fits(classifier.info, data)
+        n = len(data.test) if n_examples is None else n_examples
+        if not 1 <= n <= len(data.test):
+            raise UserError(
+                f"{n} examples asked for; expected 1 to {len(data.test)}, as many as the test set "
+                f"of {data.name} has"
+            )
+        card = cards.attack(attack)
+        ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
         outcomes = evaluate(
             classifier,
             data.test,
             [OperatingPoint(lam, width)],
             [ready],
             data_fingerprint=data.fingerprint(),
-            examples=datasets.nested_order(data.test.labels)[:n_examples],
+            examples=nested_order(data.test.labels)[:n],
             show=False,
         )
         (result,) = summarize(outcomes, [])
-        return result.robust[ready.card.name]
+        return result.robust[card.name]
 
     def check(
         self,
@@ -83,54 +118,79 @@ class RobustAccuracy:
         baseline: str | Path,
         max_drop: float = 1.0,
         confidence: float = 0.95,
+        attacks: Sequence[str] | None = None,
+        lambdas: Sequence[float] | None = None,
+        seed: int | None = None,
         dataset: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        """Fail the test where the model is less robust than a baseline, as `oat-bench check` does.
+        data_dir: str | Path | None = None,
+    ) -> "Comparison":
+        """Fail the test if a drop beyond the tolerance is supported, as ``oat-bench check`` does.
 
         Args:
-            model: a checkpoint, a run's folder, or a classifier.
-            baseline: a run's folder, or an entry with its outcomes beside it.
-            max_drop: tolerated drop in points.
-            confidence: that a model which kept within the tolerance passes.
-            dataset: the folder of images of a model that was trained on one.
-            seed: of the attacks.
+            model: a classifier, or the path of a checkpoint or of a run's folder.
+            baseline: a run's folder, or an entry's JSON file with its outcomes beside it.
+            max_drop: the drop that is tolerated, in points.
+            confidence: how sure a verdict must be, all together.
+            attacks: some of the baseline's attacks, by name; all if None.
+            lambdas: some of its lambda; all if None.
+            seed: of the attacks' random numbers; the baseline's if None.
+            dataset: folder of images, where the baseline is of one.
+            data_dir: instead of ``--oat-data-dir``.
+
+        Returns:
+            The comparison, every accuracy before and now.
+
+        Raises:
+            AssertionError: naming each accuracy that dropped.
+            UserError: if model, baseline and data do not go together.
         """
-        import torch
-
-        from oat_bench import regression
-        from oat_bench.evaluation.outcomes import OutcomeStore
+        __tracebackhide__ = True
+        from oat_bench.cli.model import data_of
+        from oat_bench.regression import baseline as baselines
         from oat_bench.regression import formats
+        from oat_bench.regression.check import check
 
-        classifier, data = self._load(model, dataset)
-        before = regression.read_baseline(baseline)
-        now = regression.measure_again(
-            before, classifier, data, OutcomeStore(None), seed=seed, device=torch.device("cpu")
-        )
-        result = regression.compare(
-            before.outcomes,
-            now,
-            before.record.worst_over(),
+        against = baselines.read(baseline)
+        if attacks is not None or lambdas is not None:
+            against = against.restricted(attacks, lambdas)
+        classifier = _load(model)
+        against.check_model(classifier.info)
+        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
+        done = check(
+            classifier,
+            against,
+            data,
             max_drop=max_drop,
             confidence=confidence,
+            seed=seed,
+            show=False,
         )
-        if result.verdict == "worse":
-            pytest.fail("\n" + formats.markdown(result), pytrace=False)
+        if done.comparison.verdict == "worse":
+            report = formats.Report(done, _name(model), str(baseline))
+            raise AssertionError(formats.plain(report))
+        return done.comparison
 
-    def _load(
-        self, model: "str | Path | TunableClassifier", dataset: str | None
-    ) -> "tuple[TunableClassifier, Dataset]":
+    def _load_data(self, name: str, data_dir: str | Path | None) -> "Dataset":
+        """Load a data set once."""
         from oat_bench import datasets
-        from oat_bench.classifier import load
-        from oat_bench.run import check_fits
 
-        classifier = load(model) if isinstance(model, str | Path) else model
-        data = datasets.load(dataset or classifier.info.dataset, self.data_dir)
-        check_fits(classifier.info, data)
-        return classifier, data
+        folder = self.data_dir if data_dir is None else Path(data_dir)
+        if (name, folder) not in self._data:
+            self._data[name, folder] = datasets.load(name, folder)
+        return self._data[name, folder]
+
+
+def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
+    from oat_bench.classifier import load
+
+    return load(model) if isinstance(model, str | Path) else model
+
+
+def _name(model: "str | Path | TunableClassifier") -> str:
+    return str(model) if isinstance(model, str | Path) else "the classifier"
 
 
 @pytest.fixture(scope="session")
 def robust_accuracy(request: pytest.FixtureRequest) -> RobustAccuracy:
-    """Measure robust accuracy, or check it against a baseline; see `RobustAccuracy`."""
-    return RobustAccuracy(Path(request.config.getoption("--oat-data-dir")))
+    """Measure the robust accuracy of a classifier, or ``check`` it against a baseline."""
+    return RobustAccuracy(request.config.getoption("--oat-data-dir"))

@@ -1,5 +1,6 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import published, records, report, tables
 from oat_bench.leaderboards.entries import make_entry
 from oat_bench.leaderboards.published import Published
-from oat_bench.methods import METHODS, OAT
+from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
 from oat_bench.networks.conditioning import Interpolation
 from oat_bench.progress import note
@@ -190,19 +191,6 @@ def with_interpolation(classifier: TunableClassifier, rule: Interpolation) -> Tu
         raise UserError(str(error)) from error
 
 
-def check_lambdas(method: str, trained: list[float], card: BenchmarkCard) -> None:
-    """Refuse to evaluate where a method has no classifier, before anything costly begins.
-
-    Raises:
-        UserError: naming the lambda, and those that there are.
-    """
-    for lam in card.evaluation.lambdas:
-        try:
-            METHODS[method].check_lambda(lam, trained)
-        except UserError as error:
-            raise UserError(f"{method}: {error}; choose with --lambda") from error
-
-
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     """Hash all that decides the weights."""
     network = METHODS[card.method].network_card(card.network)
@@ -228,13 +216,12 @@ def evaluate_and_report(
     """
     info = classifier.info
     check_fits(info, data)
-    check_lambdas(info.method, info.trained_lambdas, card)
     examples = choose_examples(card, data)
-    widths = choose_widths(card, info.widths)
+    points = choose_points(card, info.method, info.trained_lambdas, info.widths)
     outcomes = evaluate(
         classifier.to(device),
         data.test.to(device),
-        [OperatingPoint(lam, width) for width in widths for lam in card.evaluation.lambdas],
+        points,
         attacks,
         data_fingerprint=data.fingerprint(),
         examples=examples,
@@ -316,18 +303,24 @@ def with_costs(
     return costed
 
 
-def choose_widths(card: BenchmarkCard, widths: list[float]) -> list[float]:
-    """Return the widths that a card evaluates, of those that a classifier has.
+def choose_points(
+    card: BenchmarkCard, method: str, trained: Sequence[float], widths: Sequence[float]
+) -> list[OperatingPoint]:
+    """Return the operating points that a card evaluates, by width and lambda.
+
+    Args:
+        card: the card.
+        method: of the classifier.
+        trained: the lambda that its training samples.
+        widths: those that it has.
 
     Raises:
-        UserError: if it asks for one that the classifier does not have.
+        UserError: if the card asks for one where there is no classifier.
     """
-    chosen = card.evaluation.widths or widths
-    for width in chosen:
-        if width not in widths:
-            have = ", ".join(f"{known:g}" for known in widths)
-            raise UserError(f"width {width:g} asked for; the network has {have}")
-    return chosen
+    lambdas, chosen = card.evaluation.lambdas, card.evaluation.widths or widths
+    check_widths(widths, chosen)
+    check_lambdas(method, trained, lambdas)
+    return [OperatingPoint(lam, width) for width in chosen for lam in lambdas]
 
 
 def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:

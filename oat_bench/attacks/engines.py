@@ -166,8 +166,22 @@ def _own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> Attack:
+def prepare(
+    card: AttackCard,
+    threat: Threat,
+    *,
+    n_classes: int,
+    seed: int,
+    parameters: dict[str, Any] | None = None,
+) -> Attack:
     """Make a card ready under a benchmark's threat model.
+
+    Args:
+        card: the card.
+        threat: the benchmark's.
+        n_classes: of the model.
+        seed: of the random numbers.
+        parameters: in place of what the card's come to, as of an earlier evaluation.
 
     Raises:
         UserError: if the card is for another norm, or its class or a parameter does not exist, or
@@ -178,8 +192,9 @@ def prepare(card: AttackCard, threat: Threat, *, n_classes: int, seed: int) -> A
             f"attack {card.name!r} is for {card.norm}, the benchmark's threat model is "
             f"{threat.norm}; leave it out with --attacks"
         )
-    resolved = card.resolve(threat, n_classes=n_classes, seed=seed)
-    attack = Attack(card, card.threat(threat), n_classes, seed, resolved)
+    if parameters is None:
+        parameters = card.resolve(threat, n_classes=n_classes, seed=seed)
+    attack = Attack(card, card.threat(threat), n_classes, seed, parameters)
     with _own_randomness(seed), redirect_stdout(sys.stderr):
         attack._engine.check(attack)
         return replace(attack, n_parts=attack._engine.count_parts(attack))

@@ -1,7 +1,6 @@
 """`check`."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,60 +12,69 @@ from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
     MODEL_DATASET,
-    SEED,
+    MODEL_OUT,
     SKIP_BROKEN,
     Lambdas,
+    Number,
     example,
 )
 from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.regression import Check
+    from oat_bench.regression.formats import Report
 
 
-@cli.command(epilog=example("oat-bench check runs/new --baseline runs/old --max-drop 1"))
-@click.argument("model")
+@cli.command(
+    epilog=example("oat-bench check runs/new --baseline baselines/digits.json --max-drop 2")
+)
+@click.argument("model", metavar="MODEL")
 @click.option(
-    "--baseline", metavar="ENTRY", required=True, help="A run's folder, or a published entry."
+    "--baseline", metavar="ENTRY", required=True, help="A run's folder, or an entry's JSON file."
 )
 @click.option(
     "--max-drop",
     metavar="POINTS",
-    type=click.FloatRange(0, 100, max_open=True),
+    type=Number(0, 100, max_open=True),
     default=1.0,
     show_default=True,
-    help="Drop that is tolerated.",
+    help="The drop that is tolerated, of each accuracy.",
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0.5, 1, max_open=True),
+    metavar="SHARE",
+    type=Number(0.5, 1, max_open=True),
     default=0.95,
     show_default=True,
-    help="That a model which kept within the tolerance passes, all rows together.",
+    help="How sure a verdict must be, all together.",
 )
-@click.option("--attacks", metavar="LIST", help="Only these of the baseline. [default: all]")
-@click.option("--lambda", "lambdas", type=Lambdas(), help="Only these of the baseline.")
+@click.option(
+    "--attacks", metavar="LIST", help="Some of the baseline's attacks, by name. [default: all]"
+)
+@click.option(
+    "--lambda", "lambdas", type=Lambdas(), help="Some of the baseline's lambda. [default: all]"
+)
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
-@SEED
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Of the attacks. [default: the baseline's]",
+)
 @DEVICE
+@MODEL_OUT
 @click.option(
     "--format",
-    "style",
+    "form",
     type=click.Choice(["text", "markdown", "json", "junit", "github"]),
     default="text",
     show_default=True,
-    help="What to print.",
+    help="Of what is printed. text: a table in a terminal, Markdown in a pipe.",
 )
 @click.option(
-    "--update-baseline", is_flag=True, help="Make the model the baseline, unless it is worse."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for outcomes. [default: the run's folder, or under runs/]",
+    "--update-baseline", is_flag=True, help="Make MODEL the baseline, unless the check fails."
 )
 def check(
     model: str,
@@ -78,88 +86,74 @@ def check(
     dataset: str | None,
     data_dir: Path,
     skip_broken: bool,
-    seed: int,
+    seed: int | None,
     device: str,
-    style: str,
-    update_baseline: bool,
     out: Path | None,
+    form: str,
+    update_baseline: bool,
 ) -> None:
-    """Say whether a model is less robust than a baseline.
+    """Fail if a model is less accurate or robust than a baseline.
 
-    MODEL is a run's folder or a checkpoint. Evaluates the examples, lambda and attacks of the
-    baseline, and compares in pairs. Exit code 1: a drop beyond the tolerance is supported.
+    Attacks MODEL as the baseline was attacked, on the same examples, and compares them one by one.
+    Exit code 0: no drop beyond the tolerance is supported; 1: one is; 2: bad input.
     """
-    if update_baseline and (attacks is not None or lambdas is not None):
-        raise UserError("--update-baseline replaces all of it; leave out --attacks and --lambda")
-    from oat_bench import classifier, datasets, regression
+    from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import make_folder
-
-    keep_freed_memory()
-    where = runs.choose_device(device)
-    before = regression.read_baseline(baseline)
-    names = [name.strip() for name in attacks.split(",") if name.strip()] if attacks else None
-    before = before.only(names, lambdas)
-    trained = classifier.load(model, where)
-    data = datasets.load(data_of(trained, model, dataset), data_dir, skip_broken=skip_broken)
-    runs.check_fits(trained.info, data)
-    folder = out or default_out(trained, model, "check")
-    now = regression.measure_again(
-        before,
-        trained.to(where),
-        data,
-        OutcomeStore(make_folder(folder / "outcomes")),
-        seed=seed,
-        device=where,
-    )
-    result = regression.compare(
-        before.outcomes,
-        now,
-        before.record.worst_over(),
-        max_drop=max_drop,
-        confidence=confidence,
-    )
-    _print(result, style)
-    if result.verdict == "worse":
-        click.get_current_context().exit(1)
-    if update_baseline:
-        regression.update(before, trained, now, seed=seed, command=command_line())
-        click.echo(f"{before.record.entry_path}: now this model", err=True)
-    elif result.verdict == "better":
-        again = command_line("--update-baseline")
-        click.echo(f"better than the baseline; to make it the new one: {again}", err=True)
-
-
-def _print(result: "Check", style: str) -> None:
+    from oat_bench.regression import baseline as baselines
+    from oat_bench.regression import check as checks
     from oat_bench.regression import formats
 
-    if style == "json":
-        click.echo(formats.as_json(result), nl=False)
-    elif style == "junit":
-        click.echo(formats.junit(result), nl=False)
-    elif style == "github":
-        click.echo(formats.github(result), nl=False)
-        page = os.environ.get("GITHUB_STEP_SUMMARY")
-        if page:
-            with Path(page).open("a", encoding="utf-8") as file:
-                file.write(formats.markdown(result))
-        else:
-            click.echo(formats.markdown(result), nl=False)
-    elif style == "text" and sys.stdout.isatty():
-        _print_text(result)
-    else:
-        click.echo(formats.markdown(result), nl=False)
+    against = baselines.read(baseline)
+    if attacks is not None or lambdas is not None:
+        names = None if attacks is None else [name.strip() for name in attacks.split(",")]
+        against = against.restricted(names, lambdas)
+    kept_because = checks.kept_because(against)
+    if update_baseline and kept_because is not None:
+        raise UserError(kept_because)
+    keep_freed_memory()
+    where = runs.choose_device(device)
+    trained = classifier.load(model, where)
+    against.check_model(trained.info)
+    data = datasets.load(data_of(trained, model, dataset), data_dir, skip_broken=skip_broken)
+    checks.prepare(trained, against, data, seed)
+    folder = out or default_out(trained, model, "check")
+    done = checks.check(
+        trained,
+        against,
+        data,
+        max_drop=max_drop,
+        confidence=confidence,
+        seed=seed,
+        device=where,
+        store=OutcomeStore(make_folder(folder / "outcomes")),
+    )
+    verdict, updated = done.comparison.verdict, []
+    if update_baseline and verdict != "worse":
+        updated = checks.renew(done, data, command_line())
+    update = command_line("--update-baseline") if kept_because is None else None
+    _print(formats.Report(done, model, baseline, update, tuple(map(str, updated))), form)
+    click.get_current_context().exit(1 if verdict == "worse" else 0)
 
 
-def _print_text(result: "Check") -> None:
-    from oat_bench.leaderboards import comparison
+def _print(report: "Report", form: str) -> None:
     from oat_bench.regression import formats
 
     console = plain_console()
-    print_whole(console, comparison.terminal(formats.table(result)))
-    colour = {"worse": "bold red", "ok": "bold green", "better": "bold green"}[result.verdict]
-    console.print(formats.summary(result), style=colour)
-    for note in formats.notes(result):
-        console.print(note, style="dim")
+    if form == "text" and console.is_terminal:
+        console.print(report.title, style="italic", soft_wrap=True)
+        print_whole(console, formats.terminal(report.comparison))
+        for note in formats.notes(report.comparison):
+            console.print(note, style="dim")
+        console.print(formats.verdict(report), style="bold", soft_wrap=True)
+        for line in formats.offer(report):
+            console.print(line, soft_wrap=True)
+        return
+    write = {"json": formats.as_json, "junit": formats.junit, "github": formats.github}
+    click.echo(write.get(form, formats.markdown)(report), nl=False)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if form == "github" and summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(formats.markdown(report) + "\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import ATTACK, RUNS, example
+from oat_bench.cli.options import ATTACK, RUNS, Number, example
 from oat_bench.cli.printing import plain_console, print_whole
 from oat_bench.errors import UserError
 
@@ -13,6 +13,12 @@ from oat_bench.errors import UserError
 @cli.command(epilog=example("oat-bench compare runs/digits-seed0 runs/digits-seed1"))
 @RUNS
 @click.option("--reference", metavar="RUN", help="What differences are to. [default: the first]")
+@click.option(
+    "--reference-lambda",
+    metavar="LAMBDA",
+    type=Number(0, 1),
+    help="Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
+)
 @ATTACK
 @click.option(
     "--out",
@@ -21,12 +27,19 @@ from oat_bench.errors import UserError
     show_default=True,
     help="Folder for tables and figure.",
 )
-def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, out: Path) -> None:
+def compare(
+    runs: tuple[str, ...],
+    reference: str | None,
+    reference_lambda: float | None,
+    attack: str | None,
+    out: Path,
+) -> None:
     """Compare runs: every lambda, and the frontiers.
 
     A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
     folder or an entry.json. Where two runs have outcomes of the same examples, differences are
-    tested in pairs. Runs that differ in the seed alone are also summed up as mean and spread.
+    tested in pairs. Of one RUN alone, its lambda are compared with each other. Runs that differ in
+    the seed alone are also summed up as mean and spread.
     """
     if reference is not None and reference not in runs:
         raise UserError(
@@ -38,7 +51,9 @@ def compare(runs: tuple[str, ...], reference: str | None, attack: str | None, ou
 
     found = records.read_all(runs)
     place = 0 if reference is None else runs.index(reference)
-    result = comparison.compare(found, attack=attack, reference=place)
+    result = comparison.compare(
+        found, attack=attack, reference=place, reference_lam=reference_lambda
+    )
     folder = make_folder(out)
     text = comparison.markdown(result)
     atomic_write(folder / "compare.md", text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import example
+from oat_bench.cli.options import Number, example
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
 @click.option(
     "--min-sa",
     metavar="PERCENT",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=90,
     show_default=True,
     help="The required SA.",
@@ -134,7 +134,7 @@ def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
 @click.option(
     "--min-ra",
     metavar="PERCENT",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=0,
     show_default=True,
     help="The required RA, where sorted by cost.",
@@ -316,14 +316,14 @@ def _show(parts: list[Any], form: Form, out: Path | None) -> None:
     "--lambda",
     "lam",
     metavar="NUMBER",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     required=True,
     help="Of the operating point.",
 )
 @click.option(
     "--width",
     metavar="NUMBER",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Of the operating point.",

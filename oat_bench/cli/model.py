@@ -32,12 +32,10 @@ def choose_lambdas(
     Raises:
         UserError: if there is no classifier at one.
     """
+    from oat_bench.methods import check_lambdas
+
     info = trained.info
-    for lam in lambdas or ():
-        try:
-            trained.check_lambda(lam, info.trained_lambdas)
-        except UserError as error:
-            raise UserError(f"{info.method}: {error}; choose with {option}") from error
+    check_lambdas(info.method, info.trained_lambdas, lambdas or (), option)
     return lambdas or info.trained_lambdas
 
 
@@ -47,10 +45,9 @@ def choose_widths(trained: "TunableClassifier", widths: list[float] | None) -> l
     Raises:
         UserError: if the network does not have one.
     """
-    for width in widths or ():
-        if width not in trained.info.widths:
-            have = ", ".join(f"{known:g}" for known in trained.info.widths)
-            raise UserError(f"width {width:g} asked for; the network has {have}")
+    from oat_bench.methods import check_widths
+
+    check_widths(trained.info.widths, widths or ())
     return widths or trained.info.widths
 
 

@@ -1,5 +1,6 @@
 """The options that several commands share, and the types of their values."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ class Counts(click.ParamType[dict[str, int]]):
                 self.fail(f"{part.strip()!r}; expected such as 1000 or 1000,autoattack=200")
             counts[attack.strip() or "all"] = int(number)
         return counts
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN, which no range shuts out, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def example(text: str) -> str:

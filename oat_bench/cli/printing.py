@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 UNFOLDED = 10_000
 
 
-def command_line(*more: str) -> str:
-    """Return this command as a shell takes it, with further arguments, in valid UTF-8."""
-    written = shlex.join(["oat-bench", *sys.argv[1:], *more])
+def command_line(*options: str) -> str:
+    """Return this command as a shell takes it, with further options, in valid UTF-8."""
+    # options go before arguments, of which ``--`` may be one
+    written = shlex.join(["oat-bench", *sys.argv[1:2], *options, *sys.argv[2:]])
     return written.encode(errors="backslashreplace").decode()
 
 

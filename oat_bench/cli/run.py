@@ -200,11 +200,11 @@ def _evaluate(
     if trained is not None:
         runs.check_fits(trained.info, data)
     runs.choose_examples(card, data)
-    runs.choose_widths(card, (card.network if trained is None else trained.info.network).widths)
     if trained is not None:
-        runs.check_lambdas(trained.info.method, trained.info.trained_lambdas, card)
+        info = trained.info
+        runs.choose_points(card, info.method, info.trained_lambdas, info.widths)
     else:
-        runs.check_lambdas(card.method, card.training.lambdas, card)
+        runs.choose_points(card, card.method, card.training.lambdas, card.network.widths)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     if out is None:
         out = _default_out(card, seed)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, bootstrap, norm
+from scipy.stats import bootstrap
 
 from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
 
@@ -91,25 +91,6 @@ class Distance:
     def unreached(self) -> int:
         """Number of points whose SA the frontier does not reach."""
         return int(np.isnan(self.gaps).sum())
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two classifiers on the same examples.
-
-    Attributes:
-        difference: accuracy of the first less that of the second, in points.
-        low: lower end of its 95% interval (Agresti and Min, Statistics in Medicine 24, 2005).
-        high: upper end.
-        p_value: of McNemar's exact test that neither is better (Psychometrika 12, 1947).
-        n: number of examples.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -285,31 +266,6 @@ def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
     # for each point of the reference the nearest of ours, by the accuracy that lacks most
     lacking = (others[:, None] - values[None]).max(axis=2).min(axis=1)
     return Distance(tuple(float(gap) for gap in gaps), float(lacking.max()))
-
-
-def paired(first: ArrayLike, second: ArrayLike) -> Paired:
-    """Compare two classifiers on the same examples.
-
-    Args:
-        first: which examples the first has right, bool of shape [n].
-        second: the same of the second.
-    """
-    a, b = np.asarray(first, dtype=np.bool_), np.asarray(second, dtype=np.bool_)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
-    only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
-    p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    # half an example more in each of the four cells
-    difference = (only_a - only_b) / (n + 2)
-    variance = ((only_a + only_b + 1) / (n + 2) - difference**2) / (n + 2)
-    margin = float(norm.ppf(0.975)) * float(np.sqrt(variance))
-    return Paired(
-        100 * (only_a - only_b) / n,
-        100 * max(difference - margin, -1.0),
-        100 * min(difference + margin, 1.0),
-        float(p_value),
-        n,
-    )
 
 
 def bootstrap_interval(

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
-from oat_bench.evaluation.frontier import paired
+from oat_bench.evaluation.pairs import holm, mcnemar, paired
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -84,16 +84,6 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 # --- statistics
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number; each is then compared with the level of all together."""
-    m, order = len(p_values), np.argsort(p_values)
-    corrected, largest = [1.0] * m, 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (m - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
-
-
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
     """Test whether one attack breaks more than another, of the examples that both saw.
 
@@ -108,9 +98,7 @@ def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
     seen = first.index.intersection(second.index)
     a, b = first[seen], second[seen]
     only_first, only_second = int((~a & b).sum()), int((a & ~b).sum())
-    discordant = only_first + only_second
-    p = binomtest(only_first, discordant, alternative="greater").pvalue if discordant else 1.0
-    return only_first, only_second, float(p)
+    return only_first, only_second, mcnemar(only_first, only_second, "greater")
 
 
 def above(share: float, count: int, n: int) -> float:

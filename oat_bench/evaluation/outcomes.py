@@ -106,9 +106,14 @@ class OutcomeStore:
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:
     """Write a table as Parquet, whole or not at all."""
+    atomic_write(path, to_parquet(rows))
+
+
+def to_parquet(rows: pd.DataFrame) -> bytes:
+    """Return a table as Parquet."""
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False, write_page_checksum=True)
-    atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _read_info(path: Path) -> CellInfo:

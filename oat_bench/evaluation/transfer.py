@@ -19,8 +19,9 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.grid import Subject, batches, describe
-from oat_bench.evaluation.integrity import LEVEL, breaks_more, holm
+from oat_bench.evaluation.integrity import LEVEL, breaks_more
 from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
+from oat_bench.evaluation.pairs import holm
 from oat_bench.evaluation.places import Place, fill
 from oat_bench.evaluation.statistics import Accuracy, robust_right
 from oat_bench.files import sha256

@@ -1,15 +1,20 @@
-"""Comparing runs: every method at every lambda, against one of them, on the same examples."""
+"""Comparing runs: every method at every lambda, against one of them, on the same examples.
+
+Of a single run its lambda are compared with each other.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table
 
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import Distance, Hole, Paired, Rightness
+from oat_bench.errors import UserError
+from oat_bench.evaluation import frontier, pairs
+from oat_bench.evaluation.frontier import Distance, Hole, Rightness
+from oat_bench.evaluation.pairs import Paired
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.leaderboards import seeds
 from oat_bench.leaderboards.curves import attack_name, choose_attack, threat_of
@@ -40,14 +45,17 @@ class Row:
         method: its label.
         point: what was measured.
         robust: RA under the attack of the comparison.
-        clean_difference: SA less that of the reference at the same lambda; None where it has none,
-            and in its own rows.
+        reference_lam: lambda that the differences are to: of the reference the same one, of a
+            single run another of its own; None where there is none.
+        clean_difference: SA less that of the reference there; None where it has none, and in the
+            reference's own rows.
         robust_difference: the same of RA.
     """
 
     method: str
     point: EntryPoint
     robust: Interval
+    reference_lam: float | None
     clean_difference: Difference | None
     robust_difference: Difference | None
 
@@ -89,6 +97,10 @@ class Comparison:
         totals: by method.
         shared: the number of examples behind the paired comparisons; 0 if there is none.
         over_seeds: mean and spread of runs that differ in the seed alone.
+        alone: whether it is of a single run.
+        reference_lam: what the lambda of a single run are compared to; None: each to the one
+            before.
+        tests: how many tests p-values are corrected for, by Holm's method; 0 if they are not.
     """
 
     title: str
@@ -98,20 +110,33 @@ class Comparison:
     totals: list[Total]
     shared: int
     over_seeds: list[SeedRow]
+    alone: bool = False
+    reference_lam: float | None = None
+    tests: int = 0
 
 
 def compare(
-    records: Sequence[Record], *, attack: str | None = None, reference: int = 0
+    records: Sequence[Record],
+    *,
+    attack: str | None = None,
+    reference: int = 0,
+    reference_lam: float | None = None,
 ) -> Comparison:
-    """Compare runs of one data set and threat model.
+    """Compare runs of one data set and threat model, or the lambda of one run.
+
+    The tests of a single run are corrected for their number by Holm's method, over all widths and
+    lambda, SA and RA.
 
     Args:
         records: from `oat_bench.leaderboards.records.read_all`.
         attack: whose RA; by default the worst case, or the last attack that all have.
         reference: place of the run that the others are compared to.
+        reference_lam: what the lambda of a single run are compared to; None: each to the one
+            before.
 
     Raises:
-        UserError: if not every run has the attack, or two runs give one example two labels.
+        UserError: if not every run has the attack, or two runs give one example two labels, or a
+            single run does not have ``reference_lam``.
     """
     entries = [record.entry for record in records]
     attack = choose_attack(entries, attack)
@@ -119,13 +144,21 @@ def compare(
     bases = {model.curve.width: model for model in models if model.curve.entry == reference}
     rows: list[Row] = []
     totals: list[Total] = []
-    shared = 0
+    shared, alone = 0, len(records) == 1
+    if reference_lam is not None and not alone:
+        raise UserError("--reference-lambda is for one run alone; several compare by --reference")
     for model in models:
         base = bases.get(model.curve.width) if model.curve.entry != reference else None
-        pair = common(model, base) if base is not None else None
+        other = model if alone else base
+        pair = common(model, other) if other is not None else None
         shared = max(shared, len(pair[0].examples) if pair else 0)
-        rows += _rows(model, base, pair, attack)
-        totals.append(_total(model, base, pair, attack))
+        lams = model.curve.lambdas()
+        references: Sequence[float | None] = _references(lams, reference_lam) if alone else lams
+        rows += _rows(model, other, references, pair, attack)
+        totals.append(_total(model, base, None if alone else pair, attack))
+    tests = 0
+    if alone:
+        rows, tests = _corrected(rows)
     return Comparison(
         f"{threat_of(entries[0])}: {attack_name(attack)}",
         attack,
@@ -134,12 +167,53 @@ def compare(
         totals,
         shared,
         seeds.over_seeds(entries, attack),
+        alone,
+        reference_lam,
+        tests,
     )
 
 
+def _references(lams: list[float], reference: float | None) -> list[float | None]:
+    """Say what each lambda of a model is compared to: the one before, or always the same."""
+    if reference is None:
+        return [None, *lams[:-1]]
+    if reference not in lams:
+        have = ", ".join(f"{lam:g}" for lam in lams)
+        raise UserError(f"the run has no lambda {reference:g}; it has {have}")
+    return [None if lam == reference else reference for lam in lams]
+
+
+def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """Correct the p-values of all rows by Holm's method; say how many there are."""
+    both = [difference for row in rows for difference in _differences(row)]
+    tests = [difference.paired for difference in both if difference and difference.paired]
+    p_values = iter(pairs.holm([test.p_value for test in tests]))
+
+    def corrected(difference: Difference | None) -> Difference | None:
+        if difference is None or difference.paired is None:
+            return difference
+        return replace(difference, paired=replace(difference.paired, p_value=next(p_values)))
+
+    changed = [
+        replace(row, clean_difference=corrected(clean), robust_difference=corrected(robust))
+        for row in rows
+        for clean, robust in [_differences(row)]
+    ]
+    return changed, len(tests)
+
+
+def _differences(row: Row) -> tuple[Difference | None, Difference | None]:
+    return row.clean_difference, row.robust_difference
+
+
 def _rows(
-    model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
+    model: Model,
+    base: Model | None,
+    references: Sequence[float | None],
+    pair: tuple[Rightness, Rightness] | None,
+    attack: str,
 ) -> list[Row]:
+    """Return a row for each lambda, with the differences to its reference lambda of the base."""
     others: dict[float, tuple[Interval, Interval, int]] = {}
     if base is not None:
         values = zip(base.curve.clean(), base.curve.robust(attack), strict=True)
@@ -152,20 +226,21 @@ def _rows(
         zip(model.curve.points, model.curve.robust(attack), strict=True)
     ):
         differences: tuple[Difference | None, Difference | None] = (None, None)
-        if point.lam in others:
-            clean, other, there = others[point.lam]
+        reference = references[place] if references[place] in others else None
+        if reference is not None:
+            clean, other, there = others[reference]
             tests: tuple[Paired | None, Paired | None] = (None, None)
             if pair is not None:
                 ours, theirs = pair
                 tests = (
-                    frontier.paired(ours.clean[:, place], theirs.clean[:, there]),
-                    frontier.paired(ours.robust[:, place], theirs.robust[:, there]),
+                    pairs.paired(ours.clean[:, place], theirs.clean[:, there]),
+                    pairs.paired(ours.robust[:, place], theirs.robust[:, there]),
                 )
             differences = (
                 _difference(point.clean_acc_interval, clean, tests[0]),
                 _difference(robust, other, tests[1]),
             )
-        rows.append(Row(model.curve.label, point, robust, *differences))
+        rows.append(Row(model.curve.label, point, robust, reference, *differences))
     return rows
 
 
@@ -221,7 +296,9 @@ def notes(comparison: Comparison) -> list[str]:
         "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: "
         f"{_robust_name(comparison)}. * lambda was not trained."
     ]
-    if len(comparison.totals) == 1:
+    if comparison.alone:
+        if len(comparison.rows) > len(comparison.totals):  # more than one lambda
+            paragraphs.append(_between_lambda(comparison))
         return paragraphs
     tests = ""
     if comparison.shared:
@@ -245,6 +322,19 @@ def notes(comparison: Comparison) -> list[str]:
     return paragraphs
 
 
+def _between_lambda(comparison: Comparison) -> str:
+    reference = comparison.reference_lam
+    to = "the lambda before" if reference is None else f"lambda {reference:g}"
+    tests = ""
+    if comparison.shared:
+        tests = (
+            f" On the same examples ({comparison.shared}): 95% intervals of Agresti and Min, each "
+            "alone; p of McNemar's exact test, corrected by Holm for all "
+            f"{comparison.tests} tests."
+        )
+    return f"Differences are to {to}, in points.{tests}"
+
+
 def _robust_name(comparison: Comparison) -> str:
     if comparison.attack == WORST:
         return "right under every attack"
@@ -254,6 +344,10 @@ def _robust_name(comparison: Comparison) -> str:
 def written(interval: Interval) -> str:
     """Write an accuracy with its interval."""
     return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def _elsewhere(row: Row) -> bool:
+    return row.reference_lam not in (None, row.point.lam)
 
 
 def _written(difference: Difference | None) -> str:
@@ -280,6 +374,7 @@ def points_table(comparison: Comparison) -> pd.DataFrame:
             "n": str(row.point.n),
             "SA": written(row.point.clean_acc_interval),
             "RA": written(row.robust),
+            "to lambda": f"{row.reference_lam:g}" if _elsewhere(row) else "",
             "SA difference": _written(row.clean_difference),
             "RA difference": _written(row.robust_difference),
         }
@@ -348,6 +443,7 @@ def csv(comparison: Comparison) -> str:
             "width": row.point.width,
             "trained": row.point.trained,
             "n": row.point.n,
+            "to lambda": row.reference_lam,
         }
         for name, interval, difference in (
             ("SA", row.point.clean_acc_interval, row.clean_difference),

@@ -195,7 +195,7 @@ def make_entry(
 ) -> Entry:
     """Build the entry of an evaluation."""
     return Entry(
-        name=f"{info.method.upper()} {info.network.architecture}",
+        name=default_name(info.method, info.network.architecture),
         dataset=info.dataset,
         architecture=info.network.architecture,
         threat_model=norm,
@@ -227,6 +227,11 @@ def make_entry(
         interpolation=info.interpolation,
         versions=versions(),
     )
+
+
+def default_name(method: str, architecture: str) -> str:
+    """Return what an entry is called that nobody has named."""
+    return f"{method.upper()} {architecture}"
 
 
 def versions() -> dict[str, str]:

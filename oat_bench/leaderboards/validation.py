@@ -97,6 +97,12 @@ def problems(record: Record) -> list[Problem]:
     return found + [Problem(record.entry_path, "warning", text) for text in _implausible(record)]
 
 
+def contradictions(record: Record) -> list[str]:
+    """Return where an entry contradicts itself, or the outcomes beside it."""
+    checks = (_attacks, _accuracies, _outcomes)
+    return [text for check in checks for text in check(record)]
+
+
 # --- what it says of itself
 
 
@@ -239,6 +245,9 @@ def _outcomes(record: Record) -> Iterator[str]:
     try:
         outcomes = record.outcomes()
         if outcomes is None:
+            return
+        if outcomes.duplicated(["lam", "width", "attack", "example"]).any():
+            yield f"{name} holds an outcome twice"
             return
         counted = {(r.lam, r.width): r for r in summarize(outcomes, record.worst_over())}
     except UserError as error:

@@ -1,221 +1,219 @@
-"""The baseline of a check: what was measured of which examples, and how to measure it again."""
+"""A baseline: an entry with its outcomes, and the evaluation that they ask for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from oat_bench import cards
 from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import OperatingPoint, TunableClassifier
-from oat_bench.datasets import Dataset, nested_order
+from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
-from oat_bench.evaluation.statistics import summarize
-from oat_bench.files import atomic_write
-from oat_bench.leaderboards.entries import EntryAttack, make_entry
-from oat_bench.leaderboards.records import Record, read
+from oat_bench.leaderboards import records, validation
+from oat_bench.leaderboards.entries import EntryAttack
+from oat_bench.leaderboards.records import Record
+from oat_bench.methods import check_lambdas, check_widths
+
+#: what tells one outcome from another
+_CELL = ["lam", "width", "attack"]
+#: an entry writes eps in six digits
+_SAME_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A published or local result with the outcomes behind it.
+    """What a model is checked against.
 
     Attributes:
         record: the entry.
-        outcomes: as `oat_bench.evaluation.grid.evaluate` returns them.
+        attacks: those of the entry that are checked.
+        points: the operating points that are checked.
+        outcomes: theirs, one row for each operating point, attack and example.
     """
 
     record: Record
+    attacks: list[EntryAttack]
+    points: list[OperatingPoint]
     outcomes: pd.DataFrame
 
-    def only(self, attacks: Sequence[str] | None, lams: Sequence[float] | None) -> "Baseline":
-        """Return the baseline of some attacks and lambda alone.
+    @property
+    def whole(self) -> bool:
+        """Whether all that the entry holds is checked."""
+        entry = self.record.entry
+        return (len(self.attacks), len(self.points)) == (
+            len(entry.attacks),
+            len(entry.operating_points),
+        )
+
+    def worst_over(self) -> list[str]:
+        """Return the attacks of the worst case."""
+        names = {attack.name for attack in self.attacks}
+        return [name for name in self.record.worst_over() if name in names]
+
+    def restricted(
+        self, attacks: Sequence[str] | None = None, lambdas: Sequence[float] | None = None
+    ) -> "Baseline":
+        """Return the baseline with some of its attacks and lambda; None: all.
 
         Raises:
             UserError: if it does not have one.
         """
-        rows = self.outcomes
-        known = list(dict.fromkeys(rows["attack"]))
+        names, points = [attack.name for attack in self.attacks], self.points
         for name in attacks or ():
-            if name not in known:
-                raise unknown("attack in the baseline", name, known)
-        for lam in lams or ():
-            if lam not in set(rows["lam"]):
-                have = ", ".join(f"{value:g}" for value in sorted(set(rows["lam"])))
-                raise UserError(f"the baseline has no lambda {lam:g}; it has {have}")
-        rows = rows[rows["attack"].isin(attacks or known)]
-        return Baseline(self.record, rows[rows["lam"].isin(lams or set(rows["lam"]))])
+            if name not in names:
+                raise unknown("attack of the baseline", name, names)
+        for lam in lambdas or ():
+            if lam not in {point.lam for point in points}:
+                known = ", ".join(f"{lam:g}" for lam in sorted({point.lam for point in points}))
+                raise UserError(f"lambda {lam:g} is not of the baseline; it has {known}")
+        kept = [a for a in self.attacks if attacks is None or a.name in attacks]
+        points = [point for point in points if lambdas is None or point.lam in lambdas]
+        if not kept or not points:
+            raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
+        return replace(self, attacks=kept, points=points, outcomes=_of(self.outcomes, kept, points))
 
+    def check_model(self, info: ModelInfo) -> None:
+        """Refuse a model of another data set or threat model, or without the operating points.
 
-def read_baseline(path: str | Path) -> Baseline:
-    """Read an entry, or a run's folder, and its outcomes.
-
-    Raises:
-        UserError: if one is missing or damaged.
-    """
-    record = read(path)
-    outcomes = record.outcomes()
-    if outcomes is None or outcomes.empty:
-        raise UserError(
-            f"{path} has no outcomes of its examples; expected a run's folder, or an entry with "
-            "its .parquet beside it"
-        )
-    return Baseline(record, outcomes)
-
-
-def attack_of(entry: EntryAttack, threat: Threat, *, n_classes: int, seed: int) -> Attack:
-    """Make the attack of an entry ready again, from what the entry says of it.
-
-    Raises:
-        UserError: if there is no such attack any more, or it takes other parameters.
-    """
-    card = AttackCard.model_validate(
-        {
-            "name": entry.name,
-            "engine": entry.engine,
-            "class": entry.class_,
-            "eps": entry.eps,
-            "parameters": entry.parameters,
-        }
-    )
-    return prepare(card, threat, n_classes=n_classes, seed=seed)
-
-
-def measure_again(
-    baseline: Baseline,
-    classifier: TunableClassifier,
-    data: Dataset,
-    store: OutcomeStore,
-    *,
-    seed: int,
-    device: torch.device,
-) -> pd.DataFrame:
-    """Evaluate a classifier on the examples, operating points and attacks of a baseline.
-
-    Args:
-        baseline: to be compared with.
-        classifier: on the device.
-        data: the data set of both.
-        store: where outcomes go, and come from where they are there already.
-        seed: of the attacks.
-        device: where to compute.
-
-    Returns:
-        As `oat_bench.evaluation.grid.evaluate`.
-
-    Raises:
-        UserError: if the two do not go together.
-    """
-    entry, rows = baseline.record.entry, baseline.outcomes
-    _check_alike(baseline, classifier, data)
-    threat = classifier.info.threat
-    frames = []
-    for place, here in rows.groupby(["lam", "width"]):
-        lam, width = (float(str(value)) for value in place)
-        for name in dict.fromkeys(here["attack"]):
-            (stated,) = [attack for attack in entry.attacks if attack.name == name]
-            attack = attack_of(stated, threat, n_classes=classifier.info.num_classes, seed=seed)
-            wanted = here.loc[here["attack"] == name, "example"]
-            frames.append(
-                evaluate(
-                    classifier,
-                    data.test.to(device),
-                    [OperatingPoint(lam, width)],
-                    [attack],
-                    data_fingerprint=data.fingerprint(),
-                    examples=_in_order(wanted, data),
-                    store=store,
-                    gradients=entry.gradients,
-                )
+        Raises:
+            UserError: saying what differs.
+        """
+        entry, eps = self.record.entry, self.record.eps
+        if entry.dataset != info.dataset:
+            raise UserError(
+                f"the model is of data set {info.dataset!r}, the baseline of {entry.dataset!r}"
             )
-    return pd.concat(frames, ignore_index=True)
+        theirs = info.threat
+        if theirs.norm != entry.threat_model or abs(theirs.eps - eps) > _SAME_EPS * eps:
+            raise UserError(
+                f"the model is of threat model {theirs.norm} eps {theirs.eps:g}, the baseline of "
+                f"{entry.threat_model} eps {entry.eps}; only models of one threat model compare"
+            )
+        check_widths(info.widths, [point.width for point in self.points])
+        lambdas = [point.lam for point in self.points]
+        check_lambdas(info.method, info.trained_lambdas, lambdas)
 
+    def check_data(self, data: Dataset) -> None:
+        """Refuse data that do not hold the baseline's examples.
 
-def _in_order(examples: pd.Series, data: Dataset) -> Tensor:
-    """Put ids in the nested order of the data set, as evaluations do."""
-    order = nested_order(data.test.labels)
-    wanted = torch.zeros(len(order), dtype=torch.bool)
-    wanted[torch.as_tensor(examples.to_numpy().copy())] = True
-    return order[wanted[order]]
+        Raises:
+            UserError: saying what differs.
+        """
+        entry = self.record.entry
+        if data.name != entry.dataset:
+            raise UserError(
+                f"the data set is {data.name!r}, that of the baseline {entry.dataset!r}; name the "
+                "baseline's with --dataset"
+            )
+        # entries of before data sets were hashed have none
+        if entry.data_fingerprint not in ("", data.fingerprint()):
+            raise UserError(
+                f"the images of {data.name!r} are not those that the baseline was measured on; "
+                "evaluate the model of the baseline on these"
+            )
+        ids = self.outcomes["example"].to_numpy()
+        outside = ids[(ids < 0) | (ids >= len(data.test))]
+        if len(outside):
+            raise UserError(
+                f"example {outside[0]} of the baseline is missing; the test set of {data.name!r} "
+                f"has {len(data.test)}"
+            )
+        labels = data.test.labels.cpu().numpy()[ids]
+        if not np.array_equal(labels, self.outcomes["label"].to_numpy()):
+            raise UserError(
+                f"the labels of {data.name!r} are not those of the baseline's examples; it was "
+                "measured on other images"
+            )
 
+    def prepare(self, n_classes: int, seed: int | None = None) -> list[Attack]:
+        """Make the attacks ready as they were run.
 
-def _check_alike(baseline: Baseline, classifier: TunableClassifier, data: Dataset) -> None:
-    entry, info, rows = baseline.record.entry, classifier.info, baseline.outcomes
-    if entry.dataset != info.dataset:
-        raise UserError(
-            f"the baseline is of data set {entry.dataset!r}, the model of {info.dataset!r}"
+        A shipped card is taken where it has not changed since, else what the entry records of it.
+
+        Args:
+            n_classes: of the model.
+            seed: of the attacks' random numbers; the baseline's if None.
+
+        Raises:
+            UserError: if one cannot be run.
+        """
+        entry = self.record.entry
+        if seed is None:  # of before it was recorded: a run takes one seed for all
+            seed = entry.seed if entry.attack_seed is None else entry.attack_seed
+        return [self._prepared(attack, n_classes, seed) for attack in self.attacks]
+
+    def _prepared(self, recorded: EntryAttack, n_classes: int, seed: int) -> Attack:
+        try:
+            card = self._card(recorded)
+            # the step size, which an entry does not record, is in the parameters by now
+            threat = Threat.model_validate(
+                {"norm": self.record.entry.threat_model, "eps": recorded.eps}
+            )
+        except ValidationError as error:
+            raise UserError(
+                f"{self.record.entry_path}: attack {recorded.name!r} cannot be run: "
+                f"{cards.explain(error, AttackCard)}"
+            ) from error
+        drawn = {key: seed for key, value in card.parameters.items() if value == "$seed"}
+        parameters = recorded.parameters | drawn
+        return prepare(card, threat, n_classes=n_classes, seed=seed, parameters=parameters)
+
+    @staticmethod
+    def _card(recorded: EntryAttack) -> AttackCard:
+        if recorded.name in cards.names("attacks"):
+            shipped = cards.attack(recorded.name)
+            if shipped.fingerprint() == recorded.card:
+                return shipped
+        return AttackCard.model_validate(
+            recorded.model_dump(include={"name", "engine", "class_", "eps", "parameters"})
         )
-    ours = (info.threat.norm, info.threat.eps)
-    if entry.threat_model != ours[0] or abs(baseline.record.eps - ours[1]) > 1e-5 * ours[1]:
-        raise UserError(
-            f"the baseline is of {entry.threat_model} eps {entry.eps}, the model of {ours[0]} eps "
-            f"{ours[1]:g}; only models of one threat model compare"
-        )
-    known = [attack.name for attack in entry.attacks]
-    for name in dict.fromkeys(rows["attack"]):
-        if known.count(name) != 1:
-            raise UserError(f"{baseline.record.path}: the entry does not say what {name!r} was")
-    ids = rows["example"]
-    n, classes = len(data.test), len(data.classes)
-    if ids.min() < 0 or ids.max() >= n:
-        raise UserError(
-            f"the baseline has examples up to {ids.max()}, the test set of {data.name} has {n}; "
-            "they are of different images"
-        )
-    labels = data.test.labels.numpy()[ids.to_numpy()]
-    if not (labels == rows["label"].to_numpy()).all() or rows["label"].max() >= classes:
-        raise UserError(
-            f"the labels of the baseline are not those of {data.name}; its outcomes are of "
-            "different images"
-        )
-    for lam in sorted(set(rows["lam"])):
-        classifier.check_lambda(float(lam), info.trained_lambdas)
-    for width in sorted(set(rows["width"])):
-        if width not in info.widths:
-            have = ", ".join(f"{known:g}" for known in info.widths)
-            raise UserError(f"the baseline has width {width:g}; the network has {have}")
+
+    def shares(self) -> list[tuple[Tensor, list[str]]]:
+        """Return ids of examples in the order they were evaluated in, and the attacks on them."""
+        groups: dict[tuple[int, ...], list[str]] = {}
+        first = self.outcomes.drop_duplicates(["attack", "example"])
+        for name, rows in first.groupby("attack", sort=False):
+            groups.setdefault(tuple(rows["example"]), []).append(str(name))
+        return [(torch.tensor(ids), names) for ids, names in groups.items()]
 
 
-def update(
-    baseline: Baseline,
-    classifier: TunableClassifier,
-    outcomes: pd.DataFrame,
-    *,
-    seed: int,
-    command: str,
-) -> None:
-    """Make a model the baseline: write its entry and its outcomes in the place of the old ones.
+def read(path: str | Path) -> Baseline:
+    """Read a run's folder or an entry, with its outcomes.
 
-    Args:
-        baseline: all of it.
-        classifier: the new one.
-        outcomes: from `measure_again`.
-        seed: of the attacks.
-        command: what made the outcomes.
+    Raises:
+        UserError: if one is missing or damaged, or the outcomes are not those of the entry.
     """
-    record, info = baseline.record, classifier.info
-    attacks = [
-        attack_of(stated, info.threat, n_classes=info.num_classes, seed=seed)
-        for stated in record.entry.attacks
-    ]
-    worst_over = record.worst_over()
-    entry = make_entry(
-        info,
-        summarize(outcomes, worst_over),
-        attacks,
-        model_fingerprint=classifier.fingerprint(),
-        command=command,
-        eps=info.threat.eps,
-        norm=info.threat.norm,
-        gradients=record.entry.gradients,
-        frontiers=frontier.summarize(outcomes, worst_over),
-    )
-    # outcomes first: an entry never stands beside those of another model
-    write_parquet(record.outcomes_path, outcomes)
-    atomic_write(record.entry_path, entry.model_dump_json(indent=2, by_alias=True) + "\n")
+    record = records.read(path)
+    outcomes = record.outcomes()
+    if outcomes is None:
+        raise UserError(
+            f"{record.entry_path} has no outcomes beside it (no {record.outcomes_path}); a "
+            "baseline is a run's folder, or its entry.json and outcomes.parquet as NAME.json and "
+            "NAME.parquet"
+        )
+    found = validation.contradictions(record)
+    if found:
+        raise UserError(f"{record.entry_path}: no baseline: {found[0]}; evaluate the model again")
+    if (outcomes.groupby(_CELL)["example"].agg(frozenset).groupby("attack").nunique() > 1).any():
+        raise UserError(
+            f"{record.outcomes_path}: an attack saw other examples at another operating point; "
+            "evaluate the model again"
+        )
+    points = [OperatingPoint(point.lam, point.width) for point in record.entry.operating_points]
+    return Baseline(record, list(record.entry.attacks), points, outcomes)
+
+
+def _of(
+    outcomes: pd.DataFrame, attacks: Sequence[EntryAttack], points: Sequence[OperatingPoint]
+) -> pd.DataFrame:
+    """Return the outcomes of some attacks at some points."""
+    here = pd.MultiIndex.from_arrays([outcomes["lam"], outcomes["width"]])
+    named = outcomes["attack"].isin([attack.name for attack in attacks])
+    return outcomes[named & here.isin([(point.lam, point.width) for point in points])]

@@ -1,131 +1,333 @@
-"""What a check prints: for people, for machines, for continuous integration."""
+"""A check as text: for a terminal, as Markdown, JSON, JUnit XML, and for GitHub Actions.
+
+Names come from files of strangers: what cannot be printed is written out, and each format escapes
+what it would take for its own.
+"""
 
 import json
-from dataclasses import asdict
+import math
+import re
+import secrets
+from dataclasses import asdict, dataclass
 from xml.etree import ElementTree
 
 import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
-from oat_bench.regression.comparison import POWER, Check, Row
+from oat_bench.errors import one_line
+from oat_bench.regression.check import Check
+from oat_bench.regression.comparison import POWER, Comparison, Row
 
-FORMATS = ("text", "markdown", "json", "junit", "github")
-
-
-def table(check: Check) -> pd.DataFrame:
-    """Return the table; widths only where there are several."""
-    rows = check.rows
-    columns = {
-        "lambda": [_lam(row) for row in rows],
-        "width": ["" if row.width is None else f"{row.width:g}" for row in rows],
-        "attack": [row.attack if row.attack == "SA" else f"RA {row.attack}" for row in rows],
-        "n": [str(row.n) for row in rows],
-        "baseline": [f"{row.baseline:.1f}" for row in rows],
-        "now": [f"{row.now:.1f}" for row in rows],
-        "change": [f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]" for row in rows],
-        "verdict": [row.verdict for row in rows],
-    }
-    if len({row.width for row in rows} - {None}) == 1:
-        del columns["width"]
-    return pd.DataFrame(columns)
+#: what Markdown would read as its own, links to people and issues included
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
+_STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
 
-def _lam(row: Row) -> str:
-    return "mean" if row.lam is None else f"{row.lam:g}"
+@dataclass(frozen=True)
+class Report:
+    """What there is to say of a check.
 
+    Attributes:
+        check: what was found.
+        model: what the user called the model.
+        baseline: what the user called the baseline.
+        update: the command that makes the model the baseline; None where there is none.
+        updated: the files of the baseline that were rewritten.
+    """
 
-def summary(check: Check) -> str:
-    """Say the verdict in a sentence."""
-    worse = [row for row in check.rows if row.verdict == "worse"]
-    tolerated = f"{check.max_drop:g} points"
-    certain = f"{100 * check.confidence:g}% confidence over all rows"
-    if worse:
-        most = min(worse, key=lambda row: row.change)
-        return (
-            f"WORSE: {len(worse)} of {len(check.rows)} accuracies dropped by more than {tolerated} "
-            f"({certain}); the most: {describe(most)}"
+    check: Check
+    model: str
+    baseline: str
+    update: str | None = None
+    updated: tuple[str, ...] = ()
+
+    @property
+    def comparison(self) -> Comparison:
+        """The table and its verdicts."""
+        return self.check.comparison
+
+    @property
+    def title(self) -> str:
+        """Data set, threat model, model and baseline."""
+        return f"{printable(self.check.title)}: {printable(self.model)} against " + printable(
+            self.baseline
         )
-    better = sum(row.verdict == "better" for row in check.rows)
-    gained = f"; {better} of {len(check.rows)} accuracies rose by more" if better else ""
-    return f"PASSED: no drop of more than {tolerated} is supported ({certain}){gained}"
 
 
-def describe(row: Row) -> str:
-    """Say one row in words."""
-    where = "the mean over lambda" if row.lam is None else f"lambda {row.lam:g}"
-    if row.width not in (None, 1.0):
-        where += f", width {row.width:g}"
-    name = row.attack if row.attack == "SA" else f"RA under {row.attack}"
-    return (
-        f"{name} at {where} {row.baseline:.1f} -> {row.now:.1f} "
-        f"({row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}])"
+def printable(text: str) -> str:
+    """Write text of others in one line, with nothing in it that would steer a terminal."""
+    return one_line(text, limit=None)
+
+
+# --- sentences
+
+
+def verdict(report: Report) -> str:
+    """Say in one line what the check came to."""
+    comparison = report.comparison
+    count, allowed = len(comparison.rows), _points(comparison.max_drop)
+    total = f"{count} accurac{'y' if count == 1 else 'ies'}"
+    confidence = f"{100 * comparison.confidence:g}% confidence"
+    worse, better = comparison.of("worse"), comparison.of("better")
+    if worse:
+        return (
+            f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
+            + _listed(worse)
+        )
+    if better:
+        return (
+            f"better: {len(better)} of {total} rose, no drop of more than {allowed} is supported "
+            f"({confidence}): {_listed(better)}"
+        )
+    return f"ok: in {total} no drop of more than {allowed} is supported ({confidence})"
+
+
+def _listed(rows: list[Row], most: int = 5) -> str:
+    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows[:most]]
+    more = len(rows) - most
+    return ", ".join([*named, *([f"and {more} more"] if more > 0 else [])])
+
+
+def place(row: Row) -> str:
+    """Name the operating point of a row."""
+    if row.lam is None:
+        return "mean over lambda"
+    width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
+    return f"lambda {row.lam:g}{width}"
+
+
+def _at(row: Row) -> str:
+    return f"{row.accuracy} {'in the' if row.lam is None else 'at'} {place(row)}"
+
+
+def _points(value: float) -> str:
+    return f"{value:g} point" + ("" if value == 1 else "s")
+
+
+def offer(report: Report) -> list[str]:
+    """Say how the model becomes the baseline, or that it has; nothing where it may not."""
+    if report.updated:
+        return [f"baseline updated: {', '.join(map(printable, report.updated))}"]
+    if report.update is not None and report.comparison.verdict == "better":
+        return [f"to make it the baseline: {printable(report.update)}"]
+    return []
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return the paragraphs below the table: what the numbers mean, what n can tell."""
+    confidence = f"{100 * comparison.confidence:g}%"
+    paragraphs = [
+        "Accuracies in percent, changes in points, on the same examples. SA: clean images. RA: "
+        "right both clean and attacked; worst: under every attack; mean: over the operating "
+        f"points. {confidence} intervals, each of its row alone (Agresti and Min). Verdicts hold "
+        f"of all rows together at {confidence} (Holm): worse, a drop of more than "
+        f"{_points(comparison.max_drop)} is supported (exact test by Tango's score; means: "
+        "Student's t); better, a rise is."
+    ]
+    numbers = sorted({row.n for row in comparison.rows})
+    n = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    at_points = [row.detectable for row in comparison.rows if row.lam is not None]
+    in_means = [row.detectable for row in comparison.rows if row.lam is None]
+    means = f"; in the means of {_range(in_means)}" if in_means else ""
+    paragraphs.append(
+        f"With {n} examples and as many changes in both directions as here, a true drop of "
+        f"{_range(at_points)} points is found {100 * POWER:.0f} times in 100{means}."
     )
-
-
-def notes(check: Check) -> list[str]:
-    """Return what stands below the table."""
-    singles = [row.detectable for row in check.rows if row.lam is not None]
-    pooled = [row.detectable for row in check.rows if row.lam is None]
-    text = (
-        f"The smallest drop that is found with a chance of {100 * POWER:g}%: {_range(singles)} "
-        "points at a single lambda"
-    )
-    if pooled:
-        text += f", {_range(pooled)} points in the means"
-    text += "; more examples in the baseline find smaller ones."
-    interval = f"change: in points, with its paired {100 * check.confidence:g}% interval."
-    return [f"Accuracies in percent on the same examples; {interval}", text]
+    if comparison.too_fine:
+        best = min(comparison.rows, key=lambda row: row.detectable)
+        paragraphs.append(
+            f"Warning: a tolerance of {_points(comparison.max_drop)} is finer than {n} examples "
+            f"support: no drop below {best.detectable:.1f} points is found as often. For drops of "
+            f"{2 * comparison.max_drop:g} points it takes about {_round(best.needed)} examples."
+        )
+    return paragraphs
 
 
 def _range(values: list[float]) -> str:
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
-    return low if low == high else f"{low} to {high}"
+    low, high = min(values), max(values)
+    if f"{low:.1f}" == f"{high:.1f}":
+        return f"{low:.1f}"
+    return f"{low:.1f} to {high:.1f}" if math.isfinite(high) else f"{low:.1f} and more"
 
 
-def markdown(check: Check) -> str:
-    """Write the check as Markdown."""
-    drawn = table(check).to_markdown(index=False, disable_numparse=True, stralign="right")
-    return "\n\n".join([f"**{summary(check)}**", drawn, *notes(check)]) + "\n"
+def _round(count: int | None) -> str:
+    """Write a count in two digits: it is an estimate."""
+    assert count is not None
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
-def as_json(check: Check) -> str:
-    """Write the check as JSON."""
-    content = {
-        "format_version": 1,
-        "verdict": check.verdict,
-        "max_drop": check.max_drop,
-        "confidence": check.confidence,
-        "rows": [asdict(row) for row in check.rows],
-    }
-    return json.dumps(content, indent=2) + "\n"
+# --- tables
 
 
-def junit(check: Check) -> str:
-    """Write the check as JUnit's XML: a test case a row."""
-    worse = [row for row in check.rows if row.verdict == "worse"]
-    suite = ElementTree.Element(
-        "testsuite", name="oat-bench check", tests=str(len(check.rows)), failures=str(len(worse))
+def frame(comparison: Comparison) -> pd.DataFrame:
+    """Return the table as text, a row for each accuracy."""
+    several = len({row.width for row in comparison.rows if row.width is not None}) > 1
+    rows = []
+    for row in comparison.rows:
+        values = {"lambda": "mean" if row.lam is None else f"{row.lam:g}"}
+        if several:
+            values["width"] = "" if row.width is None else f"{row.width:g}"
+        values |= {
+            "accuracy": row.accuracy,
+            "n": str(row.n),
+            "baseline": f"{row.baseline:.1f}",
+            "now": f"{row.now:.1f}",
+            "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+            "verdict": row.verdict,
+        }
+        rows.append(values)
+    return pd.DataFrame(rows)
+
+
+def markdown(report: Report) -> str:
+    """Write title, verdict, table and notes as Markdown."""
+    table = frame(report.comparison)
+    for name in ("accuracy", "verdict"):
+        table[name] = table[name].map(_escaped)
+    table["verdict"] = table["verdict"].map({"worse": "**worse**"}).fillna(table["verdict"])
+    written = table.to_markdown(
+        index=False,
+        disable_numparse=True,
+        colalign=["left" if c in ("accuracy", "verdict") else "right" for c in table.columns],
     )
-    for row in check.rows:
-        width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
-        name = f"{row.attack} at lambda {_lam(row)}{width}"
-        case = ElementTree.SubElement(suite, "testcase", classname="oat_bench.check", name=name)
-        if row.verdict == "worse":
-            ElementTree.SubElement(case, "failure", message=describe(row)).text = summary(check)
-    ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def github(check: Check) -> str:
-    """Write GitHub's workflow commands: an error a row that is worse, else a notice."""
-    lines = [
-        f"::error title=Less robust::{_escaped(describe(row))}"
-        for row in check.rows
-        if row.verdict == "worse"
-    ]
+    said = [verdict(report), *offer(report)]
     return (
-        "\n".join(lines or [f"::notice title=Robust accuracy::{_escaped(summary(check))}"]) + "\n"
+        "\n\n".join(
+            [
+                f"**{_escaped(report.title)}**",
+                *map(_escaped, said),
+                written,
+                *notes(report.comparison),
+            ]
+        )
+        + "\n"
     )
+
+
+def plain(report: Report) -> str:
+    """Write title, verdict and the rows that changed for worse or better as plain text."""
+    comparison = report.comparison
+    rows = [row for row in comparison.rows if row.verdict != "ok"]
+    said = [report.title, verdict(report), *(_told(row, comparison) for row in rows)]
+    return "\n".join([*said, *notes(comparison)[1:]])
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def terminal(comparison: Comparison) -> Table:
+    """Draw the table for a terminal."""
+    found = frame(comparison)
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
+    for name in found.columns:
+        table.add_column(name, justify="left" if name in ("accuracy", "verdict") else "right")
+    above = ""
+    for row, (_, cells) in zip(comparison.rows, found.iterrows(), strict=True):
+        here = place(row)
+        if above and here != above:
+            table.add_section()
+        above = here
+        table.add_row(*[Text(str(cell), style=_STYLES[row.verdict]) for cell in cells])
+    return table
+
+
+# --- for programs
+
+
+def as_json(report: Report) -> str:
+    """Write the check as JSON: the verdict, every row, what n can tell."""
+    comparison, check = report.comparison, report.check
+    content = {
+        "format_version": 1,
+        "verdict": comparison.verdict,
+        "summary": verdict(report),
+        "title": printable(check.title),
+        "model": printable(report.model),
+        "model_fingerprint": check.classifier.fingerprint(),
+        "baseline": printable(report.baseline),
+        "baseline_fingerprint": check.baseline.record.entry.model_fingerprint,
+        "max_drop": comparison.max_drop,
+        "confidence": comparison.confidence,
+        "tolerance_too_fine": comparison.too_fine,
+        "rows": [_as_values(row) for row in comparison.rows],
+        "notes": notes(comparison),
+        "update": None if report.update is None else printable(report.update),
+        "updated": [printable(path) for path in report.updated],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _as_values(row: Row) -> dict[str, object]:
+    values = asdict(row) | {"change": row.change}
+    return {
+        key: (value if math.isfinite(value) else None) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+
+
+def junit(report: Report) -> str:
+    """Write the check as JUnit XML: a test case for each row, a failure for each that is worse."""
+    comparison = report.comparison
+    counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
+    suites = ElementTree.Element("testsuites", counts)
+    name = {"name": f"oat-bench check {report.title}"}
+    suite = ElementTree.SubElement(suites, "testsuite", name | counts | {"errors": "0"})
+    for row in comparison.rows:
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            {"classname": "oat-bench.check", "name": _at(row)},
+        )
+        if row.verdict == "worse":
+            failure = ElementTree.SubElement(case, "failure", {"message": _told(row, comparison)})
+            failure.text = _told(row, comparison)
+        else:
+            ElementTree.SubElement(case, "system-out").text = _told(row, comparison)
+    output = ElementTree.SubElement(suite, "system-out")
+    output.text = "\n".join([verdict(report), *offer(report), *notes(comparison)])
+    ElementTree.indent(suites)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        + ElementTree.tostring(suites, encoding="unicode")
+        + "\n"
+    )
+
+
+def _told(row: Row, comparison: Comparison) -> str:
+    """Say in a sentence what a row shows."""
+    return (
+        f"{_at(row)}: {row.baseline:.1f} before, {row.now:.1f} now, "
+        f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}] on {row.n} examples; tolerance "
+        f"{_points(comparison.max_drop)}, p {row.p_worse:.2g} for all rows together"
+    )
+
+
+# --- GitHub Actions
+
+
+def github(report: Report) -> str:
+    """Write workflow commands, then the table, in which GitHub is told to read no commands."""
+    comparison, name = report.comparison, printable(report.model)
+    kind = "error" if comparison.verdict == "worse" else "notice"
+    said = "\n".join([f"{name}: {verdict(report)}", *offer(report)])
+    lines = [_command(kind, f"oat-bench check: {comparison.verdict}", said)]
+    for row in comparison.of("worse"):
+        title = f"{_at(row)} dropped"
+        lines.append(_command("error", title, f"{name}: {_told(row, comparison)}"))
+    if comparison.too_fine:
+        lines.append(_command("warning", "oat-bench check: tolerance", notes(comparison)[-1]))
+    token = secrets.token_hex(16)
+    return "\n".join([*lines, f"::stop-commands::{token}", markdown(report), f"::{token}::", ""])
+
+
+def _command(kind: str, title: str, message: str) -> str:
+    """Write one workflow command, as @actions/core escapes it."""
+    escaped = title
+    for characters in ("%", "\r", "\n", ":", ","):
+        escaped = escaped.replace(characters, f"%{ord(characters):02X}")
+    for characters in ("%", "\r", "\n"):
+        message = message.replace(characters, f"%{ord(characters):02X}")
+    return f"::{kind} title={escaped}::{message}"

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, bootstrap
 
 from oat_bench.evaluation import frontier
 from oat_bench.evaluation.statistics import WORST, summarize
@@ -159,62 +158,7 @@ def test_a_gap_is_the_height_above_the_other_curve(ours, theirs):
             assert gap >= max(attained) - ra - 1e-9  # interpolation never lowers it
 
 
-# --- paired comparisons
-
-
-def test_mcnemar_is_the_binomial_of_the_discordant_pairs():
-    first = [True] * 9 + [False] * 2 + [True] * 30
-    second = [False] * 9 + [True] * 2 + [True] * 30
-    result = frontier.paired(first, second)
-    assert result.p_value == pytest.approx(2 * binom.cdf(2, 11, 0.5))
-    assert result.difference == pytest.approx(100 * 7 / 41)
-    assert result.low < result.difference < result.high
-    assert result.n == 41
-
-
-def test_equal_classifiers_do_not_differ():
-    right = np.arange(100) % 3 > 0
-    result = frontier.paired(right, right)
-    assert (result.difference, result.p_value) == (0, 1)
-    assert result.low < 0 < result.high
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_the_other_way_round_is_the_negative(pairs):
-    first, second = zip(*pairs, strict=True)
-    one, other = frontier.paired(first, second), frontier.paired(second, first)
-    assert one.difference == -other.difference
-    assert one.low == pytest.approx(-other.high)
-    assert one.p_value == other.p_value
-    assert -100 <= one.low <= one.high <= 100
-
-
-def test_the_interval_of_a_difference_agrees_with_the_bootstrap():
-    draw = np.random.default_rng(1)
-    first = draw.random(3000) < 0.8
-    second = np.where(draw.random(3000) < 0.2, draw.random(3000) < 0.5, first)
-    result = frontier.paired(first, second)
-    difference = first.astype(float) - second
-    interval = bootstrap((difference,), np.mean, rng=draw).confidence_interval
-    assert result.low == pytest.approx(100 * interval.low, abs=0.15)
-    assert result.high == pytest.approx(100 * interval.high, abs=0.15)
-
-
-def test_the_interval_of_a_difference_covers_it():
-    draw = np.random.default_rng(2)
-    covered = 0
-    for _ in range(500):
-        first, second = draw.random(100) < 0.9, draw.random(100) < 0.8
-        result = frontier.paired(first, second)
-        covered += result.low <= 10 <= result.high
-    assert 0.93 <= covered / 500 <= 0.99
-
-
-def test_different_examples_are_refused():
-    with pytest.raises(ValueError, match="same"):
-        frontier.paired([True], [True, False])
-    with pytest.raises(ValueError, match="n >= 1"):
-        frontier.paired([], [])
+# --- intervals
 
 
 def test_the_bootstrap_interval_of_an_accuracy_is_near_its_standard_error():

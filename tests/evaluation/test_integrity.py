@@ -3,12 +3,9 @@
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
@@ -115,23 +112,6 @@ def series(*broken, n=100):
 
 
 # --- statistics
-
-
-def test_holm_is_that_of_his_method():
-    assert integrity.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert integrity.holm([0.4]) == [0.4]
-    assert integrity.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert integrity.holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_lies_between_no_correction_and_bonferronis(p_values):
-    corrected = integrity.holm(p_values)
-    for p, q in zip(p_values, corrected, strict=True):
-        assert p <= q <= min(1.0, len(p_values) * p) or q == pytest.approx(p)
-    assert min(corrected) == pytest.approx(min(1.0, len(p_values) * min(p_values)))
-    order = np.argsort(p_values, kind="stable")
-    assert all(np.diff(np.array(corrected)[order]) >= 0)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(0, 0), (5, 0), (0, 5), (7, 3), (3, 7)])

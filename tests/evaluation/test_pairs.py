@@ -1,71 +1,331 @@
-"""Tango's score test against closed forms and against the likelihood maximised numerically."""
+"""Paired statistics, against closed forms, enumeration, simulation and published examples."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
+from scipy.stats import binom, bootstrap, multinomial, norm
+from scipy.stats import t as student
 
 from oat_bench.evaluation import pairs
 
+#: Cavo et al., Blood 120 (2012), complete response before and after consolidation therapy: of 161
+#: patients 6 and 16 changed; the values of R's contingencytables 3.0 (Fagerland, Lydersen and
+#: Laake, Statistical Analysis of Contingency Tables, 2017, chapter 8)
+CAVO = (6, 16, 161)
+#: Bentur et al., Pediatric Blood and Cancer 53 (2009), from the same book
+BENTUR = (1, 7, 21)
 
-@given(gained=st.integers(0, 40), lost=st.integers(0, 40))
-def test_at_no_difference_it_is_mcnemars_statistic(gained, lost):
-    expected = (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0
-    assert pairs.score(gained, lost, 100, 0.0) == pytest.approx(expected)
+
+def drops(lost, gained, n):
+    return np.array([1.0] * lost + [-1.0] * gained + [0.0] * (n - lost - gained))
+
+
+def test_mcnemar_is_the_binomial_of_the_discordant_pairs():
+    first = [True] * 9 + [False] * 2 + [True] * 30
+    second = [False] * 9 + [True] * 2 + [True] * 30
+    result = pairs.paired(first, second)
+    assert result.p_value == pytest.approx(2 * binom.cdf(2, 11, 0.5))
+    assert result.difference == pytest.approx(100 * 7 / 41)
+    assert result.low < result.difference < result.high
+    assert result.n == 41
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (5, 0), (0, 5), (7, 3), (3, 7)])
+def test_mcnemars_test_of_one_side(only_first, only_second):
+    n = only_first + only_second
+    assert pairs.mcnemar(only_first, only_second, "greater") == pytest.approx(
+        binom.sf(only_first - 1, n, 0.5)
+    )
+    least = min(only_first, only_second)
+    two_sided = min(1.0, 2 * binom.cdf(least, n, 0.5))
+    assert pairs.mcnemar(only_first, only_second) == pytest.approx(two_sided)
+
+
+def test_equal_classifiers_do_not_differ():
+    right = np.arange(100) % 3 > 0
+    result = pairs.paired(right, right)
+    assert (result.difference, result.p_value) == (0, 1)
+    assert result.low < 0 < result.high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_the_other_way_round_is_the_negative(examples):
+    first, second = zip(*examples, strict=True)
+    one, other = pairs.paired(first, second), pairs.paired(second, first)
+    assert one.difference == -other.difference
+    assert one.low == pytest.approx(-other.high)
+    assert one.p_value == other.p_value
+    assert -100 <= one.low <= one.high <= 100
+
+
+def test_the_interval_of_a_difference_agrees_with_the_bootstrap():
+    draw = np.random.default_rng(1)
+    first = draw.random(3000) < 0.8
+    second = np.where(draw.random(3000) < 0.2, draw.random(3000) < 0.5, first)
+    result = pairs.paired(first, second)
+    difference = first.astype(float) - second
+    interval = bootstrap((difference,), np.mean, rng=draw).confidence_interval
+    assert result.low == pytest.approx(100 * interval.low, abs=0.15)
+    assert result.high == pytest.approx(100 * interval.high, abs=0.15)
+
+
+def test_the_interval_of_a_difference_covers_it():
+    draw = np.random.default_rng(2)
+    covered = 0
+    for _ in range(500):
+        first, second = draw.random(100) < 0.9, draw.random(100) < 0.8
+        result = pairs.paired(first, second)
+        covered += result.low <= 10 <= result.high
+    assert 0.93 <= covered / 500 <= 0.99
+
+
+def test_different_examples_are_refused():
+    with pytest.raises(ValueError, match="same"):
+        pairs.paired([True], [True, False])
+    with pytest.raises(ValueError, match="n >= 1"):
+        pairs.paired([], [])
+
+
+def test_the_interval_is_that_of_the_published_example():
+    low, high = pairs.interval(drops(*CAVO))
+    assert (round(low, 4), round(high, 4)) == (-0.1182, -0.0045)
+
+
+# --- the score
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "n", "difference"),
-    [(12, 2, 50, 0.1), (3, 20, 100, -0.05), (5, 5, 30, -0.2), (0, 9, 40, -0.3), (7, 1, 20, 0.4)],
+    ("counts", "low", "high"), [(CAVO, -0.1240, -0.0054), (BENTUR, -0.5172, -0.0260)]
 )
-def test_the_variance_is_that_of_the_constrained_likelihood(gained, lost, n, difference):
-    def loss(share):  # share lost; share gained is then share + difference
-        cells = (share + difference, share, 1 - 2 * share - difference)
+def test_inverted_the_score_is_tangos_published_interval(counts, low, high):
+    lost, gained, n = counts
+    z = norm.ppf(0.975)
+    ends = [
+        brentq(lambda d, z=z: float(pairs.score(lost, gained, n, d)) - z, -0.9, 0.9)
+        for z in (z, -z)
+    ]
+    assert [round(end, 4) for end in ends] == [low, high]
+
+
+def test_the_score_of_tangos_own_example():
+    # contact lenses (Statistics in Medicine 17, 1998): none gained, one lost of 44, margin 0.1
+    z = -float(pairs.score(1, 0, 44, 0.1))
+    assert z == pytest.approx(1.709, abs=5e-4)
+    assert norm.sf(z) == pytest.approx(0.044, abs=5e-4)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_at_tolerance_0_the_score_is_mcnemars(lost, gained):
+    expected = (lost - gained) / np.sqrt(lost + gained) if lost + gained else 0.0
+    assert float(pairs.score(lost, gained, 90, 0.0)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "tolerance"),
+    [(12, 2, 50, 0.1), (3, 20, 100, 0.05), (5, 5, 30, 0.2), (0, 9, 40, 0.3), (7, 1, 20, 0.4)],
+)
+def test_the_error_is_that_of_the_likelihood_under_the_hypothesis(gained, lost, n, tolerance):
+    def loss(share):  # share gained; share lost is then share + tolerance
+        cells = (share, share + tolerance, 1 - 2 * share - tolerance)
         counts = (gained, lost, n - gained - lost)
         return -sum(c * math.log(max(p, 1e-300)) for c, p in zip(counts, cells, strict=True) if c)
 
-    bounds = (max(0.0, -difference), (1 - difference) / 2)
-    share = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
-    variance = n * (2 * share + difference - difference**2)
-    expected = (gained - lost - n * difference) / math.sqrt(variance)
-    assert pairs.score(gained, lost, n, difference) == pytest.approx(expected, rel=1e-5)
+    bounds, options = (0.0, (1 - tolerance) / 2), {"xatol": 1e-12}
+    share = minimize_scalar(loss, bounds=bounds, method="bounded", options=options).x
+    variance = n * (2 * share + tolerance - tolerance**2)
+    expected = (lost - gained - n * tolerance) / math.sqrt(variance)
+    assert float(pairs.score(lost, gained, n, tolerance)) == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.integers(1, 25), st.sampled_from([0.0, 0.01, 0.05, 0.3]))
+@settings(deadline=None)
+def test_the_score_grows_with_the_lost_and_falls_with_the_gained(n, tolerance):
+    # with it the exact test need only look at the edge of its hypothesis
+    for gained in range(n):
+        lost = np.arange(n - gained + 1)
+        assert (np.diff(pairs.score(lost, gained, n, tolerance)) >= -1e-9).all()
+    for lost in range(n):
+        gained = np.arange(n - lost + 1)
+        assert (np.diff(pairs.score(lost, gained, n, tolerance)) <= 1e-9).all()
+
+
+# --- the exact test
+
+
+def enumerated(lost, gained, n, tolerance, shares):
+    """Sum the trinomial over every table with a score as high; an independent way."""
+    b, c = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    possible = b + c <= n
+    b, c = b[possible], c[possible]
+    high = pairs.score(b, c, n, tolerance) >= float(pairs.score(lost, gained, n, tolerance)) - 1e-9
+    tables = np.stack([b, c, n - b - c], axis=1)[high]
+    return max(
+        multinomial.pmf(tables, n, [q + tolerance, q, max(0.0, 1 - 2 * q - tolerance)]).sum()
+        for q in shares
+    )
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "n"), [(12, 2, 50), (0, 0, 50), (3, 40, 200), (0, 5, 5)]
+    ("lost", "gained", "n", "tolerance"),
+    [(5, 1, 20, 0.1), (9, 2, 30, 0.05), (6, 0, 25, 0.0), (12, 5, 40, 0.02), (3, 0, 12, 0.1)],
 )
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_interval_holds_what_the_test_does_not_refuse(gained, lost, n, confidence):
-    low, high = pairs.interval(gained, lost, n, confidence)
-    assert -1 <= low <= (gained - lost) / n <= high <= 1
-    z = 1.959964 if confidence == 0.95 else 1.281552
-    for end, sign in ((low, 1), (high, -1)):
-        if abs(end) < 0.999:
-            assert pairs.score(gained, lost, n, end) == pytest.approx(sign * z, abs=1e-4)
+def test_the_p_value_is_the_largest_sum_over_tables(lost, gained, n, tolerance):
+    shares = np.linspace(0, (1 - tolerance) / 2, 400)
+    # those that the data rule out but for a chance of 1e-6 do not count
+    shares = shares[
+        np.minimum(binom.cdf(gained, n, shares), binom.sf(gained - 1, n, shares)) > 5e-7
+    ]
+    largest = enumerated(lost, gained, n, tolerance, shares)
+    p = pairs.drop_p_value(lost, gained, n, tolerance)
+    assert p <= 1.005 * largest + 3e-6
+    assert p == pytest.approx(largest, rel=0.02)
 
 
-def test_of_no_discordant_pair_the_interval_is_a_wilson_interval_of_none():
-    """Tango: z^2 / (n + z^2)."""
-    low, high = pairs.interval(0, 0, 50)
-    z = 1.959964
-    assert (-low, high) == pytest.approx((z**2 / (50 + z**2),) * 2, rel=1e-4)
+def test_at_tolerance_0_it_is_the_published_unconditional_mcnemar_test():
+    gained, lost, n = CAVO
+    # two-sided there
+    assert 2 * pairs.drop_p_value(lost, gained, n) == pytest.approx(0.034053, rel=0.01)
 
 
-@pytest.mark.parametrize(("drop", "discordant"), [(0.01, 0.03), (0.01, 0.1), (0.05, 0.2)])
-def test_a_tolerated_drop_is_refused_no_more_often_than_the_level_says(drop, discordant):
+@pytest.mark.parametrize(("n", "tolerance"), [(25, 0.1), (40, 0.0), (40, 0.05)])
+def test_the_level_is_kept_wherever_the_hypothesis_holds(n, tolerance):
+    table = np.ones((n + 1, n + 1))
+    for b in range(n + 1):
+        for c in range(n + 1 - b):
+            table[b, c] = pairs.drop_p_value(b, c, n, tolerance)
+    b, c = np.arange(n + 1)[:, None], np.arange(n + 1)[None]
+    for drop in {0.0, tolerance / 2, tolerance}:
+        for q in np.linspace(0, (1 - drop) / 2, 41):
+            chances = binom.pmf(c, n, q) * binom.pmf(b, n - c, min(1.0, (q + drop) / (1 - q)))
+            for level in (0.05, 0.01, 0.001):
+                assert chances[table <= level].sum() <= level
+
+
+def test_the_normal_approximation_would_not_keep_it():
+    # why the test is exact: 500 examples, none gained, a true drop of the tolerance
+    lost = np.arange(501)
+    rejected = pairs.score(lost, 0, 500, 0.01) >= norm.isf(0.05)
+    assert binom.pmf(lost, 500, 0.01)[rejected].sum() > 0.06
+    exact = [pairs.drop_p_value(b, 0, 500, 0.01) <= 0.05 for b in range(40)]
+    assert binom.pmf(lost[:40], 500, 0.01)[exact].sum() <= 0.05
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 400), st.sampled_from([0, 0.01, 0.1]))
+@settings(deadline=None, max_examples=60)
+def test_p_values_are_probabilities_and_fall_with_the_lost(lost, gained, rest, tolerance):
+    n = lost + gained + rest + 1
+    p, more = (pairs.drop_p_value(b, gained, n, tolerance) for b in (lost, lost + 1))
+    assert 0 < more <= 1
+    assert 0 < p <= 1
+    assert more <= p + 1e-5
+    if lost - gained <= n * tolerance:
+        assert p == 1
+
+
+def test_many_examples_take_no_time_and_agree_with_the_normal_approximation():
+    p = pairs.drop_p_value(2200, 1900, 50_000, 0.003)
+    assert p == pytest.approx(norm.sf(float(pairs.score(2200, 1900, 50_000, 0.003))), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(-1, 0, 5, 0.0), (3, 3, 5, 0.0), (0, 0, 0, 0.0), (1, 1, 5, 1.0), (1, 0, 5, -0.1)]
+)
+def test_counts_that_cannot_be_are_refused(arguments):
+    with pytest.raises(ValueError, match="lost and"):
+        pairs.drop_p_value(*arguments)
+
+
+# --- means, families
+
+
+def test_the_test_of_a_mean_is_students_with_two_examples_more():
+    d = np.array([0.5, 0.0, 0.25, -0.5, 0.75, 0.25])
+    more = np.array([*d, 0.0, 0.0])
+    variance = ((more**2).sum() + 1) / 8 - more.mean() ** 2
+    expected = student.sf((more.mean() - 0.01) / np.sqrt(variance / 8), 5)
+    assert pairs.mean_drop_p_value(d, 0.01) == pytest.approx(expected)
+    assert pairs.mean_drop_p_value(np.zeros(200)) == pytest.approx(0.5)
+    assert pairs.mean_drop_p_value([1.0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "chances", "most"),
+    [
+        ([0, 1, -1, 0.5, -0.5], [0.85, 0.03, 0.02, 0.05, 0.05], 1.0),  # as models differ
+        ([0, 1], [0.99, 0.01], 1.0),  # rare, at every operating point
+        ([0, 1 / 6], [0.94, 0.06], 1.0),  # rare, at one
+        ([0, 1 / 6, -1], [0.82333, 0.16, 0.01667], 1.6),  # as documented: many lose little
+    ],
+)
+def test_the_level_of_the_test_of_a_mean(values, chances, most):
     draw = np.random.default_rng(0)
-    lost, gained = (discordant + drop) / 2, (discordant - drop) / 2
-    counts = draw.multinomial(500, [gained, lost, 1 - discordant], size=4000)
-    refused = [pairs.drop_p_value(int(g), int(b), 500, drop) <= 0.05 for g, b, _ in counts]
-    assert np.mean(refused) == pytest.approx(0.05, abs=0.016)
+    values, n = np.array(values), 500
+    assert values @ np.array(chances) == pytest.approx(0.01, abs=1e-5)
+    samples = draw.multinomial(n, chances, size=2000)
+    p = np.array([pairs.mean_drop_p_value(np.repeat(values, counts), 0.01) for counts in samples])
+    assert (p <= 0.05).mean() <= 0.05 * most + 3 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_holm_is_that_of_his_method():
+    # sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1, never falling
+    assert pairs.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert pairs.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert pairs.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert pairs.holm([0.4]) == [0.4]
+    assert pairs.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+    corrected = pairs.holm(p_values)
+    for p, q in zip(p_values, corrected, strict=True):
+        assert p <= q <= min(1.0, len(p_values) * p) or q == pytest.approx(p)
+    assert min(corrected) == pytest.approx(min(1.0, len(p_values) * min(p_values)))
+    order = np.argsort(p_values, kind="stable")
+    assert all(np.diff(np.array(corrected)[order]) >= 0)
+
+
+# --- what n can tell
 
 
 @pytest.mark.parametrize(
-    "arguments", [(-1, 0, 5, 0.0), (3, 3, 5, 0.0), (0, 0, 0, 0.0), (1, 1, 5, 1.0)]
+    ("n", "both", "tolerance", "level"),
+    [
+        (500, 0.1, 0.01, 0.001),
+        (500, 0.04, 0.0, 0.05),
+        (2000, 0.1, 0.01, 0.05),
+        (300, 0, 0.01, 0.05),
+    ],
 )
-def test_what_cannot_be_is_refused(arguments):
-    with pytest.raises(ValueError, match=r"of|expected"):
-        pairs.score(*arguments)
+def test_the_detectable_drop_is_found_four_times_in_five(n, both, tolerance, level):
+    seen = drops(int(n * both / 2), int(n * both / 2), n)
+    drop = pairs.detectable_drop(seen, tolerance, level)
+    draw = np.random.default_rng(0)
+    tables = draw.multinomial(n, [both / 2 + drop, both / 2, 1 - both - drop], size=400)
+    found = np.mean([pairs.drop_p_value(b, c, n, tolerance) <= level for b, c, _ in tables])
+    # where nothing changes both ways the approximation asks for more than it takes
+    assert 0.73 <= found <= (0.87 if both else 0.97)
+
+
+def test_the_detectable_drop_of_a_mean_is_found_four_times_in_five():
+    draw = np.random.default_rng(0)
+    values, chances = [0, 0.5, -0.5], [0.8, 0.1, 0.1]
+    seen = np.repeat(values, [400, 50, 50])
+    drop = pairs.detectable_drop(seen, 0.01, 0.01)
+    chances = [0.8 - 2 * drop, 0.1 + 2 * drop, 0.1]
+    samples = draw.multinomial(500, chances, size=500)
+    p = [pairs.mean_drop_p_value(np.repeat(values, counts), 0.01) for counts in samples]
+    assert 0.73 <= np.mean(np.array(p) <= 0.01) <= 0.87
+
+
+def test_more_examples_find_smaller_drops_and_the_numbers_agree():
+    seen = drops(10, 10, 400)
+    drop = pairs.detectable_drop(seen, 0.01, 0.01)
+    assert pairs.examples_needed(seen, drop, 0.01, 0.01) in (400, 401)
+    assert pairs.examples_needed(seen, drop / 2, 0.01, 0.01) > 800
+    assert pairs.detectable_drop(np.repeat(seen, 4), 0.01, 0.01) < 0.75 * drop
+    assert pairs.detectable_drop(drops(0, 0, 4), 0.01, 0.001) == float("inf")

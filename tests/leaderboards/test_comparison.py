@@ -211,12 +211,79 @@ def test_the_text_says_what_the_numbers_say(write_run):
     ]
 
 
-def test_a_run_alone_is_summed_up(write_run):
-    result = comparison.compare(records.read_all([write_run("a", make_outcomes(0))]))
+@pytest.mark.parametrize(
+    ("reference", "expected", "words"),
+    [
+        (None, {0.15: 0.0, 1.0: 0.15}, "Differences are to the lambda before, in points."),
+        (0.15, {0.0: 0.15, 1.0: 0.15}, "Differences are to lambda 0.15, in points."),
+    ],
+)
+def test_the_lambda_of_a_run_alone_are_compared(write_run, reference, expected, words):
+    outcomes = make_outcomes(0, n=200)
+    found = records.read_all([write_run("a", outcomes)])
+    result = comparison.compare(found, reference_lam=reference)
     assert result.attack == WORST
-    assert list(comparison.points_table(result).columns) == ["method", "lambda", "n", "SA", "RA"]
+    compared = {row.point.lam: row for row in result.rows if row.reference_lam is not None}
+    assert {lam: row.reference_lam for lam, row in compared.items()} == expected
+    p_values, corrected = [], []
+    for lam, row in compared.items():
+        for difference, name in ((row.clean_difference, None), (row.robust_difference, WORST)):
+            a, b = right(outcomes, lam, name), right(outcomes, expected[lam], name)
+            only, other = int((a & ~b).sum()), int((b & ~a).sum())
+            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+            assert difference.paired.low < difference.value < difference.paired.high
+            p_values.append(binomtest(only, only + other).pvalue if only + other else 1.0)
+            corrected.append(difference.paired.p_value)
+    # Holm, by hand: of m tests the least p times m, the next times m - 1, never falling
+    assert result.tests == len(p_values) == 4
+    largest = 0.0
+    for rank, place in enumerate(np.argsort(p_values)):
+        largest = max(largest, min(1.0, (4 - rank) * p_values[place]))
+        assert corrected[place] == pytest.approx(largest)
+    assert min(corrected) < 0.05
+    text = comparison.markdown(result)
+    assert f"{words} On the same examples (200): 95% intervals" in text
+    assert "corrected by Holm for all 4 tests" in text
+    assert "to lambda" in comparison.points_table(result).columns
     assert "epsilon" not in comparison.totals_table(result).columns
+    assert "difference" not in comparison.totals_table(result).columns
+    frame = pd.read_csv(io.StringIO(comparison.csv(result)))
+    assert frame["RA p"].dropna().to_list() == pytest.approx(corrected[1::2])
+    assert frame.set_index("lambda")["to lambda"].dropna().to_dict() == expected
+
+
+def test_the_lambda_of_every_width_are_compared_with_its_own(write_run):
+    outcomes = make_outcomes(0, widths=(0.5, 1.0))
+    result = comparison.compare(records.read_all([write_run("a", outcomes, method="oats")]))
+    assert [(row.point.width, row.reference_lam) for row in result.rows] == [
+        (width, lam) for width in (1.0, 0.5) for lam in (None, 0.0, 0.15)
+    ]
+    assert result.tests == 8
+    narrow = outcomes[outcomes["width"] == 0.5].assign(width=1.0)
+    a, b = right(narrow, 1.0, WORST), right(narrow, 0.15, WORST)
+    assert result.rows[-1].robust_difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+
+
+def test_a_run_alone_without_outcomes_or_of_one_lambda(write_run):
+    alone = write_run("a", make_outcomes(0), with_outcomes=False)
+    result = comparison.compare(records.read_all([alone]))
+    assert result.tests == 0
+    row = result.rows[1]
+    assert row.robust_difference.paired is None
+    assert row.robust_difference.value == row.robust.value - result.rows[0].robust.value
+    assert "McNemar" not in comparison.markdown(result)
+    one = write_run("b", make_outcomes(0, lambdas=(1.0,)))
+    result = comparison.compare(records.read_all([one]))
+    assert list(comparison.points_table(result).columns) == ["method", "lambda", "n", "SA", "RA"]
     assert "Differences" not in comparison.markdown(result)
+
+
+def test_a_reference_lambda_is_of_a_run_alone_that_has_it(write_run):
+    first, second = (write_run(name, make_outcomes(0), seed=k) for k, name in enumerate("ab"))
+    with pytest.raises(UserError, match=r"the run has no lambda 0\.4; it has 0, 0\.15, 1"):
+        comparison.compare(records.read_all([first]), reference_lam=0.4)
+    with pytest.raises(UserError, match="--reference-lambda is for one run alone"):
+        comparison.compare(records.read_all([first, second]), reference_lam=0.15)
 
 
 def test_records_know_their_threat(write_run):

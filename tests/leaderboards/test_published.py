@@ -9,9 +9,11 @@ from oat_bench import cards, datasets, run
 from oat_bench.classifier import load
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.leaderboards.records import find
+from oat_bench.regression import baseline as baselines
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = find(ROOT / "leaderboards")
+OUTCOMES = sorted((ROOT / "leaderboards").rglob("*.parquet"))
 CHECKPOINTS = sorted((ROOT / "leaderboards").rglob("*.safetensors"))
 
 
@@ -40,6 +42,20 @@ def test_a_checkpoint_is_that_of_its_entry(path):
     classifier = load(path)
     assert classifier.fingerprint() == entry.model_fingerprint
     assert (classifier.info.dataset, classifier.info.method) == (entry.dataset, entry.method)
+
+
+@pytest.mark.parametrize("path", OUTCOMES, ids=lambda path: path.stem)
+def test_outcomes_make_a_baseline_and_are_small(path):
+    # `read` refuses what comes to other accuracies
+    baseline = baselines.read(path.with_suffix(".json"))
+    baseline.check_data(datasets.load(baseline.record.entry.dataset))
+    baseline.check_model(load(path.with_suffix(".safetensors")).info)
+    assert baseline.whole
+    assert path.stat().st_size < 100_000
+
+
+def test_the_digits_entry_is_a_baseline():
+    assert ROOT / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.parquet" in OUTCOMES
 
 
 def test_the_shipped_cards_are_those_of_the_published_digits_entry():

@@ -119,7 +119,7 @@ def test_a_card_may_evaluate_some_widths(trained, digits, tmp_path):
     few = {"widths": [0.6]}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=few)})
     with pytest.raises(UserError, match=r"width 0\.6 asked for; the network has 1, 0\.75, 0\.5"):
-        run.choose_widths(card, classifier.info.widths)
+        run.choose_points(card, "oats", [0.0, 1.0], classifier.info.widths)
 
 
 @pytest.mark.parametrize("heads", ["shared", "per-width"])

@@ -1,0 +1,212 @@
+"""A model checked against a baseline, and the baseline renewed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from oat_bench import run as runs
+from oat_bench.attacks import Attack
+from oat_bench.classifier import TunableClassifier, to_bytes
+from oat_bench.datasets import Dataset
+from oat_bench.errors import UserError
+from oat_bench.evaluation import frontier
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.outcomes import OutcomeStore, to_parquet
+from oat_bench.evaluation.statistics import summarize
+from oat_bench.files import atomic_write_all
+from oat_bench.leaderboards.entries import default_name, make_entry
+from oat_bench.leaderboards.records import PUBLISHED
+from oat_bench.regression.baseline import Baseline
+from oat_bench.regression.comparison import Comparison, compare
+
+
+@dataclass(frozen=True)
+class Check:
+    """A finished check.
+
+    Attributes:
+        comparison: the table and its verdicts.
+        baseline: what the model was checked against.
+        classifier: the model.
+        attacks: as they were run.
+        outcomes: the model's.
+        device: where they were computed.
+    """
+
+    comparison: Comparison
+    baseline: Baseline
+    classifier: TunableClassifier
+    attacks: list[Attack]
+    outcomes: pd.DataFrame
+    device: torch.device
+
+    @property
+    def title(self) -> str:
+        """Data set and threat model."""
+        entry = self.baseline.record.entry
+        return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"
+
+
+def prepare(
+    classifier: TunableClassifier, baseline: Baseline, data: Dataset, seed: int | None = None
+) -> list[Attack]:
+    """Make the baseline's attacks ready, before anything costly begins.
+
+    Args:
+        classifier: the model.
+        baseline: from `oat_bench.regression.baseline.read`.
+        data: the baseline's data set.
+        seed: of the attacks' random numbers; the baseline's if None.
+
+    Raises:
+        UserError: if model, baseline and data do not go together.
+    """
+    baseline.check_model(classifier.info)
+    baseline.check_data(data)
+    runs.check_fits(classifier.info, data)
+    return baseline.prepare(len(data.classes), seed)
+
+
+def check(
+    classifier: TunableClassifier,
+    baseline: Baseline,
+    data: Dataset,
+    *,
+    max_drop: float = 1.0,
+    confidence: float = 0.95,
+    seed: int | None = None,
+    device: torch.device | None = None,
+    store: OutcomeStore | None = None,
+    show: bool = True,
+) -> Check:
+    """Evaluate what the baseline holds outcomes of, and compare example by example.
+
+    Args:
+        classifier: the model.
+        baseline: from `oat_bench.regression.baseline.read`.
+        data: the baseline's data set.
+        max_drop: the drop that is tolerated, in points.
+        confidence: that a verdict ``worse`` is right, of all rows together.
+        seed: of the attacks' random numbers; the baseline's if None.
+        device: where to compute; the CPU if None.
+        store: holds outcomes, and keeps new ones; memory if None.
+        show: whether to draw a progress bar.
+
+    Raises:
+        UserError: if model, baseline and data do not go together.
+    """
+    attacks = prepare(classifier, baseline, data, seed)
+    device = device or torch.device("cpu")
+    classifier, test = classifier.to(device), data.test.to(device)
+    frames = [
+        evaluate(
+            classifier,
+            test,
+            baseline.points,
+            [attack for attack in attacks if attack.card.name in names],
+            data_fingerprint=data.fingerprint(),
+            examples=examples,
+            store=store,
+            gradients=baseline.record.entry.gradients,
+            show=show,
+        )
+        for examples, names in baseline.shares()
+    ]
+    outcomes = pd.concat(frames, ignore_index=True)
+    comparison = compare(
+        baseline.outcomes,
+        outcomes,
+        baseline.worst_over(),
+        max_drop=max_drop,
+        confidence=confidence,
+    )
+    return Check(comparison, baseline, classifier, attacks, outcomes, device)
+
+
+def kept_because(baseline: Baseline) -> str | None:
+    """Say why a baseline is not to be renewed; None if it may be."""
+    if not baseline.whole:
+        return (
+            "a baseline is updated as a whole; leave out --attacks and --lambda, or "
+            "--update-baseline"
+        )
+    file = baseline.record.entry_path
+    beside = [file.with_name(name) for name in ("checkpoint.safetensors", "report.md")]
+    if file.name == "entry.json" and any(path.exists() for path in beside):
+        return (
+            f"{file.parent} is the folder of a run, and stays; copy its entry.json and "
+            "outcomes.parquet as NAME.json and NAME.parquet, and give --baseline NAME.json"
+        )
+    return None
+
+
+def renew(done: Check, data: Dataset, command: str) -> list[Path]:
+    """Make the model the baseline: entry, outcomes and, if one lies beside, checkpoint.
+
+    All are on disk before the first is put in place. What else lies beside the entry, tables and
+    the report of attack integrity, is of the old model and goes.
+
+    Args:
+        done: a check of the whole baseline that did not fail.
+        data: the data set.
+        command: what to name as the maker of the numbers.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if it failed, or the baseline is not to be renewed.
+    """
+    reason = kept_because(done.baseline)
+    if done.comparison.verdict == "worse":
+        reason = "the check failed; the baseline stays"
+    if reason is not None:
+        raise UserError(reason)
+    record, classifier = done.baseline.record, done.classifier
+    old, worst_over = record.entry, done.baseline.worst_over()
+    results = runs.with_costs(
+        summarize(done.outcomes, worst_over),
+        classifier,
+        data,
+        done.device,
+        record.entry_path,
+    )
+    entry = make_entry(
+        classifier.info,
+        results,
+        done.attacks,
+        model_fingerprint=classifier.fingerprint(),
+        command=command,
+        eps=record.eps,
+        norm=old.threat_model,
+        gradients=old.gradients,
+        frontiers=frontier.summarize(done.outcomes, worst_over),
+        data_fingerprint=data.fingerprint(),
+    )
+    # the cards are those of the baseline, also where only the entry still knows them
+    kept = {attack.name: attack.card for attack in old.attacks}
+    described = ["authors", "venue", "link", "footnote", "additional_data"]
+    if old.name != default_name(old.method, old.architecture):
+        described.append("name")
+    entry = entry.model_copy(
+        update={key: getattr(old, key) for key in described}
+        | {
+            "attacks": [
+                attack.model_copy(update={"card": kept[attack.name]}) for attack in entry.attacks
+            ]
+        }
+    )
+    contents: dict[Path, bytes | str] = {
+        record.outcomes_path: to_parquet(done.outcomes),
+        record.entry_path: entry.model_dump_json(indent=2, by_alias=True) + "\n",
+    }
+    checkpoint = record.beside("checkpoint.safetensors")
+    if checkpoint.exists():
+        contents[checkpoint] = to_bytes(classifier)
+    stale = {record.beside(name) for name in PUBLISHED} - contents.keys()
+    atomic_write_all(contents)
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return sorted(contents)

@@ -1,0 +1,117 @@
+"""Rows and verdicts, against counts by hand."""
+
+import numpy as np
+import pytest
+from making import CELLS, first, outcomes
+
+from oat_bench.evaluation import pairs
+from oat_bench.evaluation.statistics import WORST
+from oat_bench.regression.comparison import compare
+
+BEFORE = outcomes({cell: first(300) for cell in CELLS})
+
+
+def test_every_accuracy_has_a_row_and_every_row_its_counts():
+    now = outcomes({cell: first(300) for cell in CELLS} | {("pgd-7", 1.0): first(260)})
+    result = compare(BEFORE, now.sample(frac=1, random_state=0), ["fgsm", "pgd-7"])
+    names = ["SA", "fgsm", "pgd-7", WORST]
+    assert [(row.lam, row.measure) for row in result.rows] == [
+        (lam, name) for lam in (0.0, 1.0, None) for name in names
+    ]
+    rows = {(row.lam, row.measure): row for row in result.rows}
+    row = rows[1.0, "pgd-7"]
+    assert (row.n, row.baseline, row.now, row.change) == (400, 75, 65, -10)
+    low, high = pairs.interval(first(260).astype(float) - first(300))
+    assert (row.low, row.high) == (100 * low, 100 * high)
+    p = pairs.drop_p_value(40, 0, 400, 0.01)
+    # Holm: of twelve only the two means have less
+    assert row.p_worse == pytest.approx(10 * p)
+    assert rows[1.0, WORST].change == -10
+    mean = rows[None, "pgd-7"]
+    assert (mean.baseline, mean.now) == (75, 70)
+    expected = pairs.mean_drop_p_value((first(300) - first(260).astype(float)) / 2, 0.01)
+    assert 0 < mean.p_worse <= 12 * expected
+    worse = {(row.lam, row.measure) for row in result.of("worse")}
+    assert worse == {(lam, name) for lam in (1.0, None) for name in ("pgd-7", WORST)}
+    assert result.verdict == "worse"
+
+
+def test_a_drop_within_the_tolerance_is_none():
+    now = outcomes({cell: first(296) for cell in CELLS})
+    result = compare(BEFORE, now, ["fgsm", "pgd-7"])
+    assert result.verdict == "ok"
+    assert {row.p_worse for row in result.rows if row.lam is not None} == {1.0}
+    # of nothing but losses eight in 400 are a drop, and one of less than 5 points
+    lost_more = outcomes({cell: first(280) for cell in CELLS})
+    assert compare(BEFORE, lost_more, ["fgsm", "pgd-7"], max_drop=0).verdict == "worse"
+    assert compare(BEFORE, lost_more, ["fgsm", "pgd-7"], max_drop=5).verdict == "ok"
+
+
+def test_a_rise_is_better_unless_something_is_worse():
+    up = {cell: first(340) for cell in CELLS}
+    assert compare(BEFORE, outcomes(up), ["fgsm", "pgd-7"]).verdict == "better"
+    both = outcomes(up | {("fgsm", 0.0): first(200)})
+    result = compare(BEFORE, both, ["fgsm", "pgd-7"])
+    assert result.of("better")
+    assert result.verdict == "worse"
+
+
+def test_clean_accuracy_is_checked():
+    clean = {lam: first(340) for lam in (0.0, 1.0)}
+    now = outcomes({cell: first(300) for cell in CELLS}, clean)
+    result = compare(BEFORE, now, ["fgsm", "pgd-7"])
+    assert {row.measure for row in result.of("worse")} == {"SA"}
+    # an example that is wrong without an attack is not robust
+    clean = {lam: ~first(100) for lam in (0.0, 1.0)}
+    result = compare(BEFORE, outcomes({cell: first(300) for cell in CELLS}, clean), ["fgsm"])
+    assert {row.now for row in result.rows if row.measure == "fgsm"} == {50}
+
+
+def test_the_worst_case_is_of_the_examples_that_every_attack_saw():
+    robust = {("fgsm", lam): first(300) for lam in (0.0, 1.0)} | {
+        ("pgd-7", lam): ~first(20, 80) for lam in (0.0, 1.0)
+    }
+    before = outcomes(robust)
+    rows = {r.measure: r for r in compare(before, before, ["fgsm", "pgd-7"]).rows if r.lam == 0}
+    assert [rows[name].n for name in ("SA", "fgsm", "pgd-7", WORST)] == [400, 400, 80, 80]
+    assert rows[WORST].baseline == 75
+    # one attack has no worst case of its own, one operating point no mean
+    one = before[before["lam"] == 0]
+    assert [r.measure for r in compare(one, one, ["fgsm"]).rows] == ["SA", "fgsm", "pgd-7"]
+
+
+def test_what_does_not_pair_is_refused():
+    for other in (
+        BEFORE[BEFORE["attack"] == "fgsm"],
+        BEFORE[BEFORE["lam"] == 0],
+        BEFORE[BEFORE["example"] > 0],
+    ):
+        with pytest.raises(ValueError, match="outcomes of different"):
+            compare(BEFORE, other, ["fgsm", "pgd-7"])
+
+
+def test_the_tolerance_may_be_finer_than_n_supports():
+    few = compare(BEFORE, BEFORE, ["fgsm", "pgd-7"])
+    assert few.too_fine
+    assert all(row.detectable > 2 for row in few.rows)
+    assert all(row.needed > 400 for row in few.rows)
+    assert not compare(BEFORE, BEFORE, ["fgsm", "pgd-7"], max_drop=10).too_fine
+    none = compare(BEFORE, BEFORE, ["fgsm", "pgd-7"], max_drop=0)
+    assert not none.too_fine
+    assert {row.needed for row in none.rows} == {None}
+
+
+@pytest.mark.slow
+def test_false_alarms_are_rarer_than_one_in_twenty():
+    """Two models that differ by chance alone, at a tolerance of nothing: the hardest case."""
+    draw = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(120):
+        sides = []
+        for _ in range(2):
+            base = draw.random(200)
+            stands = {cell: base + 0.1 * draw.standard_normal(200) < 0.5 for cell in CELLS}
+            sides.append(outcomes(stands, n=200))
+        result = compare(*sides, ["fgsm", "pgd-7"], max_drop=0)
+        alarms += result.verdict == "worse"
+    assert alarms <= 12  # 99% quantile of a binomial with 0.05

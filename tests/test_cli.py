@@ -42,6 +42,7 @@ COMMANDS = [
     "run",
     "train",
     "evaluate",
+    "calibrate",
     "list",
     "compare",
     "figure",

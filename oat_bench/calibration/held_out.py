@@ -49,14 +49,15 @@ def held_out(
     Raises:
         UserError: if the images do not fit the model, or there are none.
     """
+    datasets.check_known(dataset)
+    if dataset != info.dataset and not datasets.is_folder(dataset):
+        raise UserError(
+            f"the model was trained on {info.dataset!r}, not on {dataset!r}; leave --dataset out, "
+            "or name a folder of images of your own"
+        )
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
     _check_fits(info, data)
     if data.name != info.dataset:
-        if not datasets.is_folder(dataset):
-            raise UserError(
-                f"the model was trained on {info.dataset!r}, not on {dataset!r}; leave --dataset "
-                "out, or name a folder of images of your own"
-            )
         parts = (data.train, data.validation, data.test)
         images = torch.cat([part.images for part in parts])
         whole = Split(images, torch.cat([part.labels for part in parts]), data.test.levels)

@@ -29,8 +29,8 @@ def calibration(report: Calibration) -> Figure:
             color=tint,
             marker=style.marker(place),
             markerfacecolor="white",
-            linewidth=1,
-            alpha=0.6,
+            linewidth=0.8,
+            alpha=0.45,
             label=label,
         )
         tested = [(p, ra) for p, ra in drawn if p.planned is not None]

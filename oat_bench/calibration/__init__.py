@@ -8,9 +8,9 @@ and however accuracy depends on lambda; every bound is an exact binomial one.
 
 Why not tests of a grid of lambda on all examples? They are as valid. A sequence by lambda alone,
 without a search, ends at the first gap: between lambda = 0 and the first trained one standard
-accuracy is often lower than beyond. Holm's correction over the grid bears gaps, at about the price of
-the quarter that is searched. In 100 draws of 500 of the digits, OATS with its three widths, 21 lambda
-and PGD-20, the RA of what was chosen was on average
+accuracy is often lower than beyond. Holm's correction over the grid bears gaps, at about the price
+of the quarter that is searched. In 100 draws of 500 of the digits, OATS with its three widths, 21
+lambda and PGD-20, the RA of what was chosen was on average
 
     bar                    this    Holm    by lambda alone
     SA 95%                 31.4    31.0    27.8

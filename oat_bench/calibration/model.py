@@ -20,7 +20,7 @@ from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import Subject, evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.evaluation.statistics import robust_right
-from oat_bench.progress import bar
+from oat_bench.progress import Bar, bar
 
 #: lambda of the grid that costs are compared with
 GRID = 21
@@ -39,6 +39,7 @@ class ModelProbe:
         gradients: precision that attacks compute in.
         predicted: clean images that the answers took.
         attacked: attacked images that they took.
+        line: advances by one for each of the images to attack.
     """
 
     classifier: TunableClassifier
@@ -49,6 +50,7 @@ class ModelProbe:
     gradients: Precision = "float32"
     predicted: int = 0
     attacked: int = 0
+    line: Bar | None = None
 
     def __post_init__(self) -> None:
         self._blocks = Blocks(self.data.labels)
@@ -91,6 +93,8 @@ class ModelProbe:
             gradients=self.gradients,
             show=False,
         )
+        if self.line is not None:
+            self.line.advance(len(examples))
         return robust_right(rows).to_numpy(dtype=np.bool_)
 
 
@@ -145,7 +149,11 @@ def calibrate(
         classifier, data, attack, data_fingerprint, store or OutcomeStore(None), gradients
     )
     lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
-    with bar("calibrating", 0, show=show) as line:
+    n_search, n_test = procedure.split(len(ids), goal, confidence)
+    # about: points are dropped, and others looked at
+    total = len(lambdas) * len(shares) * n_search + n_test
+    with bar("calibrating", total, show=show) as line:
+        probe.line = line
         outcome = procedure.run(
             probe,
             goal,

@@ -1,7 +1,10 @@
 """Networks whose every number matters: nothing left at the identity, realistic statistics."""
 
 import json
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from oat_bench import cards, datasets, run
+from oat_bench import cards, cli, datasets, run
 from oat_bench.cards import BenchmarkCard, NetworkCard, Threat
 from oat_bench.classifier import ModelInfo, TunableClassifier, load
 from oat_bench.datasets import Dataset
@@ -242,3 +245,34 @@ def reported_folder(brief, digits, trained_folder, tmp_path_factory) -> Path:
         load(folder), card, digits, attacks, folder, command="oat-bench run", device=device
     )
     return folder
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+    def invoke(*arguments):
+        monkeypatch.setattr(sys, "argv", ["oat-bench", *map(str, arguments)])
+        capsys.readouterr()
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return invoke
+
+
+@pytest.fixture
+def finished(tmp_path: Path, trained_folder: Path) -> Path:
+    """A folder in which training is finished."""
+    shutil.copytree(trained_folder, tmp_path / "out")
+    return tmp_path / "out"

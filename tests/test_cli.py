@@ -52,6 +52,7 @@ COMMANDS = [
     "run",
     "train",
     "evaluate",
+    "calibrate",
     "list",
     "compare",
     "figure",
@@ -93,30 +94,6 @@ def call(*arguments, cwd, **options):
 
 
 @pytest.fixture
-def invoke(monkeypatch, capsys, tmp_path):
-    """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def leave(code):
-        raise SystemExit(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
-
-    def invoke(*arguments):
-        monkeypatch.setattr(sys, "argv", ["oat-bench", *map(str, arguments)])
-        capsys.readouterr()
-        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            with pytest.raises(SystemExit) as stop:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return invoke
-
-
-@pytest.fixture
 def refused(invoke, monkeypatch):
     """Run what must fail before anything is trained or evaluated; return the one line."""
 
@@ -144,13 +121,6 @@ def card(tmp_path, brief_toml):
     path = tmp_path / "brief.toml"
     path.write_text(brief_toml)
     return path
-
-
-@pytest.fixture
-def finished(tmp_path, trained_folder):
-    """A folder in which training is finished."""
-    shutil.copytree(trained_folder, tmp_path / "out")
-    return tmp_path / "out"
 
 
 def files(folder):

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
+    calibrate,
     check,
     compare,
     figure,

@@ -3,6 +3,7 @@
 from oat_bench.figures.batch_norm import bn_statistics
 from oat_bench.figures.by_lambda import by_lambda, unseen
 from oat_bench.figures.by_width import cost, widths
+from oat_bench.figures.calibration import calibration
 from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.report import CAPTIONS, draw_report, of_run
@@ -15,6 +16,7 @@ __all__ = [
     "attacks",
     "bn_statistics",
     "by_lambda",
+    "calibration",
     "cost",
     "draw_report",
     "frontier",

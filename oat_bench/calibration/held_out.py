@@ -1,0 +1,85 @@
+"""The images that a model is calibrated on: none that it was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from oat_bench import datasets
+from oat_bench.classifier import ModelInfo
+from oat_bench.datasets import DATA_DIR, Dataset, Split
+from oat_bench.errors import UserError
+from oat_bench.files import sha256
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that a model was not trained on.
+
+    Attributes:
+        data: the images; an example's id is its place there.
+        name: what they are, for readers.
+        fingerprint: names them in a store of outcomes; of a test split as of other commands.
+    """
+
+    data: Split
+    name: str
+    fingerprint: str
+
+
+def held_out(
+    info: ModelInfo,
+    dataset: str,
+    split: Literal["validation", "test"] = "validation",
+    data_dir: str | Path = DATA_DIR,
+    *,
+    skip_broken: bool = False,
+) -> HeldOut:
+    """Load images to calibrate on.
+
+    Args:
+        info: the model's.
+        dataset: the model's own, of which a split is taken; or the path of a folder of other images
+            of the same classes, all of which are taken.
+        split: of the model's own data set.
+        data_dir: where data sets are looked for.
+        skip_broken: leave out the images of a folder that cannot be read.
+
+    Raises:
+        UserError: if the images do not fit the model, or there are none.
+    """
+    datasets.check_known(dataset)
+    if dataset != info.dataset and not datasets.is_folder(dataset):
+        raise UserError(
+            f"the model was trained on {info.dataset!r}, not on {dataset!r}; leave --dataset out, "
+            "or name a folder of images of your own"
+        )
+    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
+    _check_fits(info, data)
+    if data.name != info.dataset:
+        parts = (data.train, data.validation, data.test)
+        images = torch.cat([part.images for part in parts])
+        whole = Split(images, torch.cat([part.labels for part in parts]), data.test.levels)
+        return HeldOut(whole, f"the folder {data.name}", sha256(data.fingerprint(), "all"))
+    if split == "test":
+        return HeldOut(data.test, "the test split", data.fingerprint())
+    if not len(data.validation):
+        raise UserError(f"{data.name} has no validation images; take --split test")
+    # ids count from 0 in every split: its own name keeps outcomes apart
+    fingerprint = sha256(data.fingerprint(), "validation")
+    return HeldOut(data.validation, "the validation split", fingerprint)
+
+
+def _check_fits(info: ModelInfo, data: Dataset) -> None:
+    theirs = (data.input_shape, list(data.classes))
+    if theirs != (info.input_shape, info.classes):
+        raise UserError(
+            f"the model takes images {info.input_shape} of the classes {_few(info.classes)}; those "
+            f"of {data.name!r} are {data.input_shape} of {_few(data.classes)}"
+        )
+
+
+def _few(classes: "list[str] | tuple[str, ...]") -> str:
+    more = f", ... ({len(classes)})" if len(classes) > 4 else ""
+    return ", ".join(classes[:4]) + more

@@ -1,0 +1,229 @@
+"""Calibration of a trained model: what answers the search's questions, and what it costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oat_bench.acceleration import Precision
+from oat_bench.attacks import Attack
+from oat_bench.calibration import procedure
+from oat_bench.calibration.report import Calibration, Passes, WidthCost, make_report
+from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split, nested_order
+from oat_bench.errors import UserError
+from oat_bench.evaluation.blocks import Blocks
+from oat_bench.evaluation.cost import measure
+from oat_bench.evaluation.grid import Subject, evaluate
+from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.evaluation.statistics import robust_right
+from oat_bench.progress import Bar, bar
+
+#: lambda of the grid that costs are compared with
+GRID = 21
+
+
+@dataclass
+class ModelProbe:
+    """Answers whether a trained model is right, from the store where it can.
+
+    Attributes:
+        classifier: on the device of the data.
+        data: held-out images; an example's id is its place there.
+        attack: made ready by `oat_bench.attacks.prepare`.
+        data_fingerprint: names the data in the store.
+        store: where outcomes are.
+        gradients: precision that attacks compute in.
+        predicted: clean images that the answers took.
+        attacked: attacked images that they took.
+        line: advances by one for each of the images to attack.
+    """
+
+    classifier: TunableClassifier
+    data: Split
+    attack: Attack
+    data_fingerprint: str
+    store: OutcomeStore
+    gradients: Precision = "float32"
+    predicted: int = 0
+    attacked: int = 0
+    line: Bar | None = None
+
+    def __post_init__(self) -> None:
+        self._blocks = Blocks(self.data.labels)
+        self._clean: dict[OperatingPoint, Tensor] = {}
+        self._seen: dict[OperatingPoint, Bools] = {}
+
+    def clean(self, point: OperatingPoint, examples: Ints) -> Bools:
+        """Say which clean images are right at a point."""
+        ids = torch.from_numpy(examples).to(self.data.labels.device)
+        known = self._clean.setdefault(point, torch.full_like(self.data.labels, -1))
+        lacking = ids[known[ids] < 0]
+        if len(lacking):
+            subject = Subject(
+                self.classifier,
+                point,
+                self.data,
+                self._blocks,
+                None,
+                "float32",
+                None,
+                float(len(lacking)),
+            )
+            known[lacking] = subject.clean(lacking)
+            self.predicted += len(lacking)
+        return np.asarray((known[ids] == self.data.labels[ids]).cpu().numpy())
+
+    def robust(self, point: OperatingPoint, examples: Ints) -> Bools:
+        """Say which images are right at a point both clean and attacked."""
+        seen = self._seen.setdefault(point, np.zeros(len(self.data), np.bool_))
+        self.attacked += int((self.clean(point, examples) & ~seen[examples]).sum())
+        seen[examples] = True
+        rows = evaluate(
+            self.classifier,
+            self.data,
+            [point],
+            [self.attack],
+            data_fingerprint=self.data_fingerprint,
+            examples=torch.from_numpy(examples),
+            store=self.store,
+            gradients=self.gradients,
+            show=False,
+        )
+        if self.line is not None:
+            self.line.advance(len(examples))
+        return robust_right(rows).to_numpy(dtype=np.bool_)
+
+
+def calibrate(
+    classifier: TunableClassifier,
+    data: Split,
+    attack: Attack,
+    goal: Goal,
+    *,
+    data_fingerprint: str,
+    confidence: float = 0.95,
+    widths: Sequence[float] | None = None,
+    examples: Tensor | None = None,
+    store: OutcomeStore | None = None,
+    gradients: Precision = "float32",
+    held_out: str = "held-out",
+    costs: Sequence[WidthCost] = (),
+    command: str = "",
+    show: bool = True,
+) -> Calibration:
+    """Find the operating point that is best in one accuracy and holds a bar in the other.
+
+    The chance over the held-out images that the chosen point is below the bar is at most ``1 -
+    confidence``, over all points that were tried. Outcomes that the store holds are not computed
+    again.
+
+    Args:
+        classifier: on the device of the data.
+        data: images that the model was not trained on; an example's id is its place there.
+        attack: made ready by `oat_bench.attacks.prepare`; what RA is measured under.
+        goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
+        data_fingerprint: names the data in the store.
+        confidence: of the guarantee and of all intervals, in (0, 1).
+        widths: shares of the channels to look at; all of the model's if None.
+        examples: ids, every first share of them stratified; all, in nested order, if None.
+        store: where outcomes go; memory if None.
+        gradients: precision that attacks compute in; predictions are float32.
+        held_out: what the images are, in the words of the report.
+        costs: of the widths, from `affordable`, for the report.
+        command: what makes the report.
+        show: whether to draw a progress bar.
+
+    Raises:
+        UserError: if so few examples could not pass the bar if all were right.
+        ValueError: if the confidence is outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
+    info, shares = classifier.info, list(widths or classifier.info.widths)
+    ids = nested_order(data.labels) if examples is None else examples.cpu()
+    probe = ModelProbe(
+        classifier, data, attack, data_fingerprint, store or OutcomeStore(None), gradients
+    )
+    lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
+    n_search, n_test = procedure.split(len(ids), goal, confidence)
+    # about: points are dropped, and others looked at
+    total = len(lambdas) * len(shares) * n_search + n_test
+    with bar("calibrating", total, show=show) as line:
+        probe.line = line
+        outcome = procedure.run(
+            probe,
+            goal,
+            lambdas,
+            shares,
+            ids.numpy(),
+            confidence=confidence,
+            continuous=classifier.continuous,
+            said=line.note,
+        )
+    points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
+    clean = [one.sa.share for one in outcome.found]
+    each = attack.passes + 1  # what comes out is predicted too
+    grid = points * len(ids), round(points * len(ids) * sum(clean) / len(clean))
+    return make_report(
+        info,
+        outcome,
+        goal,
+        attack,
+        confidence=confidence,
+        held_out=held_out,
+        gradients=gradients,
+        widths=shares,
+        costs=costs,
+        spent=Passes.of(probe.predicted, probe.attacked, each),
+        grid=Passes.of(*grid, each),
+        grid_points=points,
+        model_fingerprint=classifier.fingerprint(),
+        data_fingerprint=data_fingerprint,
+        command=command,
+    )
+
+
+def affordable(
+    classifier: TunableClassifier,
+    data: Split,
+    widths: Sequence[float],
+    *,
+    max_flops: float | None = None,
+    max_latency: float | None = None,
+) -> list[WidthCost]:
+    """Measure what each width costs, and say which keep to the limits.
+
+    Lambda makes no difference: at any of them a width is the same plain network.
+
+    Args:
+        classifier: on the device of the data.
+        data: whose first image is timed.
+        widths: shares of the channels.
+        max_flops: floating point operations an image, by torch's counter; None: no limit.
+        max_latency: milliseconds for one image alone; None: no limit.
+
+    Raises:
+        UserError: if no width does.
+    """
+    image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
+    costs = []
+    for width in widths:
+        cost = measure(classifier.at(lam, width), image)
+        fits = (max_flops is None or cost.flops <= max_flops) and (
+            max_latency is None or cost.latency_ms <= max_latency
+        )
+        costs.append(WidthCost.of(width, cost, fits))
+    if not any(cost.fits for cost in costs):
+        known = "; ".join(
+            f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"
+            for cost in costs
+        )
+        raise UserError(
+            f"no width keeps to --max-flops or --max-latency; {known}; allow more, or train a "
+            "narrower one"
+        )
+    return costs

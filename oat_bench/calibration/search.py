@@ -1,0 +1,280 @@
+"""Where to look for operating points: a search whose outcome is a sequence of points to test.
+
+The search sees one part of the held-out examples and may do with it what it likes; the sequence is
+then tested on the other part. Clean predictions are cheap and made for every point; attacks run on
+nested shares of the examples, and only at points that may still be the one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from oat_bench.calibration.guarantee import Count
+from oat_bench.classifier import OperatingPoint
+from oat_bench.evaluation.frontier import pareto
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+#: lambda are first looked at no farther apart than this, and at last no nearer than that
+COARSE, FINE = 0.25, 0.02
+#: how often the neighbourhood of the best point is looked at more closely
+REFINEMENTS = 4
+#: shares of the examples after which points are dropped
+ROUNDS = (0.25, 0.5, 1.0)
+#: level of the tests that drop points; no guarantee rests on it
+DROP = 0.05
+#: points of a sequence before the best one, and behind it
+SAFER, BOLDER = 3, 2
+
+
+class Probe(Protocol):
+    """What answers whether a classifier is right."""
+
+    def clean(self, point: OperatingPoint, examples: Ints) -> Bools:
+        """Say which clean images are right at a point."""
+
+    def robust(self, point: OperatingPoint, examples: Ints) -> Bools:
+        """Say which images are right at a point both clean and attacked."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an operating point is to be the best in, and the bar that it must not break.
+
+    Attributes:
+        kind: ``min-sa``: the highest RA whose SA is at least ``value``; ``min-ra``: the highest SA
+            whose RA is at least ``value``; ``sa-weight``: the highest ``value * SA + (1 - value) *
+            RA``.
+        value: a share, in (0, 1) where it is a bar, else in [0, 1].
+    """
+
+    kind: Literal["min-sa", "min-ra", "sa-weight"]
+    value: float
+
+    def __post_init__(self) -> None:
+        low_high = 0 <= self.value <= 1 if self.kind == "sa-weight" else 0 < self.value < 1
+        if not low_high:
+            ends = "[0, 1]" if self.kind == "sa-weight" else "(0, 1)"
+            raise ValueError(f"{self.kind} is {self.value}; expected a number in {ends}")
+
+    @property
+    def barred(self) -> Literal["sa", "ra"] | None:
+        """The accuracy that has a bar."""
+        kinds: dict[str, Literal["sa", "ra"] | None] = {"min-sa": "sa", "min-ra": "ra"}
+        return kinds.get(self.kind)
+
+    def score(self, sa: float, ra: float, wanted: float) -> tuple[float, float, float]:
+        """Return what is higher for the better of two points.
+
+        Args:
+            sa: standard accuracy, a share.
+            ra: robust accuracy, a share.
+            wanted: the share that the accuracy with the bar has to reach.
+        """
+        if self.barred is None:
+            return (self.value * sa + (1 - self.value) * ra, sa, ra)
+        own, other = (sa, ra) if self.barred == "sa" else (ra, sa)
+        return (1.0, other, own) if own >= wanted else (0.0, own, other)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """An operating point, and what the search knows of it.
+
+    Attributes:
+        point: the operating point.
+        clean: which examples of the search are right.
+        robust: which of the first of them are right both clean and attacked; grows.
+        dropped: why it is not looked at any more; empty if it is.
+    """
+
+    point: OperatingPoint
+    clean: Bools
+    robust: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    dropped: str = ""
+
+    @property
+    def sa(self) -> Count:
+        """Right clean images."""
+        return Count(int(self.clean.sum()), len(self.clean))
+
+    @property
+    def ra(self) -> Count | None:
+        """Right attacked images; None before an attack."""
+        return Count(int(self.robust.sum()), len(self.robust)) if len(self.robust) else None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was attacked on all examples of the search."""
+        return len(self.robust) == len(self.clean)
+
+
+def starting_lambdas(trained: Iterable[float], *, continuous: bool) -> list[float]:
+    """Return the lambda to begin with: the trained ones, 0 and 1, and some where there is a gap."""
+    if not continuous:
+        return sorted(trained)
+    ends = sorted({0.0, 1.0, *trained})
+    lams = [0.0]
+    for low, high in pairwise(ends):
+        pieces = int(np.ceil((high - low) / COARSE - 1e-9))
+        lams += [round(low + (high - low) * k / pieces, 4) for k in range(1, pieces)] + [high]
+    return lams
+
+
+def search(
+    probe: Probe,
+    goal: Goal,
+    lambdas: Sequence[float],
+    widths: Sequence[float],
+    examples: Ints,
+    wanted: float,
+    *,
+    continuous: bool,
+    said: Callable[[str], None] = lambda _text: None,
+) -> list[Candidate]:
+    """Look at points, then more closely around the best one, again and again.
+
+    Args:
+        probe: answers.
+        goal: what is looked for.
+        lambdas: to begin with.
+        widths: shares of the channels.
+        examples: ids of the examples of the search, those of a smaller share first.
+        wanted: the share that the accuracy with the bar has to reach.
+        continuous: whether there are points between those of ``lambdas``.
+        said: is told what is going on.
+
+    Returns:
+        Every point that was looked at, by width and lambda.
+    """
+
+    def look(points: Iterable[OperatingPoint]) -> list[Candidate]:
+        return [Candidate(point, probe.clean(point, examples)) for point in points]
+
+    said(f"{len(lambdas) * len(widths)} points")
+    found = look(OperatingPoint(lam, width) for width in widths for lam in lambdas)
+    _race(probe, goal, found, examples)
+    for _ in range(REFINEMENTS if continuous else 0):
+        near = _between(best(found, goal, wanted), found)
+        if not near:
+            break
+        said(f"lambda {', '.join(f'{point.lam:g}' for point in near)}")
+        found += look(near)
+        _race(probe, goal, found, examples)
+    return sorted(found, key=lambda one: (-one.point.width, one.point.lam))
+
+
+def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
+    """Return the best point of those that were attacked; of equal ones the cheapest."""
+
+    def rank(one: Candidate) -> tuple[float, ...]:
+        ra = one.ra.share if one.ra is not None else 0.0
+        return (*goal.score(one.sa.share, ra, wanted), -one.point.width, -one.point.lam)
+
+    return max([one for one in found if one.measured] or found, key=rank)
+
+
+def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
+    """Return the points to test, the safest first, each next one better and less safe.
+
+    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then those of the
+    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913): some
+    that are safer than the best point, the best point, some beyond it. They come in the order of
+    lambda: it says more about which is safer than few examples do. What the search saw below
+    ``wanted`` on the way to the best point, as it does where accuracy is not monotone, is left out.
+    Without a bar it is the best point alone.
+    """
+    target = best(found, goal, wanted)
+    if goal.barred is None:
+        return [target]
+    sign = 1 if goal.barred == "sa" else -1
+
+    def place(one: Candidate) -> tuple[float, float]:
+        return (sign * one.point.lam, -one.point.width)
+
+    widest = max(one.point.width for one in found)
+    anchor = min([one for one in found if one.point.width == widest], key=place)
+    measured = [(one, one.sa.share, one.ra.share) for one in found if one.measured and one.ra]
+    front = measured
+    if measured:
+        good = pareto([(sa, ra) for _, sa, ra in measured])
+        front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
+    safe = [
+        one
+        for one, sa, ra in front
+        if place(one) < place(target) and (sa if goal.barred == "sa" else ra) >= wanted
+    ]
+    safe.sort(key=place)
+    if len(safe) > SAFER:
+        safe = [safe[k] for k in np.linspace(0, len(safe) - 1, SAFER).round().astype(int)]
+    bold = sorted((one for one, *_ in front if place(one) > place(target)), key=place)[:BOLDER]
+    return list(dict.fromkeys([anchor, *safe, target, *bold]))
+
+
+def _between(target: Candidate, found: Sequence[Candidate]) -> list[OperatingPoint]:
+    """Return the middles between a point and its neighbours in lambda, where they are far apart."""
+    lam, width = target.point.lam, target.point.width
+    lams = [one.point.lam for one in found if one.point.width == width]
+    below = max((other for other in lams if other < lam), default=lam)
+    above = min((other for other in lams if other > lam), default=lam)
+    gaps = [(below, lam), (lam, above)]
+    return [
+        OperatingPoint(round((low + high) / 2, 4), width)
+        for low, high in gaps
+        if high - low > FINE + 1e-9
+    ]
+
+
+def _race(probe: Probe, goal: Goal, found: list[Candidate], examples: Ints) -> None:
+    """Attack the points that may be the best one on more and more examples, and drop others."""
+    _drop_hopeless(goal, found)
+    for share in ROUNDS:
+        size = max(1, round(share * len(examples)))
+        for one in found:
+            if not one.dropped and len(one.robust) < size:
+                more = probe.robust(one.point, examples[len(one.robust) : size])
+                one.robust = np.concatenate([one.robust, more])
+        _drop_hopeless(goal, found)
+        _drop_beaten(found)
+
+
+def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
+    """Drop the points that are below the bar beyond chance; the safest one stays."""
+    if goal.barred is None:
+        return
+    counts = [one.sa if goal.barred == "sa" else one.ra for one in found]
+    known = [(count.share, -place) for place, count in enumerate(counts) if count is not None]
+    if not known:
+        return
+    safest = -max(known)[1]
+    for place, (one, count) in enumerate(zip(found, counts, strict=True)):
+        if count is None or one.dropped or place == safest:
+            continue
+        if binom.cdf(count.right, count.n, goal.value) <= DROP:
+            one.dropped = "below the bar"
+
+
+def _drop_beaten(found: Sequence[Candidate]) -> None:
+    """Drop the points that another beats in RA beyond chance, and in SA is as good as.
+
+    An exact test of pairs, on the examples that both were attacked on (McNemar, Psychometrika 12,
+    1947).
+    """
+    for one in found:
+        for other in found:
+            if one.dropped or other.dropped or other.sa.right < one.sa.right:
+                continue
+            both = min(len(one.robust), len(other.robust))
+            gained = int((other.robust[:both] & ~one.robust[:both]).sum())
+            lost = int((one.robust[:both] & ~other.robust[:both]).sum())
+            if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
+                at = f"lambda {other.point.lam:g}"
+                if other.point.width != one.point.width:
+                    at += f", width {other.point.width:g}"
+                one.dropped = f"beaten by {at}"

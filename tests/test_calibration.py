@@ -1,0 +1,446 @@
+"""Calibration: exact bounds, a guarantee that holds in simulations, few attacks, nothing twice."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import binomtest
+
+from oat_bench import calibration, cards, figures
+from oat_bench.attacks import in_house, prepare
+from oat_bench.calibration import Goal, guarantee, procedure, report, search
+from oat_bench.calibration.guarantee import Count
+from oat_bench.classifier import OperatingPoint
+from oat_bench.errors import UserError
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.methods import METHODS
+
+counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count, st.integers(0, n), st.just(n)))
+shares = st.floats(0.01, 0.99)
+
+# --- exact bounds
+
+
+@given(counts, shares, st.floats(0.5, 0.999))
+def test_bounds_are_those_of_scipy(count, bar, confidence):
+    test = binomtest(count.right, count.n, bar, alternative="greater")
+    assert guarantee.p_value(count, bar) == pytest.approx(test.pvalue, rel=1e-9, abs=1e-300)
+    low = test.proportion_ci(confidence, method="exact").low
+    assert guarantee.lower_bound(count, confidence) == pytest.approx(low, abs=1e-9)
+    both = binomtest(count.right, count.n).proportion_ci(confidence, method="exact")
+    assert guarantee.interval(count, confidence) == pytest.approx((both.low, both.high), abs=1e-9)
+    several = binomtest(count.right, count.n).proportion_ci(1 - (1 - confidence) / 4)
+    assert guarantee.interval(count, confidence, 4) == pytest.approx(
+        (several.low, several.high), abs=1e-9
+    )
+
+
+@given(st.integers(1, 500), shares, st.floats(0.5, 0.999))
+def test_needed_is_the_least_that_passes(n, bar, confidence):
+    least = guarantee.needed(n, bar, confidence)
+    passing = [k for k in range(n + 1) if guarantee.p_value(Count(k, n), bar) <= 1 - confidence]
+    assert least == (passing[0] if passing else None)
+    assert (least is not None) == (n >= guarantee.fewest(bar, confidence))
+
+
+def test_a_sequence_ends_at_the_first_that_fails():
+    seen = []
+
+    def count(name):
+        seen.append(name)
+        return {"a": Count(100, 100), "b": Count(90, 100), "c": Count(100, 100)}[name]
+
+    tests = guarantee.fixed_sequence("abc", count, 0.9, 0.95)
+    assert [(test.candidate, test.holds) for test in tests] == [("a", True), ("b", False)]
+    assert seen == ["a", "b"]
+
+
+# --- synthetic populations
+
+
+class Population:
+    """Draws of images whose rightness has a known chance at every operating point.
+
+    An image has numbers of its own, and at each point, for a share of the images, others: points
+    are correlated as those of one network are.
+    """
+
+    def __init__(self, sa, ra, n, seed, own=0.1):
+        self.sa, self.ra, self.n, self.seed, self.own = sa, ra, n, seed, own
+        self.shared = np.random.default_rng(seed).random((2, n))
+        self.attacked, self.known = 0, {}
+
+    def right(self, point):
+        if point not in self.known:
+            key = [self.seed, round(1e4 * point.lam), round(100 * point.width)]
+            draw = np.random.default_rng(key)
+            numbers = np.where(
+                draw.random(self.n) < self.own, draw.random((2, self.n)), self.shared
+            )
+            clean = numbers[0] < self.sa(point)
+            self.known[point] = clean, clean & (numbers[1] < self.ra(point) / self.sa(point))
+        return self.known[point]
+
+    def clean(self, point, examples):
+        return self.right(point)[0][examples]
+
+    def robust(self, point, examples):
+        self.attacked += len(examples)
+        return self.right(point)[1][examples]
+
+
+def falling(point):
+    return 0.99 - 0.06 * point.lam
+
+
+def with_a_gap(point):
+    """As of models with two batch norms: worse between 0 and the first trained lambda."""
+    return 0.9 + 0.8 * point.lam if 0 < point.lam < 0.1 else falling(point)
+
+
+def just_below(point):
+    return 0.9499 - 1e-3 * point.lam
+
+
+def robust(point):
+    return min(falling(point), 0.05 + 0.45 * point.lam**0.5)
+
+
+LAMBDAS = search.starting_lambdas([0.0, 0.1, 0.4, 1.0], continuous=True)
+
+
+def run(population, goal, widths=(1.0,), continuous=True, lambdas=LAMBDAS, confidence=0.95):
+    return procedure.run(
+        population,
+        goal,
+        lambdas,
+        widths,
+        np.arange(population.n),
+        confidence=confidence,
+        continuous=continuous,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sa", "goal", "least_chosen"),
+    [
+        (with_a_gap, Goal("min-sa", 0.95), 900),
+        (just_below, Goal("min-sa", 0.95), 0),
+        (falling, Goal("min-ra", 0.3), 900),
+        (falling, Goal("min-ra", 0.501), 0),  # out of reach, by little
+    ],
+    ids=["gap", "just below", "ra", "ra just below"],
+)
+def test_the_bar_is_broken_in_at_most_one_of_twenty_draws(sa, goal, least_chosen):
+    broken = chosen = outside = 0
+    draws = 1000
+    for seed in range(draws):
+        choice = run(Population(sa, robust, 300, seed), goal).choice
+        if choice is None:
+            continue
+        point = choice.candidate.point
+        own, other = (sa, robust) if goal.kind == "min-sa" else (robust, sa)
+        chosen += 1
+        broken += own(point) < goal.value
+        estimate = choice.ra if goal.kind == "min-sa" else choice.sa
+        outside += not estimate.low <= other(point) <= estimate.high
+    assert chosen >= least_chosen
+    # three standard errors of 1,000 draws above 5%
+    most = draws * 0.05 + 3 * np.sqrt(draws * 0.05 * 0.95)
+    assert broken <= most
+    assert outside <= most
+
+
+def test_without_a_sequence_the_bar_is_broken_far_more_often():
+    """What the simulation above would see of a search whose winner is taken as it is."""
+    broken, draws = 0, 200
+    for seed in range(draws):
+        population = Population(just_below, robust, 300, seed, own=1.0)
+        tests = [
+            guarantee.p_value(Count(int(population.right(OperatingPoint(lam))[0].sum()), 300), 0.95)
+            for lam in np.linspace(0, 1, 21)
+        ]
+        broken += min(tests) <= 0.05
+    assert broken > 0.2 * draws
+
+
+def test_the_search_finds_what_is_best_and_attacks_little():
+    population = Population(with_a_gap, robust, 8000, 0)
+    outcome = run(population, Goal("min-sa", 0.95))
+    lam = outcome.choice.candidate.point.lam
+    # SA is 95% at lambda 2/3
+    assert 0.45 < lam < 0.667
+    assert outcome.choice.ra.low < robust(OperatingPoint(lam)) < outcome.choice.ra.high
+    assert population.attacked < 0.25 * 21 * 8000
+
+
+def test_a_narrow_width_that_is_as_good_is_taken():
+    outcome = run(Population(falling, robust, 2000, 0, own=0.0), Goal("min-sa", 0.9), (1.0, 0.5))
+    assert outcome.choice.candidate.point == OperatingPoint(1.0, 0.5)
+
+
+def test_a_weight_chooses_without_a_test():
+    population = Population(falling, robust, 4000, 0)
+    outcome = run(population, Goal("sa-weight", 0.5))
+    assert outcome.tested == []
+    assert outcome.choice.candidate.point.lam > 0.8
+    point = outcome.choice.candidate.point
+    truth = 0.5 * falling(point) + 0.5 * robust(point)
+    weighted = outcome.choice.weighted
+    assert weighted.low < truth < weighted.high
+    assert (
+        run(Population(falling, robust, 4000, 0), Goal("sa-weight", 1.0)).choice.candidate.point.lam
+        < 0.1
+    )
+
+
+def test_a_failing_test_of_ra_stops_attacking():
+    population = Population(falling, robust, 4000, 0)
+    outcome = run(population, Goal("min-ra", 0.6))
+    assert outcome.choice is None
+    (test,) = outcome.tested
+    assert test.candidate.point == OperatingPoint(1.0)
+    assert not test.holds
+    assert test.count.n < outcome.n_test
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=12),
+    st.sampled_from([Goal("min-sa", 0.5), Goal("min-ra", 0.5), Goal("sa-weight", 0.5)]),
+)
+def test_a_sequence_is_in_order_and_ends_near_the_best(accuracies, goal):
+    found = []
+    for place, (sa, ra) in enumerate(accuracies):
+        clean = np.arange(40) < sa
+        point = OperatingPoint(place / 12, 1.0)
+        found.append(search.Candidate(point, clean, clean & (np.arange(40) < ra)))
+    planned = search.sequence(found, goal, 0.5)
+    assert search.best(found, goal, 0.5) in planned
+    assert 1 <= len(planned) <= 2 + search.SAFER + search.BOLDER
+    lams = [one.point.lam for one in planned]
+    assert lams == sorted(set(lams), reverse=goal.kind == "min-ra")
+    if goal.barred:
+        assert planned[0] is (found[0] if goal.kind == "min-sa" else found[-1])
+
+
+def test_lambda_to_begin_with():
+    assert LAMBDAS == [0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 1.0]
+    assert search.starting_lambdas([1.0, 0.2], continuous=False) == [0.2, 1.0]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("min-sa", 0), ("min-ra", 1), ("sa-weight", 1.1)])
+def test_a_goal_out_of_range_is_refused(kind, value):
+    with pytest.raises(ValueError, match=kind):
+        Goal(kind, value)
+
+
+def test_too_few_images_are_refused_with_how_many_it_takes():
+    with pytest.raises(UserError, match=r"takes 59, all of them right; take (\d+) images") as error:
+        procedure.split(70, Goal("min-sa", 0.95), 0.95)
+    enough = int(str(error.value).split("; take ")[1].split()[0])
+    assert procedure.split(enough, Goal("min-sa", 0.95), 0.95)[1] == 59
+    with pytest.raises(UserError):
+        procedure.split(enough - 1, Goal("min-sa", 0.95), 0.95)
+
+
+# --- a trained model
+
+
+@pytest.fixture
+def held(trained):
+    return calibration.held_out(trained.info, "digits", "test")
+
+
+def ready(info, name="pgd-7"):
+    return prepare(cards.attack(name), info.threat, n_classes=info.num_classes, seed=0)
+
+
+def calibrated(model, held, goal=Goal("min-sa", 0.8), n=120, **options):  # noqa: B008
+    from oat_bench.datasets import nested_order
+
+    return calibration.calibrate(
+        model,
+        held.data,
+        ready(model.info),
+        goal,
+        data_fingerprint=held.fingerprint,
+        examples=nested_order(held.data.labels)[:n],
+        held_out=held.name,
+        show=False,
+        **options,
+    )
+
+
+def test_a_model_is_calibrated_and_what_was_attacked_is_not_attacked_again(
+    trained, held, tmp_path, monkeypatch
+):
+    store = OutcomeStore(tmp_path / "outcomes")
+    found = calibrated(trained, held, store=store)
+    assert found.n_search + found.n_test == 120
+    # the choice is what the ordinary grid says of the examples of the tests
+    point = OperatingPoint(found.choice.lam, found.choice.width)
+    from oat_bench.datasets import nested_order
+
+    ids = nested_order(held.data.labels)[found.n_search : 120]
+    rows = evaluate(
+        trained,
+        held.data,
+        [point],
+        [ready(trained.info)],
+        data_fingerprint="x",
+        examples=ids,
+        show=False,
+    )
+    clean = rows["clean_prediction"] == rows["label"]
+    attacked = clean & (rows["attacked_prediction"] == rows["label"])
+    assert found.choice.sa.value == pytest.approx(100 * clean.mean(), abs=0.01)
+    assert found.choice.ra.value == pytest.approx(100 * attacked.mean(), abs=0.01)
+    assert found.spent.passes < found.grid.passes
+
+    def forbidden(*_args):
+        raise AssertionError("attacked again")
+
+    monkeypatch.setattr(in_house, "run", forbidden)
+    assert calibrated(trained, held, store=store) == found
+
+
+def test_a_run_that_is_stopped_goes_on(trained, held, tmp_path, monkeypatch):
+    whole = calibrated(trained, held, Goal("min-ra", 0.2))
+    store, original, calls = OutcomeStore(tmp_path / "outcomes"), in_house.run, []
+
+    def stopping(*args):
+        calls.append(len(args[3]))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(in_house, "run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(trained, held, Goal("min-ra", 0.2), store=store)
+    assert calibrated(trained, held, Goal("min-ra", 0.2), store=store) == whole
+    kept, all_calls = sum(calls[:4]), sum(calls) - calls[4]
+    assert kept > 0
+    assert all_calls == whole.spent.attacked
+
+
+def test_dedicated_networks_are_looked_at_where_they_are(trained, held):
+    info = trained.info.model_copy(
+        update={
+            "method": "pgd-at",
+            "interpolation": "none",
+            "network": METHODS["pgd-at"].network_card(trained.info.network),
+        }
+    )
+    family = METHODS["pgd-at"].build(info)
+    found = calibrated(family, held, Goal("sa-weight", 0.5), n=40)
+    assert [point.lam for point in found.points] == info.trained_lambdas
+    assert found.grid_points == len(info.trained_lambdas)
+
+
+def test_nothing_that_qualifies_shows_the_nearest(trained, held):
+    found = calibrated(trained, held, Goal("min-ra", 0.95), n=200)
+    assert found.choice is None
+    assert found.nearest.lam == 1
+    words = report.sentence(found)
+    assert words.startswith("No operating point can be guaranteed to hold RA 95%")
+    assert report.snippet(found) == ""
+    assert figures.calibration(found).axes
+
+
+def test_a_report_is_read_back_and_damage_is_one_line(trained, held, tmp_path):
+    found = calibrated(trained, held)
+    path = tmp_path / "calibration.json"
+    path.write_text(found.model_dump_json())
+    assert report.read(path) == found
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"confidence": 2}))
+    with pytest.raises(UserError, match="confidence"):
+        report.read(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        report.read(tmp_path / "none.json")
+
+
+def test_the_snippet_makes_the_chosen_classifier(trained, held):
+    found = calibrated(trained, held)
+    made = {"classifier": trained}
+    exec(report.snippet(found), made)
+    x = held.data.inputs(slice(0, 50))
+    expected = trained.at(found.choice.lam, found.choice.width)(x)
+    assert torch.equal(made["model"](x), expected)
+
+
+def test_the_figure_shows_bar_and_choice(trained, held):
+    found = calibrated(trained, held)
+    (axes,) = figures.calibration(found).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["search", "bar: SA 80%", f"choice, {found.n_test} other images"]
+    bar = next(line for line in axes.lines if line.get_label() == "bar: SA 80%")
+    assert set(bar.get_xdata()) == {80.0}
+
+
+def test_widths_are_those_that_are_affordable(build_classifier):
+    from oat_bench.methods import OAT
+
+    model = build_classifier()
+    data = calibration.held_out(model.info, "digits", "test").data
+    (cost,) = calibration.affordable(model, data, [1.0], max_flops=1e12, max_latency=1e6)
+    assert isinstance(model, OAT)
+    assert cost.fits
+    assert cost.flops > 1000
+    for limit in ({"max_flops": cost.flops - 1}, {"max_latency": 1e-9}):
+        with pytest.raises(UserError, match="no width keeps to"):
+            calibration.affordable(model, data, [1.0], **limit)
+    (cost,) = calibration.affordable(model, data, [1.0], max_flops=cost.flops)
+    assert cost.fits
+
+
+# --- held-out images
+
+
+def test_splits_are_apart_in_images_and_in_the_store(trained, digits):
+    validation = calibration.held_out(trained.info, "digits")
+    test = calibration.held_out(trained.info, "digits", "test")
+    assert torch.equal(validation.data.images, digits.validation.images)
+    assert torch.equal(test.data.images, digits.test.images)
+    # those of `oat-bench run` are reused
+    assert test.fingerprint == digits.fingerprint()
+    assert validation.fingerprint != test.fingerprint
+
+
+def folder_of(root, digits, n=60, classes=range(10)):
+    for label in classes:
+        (root / str(label)).mkdir(parents=True)
+    for place in range(n):
+        label = int(digits.test.labels[place])
+        if label in classes:
+            pixels = digits.test.images[place, 0].numpy()
+            Image.fromarray(pixels).save(root / str(label) / f"{place}.png")
+    return root
+
+
+def test_a_folder_of_other_images_is_taken_whole(trained, digits, tmp_path):
+    root = folder_of(tmp_path / "mine", digits)
+    held = calibration.held_out(trained.info, str(root))
+    assert len(held.data) == 60
+    assert held.name == "the folder mine"
+    assert sorted(held.data.labels.tolist()) == sorted(digits.test.labels[:60].tolist())
+
+
+def test_other_classes_and_other_data_sets_are_refused(trained, digits, tmp_path):
+    root = folder_of(tmp_path / "few", digits, classes=range(3))
+    with pytest.raises(UserError, match=r"of the classes 0, 1, 2, 3, \.\.\. \(10\)"):
+        calibration.held_out(trained.info, str(root))
+
+
+def test_a_folder_that_was_trained_on_gives_its_split(trained, digits, tmp_path):
+    root = folder_of(tmp_path / "mine", digits, n=100)
+    info = trained.info.model_copy(update={"dataset": "mine"})
+    held = calibration.held_out(info, str(root), "test")
+    assert len(held.data) == 20
+    assert len(calibration.held_out(info, str(root)).data) == 8

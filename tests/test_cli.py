@@ -53,6 +53,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "calibrate",
+    "check",
     "list",
     "compare",
     "figure",

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from oat_bench.cli import check, compare, figure, integrity, listing, results, run, transfer  # noqa: F401  (they add themselves to cli)
+from oat_bench.cli import check, compare, export, figure, integrity, listing, results, run, transfer  # noqa: F401  (they add themselves to cli)
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError
 

@@ -42,6 +42,7 @@ COMMANDS = [
     "run",
     "train",
     "evaluate",
+    "export",
     "list",
     "compare",
     "figure",

@@ -163,7 +163,7 @@ class Subject:
             UserError: if the file is not what it is attacked as.
         """
         logits: Tensor = self.exact(x)
-        if self._deployed is not None:
+        if self._deployed is not None and len(x):
             from oat_bench.deployment.description import check_alike
 
             own = self._deployed(x)

@@ -11,6 +11,7 @@ compat.install()
 
 if TYPE_CHECKING:
     from oat_bench.classifier import OperatingPoint, TunableClassifier, load, save
+    from oat_bench.deployment import export
     from oat_bench.estimator import OATClassifier
     from oat_bench.training.pgd import pgd
 
@@ -19,6 +20,7 @@ _PUBLIC = {
     "OATClassifier": "oat_bench.estimator",
     "OperatingPoint": "oat_bench.classifier",
     "TunableClassifier": "oat_bench.classifier",
+    "export": "oat_bench.deployment",
     "load": "oat_bench.classifier",
     "pgd": "oat_bench.training.pgd",
     "save": "oat_bench.classifier",
@@ -28,6 +30,7 @@ __all__ = [
     "OperatingPoint",
     "TunableClassifier",
     "__version__",
+    "export",
     "load",
     "pgd",
     "save",

@@ -150,6 +150,27 @@ class TunableClassifier(ABC):
             ValueError: if the operating point does not exist.
         """
 
+    def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
+        """Return what predicts in the place of `at`, which attacks see; None: `at` itself does.
+
+        Of an exported file that another runtime computes, it is the file, without gradients.
+        """
+        return None
+
+    def with_lambda_input(self, width: float = 1.0) -> nn.Module:
+        """Return the network of a width as a function of images and lambda, for export.
+
+        Returns:
+            `oat_bench.networks.lambda_input.LambdaInput`, sharing nothing with the classifier.
+
+        Raises:
+            UserError: if the method has no one network for every lambda.
+        """
+        raise UserError(
+            f"{self.info.method}: there is no one network that takes lambda as an input; export "
+            "the network of one lambda with --lambda"
+        )
+
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint stores."""
@@ -169,10 +190,11 @@ class TunableClassifier(ABC):
 
     def fingerprint(self) -> str:
         """Hash of the weights and the description, the same on every device."""
-        return _checksum(self.info.model_dump(mode="json"), self.state_dict())
+        return checksum(self.info.model_dump(mode="json"), self.state_dict())
 
 
-def _checksum(info: object, state: dict[str, Tensor]) -> str:
+def checksum(info: object, state: dict[str, Tensor]) -> str:
+    """Hash a description, as JSON holds it, and weights."""
     parts = [part for name in sorted(state) for part in (name, _raw(state[name]))]
     return sha256(json.dumps(info, sort_keys=True), *parts)
 
@@ -218,7 +240,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
     state, header = unpack(path)
     try:
         content = json.loads(header[_HEADER])
-        if content["sha256"] != _checksum(content["info"], state):
+        if content["sha256"] != checksum(content["info"], state):
             raise ValueError("the checksum does not match")
         info = ModelInfo.model_validate(content["info"])
         if depth(info.network.architecture) > len(state):  # before a deep one is built

@@ -298,7 +298,9 @@ def with_costs(
     costed = []
     for result in results:
         point = (result.lam, result.width)
-        cost = known.get(point) or measure(classifier.at(*point), image)
+        cost = known.get(point) or measure(
+            classifier.at(*point), image, classifier.deployed(*point)
+        )
         costed.append(replace(result, cost=cost))
     return costed
 

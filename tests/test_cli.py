@@ -54,6 +54,7 @@ COMMANDS = [
     "evaluate",
     "calibrate",
     "check",
+    "export",
     "list",
     "compare",
     "figure",

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from oat_bench.classifier import TunableClassifier
+
+
+def load_model(model: str, device: "torch.device") -> "TunableClassifier":
+    """Read a checkpoint, a run's folder or an exported file."""
+    from oat_bench import classifier, deployment
+
+    if deployment.is_exported(model):
+        return deployment.load(model).to(device)
+    return classifier.load(model, device)
 
 
 def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of
+from oat_bench.cli.model import data_of, load_model
 from oat_bench.cli.options import (
     ATTACKS,
     BENCHMARK,
@@ -58,8 +58,9 @@ def run(**options: Any) -> None:
 
 
 @cli.command(epilog=example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
+@click.argument("named", metavar="MODEL", required=False)
 @click.option(
-    "--model", metavar="CHECKPOINT", required=True, help="A checkpoint or a run's folder."
+    "--model", metavar="MODEL", help="A checkpoint, a run's folder or an exported file, likewise."
 )
 @DATASET
 @BENCHMARK
@@ -74,9 +75,15 @@ def run(**options: Any) -> None:
 @SEED
 @DEVICE
 @OUT
-def evaluate(**options: Any) -> None:
-    """Attack a trained checkpoint at every lambda, print the table."""
-    _evaluate(**options)
+def evaluate(named: str | None, model: str | None, **options: Any) -> None:
+    """Attack a trained checkpoint at every lambda, print the table.
+
+    MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
+    what predicts clean and attacked images is the file, by onnxruntime or torch.export.
+    """
+    if (named is None) == (model is None):
+        raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")
+    _evaluate(model=named or model, **options)
 
 
 @cli.command(epilog=example("oat-bench train --dataset digits --seed 1"))
@@ -162,7 +169,7 @@ def _evaluate(
         raise UserError("--method is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
     card = _card(dataset, benchmark, method) if named or model is None else None
-    from oat_bench import classifier, datasets
+    from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
@@ -172,7 +179,11 @@ def _evaluate(
         card, widths = card.with_widths(widths), None
     keep_freed_memory()
     where = runs.choose_device(device)
-    trained = classifier.load(model, where) if model is not None else None
+    trained = load_model(model, where) if model is not None else None
+    if isinstance(trained, deployment.Exported):
+        lambdas = trained.choose_lambdas(lambdas)
+        if interpolation is not None:
+            raise UserError(f"{model}: the rule between lambda is in the file; export another")
     if interpolation is not None:
         assert trained is not None
         trained = runs.with_interpolation(trained, interpolation)

@@ -34,21 +34,27 @@ class Cost:
     machine: str
 
 
-def measure(model: nn.Module, image: Tensor) -> Cost:
+def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
     """Count and time a plain classifier, as `oat_bench.TunableClassifier.at` returns it.
 
     Args:
         model: in eval mode, on the device of the image.
         image: of shape [1, C, H, W] in [0, 1].
+        deployed: what is timed in its place, where the same network runs elsewhere.
     """
-    with torch.inference_mode():
-        seconds = [_timed(model, image) for _ in range(_WARM_UP + _PASSES)][_WARM_UP:]
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
-        latency_ms=round(1e3 * statistics.median(seconds), 3),
+        latency_ms=latency_ms(deployed or model, image),
         machine=machine(image.device),
     )
+
+
+def latency_ms(model: nn.Module, image: Tensor) -> float:
+    """Return the milliseconds that one image alone takes: the median of some passes."""
+    with torch.inference_mode():
+        seconds = [_timed(model, image) for _ in range(_WARM_UP + _PASSES)][_WARM_UP:]
+    return round(1e3 * statistics.median(seconds), 3)
 
 
 def _timed(model: nn.Module, image: Tensor) -> float:

@@ -143,7 +143,7 @@ class Subject:
 
     @cached_property
     def exact(self) -> nn.Module:
-        """What predictions are made with."""
+        """What attacks see in float32, and what predicts but where the classifier is a file."""
         return self._accelerated("float32")
 
     @cached_property
@@ -151,18 +151,37 @@ class Subject:
         """What attacks see."""
         return self.exact if self.gradients == "float32" else self._accelerated(self.gradients)
 
+    @cached_property
+    def _deployed(self) -> nn.Module | None:
+        return self.classifier.deployed(self.point.lam, self.point.width)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Classify images; by the file itself, where the classifier is one.
+
+        Raises:
+            UserError: if the file is not what it is attacked as.
+        """
+        logits: Tensor = self.exact(x)
+        if self._deployed is not None and len(x):
+            from oat_bench.deployment.description import check_alike
+
+            own = self._deployed(x)
+            check_alike(own, logits)
+            logits = own
+        return logits.argmax(1)
+
     @torch.no_grad()
     def clean(self, ids: Tensor) -> Tensor:
         """Predict clean images; each only once."""
         for index in torch.split(ids[self._clean[ids] < 0], self.batch_size):
-            self._clean[index] = self.exact(self.data.inputs(index)).argmax(1)
+            self._clean[index] = self.predict(self.data.inputs(index))
         return self._clean[ids]
 
     @torch.no_grad()
     def attacked(self, attack: Attack, ids: Tensor) -> Tensor:
         """Attack images; predict what comes out."""
-        predictions: Tensor = self.exact(self.craft(attack, ids)).argmax(1)
-        return predictions
+        return self.predict(self.craft(attack, ids))
 
     @torch.no_grad()
     def craft(self, attack: Attack, ids: Tensor) -> Tensor:

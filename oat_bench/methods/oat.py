@@ -10,6 +10,7 @@ from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.methods.trainable import Member, TrainableClassifier, build_network, load_network
 from oat_bench.networks import ConditionalNetwork, specialize
 from oat_bench.networks.conditioning import Interpolation, check_interpolation
+from oat_bench.networks.lambda_input import lambda_input
 
 
 class OAT(TrainableClassifier):
@@ -42,6 +43,10 @@ class OAT(TrainableClassifier):
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
+
+    def with_lambda_input(self, width: float = 1.0) -> nn.Module:
+        """Return the network of a width that takes lambda; see `TunableClassifier`."""
+        return lambda_input(self.network, width)
 
     def with_interpolation(self, rule: Interpolation) -> Self:
         """Return the classifier with another rule between trained lambda, its weights copied.

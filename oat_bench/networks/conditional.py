@@ -16,7 +16,14 @@ from oat_bench.networks.conditioning import (
     LambdaEncoding,
     validate_lambda,
 )
-from oat_bench.networks.norms import ConditionalNorm, FiLM, FilmForm, FoldedNorm, NormForm
+from oat_bench.networks.norms import (
+    ConditionalNorm,
+    FiLM,
+    FilmForm,
+    FoldedNorm,
+    NormForm,
+    number_norms,
+)
 from oat_bench.networks.slimmable import (
     SlimmableConv2d,
     SlimmableFiLM,
@@ -179,9 +186,7 @@ class ConditionalNetwork(nn.Module):
             return self.backbone
         with torch.device("meta"):
             narrow = self._build(lambda channels, _: FoldedNorm(channels), width=width)
-        norms = (module for module in narrow.modules() if isinstance(module, FoldedNorm))
-        for site, norm in enumerate(norms):
-            norm.site = site
+        number_norms(narrow)
         for name, module in list(narrow.named_modules()):
             own = self.backbone.get_submodule(name)
             if isinstance(own, SwitchableLinear):

@@ -110,16 +110,21 @@ class LambdaEncoding(nn.Module):
             None where the codes, of shape [k, dim], are those of the lambda themselves.
         """
         if len(self.trained) == 1:
-            return self.codes.expand(len(lam), -1), None
-        upper = torch.searchsorted(self.trained, lam.contiguous()).clamp(1, len(self.trained) - 1)
-        low, high = self.trained[upper - 1], self.trained[upper]
-        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        between = Between(upper - 1, upper, weight)
+            return self.codes.expand(lam.shape[0], -1), None
+        between = self.between(lam)
         if self.interpolation == "film":
             return between.of_rows(self.codes)
         if self.interpolation == "spherical-codes":
-            return _slerp(self.codes[between.low], self.codes[between.high], weight), None
+            return _slerp(self.codes[between.low], self.codes[between.high], between.weight), None
         return between(self.codes), None
+
+    def between(self, lam: Tensor) -> "Between":
+        """Say where lambda of shape [k] lie between the rows; there must be two or more."""
+        # as searchsorted does, in operations that every exporter knows
+        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
+        low, high = self.trained[upper - 1], self.trained[upper]
+        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
+        return Between(upper - 1, upper, weight)
 
 
 def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:

@@ -4,6 +4,7 @@ Every norm layer is called as ``norm(h, condition)``, so that one network defini
 conditional network, the plain one and the specialized one.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -121,20 +122,39 @@ class ConditionalNorm(BatchNorms):
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
-        bn_c, bn_a = self.batch_norms(condition.width)
-        scale, shift = _batch_norm_affine(bn_a)
-        scale, shift = (part.expand(len(condition.lam), -1) for part in (scale, shift))
-        if bn_c is not None:
-            standard = (condition.lam == 0)[:, None]
-            scale_c, shift_c = _batch_norm_affine(bn_c)
-            scale, shift = (
-                torch.where(standard, scale_c, scale),
-                torch.where(standard, shift_c, shift),
-            )
-        if self.film is not None:
-            gamma, beta = self.modulation(condition)
-            scale, shift = gamma * scale, gamma * shift + beta
-        return scale, shift
+        film = None if self.film is None else self.modulation(condition)
+        return modulated(condition.lam, self.routes(condition.width), film)
+
+    def routes(self, width: float) -> list[tuple[Tensor, Tensor]]:
+        """Return the scale and shift [C] that batch norm is in eval mode, by route.
+
+        The standard route, where it has a batch norm of its own, comes first.
+        """
+        return [_batch_norm_affine(bn) for bn in self.batch_norms(width) if bn is not None]
+
+
+def modulated(
+    lam: Tensor, routes: Sequence[tuple[Tensor, Tensor]], film: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Return the scale and shift [k, C] of batch norm by route and FiLM at each lambda.
+
+    Args:
+        lam: shape [k].
+        routes: scale and shift [C] of each; of two, the first is that of lambda = 0.
+        film: gamma and beta, [k, C] each.
+    """
+    *standard, other = routes
+    scale, shift = (part.expand(lam.shape[0], -1) for part in other)
+    for parts in standard:
+        is_standard = (lam == 0)[:, None]
+        scale, shift = (
+            torch.where(is_standard, own, rest)
+            for own, rest in zip(parts, (scale, shift), strict=True)
+        )
+    if film is not None:
+        gamma, beta = film
+        scale, shift = gamma * scale, gamma * shift + beta
+    return scale, shift
 
 
 def _apply_folded(h: Tensor, condition: Folded, site: int) -> Tensor:
@@ -158,17 +178,21 @@ class PlainNorm(nn.BatchNorm2d):
 
 
 class Affine(nn.Module):
-    """A norm layer at a fixed lambda: scale and shift of shape [C]."""
+    """A norm layer at a fixed lambda.
+
+    Args:
+        scale: shape [C]; kept as [C, 1, 1], as the shift is.
+        shift: shape [C].
+    """
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
-        self.scale = nn.Parameter(scale.detach().clone())
-        self.shift = nn.Parameter(shift.detach().clone())
+        self.scale = nn.Parameter(scale.detach().clone()[:, None, None])
+        self.shift = nn.Parameter(shift.detach().clone()[:, None, None])
 
     def forward(self, h: Tensor, condition: None = None) -> Tensor:
         """Scale and shift h of shape [n, C, H, W]."""
-        scale, shift = (part[:, None, None].to(h.dtype) for part in (self.scale, self.shift))
-        return torch.addcmul(shift, h, scale)
+        return torch.addcmul(self.shift.to(h.dtype), h, self.scale.to(h.dtype))
 
 
 class FoldedNorm(nn.Module):
@@ -187,6 +211,14 @@ class FoldedNorm(nn.Module):
     def forward(self, h: Tensor, condition: Folded) -> Tensor:
         """Scale and shift h of shape [n, C, H, W]."""
         return _apply_folded(h, condition, self.site)
+
+
+def number_norms(backbone: nn.Module) -> list[FoldedNorm]:
+    """Return the norm layers of a backbone, after giving each its site, in the order of modules."""
+    norms = [module for module in backbone.modules() if isinstance(module, FoldedNorm)]
+    for site, norm in enumerate(norms):
+        norm.site = site
+    return norms
 
 
 class Passthrough(nn.Module):

@@ -1,12 +1,14 @@
 """From f(x, lambda) to the plain network that it is at one lambda and one width."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from oat_bench.networks.backbones import build_backbone
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import Affine, ConditionalNorm, FoldedNorm, Passthrough
+from oat_bench.networks.norms import Affine, ConditionalNorm, FoldedNorm, Passthrough, number_norms
 
 
 @torch.no_grad()
@@ -29,26 +31,54 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
     device = network.encoding.codes.device
     _, condition = network.condition(float(lam), 1, device, width)
     affines = network.fold(condition).affines
-    plain = network.subnetwork(condition.width)
+    plain = separate(network, condition.width)
+    fold_norms(plain, [(scale.flatten(), shift.flatten()) for scale, shift in affines])
+    return plain.eval().requires_grad_(False)
+
+
+def separate(network: ConditionalNetwork, width: float) -> nn.Module:
+    """Return the backbone of a width, which shares nothing with ``network``."""
+    plain = network.subnetwork(width)
     if plain is network.backbone:
-        plain = copy.deepcopy(plain)
-    else:  # views, of which a deep copy would take the whole of what they view
-        for parameter in plain.parameters():
-            parameter.data = parameter.data.clone()
+        return copy.deepcopy(plain)
+    # views, of which a deep copy would take the whole of what they view
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.clone()
+    return plain
+
+
+@torch.no_grad()
+def outline(architecture: str, num_classes: int, in_channels: int, width: float = 1.0) -> nn.Module:
+    """Return what `specialize` returns for an architecture, laid out without memory (on "meta").
+
+    Raises:
+        ValueError: if there is no such architecture.
+    """
+    with torch.device("meta"):
+        plain = build_backbone(
+            architecture, num_classes, in_channels, lambda c, _: FoldedNorm(c), width=width
+        )
+        norms = number_norms(plain)
+        fold_norms(plain, [(torch.empty(n.channels), torch.empty(n.channels)) for n in norms])
+    return plain.eval().requires_grad_(False)
+
+
+def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Put scale and shift [C] of each site in the place of a backbone's norm layers.
+
+    Where a norm layer directly follows a convolution they go into its weight and bias.
+    """
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)
             if conv is None:
                 continue
-            scale, shift = affines[norm.site]
-            setattr(module, conv_name, _folded(conv, scale.flatten(), shift.flatten()))
+            setattr(module, conv_name, _folded(conv, *affines[norm.site]))
             setattr(module, norm_name, Passthrough())
     for module in list(plain.modules()):
         for name, child in module.named_children():
             if isinstance(child, (ConditionalNorm, FoldedNorm)):
-                scale, shift = affines[child.site]
-                setattr(module, name, Affine(scale.flatten(), shift.flatten()))
-    return plain.eval().requires_grad_(False)
+                setattr(module, name, Affine(*affines[child.site]))
 
 
 def _folded(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:

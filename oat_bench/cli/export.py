@@ -1,0 +1,95 @@
+"""`export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oat_bench.cli.group import cli
+from oat_bench.cli.model import default_out
+from oat_bench.cli.options import example
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.deployment import Export, Exported, Format
+
+
+@cli.command(
+    epilog=example("oat-bench export runs/digits-seed0 --lambda 0.2 --to onnx --out digits.onnx")
+)
+@click.argument("model")
+@click.option(
+    "--lambda", "lam", metavar="LAMBDA", type=click.FloatRange(0, 1), help="Of the network."
+)
+@click.option(
+    "--dynamic", is_flag=True, help="Keep lambda an input of the file: one for each image, or all."
+)
+@click.option("--width", type=float, help="Share of the channels. [default: the widest]")
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["onnx", "pt2", "safetensors"]),
+    help="Format. [default: that of --out, or onnx]",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The file. [default: named by its operating point, in the run's folder or under runs/]",
+)
+def export(
+    model: str,
+    lam: float | None,
+    dynamic: bool,
+    width: float | None,
+    kind: "Format | None",
+    out: Path | None,
+) -> None:
+    """Write the plain network of one operating point to a file: images in [0, 1] to logits.
+
+    Batch norm and FiLM are folded, a narrow network is really narrow, batches are of any size. The
+    file is loaded back and compared before it is kept. `oat-bench evaluate FILE` attacks it.
+    """
+    if dynamic == (lam is not None):
+        raise UserError("expected either --lambda, such as --lambda 0.2, or --dynamic")
+    from oat_bench import classifier, deployment
+
+    trained = classifier.load(model)
+    width = trained.info.widths[0] if width is None else width
+    if out is None:
+        point = "dynamic" if lam is None else f"lambda{lam:g}"
+        narrow = "" if width == 1 else f"-width{width:g}"
+        out = default_out(trained, model) / f"{point}{narrow}.{kind or 'onnx'}"
+    done = deployment.export(trained, out, lam=lam, width=width, to=kind)
+    click.echo(_report(done, deployment.load(done.path)))
+
+
+def _report(done: "Export", exported: "Exported") -> str:
+    """Say what was written, how near it is to the checkpoint, and what one image takes."""
+    import torch
+
+    from oat_bench.evaluation.cost import latency_ms, machine
+
+    about = done.description
+    channels, height, width = about.model.input_shape
+    lam = 0.0 if about.lam is None else about.lam
+    image = torch.rand(1, *about.model.input_shape)
+    inputs = f"images [n, {channels}, {height}, {width}] in [0, 1]"
+    where = "every lambda" if about.lam is None else f"lambda {lam:g}"
+    if about.lam is None:
+        inputs += " and lam [n] or [1]"
+    plain = latency_ms(exported.at(lam, about.width), image)
+    took = f"{plain:.3f} ms by torch" + (" at one lambda" if about.lam is None else "")
+    program = exported.deployed(lam, about.width)
+    if program is not None:
+        runtime = {".onnx": "onnxruntime", ".pt2": "torch.export"}[done.path.suffix.lower()]
+        took = f"{latency_ms(program, image):.3f} ms by {runtime}, {took}"
+    return "\n".join(
+        [
+            f"{done.path}: {done.size / 1e3:.0f} kB, {inputs} to {about.model.num_classes} logits "
+            f"at {where}, width {about.width:g}",
+            f"largest difference to the checkpoint's logits on {done.n_images} images: "
+            f"{done.difference:.1e} (allowed: {done.tolerance:g} of the largest logit)",
+            f"one image: {took} ({machine(image.device)})",
+        ]
+    )

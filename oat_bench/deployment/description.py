@@ -1,0 +1,167 @@
+"""What an exported file says of itself, and the network that this describes."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from oat_bench import __version__
+from oat_bench.cards import Lambda, Recorded, Width
+from oat_bench.classifier import ModelInfo, TunableClassifier, checksum
+from oat_bench.errors import UserError
+
+Format = Literal["onnx", "pt2", "safetensors"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+#: the key under which a file of any format holds its description
+KEY = "oat_bench_export"
+#: a file may differ from the network that it was made from by this share of the largest logit,
+#: and by this much where no logit is above 1: float32 in another order of summation
+TOLERANCE = 1e-4
+#: no network comes near it, and protobuf ends there
+MAX_BYTES = 1 << 31
+
+
+class Description(Recorded):
+    """What an exported file says of itself."""
+
+    first_keys = frozenset({"format_version", "oat_bench_version", "model", "lam", "width"}) | {
+        "source",
+        "versions",
+    }
+
+    format_version: Annotated[int, Field(ge=1, le=1)] = 1
+    oat_bench_version: str = __version__
+    model: ModelInfo = Field(description="the checkpoint's: data set, classes, input shape, eps")
+    lam: Lambda | None = Field(description="null: an input of the file")
+    width: Width
+    source: str = Field(description="fingerprint of the checkpoint")
+    versions: dict[str, str] = Field(description="of the libraries that wrote the file")
+
+    @model_validator(mode="after")
+    def _the_network_has_the_width(self) -> Self:
+        if self.width not in self.model.widths:
+            raise ValueError(f"width is {self.width:g}; the network has {self.model.widths}")
+        return self
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one image in a batch."""
+        return (1, *self.model.input_shape)
+
+    def outline(self) -> nn.Module:
+        """Lay out the network without memory: what its weights are loaded into.
+
+        Raises:
+            ValueError: if there is no such network.
+        """
+        from oat_bench.methods.trainable import build_network
+        from oat_bench.networks.lambda_input import lambda_input
+        from oat_bench.networks.specialize import outline
+
+        info = self.model
+        if self.lam is not None:
+            architecture = info.network.architecture
+            return outline(architecture, info.num_classes, info.input_shape[0], self.width)
+        with torch.device("meta"):
+            return lambda_input(build_network(info, info.trained_lambdas), self.width)
+
+    def filled(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """Return the network with weights.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        network = self.outline()
+        for name, expected in network.state_dict().items():
+            if name in state and state[name].dtype != expected.dtype:
+                raise ValueError(f"{name} is {state[name].dtype}, expected {expected.dtype}")
+        network.load_state_dict(dict(state), assign=True)
+        return network.eval().requires_grad_(False)
+
+
+def describe(classifier: TunableClassifier, lam: float | None, width: float) -> Description:
+    """Describe the file that a classifier is about to be written to."""
+    return Description(
+        model=classifier.info,
+        lam=lam,
+        width=width,
+        source=classifier.fingerprint(),
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": torch.__version__.partition("+")[0]}
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def written(description: Description, state: Mapping[str, Tensor]) -> str:
+    """Write a description as a file holds it: JSON, with the hash of it and the weights."""
+    values = description.model_dump(mode="json")
+    return json.dumps({"description": values, "sha256": checksum(values, dict(state))})
+
+
+def understood(text: str | bytes) -> Description:
+    """Read what `written` wrote.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or "description" not in content:
+        raise ValueError("its description is not one")
+    return Description.model_validate(content["description"])
+
+
+def check_sum(text: str | bytes, state: Mapping[str, Tensor]) -> None:
+    """Refuse a file whose description or weights are not those that were written.
+
+    Raises:
+        ValueError: if the hash is another.
+    """
+    content = json.loads(text)
+    if content.get("sha256") != checksum(content["description"], dict(state)):
+        raise ValueError("the checksum does not match")
+
+
+def check_alike(logits: Tensor, expected: Tensor) -> float:
+    """Compare logits, [n, num_classes] each, and return the largest difference.
+
+    Raises:
+        UserError: if it is above `TOLERANCE`.
+    """
+    largest = float((logits - expected).abs().max()) if logits.shape == expected.shape else None
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if largest is None or not largest <= allowed:  # NaN too
+        off = "their shapes differ" if largest is None else f"they differ by {largest:.2g}"
+        raise UserError(
+            f"its logits are not those of the network that it describes: {off}, expected at most "
+            f"{allowed:.2g}"
+        )
+    return largest
+
+
+def drawn_images(shape: tuple[int, int, int], n: int) -> Tensor:
+    """Draw n images in [0, 1], a black and a white one among them, the same each time."""
+    images = torch.rand((n, *shape), generator=torch.Generator().manual_seed(0))
+    images[0], images[-1] = 0.0, 1.0
+    return images
+
+
+def not_exported(path: Path, reason: object) -> UserError:
+    """Say in one line why a file is not read."""
+    shown = " ".join(str(reason).split())[:200]
+    return UserError(
+        f"{path}: not an exported file of oat-bench, or damaged ({shown}); expected what "
+        "oat-bench export writes"
+    )

@@ -1,0 +1,166 @@
+"""An exported file as a classifier: what it holds is predicted with, and attacked white box."""
+
+import math
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.deployment.description import FORMATS, KEY, Description, Format
+from oat_bench.errors import UserError
+from oat_bench.files import sha256
+from oat_bench.networks.lambda_input import LambdaInput
+
+#: lambda that differ by less are one, as in float32
+_SAME_LAMBDA = 1e-6
+
+
+def format_module(kind: Format) -> ModuleType:
+    """Return the module that writes and reads a format."""
+    return import_module(f"oat_bench.deployment.as_{kind}")
+
+
+def format_of(path: Path) -> Format | None:
+    """Return the format that a file's name ends in, or None."""
+    return next((kind for kind in FORMATS if path.suffix.lower() == f".{kind}"), None)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Say whether a file is one that was exported, not a checkpoint: by its name and header."""
+    path = Path(path)
+    kind = format_of(path)
+    if kind != "safetensors":
+        return kind is not None
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return f'"{KEY}"'.encode() in file.read(min(size, 1 << 24))
+    except OSError:
+        return False
+
+
+class Exported(TunableClassifier):
+    """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all.
+
+    Args:
+        path: the file, to name it.
+        description: what it says of itself.
+        network: it as a torch module, for gradients: plain, or `LambdaInput`.
+        program: the file as its runtime computes it, images (and lambda) to logits; None where that
+            is the network.
+        fingerprint: hash of the file.
+
+    Attributes:
+        info: the checkpoint's, with the one width that the file has.
+        description: as above.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        description: Description,
+        network: nn.Module,
+        program: nn.Module | None,
+        fingerprint: str,
+    ) -> None:
+        self.path, self.description = path, description
+        self._network, self._program, self._fingerprint = network, program, fingerprint
+        one_width = {"widths": [description.width], "heads": "shared"}
+        card = description.model.network.model_copy(update=one_width)
+        self.info = description.model.model_copy(update={"network": card})
+
+    def choose_lambdas(self, lambdas: list[float] | None) -> list[float] | None:
+        """Return the lambda asked for; of a file of one lambda, that one where none is.
+
+        Raises:
+            UserError: if the file does not have one.
+        """
+        own = self.description.lam
+        if own is None:
+            return lambdas
+        for lam in lambdas or ():
+            if abs(lam - own) > _SAME_LAMBDA:
+                raise UserError(
+                    f"lambda {lam:g} asked for; {self.path} is the network at lambda {own:g} "
+                    f"alone: leave --lambda out, or export with --lambda {lam:g} or --dynamic"
+                )
+        return [own]
+
+    def at(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return the file's network at an operating point, with gradients.
+
+        Raises:
+            UserError: if the file does not have it.
+            ValueError: if ``lam`` or ``width`` is out of range.
+        """
+        self._check(OperatingPoint(lam, width))
+        return self._network.at(lam) if isinstance(self._network, LambdaInput) else self._network
+
+    def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
+        """Return the file at an operating point as its runtime computes it, without gradients.
+
+        None where there is no other runtime: safetensors.
+        """
+        self._check(OperatingPoint(lam, width))
+        if self._program is None or self.description.lam is not None:
+            return self._program
+        return _AtLambda(self._program, lam)
+
+    def _check(self, point: OperatingPoint) -> None:
+        self.choose_lambdas([point.lam])
+        if not math.isclose(point.width, self.description.width):
+            raise UserError(
+                f"width {point.width:g} asked for; {self.path} is the network at width "
+                f"{self.description.width:g}"
+            )
+
+    def fingerprint(self) -> str:
+        """Hash of the file."""
+        return self._fingerprint
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights of the file's network."""
+        return dict(self._network.state_dict())
+
+    @classmethod
+    def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
+        """Refuse: a checkpoint is of a method; files are read by `load`."""
+        raise ValueError("an exported file is not a checkpoint")
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network that attacks see; the file's own runtime stays on the CPU."""
+        self._network.to(device)
+        return self
+
+
+class _AtLambda(nn.Module):
+    """A program that takes lambda, at one."""
+
+    def __init__(self, program: nn.Module, lam: float) -> None:
+        super().__init__()
+        self.program, self.lam = program, lam
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [n, C, H, W] to logits [n, num_classes]."""
+        logits: Tensor = self.program(images, torch.full((1,), self.lam))
+        return logits
+
+
+def load(path: str | Path) -> Exported:
+    """Read an exported file. Nothing in it runs as code.
+
+    Raises:
+        UserError: if there is none, it is damaged, or not one of oat-bench.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if kind is None or not path.is_file():
+        raise UserError(
+            f"no exported file at {path}; expected one that ends in .{', .'.join(FORMATS)}"
+        )
+    description, network, program = format_module(kind).read(path)
+    return Exported(path, description, network, program, sha256(path.read_bytes()))

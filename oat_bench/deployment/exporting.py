@@ -1,0 +1,128 @@
+"""From a trained classifier to one file, which is loaded back and compared before it is kept."""
+
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.deployment.description import (
+    TOLERANCE,
+    Description,
+    Format,
+    check_alike,
+    describe,
+    drawn_images,
+)
+from oat_bench.deployment.exported import Exported, format_module, format_of, load
+from oat_bench.errors import UserError
+from oat_bench.files import atomic_write, make_folder
+
+#: images, and lambda at most, that a file is compared on
+_IMAGES, _LAMBDAS = 32, 9
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        description: what it says of itself.
+        difference: the largest between a logit of the file and of the classifier, at most
+            ``tolerance``, or that share of the largest logit.
+        tolerance: see there.
+        n_images: how many images were compared.
+    """
+
+    path: Path
+    size: int
+    description: Description
+    difference: float
+    n_images: int
+    tolerance: float = TOLERANCE
+
+
+def export(
+    classifier: TunableClassifier,
+    path: str | Path,
+    *,
+    lam: float | None,
+    width: float = 1.0,
+    to: Format | None = None,
+    images: Tensor | None = None,
+) -> Export:
+    """Write the plain network of an operating point, images in [0, 1] to logits, as one file.
+
+    The file is loaded back as its reader does (onnxruntime; torch.export.load) and its logits are
+    compared with those of ``classifier.at(lam, width)`` before it gets its name.
+
+    Args:
+        classifier: of any method.
+        path: the file; an older one is replaced.
+        lam: in [0, 1]; None keeps it an input of the file, one for each image or one for all, which
+            ONNX and pt2 can.
+        width: one of the classifier's.
+        to: the format; by default that of the path's ending.
+        images: shape [n, C, H, W] in [0, 1], to compare on; drawn if None.
+
+    Raises:
+        UserError: if the format, the operating point or a library is not there, the folder cannot
+            be written to, or the file computes something else.
+    """
+    path = Path(path)
+    kind = to or format_of(path)
+    if kind is None or format_of(path) != kind:
+        ending = f".{kind}" if kind else ".onnx, .pt2 or .safetensors"
+        raise UserError(f"{path}: expected a name that ends in {ending}")
+    if width not in classifier.info.widths:
+        have = ", ".join(f"{known:g}" for known in classifier.info.widths)
+        raise UserError(f"width {width:g} asked for; the network has {have}")
+    if lam is None:
+        if kind == "safetensors":
+            raise UserError(
+                "safetensors holds weights, and no graph that lambda could be an input of; the "
+                "checkpoint itself is such a file, or export to onnx or pt2"
+            )
+        network = classifier.with_lambda_input(width)
+    else:
+        network = classifier.at(OperatingPoint(lam, width).lam, width)
+    description = describe(classifier, lam, width)
+    content = format_module(kind).to_bytes(network.to("cpu"), description)
+    make_folder(path.parent)
+    images = drawn_images(classifier.info.input_shape, _IMAGES) if images is None else images
+    # it has its own name only once it has been read
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        atomic_write(draft, content)
+        try:
+            difference = _compare(load(draft), classifier, description, images)
+        except UserError as error:
+            raise UserError(f"{path} was not kept: {error}") from error
+        draft.replace(path)
+    return Export(path, len(content), description, difference, len(images))
+
+
+@torch.no_grad()
+def _compare(
+    exported: Exported, classifier: TunableClassifier, description: Description, images: Tensor
+) -> float:
+    """Compare the file with the classifier, on all images at once and on one alone."""
+    lambdas = [description.lam]
+    if description.lam is None:
+        trained = classifier.info.trained_lambdas
+        between = [(a + b) / 2 for a, b in pairwise(trained)]
+        every = sorted({0.0, 1.0, *trained, *between})
+        lambdas = list(every[:: -(-len(every) // _LAMBDAS)])
+    found, width = 0.0, description.width
+    for lam in lambdas:
+        assert lam is not None
+        expected = classifier.at(lam, width).to("cpu")(images)
+        run = exported.deployed(lam, width) or exported.at(lam, width)
+        found = max(found, check_alike(run(images), expected))
+        found = max(found, check_alike(run(images[:1]), expected[:1]))
+    return found

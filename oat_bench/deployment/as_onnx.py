@@ -25,6 +25,7 @@ from oat_bench.deployment.description import (
     written,
 )
 from oat_bench.errors import UserError
+from oat_bench.files import read_bounded
 
 #: operators that hold graphs of their own
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
@@ -114,10 +115,8 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
     import onnx
     from google.protobuf.message import DecodeError
 
-    content = path.read_bytes()
+    content = read_bounded(path, MAX_BYTES, "an exported file")
     try:
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"over {MAX_BYTES} bytes")
         message = onnx.load_model_from_string(content)
         text = {entry.key: entry.value for entry in message.metadata_props}.get(KEY)
         if text is None:
@@ -126,8 +125,8 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
                 "gradients need are not known"
             )
         _check_contained(message)
-        description = understood(text)
         tensors = {tensor.name: tensor for tensor in message.graph.initializer}
+        description = understood(text, len(tensors))
         state = {
             name: torch.from_numpy(onnx.numpy_helper.to_array(tensors[name]).copy())
             for name in description.outline().state_dict()
@@ -138,7 +137,14 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
         images = drawn_images(description.model.input_shape, 3)
         lam = (torch.tensor([0.0, 0.5, 1.0]),) if description.lam is None else ()
         check_alike(graph(images, *lam), network(images, *lam))
-    except (KeyError, TypeError, ValueError, RuntimeError, DecodeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        DecodeError,
+    ) as error:
         raise not_exported(path, error) from error
     return description, network, graph
 

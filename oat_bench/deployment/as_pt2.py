@@ -26,7 +26,10 @@ from oat_bench.deployment.description import (
     written,
 )
 from oat_bench.errors import UserError
+from oat_bench.files import read_bounded
 
+#: what reading bytes that are not what they say raises
+_DAMAGED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 _ROOT = "archive"
 _WEIGHTS = f"{_ROOT}/data/weights"
 _DESCRIPTION = f"{_ROOT}/extra/{KEY}.json"
@@ -70,18 +73,19 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
     Raises:
         UserError: if it is damaged, or not the program that is written here for its network.
     """
+    content = read_bounded(path, MAX_BYTES, "an exported file")
     try:
-        members = _members(path.read_bytes())
+        members = _members(content)
         text = members[_DESCRIPTION]
-        description = understood(text)
-        state = {}
         places = json.loads(members[f"{_WEIGHTS}/model_weights_config.json"])["config"]
+        description = understood(text, len(places))
+        state = {}
         for name, tensor in description.outline().state_dict().items():
             raw = bytearray(members[f"{_WEIGHTS}/{places[name]['path_name']}"])
             state[name] = torch.frombuffer(raw, dtype=torch.float32).reshape(tensor.shape)
         check_sum(text, state)
         network = description.filled(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except (*_DAMAGED, zipfile.BadZipFile) as error:
         raise not_exported(path, error) from error
     again = to_bytes(network, description)
     if _members(again) != members:
@@ -99,8 +103,6 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
 
 def _members(content: bytes) -> dict[str, bytes]:
     """Return the members of an archive that has none twice and none compressed."""
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"over {MAX_BYTES} bytes")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
         names = [info.filename for info in infos]

@@ -31,8 +31,8 @@ def read(path: Path) -> tuple[Description, nn.Module, None]:
     if KEY not in header:
         raise not_exported(path, "its header has no description")
     try:
-        description = understood(header[KEY])
+        description = understood(header[KEY], len(state))
         check_sum(header[KEY], state)
         return description, description.filled(state), None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise not_exported(path, error) from error

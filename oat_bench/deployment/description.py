@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from oat_bench import __version__
 from oat_bench.cards import Lambda, Recorded, Width
 from oat_bench.classifier import ModelInfo, TunableClassifier, checksum
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
+from oat_bench.networks.backbones import depth
 
 Format = Literal["onnx", "pt2", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -111,16 +112,27 @@ def written(description: Description, state: Mapping[str, Tensor]) -> str:
     return json.dumps({"description": values, "sha256": checksum(values, dict(state))})
 
 
-def understood(text: str | bytes) -> Description:
+def understood(text: str | bytes, n_tensors: int) -> Description:
     """Read what `written` wrote.
 
+    Args:
+        text: of the file.
+        n_tensors: how many weights the file holds.
+
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is something else, or of a deeper network than there are weights.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its description is nested too deeply") from error
     if not isinstance(content, dict) or "description" not in content:
         raise ValueError("its description is not one")
-    return Description.model_validate(content["description"])
+    description = Description.model_validate(content["description"])
+    architecture = description.model.network.architecture
+    if depth(architecture) > n_tensors:  # before a deep one is built
+        raise ValueError(f"too few weights for {architecture}")
+    return description
 
 
 def check_sum(text: str | bytes, state: Mapping[str, Tensor]) -> None:
@@ -160,8 +172,7 @@ def drawn_images(shape: tuple[int, int, int], n: int) -> Tensor:
 
 def not_exported(path: Path, reason: object) -> UserError:
     """Say in one line why a file is not read."""
-    shown = " ".join(str(reason).split())[:200]
     return UserError(
-        f"{path}: not an exported file of oat-bench, or damaged ({shown}); expected what "
-        "oat-bench export writes"
+        f"{path}: not an exported file of oat-bench, or damaged ({one_line(reason)}); "
+        "expected what oat-bench export writes"
     )

@@ -104,6 +104,7 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
         function: of tensors.
         dynamic: whether batches vary in size.
     """
+    _allow_many_programs()
     fast = torch.compile(function, dynamic=dynamic)
     failed = False
 
@@ -122,6 +123,19 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
             return function(*args)
 
     return call
+
+
+def _allow_many_programs() -> None:
+    """Let a network be compiled for each operating point, with and without gradients.
+
+    After eight, torch would warn and compute the rest without its compiler: slower, and in other
+    last bits than a run that was resumed there.
+    """
+    from torch._dynamo import config
+
+    for name, least in (("recompile_limit", 512), ("accumulated_recompile_limit", 4096)):
+        if hasattr(config, name):
+            setattr(config, name, max(getattr(config, name), least))
 
 
 class Accelerated(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oat_bench import acceleration, cards
-from oat_bench.acceleration import accelerate, choose_compile, choose_precision
+from oat_bench.acceleration import accelerate, choose_compile, choose_precision, compiled
 from oat_bench.attacks import in_house, prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
@@ -248,3 +248,14 @@ def test_logits_and_gradients_of_an_image_are_the_same_bits_in_any_batch(plain, 
     for batch in (*(slice(2, 2 + n) for n in range(1, 18)), slice(0, 65), slice(79, 80)):
         for ours, theirs in zip(both(images[batch]), whole, strict=True):
             assert torch.equal(ours, theirs[batch])
+
+
+@pytest.mark.slow
+def test_more_than_eight_programs_are_compiled():
+    from torch._dynamo.utils import counters
+
+    fast = compiled(lambda x, name: x + len(name))
+    counters.clear()
+    for n in range(12):  # a name is no number: each is a program of its own
+        assert fast(torch.zeros(2), "a" * n).tolist() == [n, n]
+    assert counters["stats"]["unique_graphs"] == 12

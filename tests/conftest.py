@@ -251,6 +251,7 @@ def reported_folder(brief, digits, trained_folder, tmp_path_factory) -> Path:
 def invoke(monkeypatch, capsys, tmp_path):
     """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
     def leave(code):
         raise SystemExit(code)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from oat_bench.attacks import Attack
 from oat_bench.calibration.guarantee import Count, lower_bound
@@ -15,17 +15,13 @@ from oat_bench.cards import explain
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import Cost
-from oat_bench.leaderboards.entries import format_eps, versions
+from oat_bench.leaderboards.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Counted(_Model):
+class Counted(Written):
     """An accuracy as it was counted."""
 
     value: float = Field(description="percent")
@@ -38,7 +34,7 @@ class Counted(_Model):
         return cls(value=round(100 * count.share, 2), right=count.right, n=count.n)
 
 
-class Bounded(_Model):
+class Bounded(Written):
     """An accuracy in percent on the examples of the tests, with its exact interval."""
 
     value: float
@@ -51,7 +47,7 @@ class Bounded(_Model):
         return cls(**{k: round(100 * getattr(estimate, k), 2) for k in ("value", "low", "high")})
 
 
-class BarTest(_Model):
+class BarTest(Written):
     """The test of an operating point against the bar."""
 
     place: int = Field(description="in the sequence, from 1")
@@ -61,7 +57,7 @@ class BarTest(_Model):
     holds: bool
 
 
-class CalibrationPoint(_Model):
+class CalibrationPoint(Written):
     """An operating point that was looked at."""
 
     lam: float
@@ -74,7 +70,7 @@ class CalibrationPoint(_Model):
     test: BarTest | None = None
 
 
-class ChosenPoint(_Model):
+class ChosenPoint(Written):
     """The operating point that was chosen."""
 
     lam: float
@@ -84,7 +80,7 @@ class ChosenPoint(_Model):
     weighted: Bounded | None = Field(description="of a goal without a bar: W SA + (1 - W) RA")
 
 
-class Passes(_Model):
+class Passes(Written):
     """What was computed, whether now or before."""
 
     predicted: int = Field(description="clean images, each at each operating point")
@@ -97,7 +93,7 @@ class Passes(_Model):
         return cls(predicted=predicted, attacked=attacked, passes=predicted + each * attacked)
 
 
-class WidthCost(_Model):
+class WidthCost(Written):
     """What the plain network of a width costs."""
 
     width: float
@@ -113,7 +109,7 @@ class WidthCost(_Model):
         return cls(width=width, fits=fits, **measured)
 
 
-class Calibration(_Model):
+class Calibration(Written):
     """Where to run a model, and what is guaranteed there."""
 
     format_version: Literal[1] = 1

@@ -8,7 +8,17 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.model import choose_widths, data_of, default_out
-from oat_bench.cli.options import DATA_DIR, DEVICE, MODEL_OUT, SEED, SKIP_BROKEN, Widths, example
+from oat_bench.cli.options import (
+    ATTACK_CARD,
+    ATTACK_GRADIENTS,
+    DATA_DIR,
+    DEVICE,
+    MODEL_OUT,
+    MODEL_WIDTHS,
+    SEED,
+    SKIP_BROKEN,
+    example,
+)
 from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
@@ -95,25 +105,15 @@ class Amount(click.ParamType[float]):
 )
 @DATA_DIR
 @SKIP_BROKEN
-@click.option(
-    "--attack", metavar="NAME", default="pgd-20", show_default=True, help="Attack card, or path."
-)
-@click.option(
-    "--widths", type=Widths(), help="Shares of the channels. [default: all of the network's]"
-)
+@ATTACK_CARD
+@MODEL_WIDTHS
 @click.option(
     "--n-examples",
     metavar="N",
     type=click.IntRange(2),
     help="Held-out images. [default: 1000, or all]",
 )
-@click.option(
-    "--gradients",
-    type=click.Choice(["float32", "bf16"]),
-    default="float32",
-    show_default=True,
-    help="Precision that attacks differentiate in; predictions are float32.",
-)
+@ATTACK_GRADIENTS
 @SEED
 @DEVICE
 @MODEL_OUT

@@ -12,11 +12,11 @@ from oat_bench.cli.options import (
     DEVICE,
     MODEL_DATASET,
     MODEL_OUT,
+    MODEL_WIDTHS,
     SEED,
     SKIP_BROKEN,
     Counts,
     Lambdas,
-    Widths,
     example,
 )
 from oat_bench.cli.printing import command_line, plain_console
@@ -44,9 +44,7 @@ _LONG = 60
 @click.option(
     "--lambda", "lambdas", type=Lambdas(), help="Lambda to examine. [default: the trained ones]"
 )
-@click.option(
-    "--widths", type=Widths(), help="Shares of the channels. [default: all of the network's]"
-)
+@MODEL_WIDTHS
 @click.option(
     "--n-examples",
     type=Counts(),

@@ -150,6 +150,19 @@ GRADIENTS = click.option(
     type=click.Choice(["float32", "bf16"]),
     help="Precision that attacks differentiate in; predictions are float32. [default: the card's]",
 )
+ATTACK_GRADIENTS = click.option(
+    "--gradients",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Precision that attacks differentiate in; predictions are float32.",
+)
+ATTACK_CARD = click.option(
+    "--attack", metavar="NAME", default="pgd-20", show_default=True, help="Attack card, or path."
+)
+MODEL_WIDTHS = click.option(
+    "--widths", type=Widths(), help="Shares of the channels. [default: all of the network's]"
+)
 SEED = click.option(
     "--seed",
     metavar="N",

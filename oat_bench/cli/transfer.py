@@ -8,6 +8,8 @@ import click
 from oat_bench.cli.group import cli
 from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
 from oat_bench.cli.options import (
+    ATTACK_CARD,
+    ATTACK_GRADIENTS,
     DATA_DIR,
     DEVICE,
     MODEL_DATASET,
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
-@click.option(
-    "--attack", metavar="NAME", default="pgd-20", show_default=True, help="Attack card, or path."
-)
+@ATTACK_CARD
 @click.option(
     "--lambda",
     "lambdas",
@@ -63,13 +63,7 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
 )
-@click.option(
-    "--gradients",
-    type=click.Choice(["float32", "bf16"]),
-    default="float32",
-    show_default=True,
-    help="Precision that attacks differentiate in; predictions are float32.",
-)
+@ATTACK_GRADIENTS
 @SEED
 @DEVICE
 @MODEL_OUT

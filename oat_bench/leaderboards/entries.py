@@ -32,11 +32,15 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(lt=2**63)]
 
 
-class _Model(BaseModel):
+class Written(BaseModel):
+    """Base of results that are written as JSON and read back: no unknown keys, no changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class _Model(Written):
     # only the parameters of attacks may be infinite
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
-    )
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Interval(_Model):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -23,18 +23,14 @@ from oat_bench.evaluation.integrity import (
     worst,
 )
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import format_eps, versions
+from oat_bench.leaderboards.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
 _STYLES: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class IntegrityPoint(_Model):
+class IntegrityPoint(Written):
     """What was found at one operating point."""
 
     lam: float
@@ -49,7 +45,7 @@ class IntegrityPoint(_Model):
         return cls(lam=point.lam, width=point.width, verdict=verdict, checks=checks)
 
 
-class Integrity(_Model):
+class Integrity(Written):
     """Whether the attacks on one model can be trusted."""
 
     format_version: Literal[1] = 1

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.table import Table
 
 from oat_bench.classifier import ModelInfo
@@ -14,7 +14,7 @@ from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.statistics import Accuracy, clean_right
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.leaderboards import comparison
-from oat_bench.leaderboards.entries import Interval, format_eps, versions
+from oat_bench.leaderboards.entries import Interval, Written, format_eps, versions
 
 #: what the attacker knows, in the words of the headings
 KNOWN = "Lambda is public: attacked at the lambda that classifies"
@@ -23,11 +23,7 @@ ANY = "Lambda is public, and the attacker may attack at any lambda: the worst fo
 DRAWN = "Lambda is drawn at random for each query: the attacker knows the set, not the draw"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Difference(_Model):
+class Difference(Written):
     """A difference of accuracies in points, with its 95% interval."""
 
     value: float
@@ -35,7 +31,7 @@ class Difference(_Model):
     high: float
 
 
-class TransferCell(_Model):
+class TransferCell(Written):
     """RA where images are attacked at one lambda and classified at another."""
 
     crafted: float
@@ -43,7 +39,7 @@ class TransferCell(_Model):
     ra: Interval
 
 
-class TransferPoint(_Model):
+class TransferPoint(Written):
     """One lambda that images are classified at."""
 
     lam: float
@@ -52,7 +48,7 @@ class TransferPoint(_Model):
     strongest: float = Field(description="the one lambda that, attacked at, breaks most")
 
 
-class MaskedGradients(_Model):
+class MaskedGradients(Written):
     """A lambda at which images attacked elsewhere break more, beyond chance."""
 
     lam: float
@@ -62,7 +58,7 @@ class MaskedGradients(_Model):
     p_value: float
 
 
-class DrawnAttack(_Model):
+class DrawnAttack(Written):
     """Accuracies of a defender who draws lambda, under one attack."""
 
     attacked: float | Literal["expectation", "worst"] = Field(
@@ -72,7 +68,7 @@ class DrawnAttack(_Model):
     worst: Interval = Field(description="right at every lambda of the set")
 
 
-class Drawn(_Model):
+class Drawn(Written):
     """A defender who draws lambda from a set."""
 
     lams: list[float]
@@ -84,7 +80,7 @@ class Drawn(_Model):
     gain: Difference = Field(description="expected RA: of the expectation less of the best single")
 
 
-class Transfer(_Model):
+class Transfer(Written):
     """What is written as transfer.json."""
 
     format_version: Literal[1] = 1

@@ -478,7 +478,7 @@ def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path, c
         (["run", "--model", ""], "no checkpoint at"),
         (["run", "--model", "."], "no checkpoint at checkpoint.safetensors"),
         (["run", "--model", "x" * 5000], "no checkpoint at"),
-        (["evaluate"], "Missing option '--model'"),
+        (["evaluate"], "expected one model: oat-bench evaluate MODEL"),
         (["evaluate", "--model", "missing"], "no checkpoint at missing"),
         (["run", "extra"], "unexpected extra argument"),
         (["run", "--lamda", "1"], "No such option"),

@@ -464,6 +464,9 @@ def test_a_hostile_entry_is_text_everywhere(visit, site_folder, hostile):
     page.locator("#models th a", has_text="<script>").click()
     assert page.locator("h1").inner_text() == hostile
     drawn(page)
-    assert page.locator("#command").inner_text().startswith("<b>bold</b></script><script>")
+    # what is copied is what is seen
+    command = page.locator("#command").inner_text()
+    assert command.startswith("<b>bold</b></script><script>")
+    assert command.isprintable()
     assert page.evaluate("typeof pwned") == "undefined"
     assert page.locator("a[href^=javascript]").count() == 0

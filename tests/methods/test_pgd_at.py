@@ -12,7 +12,7 @@ from safetensors.torch import save as to_bytes
 
 from oat_bench import OATClassifier, cli, load, run
 from oat_bench.cards import BenchmarkCard, NetworkCard, Threat, TrainingCard
-from oat_bench.classifier import ModelInfo, _checksum, unpack
+from oat_bench.classifier import ModelInfo, checksum, unpack
 from oat_bench.errors import UserError
 from oat_bench.methods import PGDAT
 from oat_bench.training import loop
@@ -322,7 +322,7 @@ def forged(folder, tmp_path, change_info=None, change_weights=None):
     tensors, header = unpack(folder / "checkpoint.safetensors")
     info = json.loads(header["oat_bench"])["info"] | (change_info or {})
     tensors = change_weights(tensors) if change_weights else tensors
-    content = json.dumps({"info": info, "sha256": _checksum(info, tensors)})
+    content = json.dumps({"info": info, "sha256": checksum(info, tensors)})
     path = tmp_path / "forged.safetensors"
     path.write_bytes(to_bytes(tensors, {"oat_bench": content}))
     return path

@@ -1,0 +1,136 @@
+"""Help pages, lists, and what comes before any command."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from commands import FIGURES, call
+
+import oat_bench
+from oat_bench import cards, cli, run
+from oat_bench.methods import METHODS
+
+COMMANDS = [
+    "run",
+    "train",
+    "evaluate",
+    "calibrate",
+    "check",
+    "export",
+    "list",
+    "compare",
+    "figure",
+    "integrity",
+    "leaderboard",
+    "results",
+    "transfer",
+]
+LEADERBOARD = ["add", "build", "export", "schema", "table", "validate"]
+#: all that have a help page
+PAGES = [
+    [],
+    *[[name] for name in COMMANDS],
+    *[["figure", kind] for kind in FIGURES],
+    *[["leaderboard", name] for name in LEADERBOARD],
+]
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", PAGES)
+def test_every_help_has_an_example_that_parses(invoke, command, monkeypatch):
+    code, out, err = invoke(*command, "--help")
+    assert (code, err) == (0, "")
+    (example,) = re.findall(r"Example:\n +oat-bench (.+)\n", out)
+    assert invoke(*command, "-h") == (0, out, "")
+    assert max(map(len, out.splitlines())) <= 100
+    # the example is a command that exists, with options that exist
+    monkeypatch.setattr("oat_bench.cli.run._evaluate", lambda **options: None)
+    monkeypatch.setattr(run, "train", lambda *args, **kwargs: None)
+    for called in (command, example.split()):
+        found = cli.cli
+        for name in called:
+            found = found.commands.get(name, found) if isinstance(found, click.Group) else found
+        if not isinstance(found, click.Group) and found.name not in ("run", "evaluate", "train"):
+            monkeypatch.setattr(found, "callback", lambda **options: None)
+    code, _, _ = invoke(*example.split())
+    assert code == 0
+
+
+def test_without_arguments_the_help_is_shown(invoke):
+    assert invoke() == invoke("--help")
+    assert "list" in invoke()[1]
+
+
+def test_version(invoke):
+    code, out, err = invoke("--version")
+    assert (code, err) == (0, "")
+    assert oat_bench.__version__ in out
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+def test_help_imports_nothing_heavy(command, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "oat_bench", *command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    imported = {line.split("|")[-1].strip() for line in process.stderr.splitlines()}
+    assert "oat_bench.cli" in imported
+    heavy = "torch numpy pandas matplotlib scipy sklearn art torchattacks pydantic rich pyarrow"
+    assert imported.isdisjoint(heavy.split())
+
+
+def test_help_comes_within_a_second(tmp_path):
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        call("--help", cwd=tmp_path)
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1.0
+
+
+def test_the_console_script_and_the_module_are_one(tmp_path):
+    script = Path(sys.executable).with_name("oat-bench")
+    process = subprocess.run([script, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    code, out, err = call("--help", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out.replace("python -m oat_bench", "oat-bench") == process.stdout
+
+
+# --- list
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("attacks", cards.names("attacks")),
+        ("benchmarks", cards.names("benchmarks")),
+        ("datasets", ["digits", "svhn", "cifar10", "stl10", "image-folder"]),
+        ("methods", list(METHODS)),
+    ],
+)
+def test_list(invoke, kind, names):
+    code, out, err = invoke("list", kind)
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    lines = out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == names  # one line each, however long
+    if kind == "attacks":
+        for line in lines:
+            attack = cards.attack(line.split()[0])
+            assert attack.description in line
+            assert (" yes " in line) == attack.default
+
+
+def test_list_something_else_is_refused(refused):
+    assert "'attacks', 'benchmarks', 'datasets', 'methods'" in refused("list", "attack")
+    assert "Missing argument" in refused("list")

@@ -1,0 +1,193 @@
+"""`oat-bench run`, `train` and `evaluate`: what they print, where, and in a terminal."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import call, files, in_terminal
+
+import oat_bench
+from oat_bench.leaderboards.entries import Entry
+
+FILES = {
+    "report.md",
+    "entry.json",
+    "table.md",
+    "table.csv",
+    "table.tex",
+    "outcomes.parquet",
+    "figures",
+}
+
+
+# --- the whole line
+
+
+def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
+    tiny = card.read_text().replace("epochs = 4", "epochs = 1")
+    card.write_text(tiny)
+    code, out, err = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
+    assert code == 0
+    results = tmp_path / "results"
+    assert {path.name for path in results.iterdir()} == FILES | {
+        "checkpoint.safetensors",
+        "training.safetensors",
+        "log.csv",
+        "splits.json",
+        "outcomes",
+    }
+    # results on stdout, everything else on stderr, no colours in a pipe
+    assert out == (results / "table.md").read_text()
+    assert "0.2 *" in out
+    assert out.count(" * ") == 2  # in the row, and in the note below the table
+    assert "\x1b" not in out + err
+    notes = err.splitlines()
+    assert len(notes) == 2
+    assert notes[0].startswith(
+        "training wrn-10-1 on digits by OAT: 897 images, 1 epoch, lambda 0, 0.5, 1, on cpu"
+    )
+    assert re.fullmatch(r"trained in \d+ s; weights: last: epoch 1", notes[1])
+    entry = Entry.model_validate_json((results / "entry.json").read_text())
+    assert entry.command == f"oat-bench run --benchmark {card} --out results"
+    table = pd.read_csv(results / "table.csv")
+    assert table["lambda"].to_list() == [0.0, 0.2, 1.0]
+    assert table["n"].to_list() == [50] * 3
+
+    # once more: nothing is computed, the same is printed
+    before = files(results / "outcomes") | {
+        name: (results / name).stat().st_mtime_ns
+        for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
+    }
+    again, out_again, err_again = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
+    assert (again, out_again) == (0, out)
+    assert err_again == "results/checkpoint.safetensors: trained already\n"
+    after = files(results / "outcomes") | {
+        name: (results / name).stat().st_mtime_ns
+        for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
+    }
+    assert after == before
+
+
+def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
+    card.write_text(card.read_text().replace("epochs = 4", "epochs = 1"))
+    code, out, err = invoke("train", "--benchmark", card, "--seed", 5)
+    assert (code, out) == (0, "")
+    folder = Path("runs") / "brief-seed5"
+    assert err.splitlines()[-1] == f"checkpoint and log in {folder}"
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoint.safetensors",
+        "training.safetensors",
+        "log.csv",
+        "splits.json",
+    }
+    options = ["--attacks", "fgsm", "--lambda", "0.3,0,0.3", "--n-examples", 20]
+    tables = []
+    for model in (folder, folder / "checkpoint.safetensors", folder.absolute()):
+        code, out, err = invoke("evaluate", "--model", model, *options)
+        assert (code, err) == (0, "")
+        tables.append(out)
+    assert tables[0] == tables[1] == tables[2]
+    rows = [line.split("|") for line in tables[0].splitlines() if line[:1] == "|"]
+    assert [row[1].strip() for row in rows] == [
+        "lambda",
+        "---------:"[: len(rows[1][1])],
+        "0",
+        "0.3 *",
+    ]
+    assert [row[2].strip() for row in rows[2:]] == ["20", "20"]
+    # results of a checkpoint lie under its fingerprint
+    (results,) = set(Path("runs").iterdir()) - {folder}
+    fingerprint = oat_bench.load(folder).fingerprint()
+    assert results.name == f"digits-{fingerprint[:8]}"
+    assert {path.name for path in results.iterdir()} == FILES | {"outcomes"}
+    # `run --model` is the same
+    code, out, err = invoke("run", "--model", folder, *options)
+    assert (code, out, err) == (0, tables[0], "")
+
+
+def test_options_win_over_the_card(invoke, card, finished):
+    common = ["--benchmark", card, "--out", finished]
+    code, out, _ = invoke(
+        "run", *common, "--attacks", "pgd-7,fgsm", "--lambda", "1,0.25", "--n-examples", 7
+    )
+    assert code == 0
+    header, _, *rows = [line for line in out.splitlines() if line[:1] == "|"]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        *["lambda", "n", "SA", "fgsm", "pgd-7", "worst"]
+    ]
+    assert [row.split("|")[1].strip() for row in rows] == ["0.25 *", "1"]
+    assert [row.split("|")[2].strip() for row in rows] == ["7", "7"]
+
+
+def test_the_seed_is_part_of_an_evaluation(invoke, card, finished):
+    arguments = ["evaluate", "--model", finished, "--benchmark", card, "--lambda", 1]
+    arguments += ["--attacks", "pgd-7", "--n-examples", 5, "--out", "results"]
+    for seed, cells in [(0, 1), (0, 1), (1, 2)]:
+        code, _, _ = invoke(*arguments, "--seed", seed)
+        assert code == 0
+        assert len(list(Path("results/outcomes").iterdir())) == cells
+
+
+def test_an_attack_card_beside_the_user(invoke, card, finished, tmp_path):
+    attack = tmp_path / "my-bim.toml"
+    attack.write_text(
+        "engine = 'torchattacks'\nclass = 'BIM'\n"
+        "[parameters]\neps = '$eps'\nalpha = '$step_size'\nsteps = 5\n"
+    )
+    code, out, err = invoke(
+        *["run", "--benchmark", card, "--out", finished, "--lambda", 1, "--n-examples", 20],
+        *["--attacks", f"fgsm,{attack}"],
+    )
+    assert code == 0
+    assert err == f"{finished}/checkpoint.safetensors: trained already\n"
+    assert "my-bim" in out
+    table = pd.read_csv(finished / "table.csv")
+    assert table["my-bim"][0] <= table["fgsm"][0] < table["SA"][0]
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(invoke, card, trained_folder, tmp_path):
+    folder = tmp_path / "[red]a[" / "b] :smile: [" / "c]"
+    shutil.copytree(trained_folder, folder)
+    code, _, err = invoke("run", "--benchmark", card, "--out", folder, "--n-examples", 2)
+    assert code == 0
+    assert err == f"{folder}/checkpoint.safetensors: trained already\n"
+
+
+def test_names_that_are_not_utf_8(invoke, card, finished, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    odd = folder / "card.toml"
+    odd.write_text(card.read_text())
+    arguments = ["run", "--benchmark", odd, "--n-examples", 2, "--lambda", 0]
+    code, _, _ = invoke(*arguments, "--out", finished)
+    assert code == 0
+    command = json.loads((finished / "entry.json").read_text())["command"]
+    assert command.startswith("oat-bench run --benchmark")
+    code, out, err = call(*arguments, "--out", folder, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "its name is not UTF-8" in err
+    assert err.count("\n") == 1
+
+
+# --- a terminal
+
+
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
+def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path, columns):
+    arguments = ["run", "--benchmark", card, "--out", finished, "--n-examples", 20]
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=columns)
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "evaluating" in shown
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert max(map(len, lines)) <= max(columns, len(f"{finished}/checkpoint.safetensors") + 20)
+    table = [line for line in lines if line.split()[:1] == ["0.2"]]
+    assert len(table) == 1
+    assert table[0].split()[:3] == ["0.2", "*", "20"]
+    header = next(line for line in lines if line.startswith("lambda"))
+    assert header.split() == ["lambda", "n", "SA", "fgsm", "pgd-7", "worst"]
+    assert lines[-2].endswith(str(finished)) or lines[-1].endswith(str(finished))

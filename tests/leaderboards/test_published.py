@@ -51,7 +51,9 @@ def test_outcomes_make_a_baseline_and_are_small(path):
     baseline = baselines.read(path.with_suffix(".json"))
     if baseline.record.entry.dataset == "digits":  # the others are not at hand in tests
         baseline.check_data(datasets.load("digits"))
-    baseline.check_model(load(path.with_suffix(".safetensors")).info)
+    checkpoint = path.with_suffix(".safetensors")
+    if checkpoint in CHECKPOINTS:
+        baseline.check_model(load(checkpoint).info)
     assert baseline.whole
     assert path.stat().st_size < 10_000 + 5 * len(pd.read_parquet(path))
 

@@ -24,7 +24,7 @@ _HEADER = "oat_bench"
 #: what a safetensors file may hold: no network comes near it
 _MAX_HEADER, _MAX_TENSORS = 1 << 24, 1 << 16
 #: lambda closer than this are one: float32 holds about seven digits
-_SAME_LAMBDA = 1e-6
+SAME_LAMBDA = 1e-6
 
 
 @dataclass(frozen=True, order=True)
@@ -128,7 +128,7 @@ class TunableClassifier(ABC):
         if cls.continuous:
             return lam
         near = min(trained, key=lambda known: abs(known - lam))
-        if abs(near - lam) > _SAME_LAMBDA:
+        if abs(near - lam) > SAME_LAMBDA:
             raise UserError(
                 f"lambda {lam:g} was not trained; there is a network of its own for each of lambda "
                 f"{', '.join(f'{known:g}' for known in trained)}, and nothing between"

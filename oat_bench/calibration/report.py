@@ -15,6 +15,7 @@ from oat_bench.cards import explain
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import Cost
+from oat_bench.files import read_bounded
 from oat_bench.leaderboards.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
@@ -248,15 +249,12 @@ def read(path: Path) -> Calibration:
     Raises:
         UserError: if it cannot be read, or is damaged.
     """
+    content = read_bounded(path, _MAX_BYTES, "a report")
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: too large for a report (over {_MAX_BYTES} bytes)")
-        return Calibration.model_validate_json(path.read_bytes())
+        return Calibration.model_validate_json(content)
     except ValidationError as error:
         reason = explain(error, Calibration)
         raise UserError(f"{path}: not a report of oat-bench calibrate: {reason}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 # --- as text
@@ -350,9 +348,8 @@ def snippet(report: Calibration) -> str:
     """Return the Python that makes the chosen classifier; empty without a choice."""
     if report.choice is None:
         return ""
-    width = f", width={report.choice.width!r}" if len(report.widths) > 1 else ""
-    if len(report.widths) == 1 and report.choice.width != 1:
-        width = f", width={report.choice.width!r}"
+    named = len(report.widths) > 1 or report.choice.width != 1
+    width = f", width={report.choice.width!r}" if named else ""
     return f"model = classifier.at(lam={report.choice.lam!r}{width})"
 
 

@@ -164,10 +164,10 @@ def calibrate(
         raise UserError(f"{n} examples asked for; {images.name} has {len(images.data)}")
     procedure.split(n, goal, confidence)
     data = images.data.to(where)
-    costs = _costs(trained.to(where), data, shares, max_flops, max_latency)
+    costs = _costs(trained, data, shares, max_flops, max_latency)
     folder = make_folder(out or default_out(trained, model))
     found = calibration.calibrate(
-        trained.to(where),
+        trained,
         data,
         ready,
         goal,

@@ -11,7 +11,7 @@ from oat_bench.cli.options import example
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.deployment import Export, Exported, Format
+    from oat_bench.deployment import Export, Format
 
 
 @cli.command(
@@ -61,16 +61,16 @@ def export(
         narrow = "" if width == 1 else f"-width{width:g}"
         out = default_out(trained, model) / f"{point}{narrow}.{kind or 'onnx'}"
     done = deployment.export(trained, out, lam=lam, width=width, to=kind)
-    click.echo(_report(done, deployment.load(done.path)))
+    click.echo(_report(done))
 
 
-def _report(done: "Export", exported: "Exported") -> str:
+def _report(done: "Export") -> str:
     """Say what was written, how near it is to the checkpoint, and what one image takes."""
     import torch
 
     from oat_bench.evaluation.cost import latency_ms, machine
 
-    about = done.description
+    exported, about = done.exported, done.exported.description
     channels, height, width = about.model.input_shape
     lam = 0.0 if about.lam is None else about.lam
     image = torch.rand(1, *about.model.input_shape)

@@ -9,14 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.deployment.description import FORMATS, KEY, Description, Format
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
 from oat_bench.networks.lambda_input import LambdaInput
-
-#: lambda that differ by less are one, as in float32
-_SAME_LAMBDA = 1e-6
 
 
 def format_module(kind: Format) -> ModuleType:
@@ -83,7 +80,7 @@ class Exported(TunableClassifier):
         if own is None:
             return lambdas
         for lam in lambdas or ():
-            if abs(lam - own) > _SAME_LAMBDA:
+            if abs(lam - own) > SAME_LAMBDA:
                 raise UserError(
                     f"lambda {lam:g} asked for; {self.path} is the network at lambda {own:g} "
                     f"alone: leave --lambda out, or export with --lambda {lam:g} or --dynamic"

@@ -20,6 +20,7 @@ from oat_bench.deployment.description import (
 from oat_bench.deployment.exported import Exported, format_module, format_of, load
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
+from oat_bench.methods import check_widths
 
 #: images, and lambda at most, that a file is compared on
 _IMAGES, _LAMBDAS = 32, 9
@@ -32,7 +33,7 @@ class Export:
     Attributes:
         path: the file.
         size: its bytes.
-        description: what it says of itself.
+        exported: it, as it was loaded back.
         difference: the largest between a logit of the file and of the classifier, at most
             ``tolerance``, or that share of the largest logit.
         tolerance: see there.
@@ -41,7 +42,7 @@ class Export:
 
     path: Path
     size: int
-    description: Description
+    exported: Exported
     difference: float
     n_images: int
     tolerance: float = TOLERANCE
@@ -79,9 +80,7 @@ def export(
     if kind is None or format_of(path) != kind:
         ending = f".{kind}" if kind else ".onnx, .pt2 or .safetensors"
         raise UserError(f"{path}: expected a name that ends in {ending}")
-    if width not in classifier.info.widths:
-        have = ", ".join(f"{known:g}" for known in classifier.info.widths)
-        raise UserError(f"width {width:g} asked for; the network has {have}")
+    check_widths(classifier.info.widths, [width])
     if lam is None:
         if kind == "safetensors":
             raise UserError(
@@ -100,11 +99,13 @@ def export(
         draft = Path(folder) / path.name
         atomic_write(draft, content)
         try:
-            difference = _compare(load(draft), classifier, description, images)
+            exported = load(draft)
+            difference = _compare(exported, classifier, description, images)
         except UserError as error:
             raise UserError(f"{path} was not kept: {error}") from error
         draft.replace(path)
-    return Export(path, len(content), description, difference, len(images))
+    exported.path = path
+    return Export(path, len(content), exported, difference, len(images))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from oat_bench.evaluation import pairs
-from oat_bench.evaluation.statistics import WORST, in_common
+from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
 
 #: ok: no drop beyond the tolerance is supported; worse: one is; better: a gain is
 Verdict = Literal["ok", "worse", "better"]
@@ -199,9 +199,8 @@ def _right(
     outcomes: pd.DataFrame, worst_over: Sequence[str]
 ) -> dict[tuple[float, float, str], pd.Series]:
     """Return which examples are right, by width, lambda and measure, sorted by example."""
-    clean = outcomes["clean_prediction"] == outcomes["label"]
-    robust = clean & (outcomes["attacked_prediction"] == outcomes["label"])
-    frame = outcomes.assign(clean=clean, robust=robust).sort_values("example", kind="stable")
+    frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
+    frame = frame.sort_values("example", kind="stable")
     attacks = list(dict.fromkeys(outcomes["attack"]))
     found: dict[tuple[float, float, str], pd.Series] = {}
     points = (

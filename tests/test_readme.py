@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from oat_bench import cards, datasets
 from oat_bench.attacks import prepare
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language):
@@ -53,3 +57,17 @@ def test_the_table_is_one_that_the_command_writes():
     rows = re.findall(r"^\| +([\d.]+) \| (\d+) \|", README, re.MULTILINE)
     assert [float(lam) for lam, _ in rows] == card.evaluation.lambdas
     assert {int(n) for _, n in rows} == {card.evaluation.n_examples}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
+    for target in (a or b for a, b in targets):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_reached_from_the_readme():
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in README

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from oat_bench import __version__
 from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
+from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, sha256
 
@@ -100,6 +101,31 @@ class ModelInfo(Recorded):
                 f"{self.network.interpolation!r}"
             )
         return self
+
+
+def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> None:
+    """Refuse a checkpoint of another data set.
+
+    Args:
+        info: the checkpoint's.
+        data: what it is to classify.
+        other_images: take any data set of images of this size, of these classes.
+
+    Raises:
+        UserError: saying what the checkpoint is for.
+    """
+    fits = (info.input_shape, tuple(info.classes)) == (data.input_shape, data.classes)
+    if not fits or (info.dataset != data.name and not other_images):
+        raise UserError(
+            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape} of "
+            f"{_few(info.classes)}), not {data.name!r} (images {data.input_shape} of "
+            f"{_few(data.classes)})"
+        )
+
+
+def _few(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:4])
+    return f"{len(classes)} classes: {shown}" + (", ..." if len(classes) > 4 else "")
 
 
 class TunableClassifier(ABC):

@@ -79,9 +79,8 @@ class RobustAccuracy:
             UserError: if model, attack and data do not exist or do not go together.
         """
         from oat_bench import cards
-        from oat_bench import run as runs
         from oat_bench.attacks import prepare
-        from oat_bench.classifier import OperatingPoint
+        from oat_bench.classifier import OperatingPoint, check_fits
         from oat_bench.cli.model import data_of
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
@@ -90,7 +89,7 @@ class RobustAccuracy:
 
         classifier = _load(model)
         data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
-        runs.check_fits(classifier.info, data)
+        check_fits(classifier.info, data)
         n = len(data.test) if n_examples is None else n_examples
         if not 1 <= n <= len(data.test):
             raise UserError(

@@ -12,7 +12,14 @@ from torch import Tensor
 from oat_bench import cards, datasets, figures
 from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import BenchmarkCard
-from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier, load, save
+from oat_bench.classifier import (
+    ModelInfo,
+    OperatingPoint,
+    TunableClassifier,
+    check_fits,
+    load,
+    save,
+)
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
@@ -335,18 +342,3 @@ def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
     return datasets.nested_order(data.test.labels)[:n]
-
-
-def check_fits(info: ModelInfo, data: Dataset) -> None:
-    """Refuse a checkpoint of another data set.
-
-    Raises:
-        UserError: saying what the checkpoint is for.
-    """
-    theirs = (info.dataset, info.input_shape, tuple(info.classes))
-    if theirs != (data.name, data.input_shape, data.classes):
-        raise UserError(
-            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape}, "
-            f"{info.num_classes} classes), not {data.name!r} (images {data.input_shape}, "
-            f"{len(data.classes)} classes)"
-        )

@@ -434,7 +434,7 @@ def test_a_folder_of_other_images_is_taken_whole(trained, digits, tmp_path):
 
 def test_other_classes_and_other_data_sets_are_refused(trained, digits, tmp_path):
     root = folder_of(tmp_path / "few", digits, classes=range(3))
-    with pytest.raises(UserError, match=r"of the classes 0, 1, 2, 3, \.\.\. \(10\)"):
+    with pytest.raises(UserError, match=r"of 10 classes: 0, 1, 2, 3, \.\.\.\), not 'few'"):
         calibration.held_out(trained.info, str(root))
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 
 from oat_bench import datasets
-from oat_bench.classifier import ModelInfo
-from oat_bench.datasets import DATA_DIR, Dataset, Split
+from oat_bench.classifier import ModelInfo, check_fits
+from oat_bench.datasets import DATA_DIR, Split
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
 
@@ -56,7 +56,7 @@ def held_out(
             "or name a folder of images of your own"
         )
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    _check_fits(info, data)
+    check_fits(info, data, other_images=True)
     if data.name != info.dataset:
         parts = (data.train, data.validation, data.test)
         images = torch.cat([part.images for part in parts])
@@ -69,17 +69,3 @@ def held_out(
     # ids count from 0 in every split: its own name keeps outcomes apart
     fingerprint = sha256(data.fingerprint(), "validation")
     return HeldOut(data.validation, "the validation split", fingerprint)
-
-
-def _check_fits(info: ModelInfo, data: Dataset) -> None:
-    theirs = (data.input_shape, list(data.classes))
-    if theirs != (info.input_shape, info.classes):
-        raise UserError(
-            f"the model takes images {info.input_shape} of the classes {_few(info.classes)}; those "
-            f"of {data.name!r} are {data.input_shape} of {_few(data.classes)}"
-        )
-
-
-def _few(classes: "list[str] | tuple[str, ...]") -> str:
-    more = f", ... ({len(classes)})" if len(classes) > 4 else ""
-    return ", ".join(classes[:4]) + more

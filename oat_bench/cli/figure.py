@@ -143,11 +143,10 @@ def figure_saliency(
     Figures 10 to 12 of the OAT paper.
     """
     from oat_bench import classifier, datasets, figures
-    from oat_bench import run as runs
 
     trained = classifier.load(model)
     data = datasets.load(data_of(trained, model, dataset), data_dir)
-    runs.check_fits(trained.info, data)
+    classifier.check_fits(trained.info, data)
     columns = lambdas or trained.info.trained_lambdas
     _write(figures.saliency(trained, data, columns), out, "saliency")
 

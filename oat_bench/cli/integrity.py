@@ -95,7 +95,7 @@ def integrity(
     lambdas = choose_lambdas(trained, lambdas)
     points = [OperatingPoint(lam, w) for w in choose_widths(trained, widths) for lam in lambdas]
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    runs.check_fits(info, data)
+    classifier.check_fits(info, data)
     n, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = make_folder(out or default_out(trained, model))
     subject = examination.Subject(

@@ -169,7 +169,7 @@ def _evaluate(
         raise UserError("--method is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
     card = _card(dataset, benchmark, method) if named or model is None else None
-    from oat_bench import datasets, deployment
+    from oat_bench import classifier, datasets, deployment
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
@@ -209,7 +209,7 @@ def _evaluate(
         smaller = card.evaluation.model_copy(update={"n_examples": limit})
         card = card.model_copy(update={"evaluation": smaller})
     if trained is not None:
-        runs.check_fits(trained.info, data)
+        classifier.check_fits(trained.info, data)
     runs.choose_examples(card, data)
     if trained is not None:
         info = trained.info

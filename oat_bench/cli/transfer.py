@@ -117,7 +117,7 @@ def transfer(
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    runs.check_fits(info, data)
+    classifier.check_fits(info, data)
     n = n_examples or min(500, len(data.test))
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set has {len(data.test)}")

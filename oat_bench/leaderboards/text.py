@@ -8,7 +8,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
+#: links to people and issues included
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
 #: what a spreadsheet takes for the beginning of a formula
 _FORMULA = ("=", "+", "-", "@")
 #: brackets and star are arguments of the end of a row where a cell begins with them

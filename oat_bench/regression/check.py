@@ -8,7 +8,7 @@ import torch
 
 from oat_bench import run as runs
 from oat_bench.attacks import Attack
-from oat_bench.classifier import TunableClassifier, to_bytes
+from oat_bench.classifier import TunableClassifier, check_fits, to_bytes
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.evaluation import frontier
@@ -65,7 +65,7 @@ def prepare(
     """
     baseline.check_model(classifier.info)
     baseline.check_data(data)
-    runs.check_fits(classifier.info, data)
+    check_fits(classifier.info, data)
     return baseline.prepare(len(data.classes), seed)
 
 

@@ -6,7 +6,6 @@ what it would take for its own.
 
 import json
 import math
-import re
 import secrets
 from dataclasses import asdict, dataclass
 from xml.etree import ElementTree
@@ -17,11 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from oat_bench.errors import one_line
+from oat_bench.leaderboards.text import markdown as escaped
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import POWER, Comparison, Row
 
-#: what Markdown would read as its own, links to people and issues included
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
 
@@ -185,7 +183,7 @@ def markdown(report: Report) -> str:
     """Write title, verdict, table and notes as Markdown."""
     table = frame(report.comparison)
     for name in ("accuracy", "verdict"):
-        table[name] = table[name].map(_escaped)
+        table[name] = table[name].map(escaped)
     table["verdict"] = table["verdict"].map({"worse": "**worse**"}).fillna(table["verdict"])
     written = table.to_markdown(
         index=False,
@@ -196,8 +194,8 @@ def markdown(report: Report) -> str:
     return (
         "\n\n".join(
             [
-                f"**{_escaped(report.title)}**",
-                *map(_escaped, said),
+                f"**{escaped(report.title)}**",
+                *map(escaped, said),
                 written,
                 *notes(report.comparison),
             ]
@@ -212,10 +210,6 @@ def plain(report: Report) -> str:
     rows = [row for row in comparison.rows if row.verdict != "ok"]
     said = [report.title, verdict(report), *(_told(row, comparison) for row in rows)]
     return "\n".join([*said, *notes(comparison)[1:]])
-
-
-def _escaped(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", text)
 
 
 def terminal(comparison: Comparison) -> Table:
@@ -325,9 +319,9 @@ def github(report: Report) -> str:
 
 def _command(kind: str, title: str, message: str) -> str:
     """Write one workflow command, as @actions/core escapes it."""
-    escaped = title
+    coded = title
     for characters in ("%", "\r", "\n", ":", ","):
-        escaped = escaped.replace(characters, f"%{ord(characters):02X}")
+        coded = coded.replace(characters, f"%{ord(characters):02X}")
     for characters in ("%", "\r", "\n"):
         message = message.replace(characters, f"%{ord(characters):02X}")
-    return f"::{kind} title={escaped}::{message}"
+    return f"::{kind} title={coded}::{message}"

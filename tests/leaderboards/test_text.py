@@ -30,8 +30,8 @@ def test_nothing_that_is_printed_is_lost():
 @given(anything)
 def test_markdown_has_no_mark_that_is_not_escaped(value):
     escaped = text.markdown(value)
-    rest = re.sub(r"\\[\\`*_\[\]<>|~$&]", "", escaped)
-    assert not set(rest) & set("\\`*_[]<>|~$&")
+    rest = re.sub(r"\\[\\`*_\[\]<>#|~@&$]", "", escaped)
+    assert not set(rest) & set("\\`*_[]<>#|~@&$")
     assert re.sub(r"\\(.)", r"\1", escaped) == text.one_line(value)
 
 

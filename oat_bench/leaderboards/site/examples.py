@@ -12,12 +12,11 @@ from torch import Tensor
 from oat_bench import cards, datasets
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat
-from oat_bench.classifier import TunableClassifier, load
+from oat_bench.classifier import TunableClassifier, check_fits, load
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.leaderboards.records import Record
-from oat_bench.run import check_fits
 
 #: how many images a page shows
 COUNT = 8

@@ -61,7 +61,7 @@ class RobustAccuracy:
         """Attack test images under the threat model that the model was trained for.
 
         Args:
-            model: a classifier, or the path of a checkpoint or of a run's folder.
+            model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
             lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
             n_examples: how many test images, stratified, each number's part of the next one's; all
@@ -126,7 +126,7 @@ class RobustAccuracy:
         """Fail the test if a drop beyond the tolerance is supported, as ``oat-bench check`` does.
 
         Args:
-            model: a classifier, or the path of a checkpoint or of a run's folder.
+            model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
             baseline: a run's folder, or an entry's JSON file with its outcomes beside it.
             max_drop: the drop that is tolerated, in points.
             confidence: how sure a verdict must be, all together.
@@ -149,11 +149,8 @@ class RobustAccuracy:
         from oat_bench.regression import formats
         from oat_bench.regression.check import check
 
-        against = baselines.read(baseline)
-        if attacks is not None or lambdas is not None:
-            against = against.restricted(attacks, lambdas)
         classifier = _load(model)
-        against.check_model(classifier.info)
+        against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
         data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
         done = check(
             classifier,
@@ -180,9 +177,11 @@ class RobustAccuracy:
 
 
 def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
-    from oat_bench.classifier import load
+    import torch
 
-    return load(model) if isinstance(model, str | Path) else model
+    from oat_bench.cli.model import load_model
+
+    return load_model(str(model), torch.device("cpu")) if isinstance(model, str | Path) else model
 
 
 def _name(model: "str | Path | TunableClassifier") -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of, default_out
+from oat_bench.cli.model import data_of, default_out, load_model
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -95,9 +95,10 @@ def check(
     """Fail if a model is less accurate or robust than a baseline.
 
     Attacks MODEL as the baseline was attacked, on the same examples, and compares them one by one.
+    MODEL is a run, a checkpoint, or a file of `oat-bench export`.
     Exit code 0: no drop beyond the tolerance is supported; 1: one is; 2: bad input.
     """
-    from oat_bench import classifier, datasets
+    from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.evaluation.outcomes import OutcomeStore
@@ -106,17 +107,15 @@ def check(
     from oat_bench.regression import check as checks
     from oat_bench.regression import formats
 
-    against = baselines.read(baseline)
-    if attacks is not None or lambdas is not None:
-        names = None if attacks is None else [name.strip() for name in attacks.split(",")]
-        against = against.restricted(names, lambdas)
-    kept_because = checks.kept_because(against)
-    if update_baseline and kept_because is not None:
-        raise UserError(kept_because)
+    whole = baselines.read(baseline)
+    names = None if attacks is None else [name.strip() for name in attacks.split(",")]
     keep_freed_memory()
     where = runs.choose_device(device)
-    trained = classifier.load(model, where)
-    against.check_model(trained.info)
+    trained = load_model(model, where)
+    against = whole.part_for(trained, names, lambdas)
+    kept_because = checks.kept_because(against, trained)
+    if update_baseline and kept_because is not None:
+        raise UserError(kept_because)
     data = datasets.load(data_of(trained, model, dataset), data_dir, skip_broken=skip_broken)
     checks.prepare(trained, against, data, seed)
     folder = out or default_out(trained, model, "check")

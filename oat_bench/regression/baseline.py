@@ -13,8 +13,9 @@ from torch import Tensor
 from oat_bench import cards
 from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Dataset
+from oat_bench.deployment import Exported
 from oat_bench.errors import UserError, unknown
 from oat_bench.leaderboards import records, validation
 from oat_bench.leaderboards.entries import EntryAttack
@@ -58,9 +59,12 @@ class Baseline:
         return [name for name in self.record.worst_over() if name in names]
 
     def restricted(
-        self, attacks: Sequence[str] | None = None, lambdas: Sequence[float] | None = None
+        self,
+        attacks: Sequence[str] | None = None,
+        lambdas: Sequence[float] | None = None,
+        widths: Sequence[float] | None = None,
     ) -> "Baseline":
-        """Return the baseline with some of its attacks and lambda; None: all.
+        """Return the baseline with some of its attacks, lambda and widths; None: all.
 
         Raises:
             UserError: if it does not have one.
@@ -69,15 +73,38 @@ class Baseline:
         for name in attacks or ():
             if name not in names:
                 raise unknown("attack of the baseline", name, names)
-        for lam in lambdas or ():
-            if lam not in {point.lam for point in points}:
-                known = ", ".join(f"{lam:g}" for lam in sorted({point.lam for point in points}))
-                raise UserError(f"lambda {lam:g} is not of the baseline; it has {known}")
+        _check_among("lambda", lambdas or (), {point.lam for point in points})
+        _check_among("width", widths or (), {point.width for point in points})
         kept = [a for a in self.attacks if attacks is None or a.name in attacks]
         points = [point for point in points if lambdas is None or point.lam in lambdas]
+        points = [point for point in points if widths is None or point.width in widths]
         if not kept or not points:
             raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
         return replace(self, attacks=kept, points=points, outcomes=_of(self.outcomes, kept, points))
+
+    def part_for(
+        self,
+        classifier: TunableClassifier,
+        attacks: Sequence[str] | None = None,
+        lambdas: Sequence[float] | None = None,
+    ) -> "Baseline":
+        """Return what a model is checked against: of an exported file what it was exported at.
+
+        Args:
+            classifier: the model.
+            attacks: some of the baseline's, by name; all if None.
+            lambdas: some of the baseline's; all that the model was made for if None.
+
+        Raises:
+            UserError: if the model or the baseline does not have them.
+        """
+        widths = None
+        if isinstance(classifier, Exported):
+            lambdas = classifier.choose_lambdas(None if lambdas is None else list(lambdas))
+            widths = classifier.info.widths
+        part = self.restricted(attacks, lambdas, widths)
+        part.check_model(classifier.info)
+        return part
 
     def check_model(self, info: ModelInfo) -> None:
         """Refuse a model of another data set or threat model, or without the operating points.
@@ -208,6 +235,13 @@ def read(path: str | Path) -> Baseline:
         )
     points = [OperatingPoint(point.lam, point.width) for point in record.entry.operating_points]
     return Baseline(record, list(record.entry.attacks), points, outcomes)
+
+
+def _check_among(what: str, asked: Sequence[float], known: set[float]) -> None:
+    for value in asked:
+        if value not in known:
+            has = ", ".join(f"{each:g}" for each in sorted(known))
+            raise UserError(f"{what} {value:g} is not of the baseline; it has {has}")
 
 
 def _of(

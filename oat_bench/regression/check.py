@@ -10,6 +10,7 @@ from oat_bench import run as runs
 from oat_bench.attacks import Attack
 from oat_bench.classifier import TunableClassifier, check_fits, to_bytes
 from oat_bench.datasets import Dataset
+from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
 from oat_bench.evaluation import frontier
 from oat_bench.evaluation.grid import evaluate
@@ -125,8 +126,10 @@ def check(
     return Check(comparison, baseline, classifier, attacks, outcomes, device)
 
 
-def kept_because(baseline: Baseline) -> str | None:
-    """Say why a baseline is not to be renewed; None if it may be."""
+def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | None:
+    """Say why a model is not to become the baseline; None if it may."""
+    if isinstance(classifier, Exported):
+        return "a baseline is of a checkpoint; check the one that the file was exported from"
     if not baseline.whole:
         return (
             "a baseline is updated as a whole; leave out --attacks and --lambda, or "
@@ -159,7 +162,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     Raises:
         UserError: if it failed, or the baseline is not to be renewed.
     """
-    reason = kept_because(done.baseline)
+    reason = kept_because(done.baseline, done.classifier)
     if done.comparison.verdict == "worse":
         reason = "the check failed; the baseline stays"
     if reason is not None:

@@ -9,6 +9,7 @@ import pytest
 from making import measure, noised, publish
 
 from oat_bench.classifier import load, save
+from oat_bench.deployment import export
 from oat_bench.errors import UserError
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.regression import baseline as baselines
@@ -242,3 +243,42 @@ def test_the_model_of_other_images_is_refused(invoke, tmp_path, baseline, build_
     code, _, err = invoke("check", "m.safetensors", "--baseline", baseline)
     assert code == 2
     assert "the checkpoint is of data set 'digits' (images (1, 8, 8) of 4 classes:" in err
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_an_exported_file_is_checked_at_its_lambda(invoke, tmp_path, baseline, honest, kind):
+    export(honest, tmp_path / f"same.{kind}", lam=1.0)
+    export(noised(honest, 2.0), tmp_path / f"worse.{kind}", lam=1.0)
+    code, out, _ = invoke("check", f"same.{kind}", "--baseline", baseline, "--format", "json")
+    found = json.loads(out)
+    assert (code, found["verdict"]) == (0, "ok")
+    assert {row["lam"] for row in found["rows"]} == {1.0}
+    assert all(abs(row["change"]) <= 1 for row in found["rows"])
+    code, out, _ = invoke("check", f"worse.{kind}", "--baseline", baseline)
+    assert code == 1
+    assert "**worse**" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--lambda", "0"], "lambda 0 asked for; net.safetensors is the network at lambda 1 alone"),
+        (["--update-baseline"], "a baseline is of a checkpoint"),
+    ],
+)
+def test_an_exported_file_is_what_it_was_exported_as(
+    invoke, tmp_path, baseline, honest, options, complaint
+):
+    export(honest, tmp_path / "net.safetensors", lam=1.0)
+    before = Path(baseline).read_bytes()
+    code, _, err = invoke("check", "net.safetensors", "--baseline", baseline, *options)
+    assert code == 2
+    assert complaint in err
+    assert Path(baseline).read_bytes() == before
+
+
+def test_an_exported_lambda_that_the_baseline_lacks_is_said(invoke, tmp_path, baseline, honest):
+    export(honest, tmp_path / "net.safetensors", lam=0.3)
+    code, _, err = invoke("check", "net.safetensors", "--baseline", baseline)
+    assert code == 2
+    assert "lambda 0.3 is not of the baseline; it has 0, 1" in err

@@ -240,7 +240,8 @@ def _print(report: "Report") -> None:
             if heading:
                 console.print(heading)
             print_whole(console, tables.terminal(results, report.trained, report.published))
-        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+        below = tables.notes(report.results, report.published, report.frontiers)
+        for note in (tables.NOTE, *below):
             console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:

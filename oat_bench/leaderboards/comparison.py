@@ -66,6 +66,7 @@ class Total:
 
     Attributes:
         method: its label.
+        n: the number of examples that SA and RA of the frontier are over.
         pareto: the lambda that no other beats.
         hypervolume: in percent of the box from (0, 0) to (100, 100).
         interval: its 95% bootstrap interval, if outcomes are there.
@@ -76,6 +77,7 @@ class Total:
     """
 
     method: str
+    n: int
     pareto: list[float]
     hypervolume: float
     interval: tuple[float, float] | None
@@ -277,6 +279,7 @@ def _total(
         difference_interval = frontier.bootstrap_interval(gain, len(ours.examples), (-100.0, 100.0))
     return Total(
         model.curve.label,
+        model.n(attack),
         [lam for lam, optimal in zip(model.curve.lambdas(), best, strict=True) if optimal],
         frontier.hypervolume(points),
         interval,
@@ -400,6 +403,7 @@ def totals_table(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 "method": total.method,
+                "n": str(total.n),
                 "hypervolume": _bracketed(total.hypervolume, total.interval),
                 "difference": difference,
                 "RA at equal SA": gap,

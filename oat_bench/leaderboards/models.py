@@ -26,9 +26,21 @@ class Model:
     right: Rightness | None
 
     def points(self, attack: str) -> Floats:
-        """Return (SA, RA) in percent at each lambda, shape [k, 2], as the entry has them."""
+        """Return (SA, RA) in percent at each lambda, shape [k, 2].
+
+        Both are over the examples that were attacked; without outcomes as the entry has them.
+        """
+        if self.right is not None:
+            return self.right.points()
         accuracies = zip(self.curve.clean(), self.curve.robust(attack), strict=True)
         return np.array([(clean.value, robust.value) for clean, robust in accuracies])
+
+    def n(self, attack: str) -> int:
+        """Return the number of examples behind the points, the least where it differs."""
+        if self.right is not None:
+            return len(self.right.examples)
+        robust = self.curve.robust(attack)
+        return min(ra.n or point.n for ra, point in zip(robust, self.curve.points, strict=True))
 
 
 def models_of(records: Sequence[Record], attack: str) -> list[Model]:

@@ -211,7 +211,7 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 
 
 def _row(record: Record, model: Model, attack: str, rule: Rule) -> Row:
-    points = model.points(attack) if model.right is None else model.right.points()
+    points = model.points(attack)
     robust = _robust(model, attack, rule.min_sa, points)
     costs = [point.cost for point in model.curve.points if point.cost is not None]
     cost = None
@@ -222,10 +222,7 @@ def _row(record: Record, model: Model, attack: str, rule: Rule) -> Row:
         label="",
         record=record,
         width=model.curve.width,
-        n=min(
-            ra.n or p.n
-            for ra, p in zip(model.curve.robust(attack), model.curve.points, strict=True)
-        ),
+        n=model.n(attack),
         model=model,
         hypervolume=_hypervolume(record.entry, model, attack),
         robust=robust,
@@ -293,7 +290,7 @@ def _score(model: Model, attack: str, statistic: Callable[[Floats], float]) -> S
         ends = frontier.bootstrap_interval(
             lambda index: statistic(right.points(index)), len(right.examples), (0.0, 100.0)
         )
-        return Score(statistic(right.points()), *ends)
+        return Score(statistic(model.points(attack)), *ends)
     pairs = list(zip(model.curve.clean(), model.curve.robust(attack), strict=True))
     low = np.array([(clean.low, robust.low) for clean, robust in pairs])
     high = np.array([(clean.high, robust.high) for clean, robust in pairs])

@@ -277,7 +277,7 @@ def _entry(path: str, form: Form) -> list[Any]:
     for heading, group in tables.by_width(results):
         parts += [*([Text(text.one_line(heading))] if heading else [])]
         parts += [tables.terminal(group, trained), Text()]
-    below = (tables.NOTE, *tables.notes(results, (), summaries))
+    below = (tables.NOTE, *tables.notes((), summaries))
     return [*parts, *[Text(text.one_line(note), style="dim") for note in below]]
 
 

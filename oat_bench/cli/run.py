@@ -240,8 +240,7 @@ def _print(report: "Report") -> None:
             if heading:
                 console.print(heading)
             print_whole(console, tables.terminal(results, report.trained, report.published))
-        below = tables.notes(report.results, report.published, report.frontiers)
-        for note in (tables.NOTE, *below):
+        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
             console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:

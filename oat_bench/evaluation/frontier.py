@@ -97,30 +97,46 @@ class Distance:
 class Rightness:
     """Which examples are right, at each lambda.
 
+    An attack that takes long sees fewer examples: SA is over all, RA over those that were attacked.
+
     Attributes:
         lams: k values of lambda, ascending.
         examples: ids, ascending, shape [n].
         labels: classes, shape [n].
+        attacked: which were attacked, shape [n]; at least one.
         clean: right on the clean image, shape [n, k].
-        robust: right both clean and attacked, shape [n, k].
+        robust: right both clean and attacked, shape [n, k]; False where not attacked.
     """
 
     lams: list[float]
     examples: NDArray[np.int64]
     labels: NDArray[np.int64]
+    attacked: Bools
     clean: Bools
     robust: Bools
 
     def points(self, index: Any = slice(None)) -> Floats:
         """Return (SA, RA) in percent at each lambda, over the examples at ``index``."""
-        shares = np.stack([self.clean[index].mean(axis=0), self.robust[index].mean(axis=0)], 1)
-        return 100.0 * np.asarray(shares, dtype=np.float64)
+        robust = self.robust[index].sum(axis=0) / self.attacked[index].sum()
+        return 100.0 * np.stack([self.clean[index].mean(axis=0), robust], axis=1)
+
+    def interval(
+        self, statistic: Callable[[NDArray[np.int64]], float], bounds: tuple[float, float]
+    ) -> tuple[float, float]:
+        """Return the 95% bootstrap interval of a statistic of examples; see `bootstrap_interval`.
+
+        As many attacked examples are drawn as there are.
+        """
+        strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
+        return bootstrap_interval(statistic, [part for part in strata if len(part)], bounds)
 
 
 def rightness(
     outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
 ) -> Rightness:
     """Tell which examples are right at one width under one attack.
+
+    Examples are those that have a clean prediction at every lambda.
 
     Args:
         outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
@@ -132,20 +148,26 @@ def rightness(
         ValueError: if the attack was not run there.
     """
     attacks = list(worst_over) if attack == WORST else [attack]
-    rows = in_common(outcomes[outcomes["width"] == width], attacks)
-    if rows.empty:
+    rows = outcomes[outcomes["width"] == width]
+    counted = in_common(rows, attacks)
+    if counted.empty:
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
-    frame = rows.assign(clean=clean_right(rows), robust=robust_right(rows))
-    cells = frame.groupby(["example", "lam"])[["clean", "robust"]].all().unstack("lam")
-    labels = frame.groupby("example")["label"].first()
-    lams = [float(lam) for lam in cells["clean"].columns]
+    clean = _by_lambda(rows, clean_right(rows)).dropna()
+    robust = _by_lambda(counted, robust_right(counted)).dropna().reindex(clean.index)
+    labels = rows.groupby("example")["label"].first().reindex(clean.index)
     return Rightness(
-        lams,
-        labels.index.to_numpy(dtype=np.int64),
+        [float(lam) for lam in clean.columns],
+        clean.index.to_numpy(dtype=np.int64),
         labels.to_numpy(dtype=np.int64),
-        cells["clean"].to_numpy(dtype=np.bool_),
-        cells["robust"].to_numpy(dtype=np.bool_),
+        robust.notna().all(axis=1).to_numpy(dtype=np.bool_),
+        clean.to_numpy(dtype=np.bool_),
+        robust.eq(1.0).to_numpy(dtype=np.bool_),
     )
+
+
+def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
+    """Return 1.0 where an example is right in all its rows, by example and lambda."""
+    return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
 
 
 def summarize(
@@ -173,8 +195,8 @@ def summary_of(
 ) -> Summary:
     """Sum up one frontier."""
     points = right.points()
-    low, high = bootstrap_interval(
-        lambda index: hypervolume(right.points(index), reference), len(right.examples), (0.0, 100.0)
+    low, high = right.interval(
+        lambda index: hypervolume(right.points(index), reference), (0.0, 100.0)
     )
     return Summary(
         attack,
@@ -270,7 +292,7 @@ def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
 
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.int64]], float],
-    n: int,
+    strata: Sequence[NDArray[np.int64]],
     bounds: tuple[float, float],
     *,
     resamples: int = RESAMPLES,
@@ -282,17 +304,17 @@ def bootstrap_interval(
     difference is a paired one.
 
     Args:
-        statistic: from the places of n examples, drawn with replacement, to a number.
-        n: number of examples.
+        statistic: from the places of examples, drawn with replacement, to a number.
+        strata: places of examples, each shape [n]; of each n are drawn.
         bounds: what is returned where there is nothing to resample, n = 1.
         resamples: how often.
         seed: of the draws.
     """
-    if n < 2:
+    if min(map(len, strata)) < 2:
         return bounds
     interval = bootstrap(
-        (np.arange(n),),
-        statistic,
+        tuple(strata),
+        lambda *drawn: statistic(np.concatenate(drawn)),
         n_resamples=resamples,
         vectorized=False,
         method="percentile",

@@ -317,7 +317,9 @@ def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], ND
 
 def _mean(shares: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 100.0)) -> Accuracy:
     values = 100 * shares
-    low, high = bootstrap_interval(lambda i: float(values[i].mean()), len(values), bounds)
+    low, high = bootstrap_interval(
+        lambda i: float(values[i].mean()), [np.arange(len(values))], bounds
+    )
     return Accuracy(float(values.mean()), low, high, len(values))
 
 

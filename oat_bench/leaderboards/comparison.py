@@ -66,7 +66,6 @@ class Total:
 
     Attributes:
         method: its label.
-        n: the number of examples that SA and RA of the frontier are over.
         pareto: the lambda that no other beats.
         hypervolume: in percent of the box from (0, 0) to (100, 100).
         interval: its 95% bootstrap interval, if outcomes are there.
@@ -77,7 +76,6 @@ class Total:
     """
 
     method: str
-    n: int
     pareto: list[float]
     hypervolume: float
     interval: tuple[float, float] | None
@@ -98,6 +96,7 @@ class Comparison:
         rows: by method and lambda.
         totals: by method.
         shared: the number of examples behind the paired comparisons; 0 if there is none.
+        attacked: how many of these were attacked.
         over_seeds: mean and spread of runs that differ in the seed alone.
         alone: whether it is of a single run.
         reference_lam: what the lambda of a single run are compared to; None: each to the one
@@ -111,6 +110,7 @@ class Comparison:
     rows: list[Row]
     totals: list[Total]
     shared: int
+    attacked: int
     over_seeds: list[SeedRow]
     alone: bool = False
     reference_lam: float | None = None
@@ -146,14 +146,16 @@ def compare(
     bases = {model.curve.width: model for model in models if model.curve.entry == reference}
     rows: list[Row] = []
     totals: list[Total] = []
-    shared, alone = 0, len(records) == 1
+    shared, attacked, alone = 0, 0, len(records) == 1
     if reference_lam is not None and not alone:
         raise UserError("--reference-lambda is for one run alone; several compare by --reference")
     for model in models:
         base = bases.get(model.curve.width) if model.curve.entry != reference else None
         other = model if alone else base
         pair = common(model, other) if other is not None else None
-        shared = max(shared, len(pair[0].examples) if pair else 0)
+        if pair is not None:
+            shared = max(shared, len(pair[0].examples))
+            attacked = max(attacked, int(pair[0].attacked.sum()))
         lams = model.curve.lambdas()
         references: Sequence[float | None] = _references(lams, reference_lam) if alone else lams
         rows += _rows(model, other, references, pair, attack)
@@ -168,6 +170,7 @@ def compare(
         rows,
         totals,
         shared,
+        attacked,
         seeds.over_seeds(entries, attack),
         alone,
         reference_lam,
@@ -234,9 +237,10 @@ def _rows(
             tests: tuple[Paired | None, Paired | None] = (None, None)
             if pair is not None:
                 ours, theirs = pair
+                seen = ours.attacked  # in both
                 tests = (
                     pairs.paired(ours.clean[:, place], theirs.clean[:, there]),
-                    pairs.paired(ours.robust[:, place], theirs.robust[:, there]),
+                    pairs.paired(ours.robust[seen, place], theirs.robust[seen, there]),
                 )
             differences = (
                 _difference(point.clean_acc_interval, clean, tests[0]),
@@ -258,10 +262,8 @@ def _total(
     interval = difference = difference_interval = distance = None
     if model.right is not None:
         right = model.right
-        interval = frontier.bootstrap_interval(
-            lambda index: frontier.hypervolume(right.points(index)),
-            len(right.examples),
-            (0.0, 100.0),
+        interval = right.interval(
+            lambda index: frontier.hypervolume(right.points(index)), (0.0, 100.0)
         )
     if base is not None:
         others = base.points(attack)
@@ -276,10 +278,9 @@ def _total(
             )
 
         difference = gain(slice(None))
-        difference_interval = frontier.bootstrap_interval(gain, len(ours.examples), (-100.0, 100.0))
+        difference_interval = ours.interval(gain, (-100.0, 100.0))
     return Total(
         model.curve.label,
-        model.n(attack),
         [lam for lam, optimal in zip(model.curve.lambdas(), best, strict=True) if optimal],
         frontier.hypervolume(points),
         interval,
@@ -306,9 +307,9 @@ def notes(comparison: Comparison) -> list[str]:
     tests = ""
     if comparison.shared:
         tests = (
-            f" On the same examples (up to {comparison.shared}): 95% intervals of Agresti and Min, "
-            "p of McNemar's exact test, not corrected for the number of tests; hypervolume: paired "
-            "bootstrap."
+            f" On the same examples (up to {_shared(comparison)}): 95% intervals of Agresti and "
+            "Min, p of McNemar's exact test, not corrected for the number of tests; hypervolume: "
+            "paired bootstrap."
         )
     paragraphs.append(
         f"Differences are to {comparison.reference}, in points, at the same lambda.{tests}"
@@ -331,11 +332,16 @@ def _between_lambda(comparison: Comparison) -> str:
     tests = ""
     if comparison.shared:
         tests = (
-            f" On the same examples ({comparison.shared}): 95% intervals of Agresti and Min, each "
-            "alone; p of McNemar's exact test, corrected by Holm for all "
+            f" On the same examples ({_shared(comparison)}): 95% intervals of Agresti and Min, "
+            "each alone; p of McNemar's exact test, corrected by Holm for all "
             f"{comparison.tests} tests."
         )
     return f"Differences are to {to}, in points.{tests}"
+
+
+def _shared(comparison: Comparison) -> str:
+    fewer = comparison.attacked < comparison.shared
+    return f"{comparison.shared}" + (f"; for RA {comparison.attacked}" if fewer else "")
 
 
 def _robust_name(comparison: Comparison) -> str:
@@ -377,6 +383,7 @@ def points_table(comparison: Comparison) -> pd.DataFrame:
             "n": str(row.point.n),
             "SA": written(row.point.clean_acc_interval),
             "RA": written(row.robust),
+            "n of RA": "" if row.robust.n in (None, row.point.n) else str(row.robust.n),
             "to lambda": f"{row.reference_lam:g}" if _elsewhere(row) else "",
             "SA difference": _written(row.clean_difference),
             "RA difference": _written(row.robust_difference),
@@ -403,7 +410,6 @@ def totals_table(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 "method": total.method,
-                "n": str(total.n),
                 "hypervolume": _bracketed(total.hypervolume, total.interval),
                 "difference": difference,
                 "RA at equal SA": gap,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from oat_bench.errors import UserError
 from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import Floats, Rightness
+from oat_bench.evaluation.frontier import Bools, Floats, Rightness
 from oat_bench.leaderboards.curves import Curve, curves
 from oat_bench.leaderboards.records import Record
 
@@ -26,19 +26,14 @@ class Model:
     right: Rightness | None
 
     def points(self, attack: str) -> Floats:
-        """Return (SA, RA) in percent at each lambda, shape [k, 2].
-
-        Both are over the examples that were attacked; without outcomes as the entry has them.
-        """
+        """Return (SA, RA) in percent at each lambda, shape [k, 2]: the entry's, not rounded."""
         if self.right is not None:
             return self.right.points()
         accuracies = zip(self.curve.clean(), self.curve.robust(attack), strict=True)
         return np.array([(clean.value, robust.value) for clean, robust in accuracies])
 
     def n(self, attack: str) -> int:
-        """Return the number of examples behind the points, the least where it differs."""
-        if self.right is not None:
-            return len(self.right.examples)
+        """Return the number of examples that were attacked, the least where it differs."""
         robust = self.curve.robust(attack)
         return min(ra.n or point.n for ra, point in zip(robust, self.curve.points, strict=True))
 
@@ -57,24 +52,25 @@ def models_of(records: Sequence[Record], attack: str) -> list[Model]:
 
 
 def common(model: Model, base: Model) -> tuple[Rightness, Rightness] | None:
-    """Return both on the examples that both have; None if there is none.
+    """Return both on the examples that both have; None if none was attacked in both.
 
     Raises:
         UserError: if the examples of the two are not the same images.
     """
     if model.right is None or base.right is None:
         return None
-    ids, here, there = np.intersect1d(
+    _, here, there = np.intersect1d(
         model.right.examples, base.right.examples, assume_unique=True, return_indices=True
     )
-    if not len(ids):
-        return None
     if not np.array_equal(model.right.labels[here], base.right.labels[there]):
         raise UserError(
             f"{model.curve.label} and {base.curve.label} give the same example two labels; their "
             "outcomes are of different images"
         )
-    return _take(model.right, here), _take(base.right, there)
+    attacked = model.right.attacked[here] & base.right.attacked[there]
+    if not attacked.any():
+        return None
+    return _take(model.right, here, attacked), _take(base.right, there, attacked)
 
 
 def _right(
@@ -90,11 +86,12 @@ def _right(
     return right if right.lams == curve.lambdas() else None
 
 
-def _take(right: Rightness, index: np.ndarray) -> Rightness:
+def _take(right: Rightness, index: np.ndarray, attacked: Bools) -> Rightness:
     return Rightness(
         right.lams,
         right.examples[index],
         right.labels[index],
+        attacked,
         right.clean[index],
-        right.robust[index],
+        right.robust[index] & attacked[:, None],
     )

@@ -287,9 +287,7 @@ def _score(model: Model, attack: str, statistic: Callable[[Floats], float]) -> S
     """
     right = model.right
     if right is not None:
-        ends = frontier.bootstrap_interval(
-            lambda index: statistic(right.points(index)), len(right.examples), (0.0, 100.0)
-        )
+        ends = right.interval(lambda index: statistic(right.points(index)), (0.0, 100.0))
         return Score(statistic(model.points(attack)), *ends)
     pairs = list(zip(model.curve.clean(), model.curve.robust(attack), strict=True))
     low = np.array([(clean.low, robust.low) for clean, robust in pairs])
@@ -412,10 +410,8 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
         if pair is None:
             return score(best).low <= score(row).high
         first, second = pair
-        low, _ = frontier.bootstrap_interval(
-            lambda index: statistic(first, index) - statistic(second, index),
-            len(first.examples),
-            (-100.0, 100.0),
+        low, _ = first.interval(
+            lambda index: statistic(first, index) - statistic(second, index), (-100.0, 100.0)
         )
         return low <= 0
 

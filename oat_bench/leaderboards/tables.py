@@ -86,15 +86,10 @@ def _rows(
     return rows
 
 
-def notes(
-    results: Sequence[PointResult],
-    published: Sequence[Published] = (),
-    frontiers: Sequence[Summary] = (),
-) -> list[str]:
+def notes(published: Sequence[Published] = (), frontiers: Sequence[Summary] = ()) -> list[str]:
     """Return the paragraphs that stand below a table, after `NOTE`.
 
     Args:
-        results: the rows of the table.
         published: the rows that the table shows; their sources are named.
         frontiers: all summaries; those of the worst case are shown, or else of the last attack.
     """
@@ -108,25 +103,14 @@ def notes(
             f"From {'; '.join(sources)}."
         )
     shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
-    paragraphs += [summary(one, results, with_width=len(shown) > 1) for one in shown]
+    paragraphs += [summary(one, with_width=len(shown) > 1) for one in shown]
     return paragraphs
 
 
-def summary(frontier: Summary, results: Sequence[PointResult], *, with_width: bool = False) -> str:
-    """Write the summary numbers of a frontier as a sentence.
-
-    Both of its accuracies are over the examples that every attack saw: how many these are is said
-    where the table has SA over more.
-    """
+def summary(frontier: Summary, *, with_width: bool = False) -> str:
+    """Write the summary numbers of a frontier as a sentence."""
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
-    attacked = [
-        result.robust[frontier.attack].n
-        for result in results
-        if result.width == frontier.width and frontier.attack in result.robust
-    ]
-    if any(n < result.clean.n for n in attacked for result in results):
-        where += f", both on the {min(attacked)} examples that were attacked"
     sa, ra = frontier.reference
     said = (
         f"Frontier of SA and {name}{where}: hypervolume {frontier.hypervolume:.1f}% "
@@ -192,7 +176,7 @@ def markdown(
         frame = pd.DataFrame(rows, columns=_headers(group, published))
         table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
         parts += [text.markdown(heading), table] if heading else [table]
-    return "\n\n".join([*parts, NOTE, *notes(results, published, frontiers)]) + "\n"
+    return "\n\n".join([*parts, NOTE, *notes(published, frontiers)]) + "\n"
 
 
 def latex(
@@ -214,7 +198,7 @@ def latex(
         headers = [text.latex(name) for name in _headers(group, published)]
         above = f"{text.latex(heading)}\\\\[2pt]\n" if heading else ""
         parts.append(above + text.tabular(headers, rows, "r" * len(headers)))
-    below = [text.latex(note) for note in (NOTE, *notes(results, published, frontiers))]
+    below = [text.latex(note) for note in (NOTE, *notes(published, frontiers))]
     return text.latex_table(text.latex(title), parts, below)
 
 

@@ -163,13 +163,15 @@ def test_a_gap_is_the_height_above_the_other_curve(ours, theirs):
 
 def test_the_bootstrap_interval_of_an_accuracy_is_near_its_standard_error():
     right = np.arange(400) < 300
-    low, high = frontier.bootstrap_interval(lambda i: 100 * right[i].mean(), 400, (0, 100))
+    low, high = frontier.bootstrap_interval(
+        lambda i: 100 * right[i].mean(), [np.arange(400)], (0, 100)
+    )
     margin = 196 * np.sqrt(0.75 * 0.25 / 400)
     assert low == pytest.approx(75 - margin, abs=0.6)
     assert high == pytest.approx(75 + margin, abs=0.6)
-    again = frontier.bootstrap_interval(lambda i: 100 * right[i].mean(), 400, (0, 100))
+    again = frontier.bootstrap_interval(lambda i: 100 * right[i].mean(), [np.arange(400)], (0, 100))
     assert again == (low, high)
-    assert frontier.bootstrap_interval(lambda i: 1.0, 1, (0, 100)) == (0, 100)
+    assert frontier.bootstrap_interval(lambda i: 1.0, [np.arange(1)], (0, 100)) == (0, 100)
 
 
 # --- from outcomes
@@ -226,6 +228,18 @@ def test_a_summary_of_every_width_and_attack_with_the_worst_case_last(outcomes):
         assert one.reference == (50.0, 0.0)
         assert one.hole.lam == 0.15
     assert [s.attack for s in frontier.summarize(outcomes, [])] == ["fgsm", "pgd-7"] * 2
+
+
+def test_an_interval_draws_as_many_attacked_examples_as_there_are(outcomes):
+    few = outcomes[(outcomes["attack"] == "fgsm") | (outcomes["example"] < 3)]
+    right = frontier.rightness(few, "pgd-7", [], 1.0)
+    assert (len(right.examples), right.attacked.sum()) == (80, 3)
+    drawn = []
+    right.interval(lambda i: drawn.append(right.attacked[i].sum()) or float(len(i)), (0, 100))
+    assert set(drawn) == {3}
+    everything = frontier.rightness(outcomes, "pgd-7", [], 1.0)
+    assert right.points()[:, 0] == pytest.approx(everything.points()[:, 0])
+    assert right.points()[:, 1] == pytest.approx(everything.points(slice(0, 3))[:, 1])
 
 
 def test_an_attack_that_was_not_run_is_refused(outcomes):

@@ -100,25 +100,31 @@ def test_every_difference_is_that_of_the_outcomes(write_run, attack):
             assert difference.paired.p_value == pytest.approx(p)
 
 
-def test_frontiers_are_of_the_examples_that_were_attacked(write_run):
-    """Where an attack saw fewer examples than SA is over, a frontier's SA is over these alone."""
+def test_an_attack_that_saw_fewer_examples_changes_ra_alone(write_run):
     draws = [make_outcomes(seed, n=200) for seed in (0, 1)]
     fewer = [o[(o["attack"] == "fgsm") | (o["example"] < 40)] for o in draws]
     found = records.read_all([write_run(name, o) for name, o in zip("ab", fewer, strict=True)])
     result = comparison.compare(found, attack="pgd-7")
     volumes = []
     for total, outcomes in zip(result.totals, draws, strict=True):
-        few = outcomes[outcomes["example"] < 40]
         points = [
-            (100 * right(few, lam).mean(), 100 * right(few, lam, "pgd-7").mean())
+            (100 * right(outcomes, lam).mean(), 100 * right(outcomes, lam, "pgd-7")[:40].mean())
             for lam in (0.0, 0.15, 1.0)
         ]
         volumes.append(frontier.hypervolume(points))
-        assert total.n == 40
         assert total.hypervolume == pytest.approx(volumes[-1])
         assert total.interval[0] <= total.hypervolume <= total.interval[1]
     assert result.totals[1].difference == pytest.approx(volumes[1] - volumes[0])
-    assert {row.point.n for row in result.rows} == {200}
+    assert (result.shared, result.attacked) == (200, 40)
+    for row in result.rows[3:]:
+        clean, robust = row.clean_difference, row.robust_difference
+        assert (clean.paired.n, robust.paired.n) == (200, 40)
+        ours, theirs = (right(o, row.point.lam) for o in reversed(draws))
+        assert clean.value == pytest.approx(100 * (ours.mean() - theirs.mean()))
+        ours, theirs = (right(o, row.point.lam, "pgd-7")[:40] for o in reversed(draws))
+        assert robust.value == pytest.approx(100 * (ours.mean() - theirs.mean()))
+    assert "(up to 200; for RA 40)" in comparison.markdown(result)
+    assert set(comparison.points_table(result)["n of RA"]) == {"40"}
 
 
 def test_the_frontiers_are_compared_too(write_run):
@@ -222,7 +228,7 @@ def test_the_text_says_what_the_numbers_say(write_run):
         if row.robust_difference is not None:
             assert shown[6].split()[0] == f"{row.robust_difference.value:+.1f}"
             assert ", p " in shown[6]
-    assert cells[8][:4] == ["method", "n", "hypervolume", "difference"]
+    assert cells[8][:3] == ["method", "hypervolume", "difference"]
     assert "Differences are to OAT seed 0" in text
     frame = pd.read_csv(io.StringIO(comparison.csv(result)))
     assert frame["RA"].to_list() == [row.robust.value for row in result.rows]

@@ -1,7 +1,7 @@
 """Progress bars on a terminal, silence elsewhere."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -59,10 +59,10 @@ def bar(description: str, total: int, *, done: int = 0, show: bool = True) -> It
         ),
         expand=True,
         console=console,
-        disable=not (show and console.is_terminal),
         transient=True,
     )
-    with progress:
+    # rich before 14.3 ends even a disabled display with an empty line
+    with progress if show and console.is_terminal else nullcontext():
         line = Bar(progress, description, total)
         line.advance(done)
         yield line

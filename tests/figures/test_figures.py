@@ -101,7 +101,7 @@ def lines(axes):
         if not line.get_label().startswith("_"):
             found[line.get_label()] = list(zip(*line.get_data(), strict=True))
     for box in axes.containers:
-        if not box.get_label().startswith("_"):
+        if not (box.get_label() or "_").startswith("_"):  # None before matplotlib 3.11
             found[box.get_label()] = list(zip(*box.lines[0].get_data(), strict=True))
     return found
 

@@ -44,8 +44,6 @@ from oat_bench.training.sampling import Sample, sample_lambda
 
 #: in a long epoch the state is written this often, in seconds
 SAVE_EVERY = 120.0
-#: images that validation holds in memory at once
-VALIDATION_BATCH = 500
 # streams that keep the uses of one seed apart
 _ORDER, _LAMBDA = 1, 2
 
@@ -336,7 +334,9 @@ class Trainer:
         """Measure SA and RA in percent at each trained point, under the training attack."""
         network, data = self.evaluated, self.validation
         row: dict[str, float] = {}
-        batches = torch.split(torch.arange(len(data), device=self.device), VALIDATION_BATCH)
+        # no more at a time than a step: it is float32, and must not need the memory of two steps
+        ids_in_order = torch.arange(len(data), device=self.device)
+        batches = torch.split(ids_in_order, self.card.batch_size)
         with evaluating(network), torch.no_grad():
             for lam, width in self._points():
                 right = torch.zeros(2, dtype=torch.long, device=self.device)

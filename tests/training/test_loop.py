@@ -316,11 +316,11 @@ def test_best_weighs_sa_by_one_minus_lambda_and_ra_by_lambda():
     assert run.progress.best == pytest.approx((90 + (0.8 * 80 + 0.2 * 30) + 40) / 3)
 
 
-def test_validation_does_not_depend_on_how_many_images_it_holds(monkeypatch):
+def test_validation_does_not_depend_on_how_many_images_it_holds():
     run = trainer()
     at_once = run._validate()
     assert list(at_once) == [f"{kind}@{lam:g}" for lam in LAMBDAS for kind in ("SA", "RA")]
-    monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)
+    run.card = run.card.model_copy(update={"batch_size": 7})
     assert run._validate() == at_once
     images, labels = run.validation.inputs(), run.validation.labels
     for lam in LAMBDAS:

@@ -292,13 +292,10 @@ def test_the_tables_agree_with_the_entry(reported):
         assert row["trained"] == point.trained
         assert row["n"] == point.n == int(cells[1])
         for (name, interval), cell in zip(accuracies.items(), cells[2:], strict=True):
-            assert row[name] == interval.value
-            assert row[f"{name} low"] == interval.low
-            assert row[f"{name} high"] == interval.high
-            value, low, high = (float(n) for n in re.findall(r"[\d.]+", cell))
-            assert value == pytest.approx(interval.value, abs=0.051)
-            assert low == pytest.approx(interval.low, abs=0.051)
-            assert high == pytest.approx(interval.high, abs=0.051)
+            ends = (interval.value, interval.low, interval.high)
+            columns = (name, f"{name} low", f"{name} high")
+            assert [row[column] for column in columns] == pytest.approx(ends, abs=0.0051)
+            assert re.findall(r"[\d.]+", cell) == [f"{number:.1f}" for number in ends]
 
 
 def test_the_figure_is_readable(reported):

@@ -30,6 +30,8 @@ SCHEMA_VERSION = "1.1"
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
 Count = Annotated[int, Field(lt=2**63)]
+#: of numbers in an entry: so many that tables of one decimal, made from it, are not rounded twice
+DECIMALS = 4
 
 
 class Written(BaseModel):
@@ -55,8 +57,8 @@ class Interval(_Model):
 
     @classmethod
     def of(cls, accuracy: Accuracy, usual_n: int | None = None) -> "Interval":
-        """Round to two decimals, as RobustBench does; say n where it is not the usual one."""
-        rounded = {k: round(getattr(accuracy, k), 2) for k in ("value", "low", "high")}
+        """Round to `DECIMALS`; say n where it is not the usual one."""
+        rounded = {k: round(getattr(accuracy, k), DECIMALS) for k in ("value", "low", "high")}
         return cls(**rounded, n=None if usual_n in (None, accuracy.n) else accuracy.n)
 
 
@@ -120,13 +122,15 @@ class EntryFrontier(_Model):
 
     @classmethod
     def of(cls, summary: Summary) -> "EntryFrontier":
-        """Round to two decimals."""
+        """Round to `DECIMALS`."""
         value, low, high = (
-            round(number, 2) for number in (summary.hypervolume, summary.low, summary.high)
+            round(number, DECIMALS) for number in (summary.hypervolume, summary.low, summary.high)
         )
         hole = None
         if summary.hole is not None:
-            points = {k: round(getattr(summary.hole, k), 2) for k in ("sa", "ra", "distance")}
+            points = {
+                k: round(getattr(summary.hole, k), DECIMALS) for k in ("sa", "ra", "distance")
+            }
             hole = EntryHole(lam=summary.hole.lam, **points)
         return cls(
             attack=summary.attack,
@@ -253,7 +257,7 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         width=result.width,
         trained=info.trained_at(result.lam),
         n=result.clean.n,
-        clean_acc=round(result.clean.value, 2),
+        clean_acc=round(result.clean.value, DECIMALS),
         clean_acc_interval=Interval.of(result.clean),
         autoattack_acc=autoattack.value if autoattack else None,
         robust_acc=robust,

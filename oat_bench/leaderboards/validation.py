@@ -19,7 +19,7 @@ from oat_bench.leaderboards.records import Record, find, read
 from oat_bench.leaderboards.reliability import integrity_of
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-#: numbers are rounded to two decimals, so that two of them may differ by one in the last
+#: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last
 _ROUNDING = 0.011
 
 

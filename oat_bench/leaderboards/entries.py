@@ -249,6 +249,7 @@ def versions() -> dict[str, str]:
 
 
 def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
+    clean = Interval.of(result.clean)
     robust = {k: Interval.of(v, result.clean.n) for k, v in result.robust.items() if k != WORST}
     autoattack = robust.get("autoattack")
     worst = result.robust.get(WORST)
@@ -257,8 +258,8 @@ def _point(result: PointResult, info: ModelInfo) -> EntryPoint:
         width=result.width,
         trained=info.trained_at(result.lam),
         n=result.clean.n,
-        clean_acc=round(result.clean.value, DECIMALS),
-        clean_acc_interval=Interval.of(result.clean),
+        clean_acc=clean.value,
+        clean_acc_interval=clean,
         autoattack_acc=autoattack.value if autoattack else None,
         robust_acc=robust,
         worst_case_acc=Interval.of(worst, result.clean.n) if worst else None,

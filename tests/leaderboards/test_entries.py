@@ -184,6 +184,14 @@ def test_an_entry_names_the_versions_behind_it(make):
     assert {"oat-bench", "adversarial-robustness-toolbox"} <= set(versions)
 
 
+def test_intervals_are_rounded_to_four_decimals(make):
+    for point in make().operating_points:
+        for interval in [point.clean_acc_interval, *point.robust_acc.values()]:
+            assert isinstance(interval, Interval)
+            for value in (interval.value, interval.low, interval.high):
+                assert round(value, 4) == value
+
+
 @given(st.integers(1, 999).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_table_of_an_entry_is_the_table_of_its_outcomes(count):
     accuracy = Accuracy.counted(*count)

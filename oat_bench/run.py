@@ -23,14 +23,16 @@ from oat_bench.classifier import (
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
+from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import frontier
 from oat_bench.evaluation.cost import Cost, machine, measure
+from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import published, records, report, tables
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.leaderboards import flags, published, records, report, tables
+from oat_bench.leaderboards.entries import EntryFlag, make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
@@ -50,6 +52,7 @@ class Report:
         title: of tables and figures.
         published: what was published of the same experiment.
         frontiers: summary numbers, by width and attack.
+        flags: what the evaluation doubts of its own numbers.
         folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
             ``table.tex``, ``outcomes.parquet`` and ``figures``.
     """
@@ -59,6 +62,7 @@ class Report:
     title: str
     published: list[Published]
     frontiers: list[frontier.Summary]
+    flags: list[EntryFlag]
     folder: Path
 
 
@@ -225,19 +229,31 @@ def evaluate_and_report(
     check_fits(info, data)
     examples = choose_examples(card, data)
     points = choose_points(card, info.method, info.trained_lambdas, info.widths)
-    outcomes = evaluate(
+    subject = Subject(
         classifier.to(device),
         data.test.to(device),
+        examples,
+        data.fingerprint(),
+        card.evaluation.fewer_examples,
+        OutcomeStore(make_folder(out / "outcomes")),
+        card.evaluation.batch_size,
+        card.evaluation.gradients,
+    )
+    outcomes = evaluate(
+        subject.classifier,
+        subject.data,
         points,
         attacks,
-        data_fingerprint=data.fingerprint(),
+        data_fingerprint=subject.data_fingerprint,
         examples=examples,
-        fewer=card.evaluation.fewer_examples,
-        store=OutcomeStore(make_folder(out / "outcomes")),
-        batch_size=card.evaluation.batch_size,
-        gradients=card.evaluation.gradients,
+        fewer=subject.fewer,
+        store=subject.store,
+        batch_size=subject.batch_size,
+        gradients=subject.gradients,
         compile_it=card.evaluation.compile,
     )
+    doubts = doubting.doubts(subject, outcomes, attacks)
+    raised = flags.flags(doubts)
     # an attack whose card allows it a larger ball is another threat model
     worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
     results = with_costs(
@@ -257,6 +273,8 @@ def evaluate_and_report(
         gradients=card.evaluation.gradients,
         frontiers=frontiers,
         data_fingerprint=data.fingerprint(),
+        randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
+        flags=raised,
     )
     known = published.of_entry(published.load(), entry, same_method=True)
     title = (
@@ -272,7 +290,7 @@ def evaluate_and_report(
     quoted = published.of_entries([entry])
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
     atomic_write(out / "report.md", report.page(entry, table, drawn))
-    return Report(results, trained, title, known, frontiers, out)
+    return Report(results, trained, title, known, frontiers, raised, out)
 
 
 def with_costs(

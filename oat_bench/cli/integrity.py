@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_model
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -68,8 +68,9 @@ def integrity(
 ) -> None:
     """Say whether the attacks on a model can be trusted, with the evidence.
 
-    MODEL is a run's folder or a checkpoint. The attacks are those of its own threat model. Exit
-    code 1: a check failed, robust accuracies of this model are not what they seem.
+    MODEL is a run's folder, a checkpoint or an exported file. The attacks are those of its own
+    threat model. Exit code 1: a check failed, robust accuracies of this model are not what they
+    seem.
     """
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
@@ -83,7 +84,7 @@ def integrity(
 
     keep_freed_memory()
     where = runs.choose_device(device)
-    trained = classifier.load(model, where)
+    trained = load_model(model, where)
     info = trained.info
     dataset = data_of(trained, model, dataset)
     ladder: tuple[str, ...] = examination.LADDER

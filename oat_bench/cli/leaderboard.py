@@ -52,8 +52,8 @@ def add(
 ) -> None:
     """Check the entry of a run and copy it to its place.
 
-    That is DATASET/THREAT MODEL/NAME.json, with the run's outcomes and its report of attack
-    integrity, if there are any, beside it.
+    That is DATASET/THREAT MODEL/NAME.json; beside it go the run's report of attack integrity, which
+    oat-bench integrity RUN writes, and its outcomes.
     """
     from oat_bench.leaderboards import publishing, records
 

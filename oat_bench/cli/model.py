@@ -38,13 +38,16 @@ def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> st
 def choose_lambdas(
     trained: "TunableClassifier", lambdas: list[float] | None, option: str = "--lambda"
 ) -> list[float]:
-    """Return the lambda asked for by an option, or those of training.
+    """Return the lambda asked for by an option, or those of training; of a file of one, that one.
 
     Raises:
         UserError: if there is no classifier at one.
     """
+    from oat_bench.deployment import Exported
     from oat_bench.methods import check_lambdas
 
+    if isinstance(trained, Exported):
+        lambdas = trained.choose_lambdas(lambdas)
     info = trained.info
     check_lambdas(info.method, info.trained_lambdas, lambdas or (), option)
     return lambdas or info.trained_lambdas

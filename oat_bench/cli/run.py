@@ -231,9 +231,9 @@ def _evaluate(
 
 
 def _print(report: "Report") -> None:
-    from oat_bench.leaderboards import tables
+    from oat_bench.leaderboards import flags, tables
 
-    console = plain_console()
+    console, said = plain_console(), flags.lines(report.flags)
     if console.is_terminal:
         console.print(report.title, style="italic")
         for heading, results in tables.by_width(report.results):
@@ -242,7 +242,11 @@ def _print(report: "Report") -> None:
             print_whole(console, tables.terminal(results, report.trained, report.published))
         for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
             console.print(note, style="dim")
+        for line in said:
+            console.print(line, style="yellow" if report.flags else "dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
         shown = (report.results, report.trained, report.title, report.published, report.frontiers)
-        click.echo(tables.markdown(*shown), nl=False)
+        click.echo(tables.markdown(*shown))
+        for line in said:
+            click.echo(line)

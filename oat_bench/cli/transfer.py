@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_model
 from oat_bench.cli.options import (
     ATTACK_CARD,
     ATTACK_GRADIENTS,
@@ -86,8 +86,9 @@ def transfer(
 ) -> None:
     """Attack at one lambda, classify at another.
 
-    MODEL is a run's folder or a checkpoint. Says which lambda is the best to attack at, whether
-    gradients are masked, and what is left of a defender who draws lambda at random.
+    MODEL is a run's folder, a checkpoint or an exported file. Says which lambda is the best to
+    attack at, whether gradients are masked, and what is left of a defender who draws lambda at
+    random.
     """
     from oat_bench import cards, classifier, datasets, figures
     from oat_bench import run as runs
@@ -101,7 +102,7 @@ def transfer(
 
     keep_freed_memory()
     where = runs.choose_device(device)
-    trained = classifier.load(model, where)
+    trained = load_model(model, where)
     info = trained.info
     dataset = data_of(trained, model, dataset)
     tested = choose_lambdas(trained, lambdas)

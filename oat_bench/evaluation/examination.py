@@ -9,7 +9,12 @@ import pandas as pd
 from torch import Tensor, nn
 
 from oat_bench import cards
-from oat_bench.acceleration import accelerate, choose_batch_size, operations_per_image
+from oat_bench.acceleration import (
+    Precision,
+    accelerate,
+    choose_batch_size,
+    operations_per_image,
+)
 from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
@@ -73,6 +78,7 @@ class Subject:
         fewer: for some attacks, by name, how many of the examples, from the first.
         store: where outcomes go.
         batch_size: examples an attack sees at a time; what fills the device if None.
+        gradients: precision that attacks compute in.
     """
 
     classifier: TunableClassifier
@@ -82,6 +88,7 @@ class Subject:
     fewer: Mapping[str, int] = field(default_factory=dict)
     store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
     batch_size: int | None = None
+    gradients: Precision = "float32"
 
     def share(self, name: str) -> Tensor:
         """Return the ids that an attack gets."""
@@ -98,10 +105,18 @@ class Subject:
             examples=examples,
             store=self.store,
             batch_size=self.batch_size,
+            gradients=self.gradients,
             compile_it=False,
             show=False,
         )
         return frame.set_index("example")
+
+    def model(self, point: OperatingPoint) -> tuple[nn.Module, int]:
+        """Return the plain network that attacks see, and how many images it takes at a time."""
+        plain = self.classifier.at(point.lam, point.width)
+        image = self.data.inputs(slice(1))
+        size = choose_batch_size(image.device, operations_per_image(plain, image))
+        return accelerate(plain), self.batch_size or size
 
 
 def make_suite(
@@ -177,14 +192,12 @@ def examine(
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
         budget = f"{QUERIES} queries, and 5000 after AutoAttack's other parts"
-    free = robust_right(run(suite.square, share))
-    if "autoattack" in ladder:
-        whole = suite.ladder[-1]
+    square = free = robust_right(run(suite.square, share))
+    if "autoattack" in ladder and (others := before_square(suite.ladder[-1])) is not None:
         # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
-        others = replace(whole, n_parts=whole.n_parts - 1)
-        before_square = robust_right(subject.outcomes(point, others, share))
-        by_gradients.append(before_square)
-        free &= ~before_square | ladder["autoattack"][before_square.index]
+        without = robust_right(subject.outcomes(point, others, share))
+        by_gradients.append(without)
+        free = free & (~without | ladder["autoattack"][without.index])
     doubled = robust_right(run(suite.doubled, subject.share(BASE)))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
@@ -197,14 +210,24 @@ def examine(
             break
     if line is not None:
         line.advance(len(radii) - len(swept))
+    stronger = ladder | {suite.doubled.card.name: doubled, "noise": noise, "square": square}
+    stronger.pop(BASE, None)
     return [
         integrity.order(clean, ladder, suite.remark),
+        integrity.estimate(BASE, once, stronger),
         integrity.sweep(clean, dict(sorted(swept.items()))),
         integrity.steps(BASE, once, doubled),
         integrity.noise(BASE, noise, once),
-        integrity.gradient_free("Square", budget, free, _under_all(by_gradients, share)),
-        *probes.probe(*_model(subject, point), subject.data, subject.examples, suite.base),
+        integrity.gradient_free("Square", budget, free, under_all(by_gradients, share)),
+        *probes.probe(*subject.model(point), subject.data, subject.examples, suite.base),
     ]
+
+
+def before_square(attack: Attack) -> Attack | None:
+    """Return an attack without its last part, Square; None if that is not its last part."""
+    if attack.n_parts == 1:
+        return None
+    return replace(attack, n_parts=attack.n_parts - 1)
 
 
 def stages(subject: Subject, suite: Suite) -> int:
@@ -217,7 +240,7 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
 
     One pass is timed at the first operating point.
     """
-    model, size = _model(subject, points[0])
+    model, size = subject.model(points[0])
     index = subject.examples[:size].to(subject.data.labels.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]
     timed = []
@@ -251,7 +274,7 @@ def _passes(attack: Attack) -> float:
     return float(given.get("draws", given.get("n_queries", 3)))
 
 
-def _under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
+def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
     """Say which examples stand under all attacks that saw them."""
     index = pd.Index(examples.numpy(), name="example")
     result = pd.Series(True, index=index)
@@ -277,11 +300,3 @@ def _with_eps(attack: Attack, eps: float) -> Attack:
     changes = {"name": f"{attack.card.name}-eps-{eps:.3g}", "eps": eps, "step_size": step_size}
     card = attack.card.model_copy(update=changes)
     return prepare(card, threat, n_classes=attack.n_classes, seed=attack.seed)
-
-
-def _model(subject: Subject, point: OperatingPoint) -> tuple[nn.Module, int]:
-    """Return the plain network that attacks see, and how many images it takes at a time."""
-    plain = subject.classifier.at(point.lam, point.width)
-    image = subject.data.inputs(slice(1))
-    size = choose_batch_size(image.device, operations_per_image(plain, image))
-    return accelerate(plain), subject.batch_size or size

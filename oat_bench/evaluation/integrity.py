@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
-from oat_bench.evaluation.pairs import holm, mcnemar, paired
+from oat_bench.evaluation.pairs import drop_p_value, holm, mcnemar, paired
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -30,6 +30,12 @@ LEVEL = 0.01
 NEGLIGIBLE = 0.02
 #: the share of examples that attacks by gradients may miss, but for chance, and still be trusted
 MISSED = 0.05
+#: what share of the examples an attack may leave more than the strongest: without masking, networks
+#: of adversarial training lose two to five points from PGD-20 to AutoAttack
+CLOSE = 0.05
+#: beyond this an RA is wrong: by more than 10 points AutoAttack lowered what broken defences had
+#: reported (arXiv:2003.01690)
+FAR = 0.10
 
 
 class Check(BaseModel):
@@ -158,6 +164,60 @@ def order(clean: pd.Series, ladder: Mapping[str, pd.Series], remark: str = "") -
     )
 
 
+def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> Check:
+    """RA under an attack is close to RA under the strongest one, on the same examples.
+
+    It fails where RA is above the strongest attack's by more than `FAR`, and beyond chance by more
+    than `CLOSE`; it warns where RA is above by more than `CLOSE`, and beyond chance above at all.
+    Both tests are exact and paired, and corrected for the choice of the strongest by Bonferroni.
+
+    Args:
+        name: of the attack.
+        stands: whether each example stands under it, indexed by example.
+        others: the same by name, of attacks that may be stronger; each may have seen fewer.
+    """
+    seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
+    higher = {
+        k: float(stands[ids].mean() - others[k][ids].mean()) for k, ids in seen.items() if len(ids)
+    }
+    strongest = max(higher, key=higher.__getitem__, default=None)
+    if strongest is None or higher[strongest] <= 0:
+        return Check(
+            name="estimate",
+            verdict="pass",
+            evidence=f"no attack leaves less than {name}, {percent(stands)}",
+            numbers={"difference": 0.0, "n": len(stands)},
+        )
+    ids, tried = seen[strongest], len(higher)
+    ours, theirs = stands[ids], others[strongest][ids]
+    only, without, p = breaks_more(theirs, ours)
+    p_beyond = min(1.0, tried * drop_p_value(only, without, len(ids), CLOSE))
+    test = paired(ours, theirs)
+    verdict: Verdict = "pass"
+    if test.difference > 100 * FAR and p_beyond <= LEVEL:
+        verdict = "fail"
+    elif test.difference > 100 * CLOSE and tried * p <= LEVEL:
+        verdict = "warn"
+    evidence = (
+        f"RA {percent(ours)} under {name}, {percent(theirs)} under {strongest}, on the same "
+        f"{len(ids)} images: {test.difference:.1f} points too high [{test.low:.1f}, "
+        f"{test.high:.1f}]"
+    )
+    return Check(
+        name="estimate",
+        verdict=verdict,
+        evidence=evidence,
+        numbers={
+            "difference": test.difference,
+            "low": test.low,
+            "high": test.high,
+            "n": len(ids),
+            "p_higher": min(1.0, tried * p),
+            "p_beyond": p_beyond,
+        },
+    )
+
+
 def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
     """RA equals SA at eps 0, never rises with eps, and vanishes.
 
@@ -211,6 +271,23 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     )
 
 
+def retry(name: str, broken: int, n: int) -> Check:
+    """A longer attack from another start breaks next to none of the images that stood.
+
+    Args:
+        name: of the attack, with what it does more.
+        broken: how many it breaks.
+        n: of so many that every attack before had left standing.
+    """
+    p = above(NEGLIGIBLE, broken, n)
+    return Check(
+        name="retry",
+        verdict="warn" if p <= LEVEL else "pass",
+        evidence=f"{name} breaks {broken} of {n} images that stood",
+        numbers={"broken": broken, "n": n, "p_value": p},
+    )
+
+
 def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
     """Random noise does not break more than an attack by gradients.
 
@@ -238,7 +315,7 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
 
     Args:
         attack: name of the attack without gradients.
-        budget: what it was given.
+        budget: what it was given, in words; may be empty.
         free: whether each example stands under it, indexed by example.
         gradient: whether each stands under all attacks by gradients.
     """
@@ -248,8 +325,8 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     p = min(holm([p_more, p_missed]))
     verdict: Verdict = "pass"
     evidence = (
-        f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs} "
-        f"({attack}: {budget})"
+        f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs}"
+        + f" ({attack}: {budget})" * bool(budget)
     )
     if p <= LEVEL:
         verdict = "fail"

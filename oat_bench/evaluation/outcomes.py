@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from oat_bench.cards import explain
 from oat_bench.errors import UserError, one_line
+from oat_bench.evaluation.integrity import Check
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 
 #: descriptions of cells are small
@@ -24,6 +25,9 @@ _MAX_BYTES = 1 << 20
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
+
+
+_CHECKS = TypeAdapter(list[Check])
 
 
 class CellInfo(BaseModel):
@@ -102,6 +106,25 @@ class OutcomeStore:
         # named by its examples, so that two processes that computed the same rows write one file
         name = sha256(rows["example"].to_numpy(dtype="<i8").tobytes())[:16]
         write_parquet(self.folder / cell / f"{name}.parquet", rows)
+
+    def checks(self, cell: str, compute: Callable[[], list[Check]]) -> list[Check]:
+        """Return what was found of a network, kept under a name of its own; compute it once.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        if self.folder is None:
+            return compute()
+        path = self.folder / cell / "checks.json"
+        if not path.exists():
+            atomic_write(path, _CHECKS.dump_json(compute(), indent=2).decode() + "\n")
+        try:
+            return _CHECKS.validate_json(read_bounded(path, _MAX_BYTES, "the checks of a network"))
+        except ValidationError as error:
+            raise UserError(
+                f"{path}: damaged checks of a network; remove the file, the next evaluation writes "
+                "it again"
+            ) from error
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:

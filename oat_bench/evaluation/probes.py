@@ -35,27 +35,45 @@ def probe(
         examples: ids of the images to look at.
         attack: PGD, by which the loss is raised.
     """
-    losses, cross_entropies, margins, rows = [], [], [], []
+    zero, again, rows = outputs(model, batch_size, data, examples)
+    losses = []
+    for index in torch.split(examples.to(data.labels.device), batch_size):
+        x, y = data.inputs(index), data.labels[index]
+        with torch.no_grad():
+            right = model(x).argmax(1) == y
+        losses.append(_losses_along(model, x[right], y[right], index[right], attack))
+    images = data.inputs(examples[:_ALONE].to(data.labels.device))
+    with torch.no_grad():
+        alone, together = torch.cat([model(image[None]) for image in images]), model(images)
+    return [loss(torch.cat(losses, dim=1)), zero, batch(alone, together), again, rows]
+
+
+def outputs(
+    model: nn.Module, batch_size: int, data: Split, examples: Tensor
+) -> tuple[Check, Check, Check]:
+    """Run the checks that take a few passes: zero gradients, repeat, logits.
+
+    Args:
+        model: plain, in eval mode: images to logits.
+        batch_size: images that it takes at a time.
+        data: on the device of the model.
+        examples: ids of the images to look at.
+    """
+    cross_entropies, margins, rows, again = [], [], [], []
     for index in torch.split(examples.to(data.labels.device), batch_size):
         x, y = data.inputs(index), data.labels[index]
         with torch.no_grad():
             rows.append(model(x))
+            again.append(model(x))
         right = rows[-1].argmax(1) == y
-        x, y, ids = x[right], y[right], index[right]
-        losses.append(_losses_along(model, x, y, ids, attack))
-        cross_entropies.append(gradient_sizes(model, x, y, cross_entropy))
-        margins.append(gradient_sizes(model, x, y, margin))
-    images = data.inputs(examples[:_ALONE].to(data.labels.device))
-    with torch.no_grad():
-        alone = torch.cat([model(image[None]) for image in images])
-        together, again = model(images), model(images)
-    return [
-        loss(torch.cat(losses, dim=1)),
+        cross_entropies.append(gradient_sizes(model, x[right], y[right], cross_entropy))
+        margins.append(gradient_sizes(model, x[right], y[right], margin))
+    first, second = torch.cat(rows), torch.cat(again)
+    return (
         zero_gradients(torch.cat(cross_entropies), torch.cat(margins)),
-        batch(alone, together),
-        repeat(together, again),
-        logits(torch.cat(rows)),
-    ]
+        repeat(first, second),
+        logits(first),
+    )
 
 
 def loss(losses: Tensor) -> Check:

@@ -22,10 +22,11 @@ from oat_bench.cards import Name, Norm
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.frontier import Hole, Summary
+from oat_bench.evaluation.integrity import Verdict
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 #: of the schema: the format, and how often keys were added to it
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
@@ -142,6 +143,22 @@ class EntryFrontier(_Model):
         )
 
 
+class FlagPoint(_Model):
+    """An operating point at which a flag was raised."""
+
+    lam: float = Field(ge=0, le=1)
+    width: float = Field(gt=0, le=1)
+
+
+class EntryFlag(_Model):
+    """What an evaluation doubts of its own numbers; see `oat_bench.evaluation.flags`."""
+
+    name: str = Field(description="of the check that did not pass")
+    attack: str = Field(description="that it is of; empty where it is of the network")
+    text: str = Field(description="what was found, where it is worst, and what to do")
+    points: list[FlagPoint] = Field(min_length=1)
+
+
 class Entry(_Model):
     """One model on a leaderboard."""
 
@@ -164,7 +181,15 @@ class Entry(_Model):
         default=None,
         description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
     )
-    randomized: bool = Field(default=False, description="classifying draws at random")
+    randomized: bool = Field(
+        default=False, description="two passes of the network on the same images differ"
+    )
+    flags: list[EntryFlag] | None = Field(
+        default=None, description="what the evaluation doubts of its numbers; absent: not checked"
+    )
+    integrity: Verdict | None = Field(
+        default=None, description="of oat-bench integrity, in the report beside; absent: not said"
+    )
     method: str
     seed: int = Field(description="of training")
     attack_seed: int | None = Field(
@@ -200,6 +225,8 @@ def make_entry(
     gradients: Precision = "float32",
     frontiers: list[Summary] | None = None,
     data_fingerprint: str = "",
+    randomized: bool = False,
+    flags: list[EntryFlag] | None = None,
 ) -> Entry:
     """Build the entry of an evaluation."""
     return Entry(
@@ -212,6 +239,8 @@ def make_entry(
         seed=info.seed,
         attack_seed=attacks[0].seed if attacks else None,
         data_fingerprint=data_fingerprint,
+        randomized=randomized,
+        flags=flags,
         operating_points=[_point(result, info) for result in results],
         frontiers=None if frontiers is None else [EntryFrontier.of(s) for s in frontiers],
         attacks=[

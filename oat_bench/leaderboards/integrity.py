@@ -14,6 +14,8 @@ from oat_bench.cards import Threat, explain
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.integrity import (
+    CLOSE,
+    FAR,
     LEVEL,
     MISSED,
     NEGLIGIBLE,
@@ -146,9 +148,11 @@ def notes(report: Integrity) -> list[str]:
         f"What chance explains is no violation: exact paired tests on the same examples, level "
         f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are of no account."
         f"{unseen}",
-        "order: no attack breaks more than a stronger one. eps sweep: RA is SA at eps 0, never "
-        f"rises, and vanishes. steps: twice as many break no more. noise: breaks no more than PGD. "
-        f"gradient-free: breaks no more than gradients, nor over {100 * MISSED:g}% that they miss. "
+        "order: no attack breaks more than a stronger one. estimate: RA under PGD-20 is at most "
+        f"{100 * CLOSE:g} points above RA under the strongest attack; it fails beyond "
+        f"{100 * FAR:g}. eps sweep: RA is SA at eps 0, never rises, and vanishes. steps: twice as many break no "
+        "more. noise: breaks no more than PGD. gradient-free: breaks no more than gradients, nor "
+        f"over {100 * MISSED:g}% that they miss. "
         "loss: PGD raises it. batch, repeat: the logits of an image "
         "do not depend on its batch, nor on chance.",
     ]

@@ -10,6 +10,7 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.leaderboards.entries import Entry
 from oat_bench.leaderboards.records import PUBLISHED, Record, read
+from oat_bench.leaderboards.reliability import integrity_of
 from oat_bench.leaderboards.validation import Problem, problems
 
 #: what is added only where it is asked for
@@ -28,8 +29,9 @@ def add(
 ) -> tuple[list[Path], list[Problem]]:
     """Check an entry and copy it to its place, ``DATASET/THREAT MODEL/NAME.json``.
 
-    Beside it go the outcomes and the report of attack integrity, if the run has them, and what is
-    asked for. Of an entry that is replaced no file stays that is of another model or evaluation.
+    Beside it go the report of attack integrity, whose verdict goes into the entry, the outcomes if
+    the run has them, and what is asked for. Of an entry that is replaced no file stays that is of
+    another model or evaluation.
 
     Args:
         record: of a run.
@@ -45,12 +47,20 @@ def add(
     Raises:
         UserError: if the entry is not valid, or there is one already.
     """
+    examined = integrity_of(record)
+    if examined is not None and examined.model == record.entry.model_fingerprint:
+        changes = changes | {"integrity": examined.verdict}
     entry = Entry.model_validate(record.entry.model_dump(by_alias=True) | changes)
     found = problems(Record(record.path, entry))
     errors = [problem for problem in found if problem.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more: oat-bench leaderboard validate)" * (len(errors) > 1)
         raise UserError(f"{errors[0].path}: {errors[0].text}{more}")
+    if entry.flags is not None and examined is None:
+        raise UserError(
+            f"{record.path}: no report of attack integrity, which an entry needs; make it by: "
+            f"oat-bench integrity {record.path}"
+        )
     place = _folder(to, entry) / f"{_stem(entry)}.json"
     if place.exists() and not replace:
         raise UserError(f"{place} is there already; choose another --name, or --replace it")

@@ -1,6 +1,8 @@
 """Why the accuracies of an entry are not to be trusted, if there is a reason."""
 
 import json
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from oat_bench.evaluation.integrity import Verdict
 from oat_bench.evaluation.statistics import WORST
@@ -13,29 +15,51 @@ _MAX_BYTES = 1 << 26
 _VERDICTS: dict[str, Verdict] = {"pass": "pass", "warn": "warn", "fail": "fail"}
 
 
-def integrity_of(record: Record) -> tuple[Verdict, str] | None:
-    """Return verdict and model of the report of attack integrity beside an entry.
+class Examined(NamedTuple):
+    """What the report of attack integrity beside an entry says.
 
-    Only these two keys are read, so that a report of a later version counts too.
+    Attributes:
+        verdict: the worst.
+        model: fingerprint of the model that was examined.
+        failed: names of the checks that failed somewhere.
+    """
+
+    verdict: Verdict
+    model: str
+    failed: frozenset[str]
+
+
+def integrity_of(record: Record) -> Examined | None:
+    """Return what the report of attack integrity beside an entry says.
+
+    Only few keys are read, so that a report of a later version counts too.
 
     Returns:
-        The verdict, and the fingerprint of the model that was examined; None if there is no report,
-        or none that can be read.
+        None if there is no report, or none that can be read.
     """
     path = record.beside("integrity.json")
     try:
         report = json.loads(read_bounded(path, _MAX_BYTES, "a report"))
-        return _VERDICTS[report["verdict"]], str(report["model_fingerprint"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        failed = frozenset(
+            str(check["name"])
+            for point in report.get("operating_points", ())
+            for check in point["checks"]
+            if check["verdict"] == "fail"
+        )
+        return Examined(_VERDICTS[report["verdict"]], str(report["model_fingerprint"]), failed)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def verdict_of(record: Record) -> Verdict | None:
-    """Return the verdict on the attacks of this very model; None if it was not examined."""
+    """Return the verdict on the attacks of this very model; None if it was not examined.
+
+    Where the entry came without its report, it is what the entry says.
+    """
     found = integrity_of(record)
-    if found is None or found[1] != record.entry.model_fingerprint:
-        return None
-    return found[0]
+    if found is None:
+        return record.entry.integrity
+    return found.verdict if found.model == record.entry.model_fingerprint else None
 
 
 def on_expectation(attack: EntryAttack) -> bool:
@@ -61,10 +85,17 @@ def doubts(record: Record, attack: str) -> list[str]:
     found = []
     if entry.unreliable:
         found.append("its entry says so")
-    if verdict_of(record) == "fail":
+    names = record.worst_over() if attack == WORST else [attack]
+    if verdict_of(record) == "fail" and not _settled(record, names):
         found.append("attack integrity failed")
-    if entry.randomized:
-        names = record.worst_over() if attack == WORST else [attack]
-        if not any(on_expectation(one) for one in entry.attacks if one.name in names):
-            found.append("random, and not attacked on the expectation")
+    accordingly = any(on_expectation(one) for one in entry.attacks if one.name in names)
+    if entry.randomized and not accordingly:
+        found.append("random, and not attacked on the expectation")
     return found
+
+
+def _settled(record: Record, names: Sequence[str]) -> bool:
+    """Whether all that failed is PGD as an estimate, and AutoAttack is among the attacks."""
+    examined = integrity_of(record)
+    by = [one.class_ for one in record.entry.attacks if one.name in names]
+    return examined is not None and examined.failed == {"estimate"} and "AutoAttack" in by

@@ -1,7 +1,8 @@
-"""A run's report: tables, summary numbers and figures on one page of Markdown."""
+"""A run's report: tables, summary numbers, flags and figures on one page of Markdown."""
 
 from collections.abc import Mapping
 
+from oat_bench.leaderboards import text
 from oat_bench.leaderboards.entries import Entry
 
 
@@ -26,5 +27,7 @@ def page(entry: Entry, table: str, figures: Mapping[str, str]) -> str:
         f"* every example under every attack: `outcomes.parquet`; all numbers: `entry.json`, "
         "`table.csv`, `table.tex`"
     )
-    sections = [f"# {entry.name} on {entry.dataset}", table.rstrip("\n")]
+    found = [f"* {text.markdown(flag.text)}" for flag in entry.flags or ()]
+    flags = "\n".join(found) or "None was raised."
+    sections = [f"# {entry.name} on {entry.dataset}", table.rstrip("\n"), "## Flags", flags]
     return "\n\n".join([*sections, "## Figures", *pictures, "## How this was made", made]) + "\n"

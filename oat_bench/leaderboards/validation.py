@@ -94,7 +94,11 @@ def problems(record: Record) -> list[Problem]:
     found = [
         Problem(record.entry_path, "error", text) for check in checks for text in check(record)
     ]
-    return found + [Problem(record.entry_path, "warning", text) for text in _implausible(record)]
+    return found + [
+        Problem(record.entry_path, "warning", text)
+        for check in (_implausible, _unexamined)
+        for text in check(record)
+    ]
 
 
 def contradictions(record: Record) -> list[str]:
@@ -110,7 +114,7 @@ def _place(record: Record) -> Iterator[str]:
     """A published entry lies under its data set and its threat model."""
     path, entry = record.entry_path.absolute(), record.entry
     wanted = (entry.dataset, entry.threat_model)
-    if path.name != "entry.json" and (path.parents[1].name, path.parent.name) != wanted:
+    if _published(record) and (path.parents[1].name, path.parent.name) != wanted:
         yield f"expected under {entry.dataset}/{entry.threat_model}/, its data set and threat model"
 
 
@@ -307,14 +311,30 @@ def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
 
 
 def _integrity(record: Record) -> Iterator[str]:
-    path = record.beside("integrity.json")
+    path, entry = record.beside("integrity.json"), record.entry
     if not path.is_file():
+        # entries without flags were made before a report was asked for; a run may still get it
+        if entry.integrity is not None or (entry.flags is not None and _published(record)):
+            yield f"{path.name} is missing; make it by oat-bench integrity"
         return
     found = integrity_of(record)
     if found is None:
         yield f"{path.name} cannot be read as a report of oat-bench integrity"
-    elif found[1] != record.entry.model_fingerprint:
+    elif found.model != entry.model_fingerprint:
         yield f"{path.name} is of another model"
+    elif entry.integrity not in (None, found.verdict):
+        yield f"integrity is {entry.integrity!r}; {path.name} says {found.verdict!r}"
+
+
+def _unexamined(record: Record) -> Iterator[str]:
+    """An entry that was published before its attacks had to be examined."""
+    path = record.beside("integrity.json")
+    if _published(record) and record.entry.flags is None and not path.is_file():
+        yield f"{path.name} is missing; make it by oat-bench integrity"
+
+
+def _published(record: Record) -> bool:
+    return record.entry_path.name != "entry.json"
 
 
 def _at(point: EntryPoint) -> str:

@@ -28,7 +28,7 @@ def test_integrity_prints_a_verdict_and_writes_it(invoke, finished):
     assert (point.lam, point.width, report.n, report.fewer_examples) == (1, 1, 40, {"square": 20})
     printed = [[cell.strip() for cell in row] for row in rows[2:]]
     assert printed == [[check.name, check.verdict, check.evidence] for check in point.checks]
-    assert len(printed) == 10
+    assert len(printed) == 11
     assert report.verdict == point.verdict != "fail"
     assert report.model_fingerprint == oat_bench.load(finished).fingerprint()
     assert report.command == shlex.join(["oat-bench", "integrity", str(finished), *BRIEFLY])
@@ -55,6 +55,21 @@ def test_integrity_fails_a_model_whose_softmax_is_saturated(invoke, finished, tm
     # results of a checkpoint lie under its fingerprint
     (folder,) = Path("runs").iterdir()
     assert integrity.read(folder / "integrity.json").verdict == "fail"
+
+
+@pytest.mark.parametrize("command", ["integrity", "transfer"])
+def test_an_exported_file_is_a_model_like_any_other(invoke, finished, command):
+    """Of one lambda: that is the one."""
+    where = ["--lambda", "0.5", "--out", "fixed.onnx"]
+    assert invoke("export", finished, "--format", "onnx", *where)[0] == 0
+    few = {"integrity": BRIEFLY[:2], "transfer": ["--attack", "fgsm"]}[command]
+    arguments = [command, "fixed.onnx", *few, "--n-examples", "20", "--out", "results"]
+    code, out, err = invoke(*arguments)
+    assert (code, err) == (0, "")
+    assert "lambda 0.5" in out or "| 0.5" in out
+    code, out, err = invoke(*arguments, "--lambda", "1")
+    assert (code, out) == (2, "")
+    assert "lambda 1 asked for; fixed.onnx is the network at lambda 0.5 alone" in err
 
 
 def test_integrity_in_a_terminal(finished, tmp_path):

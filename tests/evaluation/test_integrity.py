@@ -25,7 +25,7 @@ POINT = OperatingPoint(1.0)
 #: AutoAttack is left out where nothing depends on it
 PGD = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10")
 NAMES = [
-    *["order", "eps sweep", "steps", "noise", "gradient-free"],
+    *["order", "estimate", "eps sweep", "steps", "noise", "gradient-free"],
     *["loss", "zero gradients", "batch", "repeat", "logits"],
 ]
 

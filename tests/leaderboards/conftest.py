@@ -1,5 +1,6 @@
 """Entries of known numbers, with the outcomes behind them."""
 
+import json
 from dataclasses import replace
 
 import pandas as pd
@@ -41,6 +42,7 @@ def publish(build_classifier, tmp_path):
         costs=None,
         with_outcomes=False,
         with_frontiers=False,
+        examined=False,
         folder="lb/digits/Linf",
         **changes,
     ):
@@ -68,6 +70,9 @@ def publish(build_classifier, tmp_path):
         path = tmp_path / folder / f"{name.lower().replace(' ', '-')[:40]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(entry.model_dump_json(by_alias=True))
+        if examined:
+            report = {"verdict": "pass", "model_fingerprint": entry.model_fingerprint}
+            path.with_suffix(".integrity.json").write_text(json.dumps(report))
         if with_outcomes:
             write_parquet(path.with_suffix(".parquet"), frame)
         return records.read(path)

@@ -7,7 +7,7 @@ import pytest
 
 from oat_bench.classifier import save
 from oat_bench.errors import UserError
-from oat_bench.leaderboards import publishing, records, validation
+from oat_bench.leaderboards import publishing, records, reliability, validation
 
 
 @pytest.fixture
@@ -29,7 +29,17 @@ def run(publish, build_classifier, tmp_path):
     save(classifier, folder / "checkpoint.safetensors")
     for name in ("table.md", "table.csv", "table.tex", "log.csv"):
         (folder / name).write_text(name)
+    examine(folder)
     return folder
+
+
+def examine(run, verdict="pass", **changes):
+    """Write what `oat-bench integrity` finds; change the entry."""
+    path = run / "entry.json"
+    entry = records.read(run).entry
+    path.write_text(entry.model_copy(update=changes).model_dump_json(by_alias=True))
+    report = {"verdict": verdict, "model_fingerprint": entry.model_fingerprint}
+    (run / "integrity.json").write_text(json.dumps(report))
 
 
 @pytest.fixture
@@ -47,18 +57,17 @@ def names(folder):
 def test_an_entry_goes_to_its_place_with_its_outcomes(add, run, tmp_path):
     written, warnings = add(changes={"authors": "A. Author", "link": "https://a.b"})
     place = tmp_path / "lb" / "digits" / "Linf" / "oat-wrn-10-1.json"
-    assert written == [place, place.with_suffix(".parquet")]
+    beside = [place.with_suffix(end) for end in (".parquet", ".integrity.json")]
+    assert written == [place, *beside]
     assert warnings == []
-    assert names(tmp_path / "lb") == ["oat-wrn-10-1.json", "oat-wrn-10-1.parquet"]
+    assert names(tmp_path / "lb") == sorted(path.name for path in written)
     entry = records.read(place).entry
     assert (entry.authors, entry.link) == ("A. Author", "https://a.b")
     assert entry.operating_points == records.read(run).entry.operating_points
     assert validation.validate(tmp_path / "lb") == ([place], [])
 
 
-def test_more_is_copied_where_it_is_asked_for(add, run, tmp_path):
-    report = {"verdict": "pass", "model_fingerprint": records.read(run).entry.model_fingerprint}
-    (run / "integrity.json").write_text(json.dumps(report))
+def test_more_is_copied_where_it_is_asked_for(add, tmp_path):
     written, _ = add(with_checkpoint=True, with_tables=True, changes={"name": "My Model, no. 1!"})
     assert {path.name for path in written} == {
         "my-model-no.-1.json",
@@ -66,6 +75,31 @@ def test_more_is_copied_where_it_is_asked_for(add, run, tmp_path):
         *(f"my-model-no.-1.{end}" for end in ("md", "csv", "tex")),
     }
     assert validation.validate(tmp_path / "lb")[1] == []
+
+
+def test_the_verdict_goes_into_the_entry(add, run):
+    for verdict in ("warn", "fail"):
+        examine(run, verdict, flags=[])
+        (place, *_), _ = add(replace=True)
+        record = records.read(place)
+        assert record.entry.integrity == verdict
+        assert validation.problems(record) == []
+        # the report is what counts, and where the entry came alone what it says
+        assert reliability.verdict_of(record) == verdict
+        record.beside("integrity.json").unlink()
+        assert reliability.verdict_of(record) == verdict
+
+
+def test_an_entry_that_was_not_examined_is_refused(add, run, tmp_path):
+    examine(run, flags=[])
+    (run / "integrity.json").unlink()
+    with pytest.raises(UserError, match=f"make it by: oat-bench integrity {run}$"):
+        add()
+    assert not (tmp_path / "lb").exists()
+    # one that was made before that was asked for is not
+    path = run / "entry.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"flags": None}))
+    assert add()[0]
 
 
 def test_nothing_is_overwritten_but_by_replace(add, tmp_path):
@@ -84,12 +118,14 @@ def test_files_of_another_model_do_not_stay(add, run, tmp_path):
     # of the same model only the tables are of another evaluation
     add(replace=True)
     assert names(tmp_path / "lb") == [
-        f"oat-wrn-10-1.{end}" for end in ("json", "parquet", "safetensors")
+        f"oat-wrn-10-1.{end}" for end in ("integrity.json", "json", "parquet", "safetensors")
     ]
     values = json.loads(place.read_text()) | {"model_fingerprint": "a" * 64}
     place.write_text(json.dumps(values))
     add(replace=True)
-    assert names(tmp_path / "lb") == [f"oat-wrn-10-1.{end}" for end in ("json", "parquet")]
+    assert names(tmp_path / "lb") == [
+        f"oat-wrn-10-1.{end}" for end in ("integrity.json", "json", "parquet")
+    ]
 
 
 def test_an_entry_is_changed_in_its_place(add, tmp_path):

@@ -258,6 +258,26 @@ def test_the_unreliable_are_last_with_the_reason(publish):
     assert (verdicts["failed"], verdicts["warned"], verdicts["poor"]) == ("fail", "warn", None)
 
 
+def test_pgd_as_an_estimate_does_not_count_against_autoattack(publish):
+    """A report that fails for it alone doubts RA under PGD, and not the worst case."""
+    record = publish("a", {1.0: (99, {"pgd-20": 80, "autoattack": 40})})
+    path = record.entry_path.with_suffix(".integrity.json")
+
+    def doubts(*failed):
+        checks = [{"name": name, "verdict": "fail"} for name in failed]
+        stated = {"verdict": "fail", "model_fingerprint": record.entry.model_fingerprint}
+        path.write_text(json.dumps(stated | {"operating_points": [{"checks": checks}]}))
+        names = ("pgd-20", "autoattack", WORST)
+        return [len(reliability.doubts(record, name)) for name in names]
+
+    assert doubts("estimate") == [1, 0, 0]
+    assert doubts("estimate", "loss") == [1, 1, 1]
+    assert doubts() == [1, 1, 1]
+    # it is marked all the same
+    doubts("estimate")
+    assert [row.verdict for row in ranking.rank([record], attack=WORST).rows] == ["fail"]
+
+
 def test_the_report_of_another_model_says_nothing(publish):
     record = publish("a", TWO)
     report(record, "fail", model="e" * 64)

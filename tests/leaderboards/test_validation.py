@@ -12,6 +12,7 @@ from oat_bench.leaderboards import records, validation
 from oat_bench.leaderboards.records import find
 
 ROOT = Path(__file__).parents[2]
+MISSING = "is missing; make it by oat-bench integrity"
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def valid(publish):
         {0.0: (98, {"fgsm": 20, "pgd-20": 2}), 1.0: (90, {"fgsm": 60, "pgd-20": 50})},
         with_outcomes=True,
         with_frontiers=True,
+        examined=True,
     )
 
 
@@ -41,7 +43,9 @@ def texts(found, severity="error"):
 def test_what_ships_has_no_problem():
     entries, found = validation.validate(ROOT / "leaderboards")
     assert len(entries) >= 3
-    assert found == []
+    # published before a report of integrity was asked for
+    assert {problem.text.split(" ", 1)[1] for problem in found} <= {MISSING}
+    assert texts(found) == []
 
 
 def test_a_valid_entry_has_none(valid):
@@ -103,7 +107,7 @@ def test_accuracies_must_be_possible(valid, edit, message):
 
 
 def test_ra_of_fewer_examples_may_be_above_sa_of_all(publish):
-    record = publish("a", {1.0: (90, {"pgd-20": 50})})
+    record = publish("a", {1.0: (90, {"pgd-20": 50})}, examined=True)
 
     def fewer(values):
         point = values[POINT][0]
@@ -114,13 +118,13 @@ def test_ra_of_fewer_examples_may_be_above_sa_of_all(publish):
 
 
 def test_an_order_of_attacks_that_is_not_plausible_is_a_warning(publish):
-    record = publish("a", {1.0: (95, {"fgsm": 20, "pgd-20": 60})})
+    record = publish("a", {1.0: (95, {"fgsm": 20, "pgd-20": 60})}, examined=True)
     _, found = validation.validate(record.path)
     (warning,) = found
     assert warning.severity == "warning"
     assert "lambda 1: fgsm breaks more than pgd-20 (RA 20 against 60)" in warning.text
     # but not what chance may explain
-    near = publish("b", {1.0: (95, {"fgsm": 55, "pgd-20": 60})})
+    near = publish("b", {1.0: (95, {"fgsm": 55, "pgd-20": 60})}, examined=True)
     assert validation.problems(near) == []
 
 
@@ -188,6 +192,22 @@ def test_a_report_of_integrity_must_be_the_models(valid):
     assert texts(validation.problems(valid)) == ["a.integrity.json is of another model"]
     path.write_text("{")
     assert "cannot be read" in texts(validation.problems(valid))[0]
+
+
+def test_a_new_entry_needs_a_report(publish):
+    record = publish("a", {1.0: (90, 50)}, flags=[])
+    (problem,) = validation.problems(record)
+    assert (problem.severity, problem.text) == ("error", f"a.integrity.json {MISSING}")
+    before = publish("b", {1.0: (90, 50)})
+    (problem,) = validation.problems(before)
+    assert (problem.severity, problem.text) == ("warning", f"b.integrity.json {MISSING}")
+    # what an entry says of its report must be so
+    wrong = "integrity is 'fail'; c.integrity.json says 'pass'"
+    for said, found in (("fail", [wrong]), ("pass", []), (None, [])):
+        other = publish("c", {1.0: (90, 50)}, examined=True, integrity=said)
+        assert texts(validation.problems(other)) == found
+    claimed = publish("d", {1.0: (90, 50)}, integrity="pass")
+    assert texts(validation.problems(claimed)) == [f"d.integrity.json {MISSING}"]
 
 
 # --- files

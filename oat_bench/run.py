@@ -255,7 +255,7 @@ def evaluate_and_report(
     doubts = doubting.doubts(subject, outcomes, attacks)
     raised = flags.flags(doubts)
     # an attack whose card allows it a larger ball is another threat model
-    worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
+    worst_over = [a.label for a in attacks if a.threat.eps <= card.threat.eps]
     results = with_costs(
         summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
     )

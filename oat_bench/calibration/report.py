@@ -219,7 +219,7 @@ def make_report(
         selection=info.selection,
         threat_model=attack.threat.norm,
         eps=format_eps(attack.threat.eps),
-        attack=attack.card.name,
+        attack=attack.label,
         card=attack.card.fingerprint(),
         seed=attack.seed,
         gradients=gradients,

@@ -36,8 +36,6 @@ BASE = "pgd-20"
 QUERIES = 1000
 #: multiples of eps that the sweep starts with; it goes on by doubling
 MULTIPLES = (0.0, 0.25, 0.5, 1.0)
-#: AutoAttack's targeted loss looks at the four largest logits
-_AUTOATTACK_CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -154,13 +152,14 @@ def make_suite(
         norm = cards.attack(name).norm
         if norm not in (None, threat.norm):
             remarks.append(f"no {name}, which is for {norm}")
-        elif name == "autoattack" and n_classes < _AUTOATTACK_CLASSES:
-            remarks.append(f"no {name}, whose loss needs {_AUTOATTACK_CLASSES} classes")
         else:
             chosen.append(ready(name))
+            if chosen[-1].label != name:
+                remarks.append(f"{name} is {chosen[-1].label}: the rest needs more classes")
     base = ready(BASE)
     doubled = ready(BASE, steps=2 * base.parameters["steps"])
-    square = ready("square", n_queries=QUERIES)
+    # its squares shrink in the course of its queries, however few
+    square = ready("square", n_queries=QUERIES, resc_schedule=True)
     return Suite(chosen, base, doubled, ready("noise"), square, ", ".join(remarks))
 
 
@@ -178,7 +177,7 @@ def examine(
 
     def run(attack: Attack, examples: Tensor) -> pd.DataFrame:
         if line is not None:
-            line.note(f"lambda {point.lam:g}, {attack.card.name}")
+            line.note(f"lambda {point.lam:g}, {attack.label}")
         frame = subject.outcomes(point, attack, examples)
         if line is not None:
             line.advance()
@@ -224,10 +223,12 @@ def examine(
 
 
 def before_square(attack: Attack) -> Attack | None:
-    """Return an attack without its last part, Square; None if that is not its last part."""
-    if attack.n_parts == 1:
+    """Return an attack of parts without its last, if that is Square; None if it is not."""
+    parts = attack.parts()
+    if len(parts) == 1 or parts[-1].class_ != "Square":
         return None
-    return replace(attack, n_parts=attack.n_parts - 1)
+    # of one part that is left the cell has the part's name
+    return replace(attack, chain=attack.chain[:-1]) if len(parts) > 2 else parts[0]
 
 
 def stages(subject: Subject, suite: Suite) -> int:
@@ -250,7 +251,7 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
         timed.append(time.perf_counter() - started)
     sweeps = len(_radii(suite.base.threat, subject.data)) - 1
     passes = sum(
-        _passes(attack) * len(subject.share(name))
+        attack.passes * len(subject.share(name))
         for attack, name in [
             *((attack, attack.card.name) for attack in suite.ladder),
             *[(suite.base, BASE)] * sweeps,
@@ -259,19 +260,8 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
             (suite.square, "square"),
         ]
     )
-    # backward costs about what two forward passes cost
-    return len(points) * passes * min(timed) / (3 * len(index))
-
-
-def _passes(attack: Attack) -> float:
-    """Return how many forward passes an attack is worth, for an example that it does not break."""
-    given = attack.parameters
-    if attack.card.name == "autoattack":
-        # Auto-PGD on cross-entropy and against each other class; then Square
-        return 3 * 100 * float(attack.n_classes) + 5000
-    if "steps" in given:
-        return 3 * float(given["steps"] * given.get("restarts", 1))
-    return float(given.get("draws", given.get("n_queries", 3)))
+    # what was timed is a forward and a backward pass
+    return len(points) * passes * min(timed) / (2 * len(index))
 
 
 def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:

@@ -113,8 +113,8 @@ def _outcomes(
     for alike in balls.values():
         for attack in alike:
             if _iterates(attack):
-                name = attack.card.name
-                others = {a.card.name: stands[a.card.name] for a in alike if a is not attack}
+                name = attack.label
+                others = {a.label: stands[a.label] for a in alike if a is not attack}
                 yield name, integrity.estimate(name, stands[name], others)
         yield from _gradient_free(subject, point, stands, alike)
         yield from _retry(subject, point, frames, alike)
@@ -124,11 +124,11 @@ def _iterates(attack: Attack) -> bool:
     """Whether an attack is one that climbs by gradients, in steps, and not several attacks."""
     steps = [attack.parameters.get(name, 1) for name in ("steps", "max_iter")]
     several = any(isinstance(value, int) and value > 1 for value in steps)
-    return several and not _is_free(attack) and len(attack.parts()) == 1
+    return several and not _is_free(attack) and len(attack.chain) == 1
 
 
 def _is_free(attack: Attack) -> bool:
-    return attack.card.class_ in GRADIENT_FREE[attack.card.engine]
+    return attack.class_ in GRADIENT_FREE[attack.card.engine] and len(attack.chain) == 1
 
 
 def _gradient_free(
@@ -137,7 +137,7 @@ def _gradient_free(
     """Check that attacks without gradients break no more than those by gradients."""
     free, gradient = {}, []
     for attack in attacks:
-        name = attack.card.name
+        name = attack.label
         before = before_square(attack)
         if _is_free(attack):
             free[name] = stands[name]
@@ -168,19 +168,19 @@ def _retry(
     attack = _longer(base)
     spent = 0.0
     for one in attacks:
-        frame = frames[one.card.name]
+        frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
         spent += one.passes * int(whole.sum())
-    examples = torch.as_tensor(frames[base.card.name].index.to_numpy().copy())
-    left = under_all([robust_right(frames[one.card.name]) for one in attacks], examples)
+    examples = torch.as_tensor(frames[base.label].index.to_numpy().copy())
+    left = under_all([robust_right(frames[one.label]) for one in attacks], examples)
     n = min(RETRIED, int(SHARE * spent / attack.passes))
     chosen = torch.as_tensor(left.index[left].to_numpy().copy())[:n]
     if not len(chosen):
         return
     stands = robust_right(subject.outcomes(point, attack, chosen))
-    words = f"{base.card.name} with {attack.parameters['steps']} steps from another start"
-    yield base.card.name, integrity.retry(words, int((~stands).sum()), len(stands))
+    words = f"{base.label} with {attack.parameters['steps']} steps from another start"
+    yield base.label, integrity.retry(words, int((~stands).sum()), len(stands))
 
 
 def _steps(attack: Attack) -> int:
@@ -192,7 +192,7 @@ def _longer(attack: Attack) -> Attack:
     changes: dict[str, Any] = {"steps": 2 * attack.parameters["steps"]}
     if "restarts" in attack.card.parameters:
         changes["restarts"] = 1
-    name = f"{attack.card.name[:40]}-retried-on-survivors"
+    name = f"{attack.label[:40]}-retried-on-survivors"
     parameters = attack.card.parameters | changes
     card = attack.card.model_copy(update={"name": name, "parameters": parameters})
     return prepare(card, attack.threat, n_classes=attack.n_classes, seed=attack.seed + 1)

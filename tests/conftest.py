@@ -196,6 +196,10 @@ def write_leaderboards(folder: Path) -> Path:
         "architecture": HOSTILE,
         "method": HOSTILE,
         "footnote": HOSTILE_TEXT,
+        "flags": [
+            {"name": HOSTILE_TEXT, "attack": HOSTILE_TEXT, "text": HOSTILE_TEXT}
+            | {"points": [{"lam": 1.0, "width": 1.0}]}
+        ],
         "command": HOSTILE_TEXT,
         "selection": HOSTILE_TEXT,
         "versions": {HOSTILE_TEXT: HOSTILE_TEXT},

@@ -20,6 +20,7 @@ from oat_bench.classifier import TunableClassifier, load
 from oat_bench.errors import UserError
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.leaderboards import records, reliability
 from oat_bench.leaderboards.entries import Entry
 
 CPU = torch.device("cpu")
@@ -347,6 +348,32 @@ def test_figures_that_do_not_apply_are_left_out(brief, digits, trained, tmp_path
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == left
     page = (tmp_path / "report.md").read_text()
     assert set(re.findall(r"figures/([\w-]+)\.png", page)) == left
+
+
+def test_a_random_classifier_is_measured_to_be_one(brief, digits, trained, tmp_path):
+    """It follows into the entry, and there its RA counts only under an attack on expectation."""
+
+    class Random(type(trained)):
+        def at(self, lam, width=1.0):
+            network = super().at(lam, width)
+            return torch.nn.Sequential(network, Noise()).eval()
+
+    class Noise(torch.nn.Module):
+        def forward(self, logits):
+            return logits + 0.1 * torch.randn_like(logits)
+
+    random = Random.from_state(trained.info, trained.state_dict())
+    card = with_evaluation(brief, lambdas=[1.0], attacks="fgsm,pgd-7", n_examples=20)
+    report = evaluate(random, card, digits, tmp_path)
+    record = records.read(tmp_path)
+    assert record.entry.randomized
+    assert "repeat" in {flag.name for flag in report.flags}
+    assert "outputs are random at lambda 1" in (tmp_path / "report.md").read_text()
+    assert reliability.doubts(record, "worst") == ["random, and not attacked on the expectation"]
+    evaluate(trained, card, digits, tmp_path / "honest")
+    honest = records.read(tmp_path / "honest")
+    assert not honest.entry.randomized
+    assert reliability.doubts(honest, "worst") == []
 
 
 def test_stronger_attacks_leave_less(reported):

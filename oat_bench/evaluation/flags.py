@@ -167,7 +167,7 @@ def _retry(
     base = max(bases, key=_steps)
     attack = _longer(base)
     spent = 0.0
-    for one in attacks:
+    for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)

@@ -10,10 +10,17 @@ from oat_bench.leaderboards.entries import Entry
 
 def test_a_run_is_published_checked_ranked_and_exported(invoke, two_runs):
     evaluated = two_runs / "one"
+    code, out, err = invoke("leaderboard", "add", evaluated)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"make it by: oat-bench integrity {evaluated}" in err
+    brief = ["--attacks", "fgsm", "--lambda", "1", "--n-examples", "10"]
+    assert invoke("integrity", evaluated, *brief)[0] == 0
     code, out, err = invoke("leaderboard", "add", evaluated, "--authors", "A. Author")
     place = Path("leaderboards/digits/Linf/oat-wrn-10-1.json")
     assert (code, err) == (0, "")
-    assert out.splitlines() == [str(place), str(place.with_suffix(".parquet"))]
+    beside = [str(place.with_suffix(end)) for end in (".parquet", ".integrity.json")]
+    assert out.splitlines() == [str(place), *beside]
+    assert Entry.model_validate_json(place.read_text()).integrity in ("pass", "warn")
     assert Entry.model_validate_json(place.read_text()).authors == "A. Author"
     assert Entry.model_validate_json(place.read_text()).attack_seed == 0
     assert invoke("leaderboard", "validate") == (0, "1 entry, 0 errors, 0 warnings\n", "")

@@ -41,7 +41,10 @@ def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
         "outcomes",
     }
     # results on stdout, everything else on stderr, no colours in a pipe
-    assert out == (results / "table.md").read_text()
+    table, flags = (results / "table.md").read_text(), out.splitlines()[-1]
+    assert out == f"{table}\n{flags}\n"
+    assert flags == "no flags"
+    assert "\n## Flags\n\nNone was raised.\n" in (results / "report.md").read_text()
     assert "0.2 *" in out
     assert out.count(" * ") == 2  # in the row, and in the note below the table
     assert "\x1b" not in out + err
@@ -129,7 +132,7 @@ def test_the_seed_is_part_of_an_evaluation(invoke, card, finished):
     for seed, cells in [(0, 1), (0, 1), (1, 2)]:
         code, _, _ = invoke(*arguments, "--seed", seed)
         assert code == 0
-        assert len(list(Path("results/outcomes").iterdir())) == cells
+        assert len(list(Path("results/outcomes").glob("pgd-7-lambda*"))) == cells
 
 
 def test_an_attack_card_beside_the_user(invoke, card, finished, tmp_path):
@@ -171,6 +174,36 @@ def test_names_that_are_not_utf_8(invoke, card, finished, tmp_path):
     assert (code, out) == (2, "")
     assert "its name is not UTF-8" in err
     assert err.count("\n") == 1
+
+
+def test_flags_follow_the_table(invoke, finished, tmp_path):
+    """The model's weights, its logits so large that cross-entropy has no gradient."""
+    honest = oat_bench.load(finished)
+    state = honest.state_dict()
+    for name in ("backbone.linear.weight", "backbone.linear.bias"):
+        state[name] = 1e6 * state[name]
+    oat_bench.save(type(honest).from_state(honest.info, state), tmp_path / "masked.safetensors")
+    arguments = ["evaluate", "masked.safetensors", "--attacks", "pgd-7,square", "--lambda", "0.5,1"]
+    arguments += ["--n-examples", "30", "--out", "results"]
+    code, out, err = invoke(*arguments)
+    assert (code, err) == (0, "")
+    entry = Entry.model_validate_json(Path("results/entry.json").read_text())
+    names = {flag.name for flag in entry.flags}
+    assert names >= {"estimate", "gradient-free", "zero gradients"}
+    assert not entry.randomized
+    table = Path("results/table.md").read_text()
+    assert out == table + "\n" + "".join(f"flag: {flag.text}\n" for flag in entry.flags)
+    assert "pgd-7 overestimates robustness at lambda" in out
+    page = Path("results/report.md").read_text()
+    assert page.count("\n* ", page.index("## Flags"), page.index("## Figures")) == len(names)
+    # once more: nothing is computed
+    before = files(Path("results/outcomes"))
+    assert invoke(*arguments) == (0, out, "")
+    assert files(Path("results/outcomes")) == before
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=80)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= 80
+    assert "flag: pgd-7 overestimates robustness" in plain
 
 
 # --- a terminal

@@ -176,7 +176,7 @@ def test_the_entry_is_written_last(add, tmp_path, monkeypatch):
     write, seen = publishing.atomic_write, []
 
     def full(path, content):
-        seen.append(path.suffix)
+        seen.append(path.name)
         if path.suffix == ".safetensors":
             raise OSError(28, "No space left on device")
         write(path, content)
@@ -184,5 +184,6 @@ def test_the_entry_is_written_last(add, tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "atomic_write", full)
     with pytest.raises(OSError, match="No space"):
         add(with_checkpoint=True)
-    assert ".json" not in seen
-    assert not list((tmp_path / "lb").rglob("*.json"))
+    assert "oat-wrn-10-1.safetensors" in seen
+    assert "oat-wrn-10-1.json" not in seen
+    assert not list((tmp_path / "lb").rglob("oat-wrn-10-1.json"))

@@ -11,7 +11,6 @@ from test_integrity import (
     THREAT,
     Apply,
     Masked,
-    RandomGradient,
     linear_problem,
     series,
     subject_of,
@@ -22,7 +21,7 @@ from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
-from oat_bench.evaluation import flags, integrity
+from oat_bench.evaluation import examination, flags, integrity
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.outcomes import OutcomeStore
 
@@ -31,9 +30,34 @@ ROOT = Path(__file__).parents[2]
 SLOW = Threat(eps=EPS, step_size=EPS / 40)
 
 
+#: of few steps and queries, but in parts as AutoAttack is
+BRIEF = """
+engine = "torchattacks"
+[[parts]]
+name = "apgd-ce"
+class = "APGD"
+parameters = {norm = "$norm", eps = "$eps", steps = 10, loss = "ce", seed = "$seed"}
+[[parts]]
+name = "apgd-t"
+class = "APGDT"
+parameters = {norm = "$norm", eps = "$eps", steps = 10, n_classes = "$n_classes", seed = "$seed"}
+"""
+QUERIES = 'parameters = {norm = "$norm", eps = "$eps", n_queries = 300, seed = "$seed"}\n'
+SQUARE = f'class = "Square"\n{QUERIES}'
+
+
 @pytest.fixture(scope="module")
 def problem():
     return linear_problem(away=0.5)
+
+
+@pytest.fixture
+def brief(tmp_path):
+    """Attacks of seconds: PGD, Square, and one in parts."""
+    several, square = tmp_path / "several.toml", tmp_path / "brief-square.toml"
+    several.write_text(f'{BRIEF}[[parts]]\nname = "square"\n{SQUARE}')
+    square.write_text(f'engine = "torchattacks"\n{SQUARE}')
+    return f"fgsm,pgd-7,pgd-20,mi-fgsm,{square},{several}"
 
 
 def doubt(module, data, names="fgsm,pgd-20", threat=THREAT, fewer=None, **options):
@@ -65,41 +89,53 @@ def behind(problem, **how):
 # --- flags
 
 
-def test_an_honest_model_raises_none(problem):
+def test_an_honest_model_raises_none(problem, brief):
     model, data = problem
-    names = "fgsm,pgd-7,pgd-20,mi-fgsm,square,autoattack"
-    found = doubt(model, data, names, fewer={"autoattack": 40, "square": 40})
+    found = doubt(model, data, brief, fewer={"several": 40, "brief-square": 40})
     assert [one for one in found if one.raised] == []
     checked = {(one.check.name, one.attack) for one in found}
     assert checked == {
         *((name, "") for name in ("zero gradients", "repeat", "logits")),
         *(("estimate", name) for name in ("pgd-7", "pgd-20", "mi-fgsm")),
-        *(("gradient-free", name) for name in ("square", "Square in autoattack")),
+        *(("gradient-free", name) for name in ("brief-square", "Square in several")),
+        ("retry", "pgd-20"),
     }
 
 
-def test_pgd_is_no_estimate_where_the_softmax_is_saturated(problem):
-    """AutoAttack's margin loss has gradients where PGD's cross-entropy has none."""
+def test_pgd_is_no_estimate_where_the_softmax_is_saturated(problem, brief):
+    """The margin loss has gradients where PGD's cross-entropy has none."""
     module, data = behind(problem, after=lambda rows: rows * 1e4)
-    few = Split(data.images[:60], data.labels[:60])
-    found = doubt(module, few, "fgsm,pgd-20,autoattack")
+    found = doubt(module, data, brief)
     names = {(one.check.name, one.attack) for one in found if one.raised}
     assert names >= {("estimate", "pgd-20"), ("zero gradients", "")}
-    (estimate,) = (one.check for one in found if one.check.name == "estimate")
+    (estimate,) = (o.check for o in found if (o.check.name, o.attack) == ("estimate", "pgd-20"))
     assert estimate.verdict == "fail"
-    assert "under autoattack, on the same 60 images" in estimate.evidence
+    assert f"under several, on the same {len(data)} images" in estimate.evidence
 
 
-def test_square_breaks_what_gradients_did_not_behind_a_quantiser(problem):
+def test_square_breaks_what_gradients_did_not_behind_a_quantiser(problem, brief):
     module, data = behind(problem, before=lambda x: torch.round(x * 32) / 32)
-    found = raised(module, data, "pgd-20,square")
-    assert {("gradient-free", "square"), ("estimate", "pgd-20"), ("zero gradients", "")} <= found
+    found = raised(module, data, brief)
+    free = {("gradient-free", name) for name in ("brief-square", "Square in several")}
+    assert {*free, ("estimate", "pgd-20"), ("zero gradients", "")} <= found
 
 
-def test_autoattacks_own_square_is_read_from_its_parts(problem):
-    module, data = behind(problem, before=RandomGradient.apply)
-    few = Split(data.images[:60], data.labels[:60])
-    assert ("gradient-free", "Square in autoattack") in raised(module, few, "pgd-20,autoattack")
+def test_what_stands_before_square_is_read_from_the_parts(tmp_path):
+    """As many as there are: each of them has its own cell."""
+    square = f'[[parts]]\nname = "square"\n{SQUARE}'
+    one = BRIEF.rsplit("[[parts]]", 1)[0]
+    for number, text in ((1, one + square), (2, BRIEF + square)):
+        path = tmp_path / f"parts-{number}.toml"
+        path.write_text(text)
+        attack = prepare(cards.attack(str(path)), THREAT, n_classes=5, seed=0)
+        before = examination.before_square(attack)
+        cells = [(part.name, part.fingerprint()) for part in before.parts()]
+        assert cells == [(part.name, part.fingerprint()) for part in attack.parts()[:-1]]
+        assert len(cells) == number
+    (tmp_path / "none.toml").write_text(BRIEF)
+    for name in (str(tmp_path / "none.toml"), "square", "pgd-20"):
+        attack = prepare(cards.attack(name), THREAT, n_classes=5, seed=0)
+        assert examination.before_square(attack) is None
 
 
 def test_a_random_network_is_seen(problem):
@@ -127,8 +163,8 @@ def test_a_model_that_is_never_right_raises_none(problem):
 def test_a_larger_ball_is_not_held_against_a_smaller_one(problem, tmp_path):
     model, data = problem
     large = tmp_path / "large.toml"
-    text = "engine='oat_bench'\nclass='PGD'\n[parameters]\neps='4*$eps'\nsteps=20\n"
-    large.write_text(text + "step_size='$eps'\n")
+    text = "engine='oat_bench'\nclass='PGD'\neps=0.2\n[parameters]\neps='$eps'\nsteps=20\n"
+    large.write_text(text + "step_size='$eps/4'\n")
     assert raised(model, data, f"pgd-20,{large}") == set()
 
 
@@ -147,7 +183,7 @@ class Counting(nn.Module):
         return self.network(x)
 
 
-@pytest.mark.parametrize("names", ["pgd-20", "fgsm,pgd-20,pgd-50-10,square"])
+@pytest.mark.parametrize("names", ["pgd-20", "fgsm,pgd-20,pgd-50-10"])
 def test_the_cost_is_bounded(names, monkeypatch):
     model, data = linear_problem(n=400)
     module = Counting(model)
@@ -161,18 +197,16 @@ def test_the_cost_is_bounded(names, monkeypatch):
     assert flags.PROBED <= extra <= flags.SHARE * own + 4 * flags.PROBED + 10
 
 
-def test_a_second_check_computes_nothing(problem, tmp_path, monkeypatch):
+def test_a_second_check_computes_nothing(problem, brief, tmp_path, monkeypatch):
     model, data = problem
-    names = "pgd-7,square,autoattack"
-    few = {"fewer": {"autoattack": 20, "square": 20}}
-    first = doubt(model, data, names, store=OutcomeStore(tmp_path), **few)
+    first = doubt(model, data, brief, store=OutcomeStore(tmp_path / "store"))
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
     def forbidden(*_args, **_kwargs):
         raise AssertionError("it was computed again")
 
     monkeypatch.setattr("test_integrity.Family.at", forbidden)
-    assert doubt(model, data, names, store=OutcomeStore(tmp_path), **few) == first
+    assert doubt(model, data, brief, store=OutcomeStore(tmp_path / "store")) == first
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == kept
 
 

@@ -395,10 +395,12 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
     classifier, data = of_model("autoattack", args.autoattack, args)
     x, labels, eps = data.inputs(), data.labels, classifier.info.threat.eps
     n_classes = classifier.info.num_classes
+    ready = prepare(attack("autoattack"), classifier.info.threat, n_classes=n_classes, seed=0)
 
     def with_torchattacks(model: nn.Module) -> Tensor:
-        adversary = torchattacks.AutoAttack(model, eps=eps, n_classes=n_classes, seed=0)
-        return adversary(x, labels)
+        # its own AutoAttack makes 10 iterations; these are the attacks and numbers of the card
+        parts = [getattr(torchattacks, r.class_)(model, **r.parameters) for r in ready.chain]
+        return torchattacks.MultiAttack(parts)(x, labels)
 
     def with_pyautoattack(model: nn.Module) -> Tensor:
         adversary = pyautoattack.AutoAttack(model, eps=eps, seed=0, device=args.device)

@@ -15,7 +15,7 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import integrity, probes
+from oat_bench.evaluation import dial, integrity, probes
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
 from oat_bench.evaluation.outcomes import OutcomeStore
@@ -207,15 +207,50 @@ def examine(
     ]
 
 
+def examine_dial(
+    subject: Subject,
+    points: Sequence[OperatingPoint],
+    examples: Tensor,
+    suite: Suite,
+    line: Bar | None = None,
+) -> Check:
+    """Compare the lambda of one width with each other, clean and under the base attack.
+
+    Args:
+        subject: the classifier.
+        points: of that width, such as at `oat_bench.evaluation.dial.lambdas`.
+        examples: ids to attack.
+        suite: the attacks.
+        line: of progress; it moves on by one for each point.
+    """
+    clean, robust = {}, {}
+    for point in points:
+        if line is not None:
+            line.note(f"dial, lambda {point.lam:g}")
+        frame = subject.outcomes(point, suite.base, examples)
+        clean[point.lam], robust[point.lam] = clean_right(frame), robust_right(frame)
+        if line is not None:
+            line.advance()
+    return dial.check(clean, robust)
+
+
 def stages(subject: Subject, suite: Suite) -> int:
     """Return how many attacks are run at one operating point, at most."""
     return len(suite.ladder) + 3 + len(_radii(suite.base.threat, subject.data))
 
 
-def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) -> float:
+def seconds(
+    subject: Subject, points: Sequence[OperatingPoint], suite: Suite, on_dials: int = 0
+) -> float:
     """Say how long an examination takes at most: if every example stands to the end.
 
     One pass is timed at the first operating point.
+
+    Args:
+        subject: the classifier and the examples.
+        points: the operating points that are examined.
+        suite: the attacks.
+        on_dials: how many examples `examine_dial` attacks, each at each point.
     """
     model, size = _model(subject, points[0])
     index = subject.examples[:size].to(subject.data.labels.device)
@@ -237,7 +272,8 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
         ]
     )
     # backward costs about what two forward passes cost
-    return len(points) * passes * min(timed) / (3 * len(index))
+    total = len(points) * passes + on_dials * _passes(suite.base)
+    return total * min(timed) / (3 * len(index))
 
 
 def _passes(attack: Attack) -> float:

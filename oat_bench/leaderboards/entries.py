@@ -25,7 +25,7 @@ from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 #: of the schema: the format, and how often keys were added to it
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
@@ -185,6 +185,11 @@ class Entry(_Model):
     model_fingerprint: str
     selection: str
     interpolation: str = Field(description="how a lambda between trained ones is encoded")
+    bridge: str | None = Field(
+        default=None,
+        description="rule between lambda 0 and the first trained one above it; absent: that of "
+        "interpolation",
+    )
     versions: dict[str, str]
 
 
@@ -233,6 +238,7 @@ def make_entry(
         model_fingerprint=model_fingerprint,
         selection=info.selection,
         interpolation=info.interpolation,
+        bridge=info.with_bridge().bridge,
         versions=versions(),
     )
 

@@ -5,7 +5,7 @@ A checkpoint is one safetensors file: the weights, and JSON in its header. Loadi
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -19,6 +19,7 @@ from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, sha256
+from oat_bench.networks.conditioning import bridged_below, check_within
 
 #: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
 _HEADER = "oat_bench"
@@ -73,6 +74,10 @@ class ModelInfo(Recorded):
     trained_lambdas: Lambdas
     interpolation: Literal["linear-codes", "spherical-codes", "film", "none"]
     lambda_sampling: Literal["list", "uniform"] = "list"
+    bridge: Literal["folded-affine"] | None = Field(
+        default=None,
+        description="the rule below `bridged_below`; absent: there is none, or it came later",
+    )
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
@@ -92,6 +97,30 @@ class ModelInfo(Recorded):
     def trained_at(self, lam: float) -> bool:
         """Whether training sampled this lambda."""
         return self.lambda_sampling == "uniform" or lam in self.trained_lambdas
+
+    @property
+    def bridged_below(self) -> float | None:
+        """The first trained lambda above 0, if those between are mixed of the networks at both.
+
+        The rule, ``folded-affine``, is `oat_bench.networks.conditioning.LambdaEncoding`'s. It is no
+        part of the weights: a checkpoint that came before it follows it too.
+        """
+        return bridged_below(self.trained_lambdas, self.network.norm, self.lambda_sampling)
+
+    def bridges(self, lambdas: Iterable[float]) -> bool:
+        """Whether one of the lambda lies below `bridged_below`, and above 0."""
+        return any(0 < lam < (self.bridged_below or 0) for lam in lambdas)
+
+    def with_bridge(self) -> Self:
+        """Return the description with the rule named, where there is one."""
+        rule = None if self.bridged_below is None else "folded-affine"
+        return self.model_copy(update={"bridge": rule})
+
+    @model_validator(mode="after")
+    def _a_bridge_where_one_is_needed(self) -> Self:
+        if self.bridge is not None and self.bridged_below is None:
+            raise ValueError(f"bridge is {self.bridge!r}; expected none for how it was trained")
+        return self
 
     @model_validator(mode="after")
     def _one_rule_of_interpolation(self) -> Self:
@@ -134,7 +163,7 @@ class TunableClassifier(ABC):
     info: ModelInfo
     #: whether one network runs at several widths
     slims: ClassVar[bool] = False
-    #: whether there is a classifier at every lambda in [0, 1], or only at the trained ones
+    #: whether there is a classifier at every lambda in the trained range, or only at trained ones
     continuous: ClassVar[bool] = True
 
     @classmethod
@@ -152,6 +181,7 @@ class TunableClassifier(ABC):
             UserError: if there is no classifier at ``lam``.
         """
         if cls.continuous:
+            check_within(lam, trained)
             return lam
         near = min(trained, key=lambda known: abs(known - lam))
         if abs(near - lam) > SAME_LAMBDA:
@@ -175,6 +205,13 @@ class TunableClassifier(ABC):
         Raises:
             ValueError: if the operating point does not exist.
         """
+
+    def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
+        """Name what decides the networks at these lambda, but is no part of the fingerprint.
+
+        Outcomes that were stored before there was the rule are not those of a network that has it.
+        """
+        return ()
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
         """Return what predicts in the place of `at`, which attacks see; None: `at` itself does.

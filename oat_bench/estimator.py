@@ -59,7 +59,7 @@ class OATClassifier(PyTorchClassifier):
         postprocessing_defences: as in ART.
         preprocessing: as in ART; what comes out goes into the network and must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
-        lam: the operating point to begin with, in [0, 1].
+        lam: the operating point to begin with, in [0, 1]; the largest trained one if None.
         width: likewise, one of the model's; its widest if None.
         training: the recipe of `fit`, but for its epochs and batch size, which are arguments of
             `fit`; SGD at learning rate 0.1 with a cosine schedule if None.
@@ -91,7 +91,7 @@ class OATClassifier(PyTorchClassifier):
         preprocessing: Any = (0.0, 1.0),
         device_type: str | None = None,
         *,
-        lam: float = 1.0,
+        lam: float | None = None,
         width: float | None = None,
         training: TrainingCard | None = None,
         threat: Threat | None = None,
@@ -107,7 +107,10 @@ class OATClassifier(PyTorchClassifier):
             on_cpu = next(iter(model.state_dict().values())).device.type == "cpu"
             device_type = "cpu" if on_cpu else "gpu"
         widest = info.widths[0]
-        point = OperatingPoint(float(lam), widest if width is None else float(width))
+        point = OperatingPoint(
+            info.trained_lambdas[-1] if lam is None else float(lam),
+            widest if width is None else float(width),
+        )
         self._follower = _Follower(model, point)
         self._fixed = False
         self.training = training or TrainingCard(
@@ -259,8 +262,8 @@ class OATClassifier(PyTorchClassifier):
             Logits after ART's postprocessing, float32 of shape [n, nb_classes].
 
         Raises:
-            ValueError: if a lam is not a number in [0, 1], or its shape fits neither, or the model
-                has no such width.
+            ValueError: if a lam is not a number in [0, 1], or there is no classifier at it, or its
+                shape fits neither, or the model has no such width.
             AttributeError: if this estimator is fixed elsewhere.
         """
         points = np.asarray(self.lam if lam is None else lam, dtype=float)
@@ -287,6 +290,8 @@ class OATClassifier(PyTorchClassifier):
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
         validate_lambda(values, len(x), self._device)
+        for value in np.unique(lam):
+            self.tunable.check_lambda(float(value), self.tunable.info.trained_lambdas)
         if not isinstance(self.tunable, OAT):
             return self._predict_by_lambda(x, batch_size, lam)
         network = self.tunable.network
@@ -448,7 +453,8 @@ class OATClassifier(PyTorchClassifier):
             "lambda_sampling": self.training.lambda_sampling,
             "benchmark_card": "",
         }
-        self.tunable.info = self.tunable.info.model_copy(update=changes)
+        self.tunable.info = self.tunable.info.model_copy(update=changes).with_bridge()
+        self._oat().network.encoding.bridge = self.tunable.info.bridge is not None
 
     def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
         """Preprocess as ART's `fit`; return images in [0, 1] and integer labels, on the device."""

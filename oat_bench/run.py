@@ -130,7 +130,7 @@ def train(
         epochs=card.training.epochs,
         selection="",
         benchmark_card=identity,
-    )
+    ).with_bridge()
     classifier = method.build(info).to(device)
     selections, logs, seconds = [], [], 0.0
     validation = data.validation

@@ -233,6 +233,8 @@ def test_a_sequence_is_in_order_and_ends_near_the_best(accuracies, goal):
 def test_lambda_to_begin_with():
     assert LAMBDAS == [0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 1.0]
     assert search.starting_lambdas([1.0, 0.2], continuous=False) == [0.2, 1.0]
+    # what lies outside of the trained range has no network
+    assert search.starting_lambdas([0.1, 0.4], continuous=True) == [0.1, 0.25, 0.4]
 
 
 @pytest.mark.parametrize(("kind", "value"), [("min-sa", 0), ("min-ra", 1), ("sa-weight", 1.1)])

@@ -116,11 +116,11 @@ class Candidate:
 
 
 def starting_lambdas(trained: Iterable[float], *, continuous: bool) -> list[float]:
-    """Return the lambda to begin with: the trained ones, 0 and 1, and some where there is a gap."""
+    """Return the lambda to begin with: the trained ones, and some where there is a gap."""
+    ends = sorted(trained)
     if not continuous:
-        return sorted(trained)
-    ends = sorted({0.0, 1.0, *trained})
-    lams = [0.0]
+        return ends
+    lams = ends[:1]
     for low, high in pairwise(ends):
         pieces = int(np.ceil((high - low) / COARSE - 1e-9))
         lams += [round(low + (high - low) * k / pieces, 4) for k in range(1, pieces)] + [high]

@@ -25,8 +25,8 @@ from oat_bench.errors import UserError
 if TYPE_CHECKING:
     from oat_bench.leaderboards.integrity import Integrity
 
-#: examples, unless told otherwise, and of the attacks that take long
-_N = {"all": 200, "autoattack": 100}
+#: examples, unless told otherwise, of the attacks that take long, and of the comparison of lambda
+_N = {"all": 200, "autoattack": 100, "dial": 500}
 #: what takes longer at most is announced, in seconds
 _LONG = 60
 
@@ -48,7 +48,7 @@ _LONG = 60
 @click.option(
     "--n-examples",
     type=Counts(),
-    help="Test images, fewer for some attacks. [default: 200,autoattack=100]",
+    help="Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
 @SEED
 @DEVICE
@@ -69,14 +69,15 @@ def integrity(
     """Say whether the attacks on a model can be trusted, with the evidence.
 
     MODEL is a run's folder, a checkpoint or an exported file. The attacks are those of its own
-    threat model. Exit code 1: a check failed, robust accuracies of this model are not what they
-    seem.
+    threat model. Then many lambda values, trained or not, are compared: none may be worse than
+    another in both SA and RA ("dial"). Exit code 1: a check failed, robust accuracies of this model
+    are not what they seem, or its dial is not.
     """
     from oat_bench import classifier, datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.classifier import OperatingPoint
-    from oat_bench.evaluation import examination
+    from oat_bench.evaluation import dial, examination
     from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.leaderboards import integrity as reports
@@ -94,34 +95,48 @@ def integrity(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
     lambdas = choose_lambdas(trained, lambdas)
-    points = [OperatingPoint(lam, w) for w in choose_widths(trained, widths) for lam in lambdas]
+    widths = choose_widths(trained, widths)
+    points = [OperatingPoint(lam, w) for w in widths for lam in lambdas]
+    whole = dial.lambdas(info.trained_lambdas, continuous=trained.continuous)
+    dials = [[OperatingPoint(lam, w) for lam in whole] for w in widths if len(whole) > 1]
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
     classifier.check_fits(info, data)
-    n, fewer = _counts(n_examples, len(data.test), suite.names)
+    n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = make_folder(out or default_out(trained, model))
+    nested = datasets.nested_order(data.test.labels)
     subject = examination.Subject(
         trained.to(where),
         data.test.to(where),
-        datasets.nested_order(data.test.labels)[:n],
+        nested[:n],
         data.fingerprint(),
         fewer,
         OutcomeStore(make_folder(folder / "outcomes")),
     )
-    most = examination.seconds(subject, points, suite)
+    on_dials = n_dial * len(whole) * len(dials)
+    most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
         note(
             f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
             f"{where}, less what breaks early or is in {folder / 'outcomes'}; fewer images with "
             "--n-examples"
         )
-    found = []
-    with bar("examining", len(points) * examination.stages(subject, suite)) as line:
+    found, compared = [], []
+    stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
+    with bar("examining", stages) as line:
         for point in points:
             checks = examination.examine(subject, point, suite, line)
             found.append(reports.IntegrityPoint.of(point, checks))
+        for each in dials:
+            check = examination.examine_dial(subject, each, nested[:n_dial], suite, line)
+            compared.append(
+                reports.IntegrityDial(
+                    width=each[0].width, n=n_dial, verdict=check.verdict, checks=[check]
+                )
+            )
     report = reports.make_report(
         info,
         found,
+        dials=compared,
         attacks=[attack.card.name for attack in suite.ladder],
         n=n,
         fewer=fewer,
@@ -139,8 +154,8 @@ def integrity(
 
 def _counts(
     asked: dict[str, int] | None, available: int, known: list[str]
-) -> tuple[int, dict[str, int]]:
-    """Return how many examples, and for which attacks fewer.
+) -> tuple[int, int, dict[str, int]]:
+    """Return how many examples, how many to compare lambda on, and for which attacks fewer.
 
     Raises:
         UserError: if there are not as many, or no such attack.
@@ -149,13 +164,14 @@ def _counts(
 
     counts = asked or {}
     for name in counts:
-        if name != "all" and name not in known:
-            raise unknown("attack with fewer examples", name, known)
+        if name not in ("all", "dial") and name not in known:
+            raise unknown("attack with fewer examples", name, [*known, "dial"])
     n = counts.get("all", min(_N["all"], available))
-    if n > available:
-        raise UserError(f"{n} examples asked for; the test set has {available}")
+    n_dial = counts.get("dial", counts.get("all", min(_N["dial"], available)))
+    if max(n, n_dial) > available:
+        raise UserError(f"{max(n, n_dial)} examples asked for; the test set has {available}")
     wanted = {name: count for name, count in (_N | counts).items() if name in known}
-    return n, {name: count for name, count in wanted.items() if count < n}
+    return n, n_dial, {name: count for name, count in wanted.items() if count < n}
 
 
 def _print(report: "Integrity", folder: Path) -> None:
@@ -166,7 +182,7 @@ def _print(report: "Integrity", folder: Path) -> None:
         click.echo(reports.markdown(report), nl=False)
         return
     console.print(reports.title(report), style="italic")
-    for point in report.operating_points:
+    for point in (*report.operating_points, *report.dials):
         console.print()
         console.print(reports.heading(report, point), style="bold")
         console.print(reports.terminal(point))

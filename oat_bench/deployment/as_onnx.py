@@ -135,7 +135,8 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
         network = description.filled(state)
         graph = Graph(content)
         images = drawn_images(description.model.input_shape, 3)
-        lam = (torch.tensor([0.0, 0.5, 1.0]),) if description.lam is None else ()
+        between = (description.model.bridged_below or 1.0) / 2
+        lam = (torch.tensor([0.0, between, 1.0]),) if description.lam is None else ()
         check_alike(graph(images, *lam), network(images, *lam))
     except (
         LookupError,

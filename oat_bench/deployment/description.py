@@ -88,7 +88,7 @@ class Description(Recorded):
 def describe(classifier: TunableClassifier, lam: float | None, width: float) -> Description:
     """Describe the file that a classifier is about to be written to."""
     return Description(
-        model=classifier.info,
+        model=classifier.info.with_bridge(),
         lam=lam,
         width=width,
         source=classifier.fingerprint(),
@@ -129,6 +129,11 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
     if not isinstance(content, dict) or "description" not in content:
         raise ValueError("its description is not one")
     description = Description.model_validate(content["description"])
+    info, lam = description.model, description.lam
+    if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
+        raise ValueError(
+            f"between lambda 0 and {info.bridged_below:g} it follows an older rule; export again"
+        )
     architecture = description.model.network.architecture
     if depth(architecture) > n_tensors:  # before a deep one is built
         raise ValueError(f"too few weights for {architecture}")

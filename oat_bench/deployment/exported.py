@@ -78,6 +78,8 @@ class Exported(TunableClassifier):
         """
         own = self.description.lam
         if own is None:
+            for lam in lambdas or ():
+                self.check_lambda(lam, self.info.trained_lambdas)
             return lambdas
         for lam in lambdas or ():
             if abs(lam - own) > SAME_LAMBDA:

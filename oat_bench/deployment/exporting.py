@@ -117,7 +117,7 @@ def _compare(
     if description.lam is None:
         trained = classifier.info.trained_lambdas
         between = [(a + b) / 2 for a, b in pairwise(trained)]
-        every = sorted({0.0, 1.0, *trained, *between})
+        every = sorted({*trained, *between})
         lambdas = list(every[:: -(-len(every) // _LAMBDAS)])
     found, width = 0.0, description.width
     for lam in lambdas:

@@ -20,7 +20,7 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import integrity, probes
+from oat_bench.evaluation import dial, integrity, probes
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
 from oat_bench.evaluation.outcomes import OutcomeStore
@@ -231,15 +231,50 @@ def before_square(attack: Attack) -> Attack | None:
     return replace(attack, chain=attack.chain[:-1]) if len(parts) > 2 else parts[0]
 
 
+def examine_dial(
+    subject: Subject,
+    points: Sequence[OperatingPoint],
+    examples: Tensor,
+    suite: Suite,
+    line: Bar | None = None,
+) -> Check:
+    """Compare the lambda of one width with each other, clean and under the base attack.
+
+    Args:
+        subject: the classifier.
+        points: of that width, such as at `oat_bench.evaluation.dial.lambdas`.
+        examples: ids to attack.
+        suite: the attacks.
+        line: of progress; it moves on by one for each point.
+    """
+    clean, robust = {}, {}
+    for point in points:
+        if line is not None:
+            line.note(f"dial, lambda {point.lam:g}")
+        frame = subject.outcomes(point, suite.base, examples)
+        clean[point.lam], robust[point.lam] = clean_right(frame), robust_right(frame)
+        if line is not None:
+            line.advance()
+    return dial.check(clean, robust)
+
+
 def stages(subject: Subject, suite: Suite) -> int:
     """Return how many attacks are run at one operating point, at most."""
     return len(suite.ladder) + 3 + len(_radii(suite.base.threat, subject.data))
 
 
-def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) -> float:
+def seconds(
+    subject: Subject, points: Sequence[OperatingPoint], suite: Suite, on_dials: int = 0
+) -> float:
     """Say how long an examination takes at most: if every example stands to the end.
 
     One pass is timed at the first operating point.
+
+    Args:
+        subject: the classifier and the examples.
+        points: the operating points that are examined.
+        suite: the attacks.
+        on_dials: how many examples `examine_dial` attacks, each at each point.
     """
     model, size = subject.model(points[0])
     index = subject.examples[:size].to(subject.data.labels.device)
@@ -261,7 +296,8 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
         ]
     )
     # what was timed is a forward and a backward pass
-    return len(points) * passes * min(timed) / (2 * len(index))
+    total = len(points) * passes + on_dials * suite.base.passes
+    return total * min(timed) / (2 * len(index))
 
 
 def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:

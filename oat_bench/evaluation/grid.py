@@ -232,8 +232,9 @@ def _attacked(
     def done(examples: np.ndarray) -> None:
         line.advance(int(asked[examples].sum()))
 
+    rules = subject.classifier.rules([subject.point.lam])
     for place, part in enumerate(parts, 1):
-        cell = _cell(subject.point, part, fingerprints)
+        cell = _cell(subject.point, part, (*fingerprints, *rules))
         about = partial(describe, subject, attack, fingerprints, part=place)
         last = done if part is parts[-1] else None
         rows = _fill(subject, part, standing, store, cell, about, last)

@@ -245,6 +245,7 @@ def evaluate(
     wanted = torch.arange(len(data)) if examples is None else examples.cpu()
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
     blocks, passes = Blocks(data.labels), attack.passes * len(wanted) * len(draw.lams)
+    rules = classifier.rules(draw.lams)
     points = [OperatingPoint(lam, width) for lam in draw.lams]
     subjects = [
         Subject(classifier, point, data, blocks, batch_size, gradients, None, passes)
@@ -253,7 +254,7 @@ def evaluate(
     places = [
         Place(
             subject,
-            _cell(subject.point, draw, attack, fingerprints),
+            _cell(subject.point, draw, attack, (*fingerprints, *rules)),
             store,
             partial(describe, subject, attack, fingerprints, crafted=_words(draw)),
         )

@@ -112,7 +112,12 @@ def transfer(
             places = [
                 Place(
                     subjects[lam],
-                    _cell(subject.point, subjects[lam].point, attack, fingerprints),
+                    _cell(
+                        subject.point,
+                        subjects[lam].point,
+                        attack,
+                        (*fingerprints, *classifier.rules([source, lam])),
+                    ),
                     store,
                     partial(
                         describe, subjects[lam], attack, fingerprints, crafted=f"lambda {source:g}"

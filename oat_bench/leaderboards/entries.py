@@ -248,6 +248,11 @@ class Entry(_Model):
     model_fingerprint: str
     selection: str
     interpolation: str = Field(description="how a lambda between trained ones is encoded")
+    bridge: str | None = Field(
+        default=None,
+        description="rule between lambda 0 and the first trained one above it; absent: that of "
+        "interpolation",
+    )
     versions: dict[str, str]
 
 
@@ -288,6 +293,7 @@ def make_entry(
         model_fingerprint=model_fingerprint,
         selection=info.selection,
         interpolation=info.interpolation,
+        bridge=info.with_bridge().bridge,
         versions=versions(),
     )
 

@@ -47,6 +47,15 @@ class IntegrityPoint(Written):
         return cls(lam=point.lam, width=point.width, verdict=verdict, checks=checks)
 
 
+class IntegrityDial(Written):
+    """What was found of all lambda of one width together."""
+
+    width: float
+    n: int = Field(description="number of examples")
+    verdict: Verdict = Field(description="the worst of the checks'")
+    checks: list[Check] = Field(min_length=1)
+
+
 class Integrity(Written):
     """Whether the attacks on one model can be trusted."""
 
@@ -56,12 +65,13 @@ class Integrity(Written):
     method: str
     threat_model: str = Field(description="norm of the perturbation")
     eps: str
-    verdict: Verdict = Field(description="the worst of the operating points'")
+    verdict: Verdict = Field(description="the worst of the operating points' and dials'")
     n: int = Field(description="number of examples")
     fewer_examples: dict[str, int] = Field(description="of the same order, the first, by attack")
     seed: int = Field(description="of the attacks")
     attacks: list[str] = Field(description="those put in order, the weakest first")
     operating_points: list[IntegrityPoint] = Field(min_length=1)
+    dials: list[IntegrityDial] = Field(default=[], description="by width; absent: not looked at")
     model_fingerprint: str
     data_fingerprint: str
     command: str = Field(description="what made this report")
@@ -72,6 +82,7 @@ def make_report(
     info: ModelInfo,
     points: Sequence[IntegrityPoint],
     *,
+    dials: Sequence[IntegrityDial] = (),
     attacks: Sequence[str],
     n: int,
     fewer: dict[str, int],
@@ -87,12 +98,13 @@ def make_report(
         method=info.method,
         threat_model=info.threat.norm,
         eps=format_eps(info.threat.eps),
-        verdict=worst([point.verdict for point in points]),
+        verdict=worst([found.verdict for found in (*points, *dials)]),
         n=n,
         fewer_examples=fewer,
         seed=seed,
         attacks=list(attacks),
         operating_points=list(points),
+        dials=list(dials),
         model_fingerprint=model_fingerprint,
         data_fingerprint=data_fingerprint,
         command=command,
@@ -127,10 +139,12 @@ def title(report: Integrity) -> str:
     )
 
 
-def heading(report: Integrity, point: IntegrityPoint) -> str:
-    """Return what stands above the table of an operating point."""
+def heading(report: Integrity, point: IntegrityPoint | IntegrityDial) -> str:
+    """Return what stands above the table of an operating point or a dial."""
     several = len({other.width for other in report.operating_points}) > 1
     width = f", width {point.width:g}" if several else ""
+    if isinstance(point, IntegrityDial):
+        return f"all lambda{width}, n {point.n}: {point.verdict}"
     return f"lambda {point.lam:g}{width}: {point.verdict}"
 
 
@@ -143,6 +157,7 @@ def notes(report: Integrity) -> list[str]:
             f" It takes {detectable(len(report.attacks))} examples, all to one side, for two "
             "attacks to be out of order; less is not seen."
         )
+    whole = " dial: no lambda is worse than another in both SA and RA." if report.dials else ""
     return [
         f"n {report.n}{fewer}. fail: the attacks cannot be trusted; warn: they may be too weak. "
         f"What chance explains is no violation: exact paired tests on the same examples, level "
@@ -154,14 +169,14 @@ def notes(report: Integrity) -> list[str]:
         "many break no more. noise: breaks no more than PGD. gradient-free: breaks no more than "
         f"gradients, nor over {100 * MISSED:g}% that they miss. "
         "loss: PGD raises it. batch, repeat: the logits of an image "
-        "do not depend on its batch, nor on chance.",
+        f"do not depend on its batch, nor on chance.{whole}",
     ]
 
 
 def markdown(report: Integrity) -> str:
-    """Write the report as Markdown: a table an operating point."""
+    """Write the report as Markdown: a table an operating point, then one a dial."""
     parts = [f"**{title(report)}**"]
-    for point in report.operating_points:
+    for point in (*report.operating_points, *report.dials):
         rows = [(check.name, check.verdict, check.evidence) for check in point.checks]
         frame = pd.DataFrame(rows, columns=["check", "verdict", "evidence"])
         table = frame.to_markdown(index=False, disable_numparse=True)
@@ -169,8 +184,8 @@ def markdown(report: Integrity) -> str:
     return "\n\n".join([*parts, *notes(report)]) + "\n"
 
 
-def terminal(point: IntegrityPoint) -> Table:
-    """Draw the table of an operating point for a terminal; evidence is folded."""
+def terminal(point: IntegrityPoint | IntegrityDial) -> Table:
+    """Draw the table of an operating point or a dial for a terminal; evidence is folded."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for name in ("check", "verdict"):
         table.add_column(name, no_wrap=True)

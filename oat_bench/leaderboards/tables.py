@@ -17,7 +17,8 @@ from oat_bench.leaderboards.published import Published
 #: what stands below a table
 NOTE = (
     "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack; "
-    "worst: right under every attack. * lambda was not trained."
+    "worst: right under every attack. * lambda was not trained; between 0 and the first "
+    "trained value dual batch norms are mixed (folded-affine)."
 )
 
 

@@ -1,5 +1,6 @@
 """Once-for-all adversarial training (Wang et al., NeurIPS 2020, arXiv:2010.11828)."""
 
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -40,9 +41,17 @@ class OAT(TrainableClassifier):
         return [Member("", self.network, list(self.info.trained_lambdas))]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
+        """Return the plain network at lam and width; see `oat_bench.networks.specialize`.
+
+        Raises:
+            ValueError: if ``lam`` is outside of the trained range, or ``width`` is not there.
+        """
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
+
+    def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
+        """Name the bridge, if one of the lambda is on it; see `TunableClassifier`."""
+        return ("folded-affine",) if self.info.bridges(lambdas) else ()
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
         """Return the network of a width that takes lambda; see `TunableClassifier`."""

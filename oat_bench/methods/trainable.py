@@ -77,6 +77,7 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
         widths=card.widths,
         heads=card.heads,
         interpolation=card.interpolation,
+        lambda_sampling=info.lambda_sampling,
         seed=info.seed,
     )
 

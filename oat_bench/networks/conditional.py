@@ -1,6 +1,7 @@
 """The network f(x, lambda), at one width or at several."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -14,6 +15,8 @@ from oat_bench.networks.conditioning import (
     Folded,
     Interpolation,
     LambdaEncoding,
+    bridged_below,
+    check_within,
     validate_lambda,
 )
 from oat_bench.networks.norms import (
@@ -59,6 +62,8 @@ class ConditionalNetwork(nn.Module):
         widths: shares of the channels; several need the full one, 1, among them.
         heads: one classification head for all widths, or one ``per-width`` (SOLAR).
         interpolation: the rule for a lambda between trained ones, see `LambdaEncoding`.
+        lambda_sampling: in training; ``uniform`` on (0, 1] leaves nothing to bridge above 0, see
+            `LambdaEncoding`.
         seed: of the weights and of the random encoding.
 
     Attributes:
@@ -80,15 +85,17 @@ class ConditionalNetwork(nn.Module):
         widths: Sequence[float] = (1.0,),
         heads: Heads = "shared",
         interpolation: Interpolation = "linear-codes",
+        lambda_sampling: Literal["list", "uniform"] = "list",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        bridge = bridged_below(sorted(set(trained_lambdas)), norm, lambda_sampling) is not None
         self.widths = check_widths(widths)
         self._build = partial(build_backbone, architecture, num_classes, in_channels)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.encoding = LambdaEncoding(
-                trained_lambdas, encoding, encoding_dim, seed, interpolation
+                trained_lambdas, encoding, encoding_dim, seed, interpolation, bridge
             )
             dim, with_film = self.encoding.dim, film != "none"
             if len(self.widths) == 1:
@@ -133,8 +140,8 @@ class ConditionalNetwork(nn.Module):
             Logits of shape [n, num_classes].
 
         Raises:
-            ValueError: if a lambda is not a number in [0, 1], its shape does not fit, or the
-                network does not have the width.
+            ValueError: if a lambda is not a number in [0, 1], in eval mode outside of the trained
+                range, its shape does not fit, or the network does not have the width.
         """
         if not self.training:
             return self.conditioned(lam, len(x), x.device, width)(x)
@@ -160,9 +167,29 @@ class ConditionalNetwork(nn.Module):
             width: as in `forward`.
         """
         device = device or self.encoding.codes.device
-        order, condition = self.condition(lam, n_images, device, width)
-        folded = self.fold(condition)
+        order, folded = self.folded(lam, n_images, device, width)
         return lambda x: self._in_order(x, order, folded)
+
+    def folded(
+        self,
+        lam: float | Tensor,
+        n_images: int,
+        device: torch.device,
+        width: float | None = None,
+    ) -> tuple[Tensor | None, Folded]:
+        """Return the order that sorts a batch (None: it is sorted), and its norm layers folded.
+
+        Raises:
+            ValueError: as in `forward`.
+        """
+        order, condition = self.condition(lam, n_images, device, width)
+        for end in condition.lam[[0, -1]].tolist() if len(condition.lam) else ():
+            check_within(end, self.encoding.trained.tolist())
+        ends, share = self.encoding.ends(condition.lam)
+        if share is not None and bool((share < 1).any()):
+            codes, between = self.encoding.encode(ends)
+            condition = replace(condition, lam=ends, codes=codes, between=between, share=share)
+        return order, self.fold(condition)
 
     def fold(self, condition: Condition) -> Folded:
         """Bring every norm layer down to one affine per channel, in eval mode."""

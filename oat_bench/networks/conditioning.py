@@ -1,5 +1,6 @@
 """How a network is told lambda: validation, encoding, and the condition of a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,10 +8,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oat_bench.errors import UserError
+
 Encoding = Literal["scalar", "one-hot", "dct", "orthogonal"]
 
 #: The rule for a lambda between two trained ones, see `LambdaEncoding`; a checkpoint names its own.
 Interpolation = Literal["linear-codes", "spherical-codes", "film"]
+#: lambda closer than this share of their size are one: float32 holds about seven digits
+_SAME = 1e-6
+
+
+def check_within(lam: float, trained: Sequence[float]) -> None:
+    """Refuse a lambda outside of the trained range, where no network is known to belong.
+
+    Args:
+        lam: in [0, 1].
+        trained: ascending.
+
+    Raises:
+        UserError: naming the nearest lambda that there is a network at.
+    """
+    low, high = trained[0], trained[-1]
+    if not low * (1 - _SAME) <= lam <= high * (1 + _SAME):
+        raise UserError(
+            f"lambda {lam:g} lies outside of what was trained, {low:g} to {high:g}; the nearest "
+            f"is {low if lam < low else high:g}"
+        )
+
+
+def bridged_below(trained: Sequence[float], norm: str, sampling: str) -> float | None:
+    """Return the first trained lambda above 0, if those between it and 0 need a bridge.
+
+    They do where lambda = 0 has a batch norm of its own and training drew none of them: the other
+    batch norm has never met their codes. See `LambdaEncoding`.
+
+    Args:
+        trained: ascending.
+        norm: ``dual`` or ``single`` batch norm.
+        sampling: of lambda in training: ``list`` or ``uniform``.
+    """
+    if (norm, sampling, trained[0]) != ("dual", "list", 0) or len(trained) == 1:
+        return None
+    return trained[1]
 
 
 def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) -> Tensor:
@@ -46,9 +85,13 @@ class LambdaEncoding(nn.Module):
       1985), as long as they are, whereas the middle of a chord is shorter;
     * ``film``: the rows stay, and each FiLM layer's gamma and beta are interpolated linearly.
 
-    At a trained lambda the three are one. The rule says nothing of batch norm: every lambda above 0
-    goes through BN_a. The rows belong to the weights: they are a buffer and travel with the
-    checkpoint.
+    At a trained lambda the three are one. The rows belong to the weights: they are a buffer and
+    travel with the checkpoint.
+
+    Between 0 and the first trained lambda above it none of the rules will do if there are two batch
+    norms: BN_c is that of lambda = 0 alone, and BN_a has never met a code on the way there. There,
+    with ``bridge``, the norm layers are folded at both ends to a scale and a shift per channel, and
+    these are interpolated linearly (``folded-affine``).
 
     Args:
         trained: the distinct lambda that training samples from, in [0, 1].
@@ -57,6 +100,7 @@ class LambdaEncoding(nn.Module):
         dim: length of a code; at least the number of trained values, but for ``scalar``.
         seed: for ``orthogonal``.
         interpolation: the rule between trained values.
+        bridge: whether ``folded-affine`` goes before it from 0, which must be trained, to the next.
 
     Raises:
         ValueError: if ``dim`` is too small, or the rule is unknown or does not go with the kind.
@@ -72,10 +116,11 @@ class LambdaEncoding(nn.Module):
         dim: int,
         seed: int = 0,
         interpolation: Interpolation = "linear-codes",
+        bridge: bool = False,
     ) -> None:
         super().__init__()
         check_interpolation(interpolation, kind)
-        self.interpolation = interpolation
+        self.interpolation, self.bridge = interpolation, bridge
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
@@ -117,6 +162,21 @@ class LambdaEncoding(nn.Module):
         if self.interpolation == "spherical-codes":
             return _slerp(self.codes[between.low], self.codes[between.high], between.weight), None
         return between(self.codes), None
+
+    def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the lambda whose norm layers, folded, those of ``lam`` of shape [k] are made of.
+
+        Returns:
+            Without a bridge ``lam`` and None. With one 0 and then, for each, the upper end of its
+            interval or the lambda itself, shape [1 + k]; and the share of the way there from 0,
+            shape [k, 1]: see `Condition.bridged`.
+        """
+        if not self.bridge:
+            return lam, None
+        first = self.trained[1]
+        below = (lam > 0) & (lam < first)
+        share = torch.where(below, lam / first, torch.ones_like(lam))
+        return torch.cat([self.trained[:1], torch.where(below, first, lam)]), share[:, None]
 
     def between(self, lam: Tensor) -> "Between":
         """Say where lambda of shape [k] lie between the rows; there must be two or more."""
@@ -206,12 +266,13 @@ class Condition:
     """What the layers need to know of the lambda of a batch whose images are sorted by lambda.
 
     Attributes:
-        lam: the distinct values, ascending, shape [k].
-        codes: what FiLM maps, shape [k, dim]; [a, dim] with ``between``.
+        lam: the distinct values, ascending, shape [k]; with ``share`` their ends, [1 + k].
+        codes: what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``.
         index: which of the k values each image has, shape [n]; None if all share one.
         n_standard: how many images, from the first, have lambda = 0 and take the standard route.
-        between: how FiLM's a rows become those of the k values; None if they are.
+        between: how FiLM's a rows become those of ``lam``; None if they are.
         width: share of the channels of each layer, one for the whole batch.
+        share: of the way from lambda = 0, see `LambdaEncoding.ends`; only to be folded.
     """
 
     lam: Tensor
@@ -220,10 +281,15 @@ class Condition:
     n_standard: int
     between: Between | None = None
     width: float = 1.0
+    share: Tensor | None = None
 
     def interpolated(self, per_code: Tensor) -> Tensor:
-        """Bring [a, C], what FiLM made of each code, to [k, C], a row for each lambda."""
+        """Bring [a, C], what FiLM made of each code, to a row for each of ``lam``."""
         return per_code if self.between is None else self.between(per_code)
+
+    def bridged(self, per_end: Tensor) -> Tensor:
+        """Bring folded scales or shifts [1 + k, C], those of lambda = 0 first, to [k, C]."""
+        return per_end if self.share is None else torch.lerp(per_end[:1], per_end[1:], self.share)
 
     def spread(self, per_value: Tensor) -> Tensor:
         """Bring [k, C], a row for each lambda, to [n or 1, C, 1, 1], a map for each image."""

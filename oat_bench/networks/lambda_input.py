@@ -42,7 +42,7 @@ class LambdaNorm(nn.Module):
             gamma, beta = map(condition.interpolated, self.film(condition.codes))
             film = gamma, beta
         routes = list(zip(self.scales, self.shifts, strict=True))
-        return modulated(condition.lam, routes, film)
+        return modulated(condition, routes, film)
 
 
 class LambdaInput(nn.Module):
@@ -68,8 +68,8 @@ class LambdaInput(nn.Module):
 
         Args:
             images: shape [n, C, H, W] in [0, 1].
-            lam: shape [n], one for each image, or [1], one for all; what lies outside [0, 1] is
-                taken for the nearer end.
+            lam: shape [n], one for each image, or [1], one for all; what lies outside of the
+                trained range is taken for the nearer end.
 
         Returns:
             Logits of shape [n, num_classes].
@@ -82,9 +82,10 @@ class LambdaInput(nn.Module):
         # 0, 1, 2, ... or 0, 0, 0, ...; of any other k a place that does not exist, so that no
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
+        trained = self.encoding.trained
         maps = [
             (scale[:, :, None, None], shift[:, :, None, None])
-            for scale, shift in self._affines(lam.clamp(0, 1)[places])
+            for scale, shift in self._affines(lam.clamp(trained[0], trained[-1])[places])
         ]
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
@@ -98,12 +99,13 @@ class LambdaInput(nn.Module):
 
     def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return scale and shift [k, C] of each site at lambda of shape [k]."""
+        ends, share = self.encoding.ends(lam)
         between = None
         if self.encoding.interpolation == "film" and len(self.encoding.trained) > 1:
-            codes, between = self.encoding.codes, self.encoding.between(lam)
+            codes, between = self.encoding.codes, self.encoding.between(ends)
         else:
-            codes, _ = self.encoding.encode(lam)
-        condition = Condition(lam, codes, None, 0, between)
+            codes, _ = self.encoding.encode(ends)
+        condition = Condition(ends, codes, None, 0, between, share=share)
         return [norm(condition) for norm in self.norms]
 
 

@@ -123,7 +123,7 @@ class ConditionalNorm(BatchNorms):
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
         film = None if self.film is None else self.modulation(condition)
-        return modulated(condition.lam, self.routes(condition.width), film)
+        return modulated(condition, self.routes(condition.width), film)
 
     def routes(self, width: float) -> list[tuple[Tensor, Tensor]]:
         """Return the scale and shift [C] that batch norm is in eval mode, by route.
@@ -134,15 +134,18 @@ class ConditionalNorm(BatchNorms):
 
 
 def modulated(
-    lam: Tensor, routes: Sequence[tuple[Tensor, Tensor]], film: tuple[Tensor, Tensor] | None
+    condition: Condition,
+    routes: Sequence[tuple[Tensor, Tensor]],
+    film: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the scale and shift [k, C] of batch norm by route and FiLM at each lambda.
 
     Args:
-        lam: shape [k].
+        condition: of k lambda.
         routes: scale and shift [C] of each; of two, the first is that of lambda = 0.
-        film: gamma and beta, [k, C] each.
+        film: gamma and beta, a row for each of ``condition.lam``.
     """
+    lam = condition.lam
     *standard, other = routes
     scale, shift = (part.expand(lam.shape[0], -1) for part in other)
     for parts in standard:
@@ -154,7 +157,7 @@ def modulated(
     if film is not None:
         gamma, beta = film
         scale, shift = gamma * scale, gamma * shift + beta
-    return scale, shift
+    return condition.bridged(scale), condition.bridged(shift)
 
 
 def _apply_folded(h: Tensor, condition: Folded, site: int) -> Tensor:

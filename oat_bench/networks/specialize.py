@@ -22,17 +22,16 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
 
     Args:
         network: conditional, of one width or of several.
-        lam: in [0, 1].
+        lam: in [0, 1], within the trained range.
         width: one of the network's widths; the widest if None.
 
     Raises:
-        ValueError: if ``lam`` is not a number in [0, 1], or the network does not have the width.
+        ValueError: if ``lam`` is not there, or the network does not have the width.
     """
     device = network.encoding.codes.device
-    _, condition = network.condition(float(lam), 1, device, width)
-    affines = network.fold(condition).affines
-    plain = separate(network, condition.width)
-    fold_norms(plain, [(scale.flatten(), shift.flatten()) for scale, shift in affines])
+    _, folded = network.folded(float(lam), 1, device, width)
+    plain = separate(network, folded.width)
+    fold_norms(plain, [(scale.flatten(), shift.flatten()) for scale, shift in folded.affines])
     return plain.eval().requires_grad_(False)
 
 

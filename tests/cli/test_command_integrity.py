@@ -26,10 +26,18 @@ def test_integrity_prints_a_verdict_and_writes_it(invoke, finished):
     report = integrity.read(finished / "integrity.json")
     (point,) = report.operating_points
     assert (point.lam, point.width, report.n, report.fewer_examples) == (1, 1, 40, {"square": 20})
-    printed = [[cell.strip() for cell in row] for row in rows[2:]]
-    assert printed == [[check.name, check.verdict, check.evidence] for check in point.checks]
-    assert len(printed) == 11
+    printed = [
+        [cell.strip() for cell in row] for row in rows if row[0].strip("-: ") not in ("", "check")
+    ]
+    (dial,) = report.dials
+    checks = [*point.checks, *dial.checks]
+    assert printed == [[check.name, check.verdict, check.evidence] for check in checks]
+    assert len(printed) == 12
     assert report.verdict == point.verdict != "fail"
+    # the whole dial, whatever lambda is examined
+    assert (dial.width, dial.n, dial.verdict) == (1, 40, "pass")
+    assert {0, 0.005, 0.25, 0.5, 1} < set(dial.checks[0].numbers["lambda"])
+    assert "\nall lambda, n 40: pass\n" in out
     assert report.model_fingerprint == oat_bench.load(finished).fingerprint()
     assert report.command == shlex.join(["oat-bench", "integrity", str(finished), *BRIEFLY])
 
@@ -93,6 +101,7 @@ def test_integrity_in_a_terminal(finished, tmp_path):
         (["RUN", "--lambda", "2"], "lambda 2 is outside [0, 1]"),
         (["RUN", "--widths", "0.5"], "width 0.5 asked for; the network has 1"),
         (["RUN", "--n-examples", "900"], "900 examples asked for; the test set has 800"),
+        (["RUN", "--n-examples", "9,dial=900"], "900 examples asked for; the test set has 800"),
         (["RUN", "--n-examples", "9,pgd=3"], "unknown attack with fewer examples 'pgd'; did you"),
         (["RUN", "--dataset", "mnist"], "unknown data set 'mnist'"),
     ],

@@ -20,7 +20,8 @@ from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.deployment import FORMATS, as_onnx, as_pt2, load
-from oat_bench.deployment.description import KEY, check_alike
+from oat_bench.deployment.description import KEY, check_alike, describe, understood, written
+from oat_bench.deployment.exported import Exported
 from oat_bench.errors import UserError
 from oat_bench.evaluation import grid
 from oat_bench.methods import OAT, OATS, PGDAT
@@ -124,6 +125,31 @@ def test_the_network_that_takes_lambda_is_the_classifier(small, perturbed, rule,
     torch.testing.assert_close(ends, traced(x[:2], torch.tensor([0.0, 1.0])))
 
 
+def test_a_file_of_another_trained_range_ends_where_it_does(small, perturbed):
+    info = small.info.model_copy(update={"trained_lambdas": [0.1, 0.5]})
+    classifier = OAT(info, perturbed(num_classes=10, trained=(0.1, 0.5)))
+    traced, x = classifier.with_lambda_input(), images(2)
+    expected = traced(x, torch.tensor([0.1, 0.5]))
+    assert torch.equal(traced(x, torch.tensor([0.0, 1.0])), expected)
+    exported = Exported(Path("a.onnx"), describe(classifier, None, 1.0), traced, None, "")
+    for lam, nearest in ((0.0, "0.1"), (1.0, "0.5")):
+        for door in (exported.at, exported.deployed):
+            with pytest.raises(UserError, match=f"the nearest is {nearest}"):
+                door(lam)
+
+
+@pytest.mark.parametrize(("lam", "read"), [(None, 0), (0.05, 0), (0.0, 1), (0.1, 1), (0.3, 1)])
+def test_a_file_from_before_the_rule_between_0_and_the_first_trained_lambda(small, lam, read):
+    newer = describe(small, lam, 1.0)
+    older = newer.model_copy(update={"model": small.info})
+    assert understood(written(newer, {}), 99) == newer
+    if read:
+        assert understood(written(older, {}), 99) == older
+        return
+    with pytest.raises(ValueError, match=r"between lambda 0 and 0.1 it follows an older rule; exp"):
+        understood(written(older, {}), 99)
+
+
 def test_the_narrow_network_is_narrow(slim, files):
     graph = onnx.load(files / "dynamic.onnx").graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -136,7 +162,8 @@ def test_a_file_says_what_it_is(small, files, name):
     about = load(files / name).description
     assert (about.lam, about.width) == (0.3, 1)
     assert about.source == small.fingerprint()
-    assert about.model == small.info
+    assert about.model == small.info.with_bridge()
+    assert about.model.bridge == "folded-affine"
     assert about.versions["torch"] == torch.__version__.partition("+")[0]
 
 

@@ -2,16 +2,18 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from oat_bench import __version__
+from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.integrity import Check
 from oat_bench.leaderboards import integrity
-from oat_bench.leaderboards.integrity import IntegrityPoint
+from oat_bench.leaderboards.integrity import IntegrityDial, IntegrityPoint
 
 
 def check(name="order", verdict="pass", **numbers):
@@ -118,6 +120,39 @@ def test_widths_are_named_where_there_are_several(report):
     )
     assert integrity.heading(wide, wide.operating_points[1]) == "lambda 1, width 0.5: fail"
     assert integrity.heading(report, second) == "lambda 1: fail"
+
+
+def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
+    values = json.loads(report.model_dump_json())
+    assert values.pop("dials") == []
+    assert integrity.Integrity.model_validate(values) == report  # one from before there were dials
+    assert "dial" not in integrity.markdown(report)
+    honest = report.operating_points[0]
+    dials = [
+        IntegrityDial(width=width, n=500, verdict=verdict, checks=[check("dial", verdict)])
+        for width, verdict in ((1.0, "pass"), (0.5, "fail"))
+    ]
+    info = SimpleNamespace(
+        dataset="digits",
+        network=SimpleNamespace(architecture="wrn-10-1"),
+        method="oats",
+        threat=Threat(eps=0.2, step_size=0.05),
+    )
+    options = values.keys() & {"attacks", "n", "seed", "model_fingerprint", "data_fingerprint"}
+    slim = integrity.make_report(
+        info,
+        [honest, honest.model_copy(update={"width": 0.5})],
+        dials=dials,
+        fewer={},
+        command="",
+        **{key: values[key] for key in options},
+    )
+    assert slim.verdict == "fail"
+    text = integrity.markdown(slim)
+    assert "\nall lambda, width 1, n 500: pass\n" in text
+    assert "\nall lambda, width 0.5, n 500: fail\n" in text
+    assert "\n| dial    | fail      | what dial rests on |\n" in text
+    assert "dial: no lambda is worse than another in both SA and RA." in text
 
 
 @pytest.mark.parametrize("width", [60, 120])

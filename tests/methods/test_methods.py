@@ -67,6 +67,8 @@ def test_a_continuous_run_trains_every_lambda_and_its_report_says_so(short, digi
     trained = run.train(card, digits, tmp_path, seed=0, device=CPU)
     info = load(tmp_path).info
     assert (info.lambda_sampling, info.interpolation) == ("uniform", "film")
+    assert info.bridge is None
+    assert not trained.network.encoding.bridge
     assert info.trained_at(0.123)
     report = run.evaluate_and_report(
         trained, card, digits, run.prepare_attacks(card, 10, 0), tmp_path, command="", device=CPU
@@ -74,7 +76,7 @@ def test_a_continuous_run_trains_every_lambda_and_its_report_says_so(short, digi
     assert report.trained == [0, 0.3, 0.5, 1]
     entry = Entry.model_validate_json((tmp_path / "entry.json").read_text())
     assert [point.trained for point in entry.operating_points] == [True, True]
-    assert entry.interpolation == "film"
+    assert (entry.interpolation, entry.bridge) == ("film", None)
     assert "0.3 *" not in (tmp_path / "table.md").read_text()
     # dedicated networks have a list, whatever the card samples
     assert [
@@ -116,7 +118,7 @@ def test_the_command_line_evaluates_by_another_rule(build_classifier, tmp_path, 
     for rule in RULES:
         cli.cli([*base.split(), "--interpolation", rule, "--out", rule], standalone_mode=False)
         entry = Entry.model_validate_json((tmp_path / rule / "entry.json").read_text())
-        assert entry.interpolation == rule
+        assert (entry.interpolation, entry.bridge) == (rule, "folded-affine")
     family = METHODS["pgd-at"]
     info = build_classifier().info.model_copy(update={"method": "pgd-at", "interpolation": "none"})
     info = info.model_copy(update={"network": family.network_card(info.network)})

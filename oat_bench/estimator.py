@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from threading import RLock
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -40,6 +41,11 @@ class OATClassifier(PyTorchClassifier):
     one that was built earlier included, follows the point, and follows the weights when they are
     trained. Only two things go unnoticed: weights written through ``.data``, and those written by
     an optimiser with ``fused=True`` while the network is in eval mode; call `refresh` then.
+
+    Threads may share an estimator: `predict` with ``lam`` or ``width`` leaves it as it is. But its
+    state is every thread's: the point, which `operating_point` moves for all, the layer that
+    `get_activations` watches, dropout while it is on. A thread that needs another point for
+    anything but `predict` takes an estimator of its own from `at`. While one trains none predicts.
 
     The arguments are those of `PyTorchClassifier`, with defaults for most, and four more.
 
@@ -175,6 +181,9 @@ class OATClassifier(PyTorchClassifier):
         self._move(OperatingPoint(self.lam, float(width)))
 
     def _move(self, point: OperatingPoint) -> None:
+        self._follower.point = self._checked(point)
+
+    def _checked(self, point: OperatingPoint) -> OperatingPoint:
         widths = self.tunable.info.widths
         if point.width not in widths:
             have = ", ".join(f"{width:g}" for width in widths)
@@ -187,13 +196,15 @@ class OATClassifier(PyTorchClassifier):
             raise AttributeError(
                 f"this estimator is fixed at {here}; for another point call at({there})"
             )
-        self._follower.point = point
+        return point
 
     @contextmanager
     def operating_point(
         self, lam: float | None = None, width: float | None = None
     ) -> Iterator[Self]:
         """Be at a point within a with block, and back where it was after it, come what may.
+
+        Every thread that uses the estimator then is.
 
         Args:
             lam: as it is if None.
@@ -268,17 +279,22 @@ class OATClassifier(PyTorchClassifier):
         """
         points = np.asarray(self.lam if lam is None else lam, dtype=float)
         if points.ndim > 0:
-            with self.operating_point(width=width):
-                return self._predict_each(x, batch_size, training_mode, points)
-        with self.operating_point(points.item(), width):
-            if training_mode:  # what ART draws besides decides what dropout drops
-                logits: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
-                return logits
-            model = self.model.eval()
-            return self._in_batches(x, batch_size, lambda images, _: model(images))
+            width = self._checked(self._point(None, width)).width
+            return self._predict_each(x, batch_size, training_mode, points, width)
+        # an argument is no state: other threads have other ones
+        elsewhere = lam is not None or width is not None
+        point = self._checked(self._point(points.item(), width))
+        if training_mode:  # what ART draws besides decides what dropout drops
+            there = self.at(point.lam, point.width) if elsewhere else self
+            logits: np.ndarray = super(OATClassifier, there).predict(
+                x, batch_size, training_mode, **kwargs
+            )
+            return logits
+        model = self._follower.plain(point) if elsewhere else self.model.eval()
+        return self._in_batches(x, batch_size, lambda images, _: model(images))
 
     def _predict_each(
-        self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray
+        self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray, width: float
     ) -> np.ndarray:
         if self._fixed:
             raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
@@ -293,11 +309,11 @@ class OATClassifier(PyTorchClassifier):
         for value in np.unique(lam):
             self.tunable.check_lambda(float(value), self.tunable.info.trained_lambdas)
         if not isinstance(self.tunable, OAT):
-            return self._predict_by_lambda(x, batch_size, lam)
+            return self._predict_by_lambda(x, batch_size, lam, width)
         network = self.tunable.network
-        with evaluating(network):
+        with self._follower.lock, evaluating(network):
             return self._in_batches(
-                x, batch_size, lambda images, batch: network(images, values[batch], self.width)
+                x, batch_size, lambda images, batch: network(images, values[batch], width)
             )
 
     def _in_batches(
@@ -313,11 +329,13 @@ class OATClassifier(PyTorchClassifier):
         processed: np.ndarray = self._apply_postprocessing(preds=predictions, fit=False)
         return processed
 
-    def _predict_by_lambda(self, x: np.ndarray, batch_size: int, lam: np.ndarray) -> np.ndarray:
+    def _predict_by_lambda(
+        self, x: np.ndarray, batch_size: int, lam: np.ndarray, width: float
+    ) -> np.ndarray:
         """Predict the images of one lambda after those of another, each by the plain network."""
         logits = np.empty((len(x), self.nb_classes), dtype=np.float32)
         for value in np.unique(lam):
-            logits[lam == value] = self.predict(x[lam == value], batch_size, lam=value)
+            logits[lam == value] = self.predict(x[lam == value], batch_size, lam=value, width=width)
         return logits
 
     def _apply_preprocessing(
@@ -576,10 +594,11 @@ class _Follower:
 
     Attributes:
         network: the plain network.
+        lock: held while anything of this changes; threads may share it.
     """
 
     def __init__(self, tunable: TunableClassifier, point: OperatingPoint) -> None:
-        self.tunable, self.point = tunable, point
+        self.tunable, self.point, self.lock = tunable, point, RLock()
         self.network = tunable.at(point.lam, point.width)
         self.forget()
         # ART does not call a Sequential, but its layers
@@ -589,35 +608,46 @@ class _Follower:
 
     def forget(self) -> None:
         """Build everything anew when it is next needed."""
-        self._plain: dict[OperatingPoint, nn.Module] = {}
-        self._weights: list[Tensor] = []
-        self._stamp: list[tuple[int, int]] = []
-        self._shown: OperatingPoint | None = None
+        with self.lock:
+            self._plain: dict[OperatingPoint, nn.Module] = {}
+            self._weights: list[Tensor] = []
+            self._stamp: list[tuple[int, int]] = []
+            self._shown: OperatingPoint | None = None
 
     def __call__(self, *hook_arguments: object) -> None:
         """Bring the network up to date."""
+        with self.lock, torch.inference_mode(False):
+            self._notice()
+            if self._shown != (point := self.point):
+                _exchange_tensors(self.network, self.plain(point))
+                self._shown = point
+
+    def plain(self, point: OperatingPoint) -> nn.Module:
+        """Return the network of a point, for this and later calls: it is not to be changed."""
         # what is built here may later be differentiated, even if this call never is
-        with torch.inference_mode(False):
-            weights = list(self.tunable.state_dict().values())
-            stamp = [(weight.data_ptr(), weight._version) for weight in weights]
-            if stamp != self._stamp:
-                self.forget()
-                # held, so that no other tensor can come to lie at the same address
-                self._weights, self._stamp = weights, stamp
-            if self._shown == self.point:
-                return
-            if self.point not in self._plain:
+        with self.lock, torch.inference_mode(False):
+            self._notice()
+            if point not in self._plain:
                 if len(self._plain) == _KEPT:
                     del self._plain[next(iter(self._plain))]
-                self._plain[self.point] = self.tunable.at(self.point.lam, self.point.width)
-            _exchange_tensors(self.network, self._plain[self.point])
-            self._shown = self.point
+                self._plain[point] = self.tunable.at(point.lam, point.width)
+            return self._plain[point]
+
+    def _notice(self) -> None:
+        """Forget all where the weights have changed."""
+        weights = list(self.tunable.state_dict().values())
+        stamp = [(weight.data_ptr(), weight._version) for weight in weights]
+        if stamp != self._stamp:
+            self.forget()
+            # held, so that no other tensor can come to lie at the same address
+            self._weights, self._stamp = weights, stamp
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tunable": self.tunable, "point": self.point, "network": self.network}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.lock = RLock()
         self.forget()
 
 

@@ -137,7 +137,7 @@ class RobustAccuracy:
             data_dir: instead of ``--oat-data-dir``.
 
         Returns:
-            The comparison, every accuracy before and now.
+            The comparison, every accuracy before and now, and which drops so many examples find.
 
         Raises:
             AssertionError: naming each accuracy that dropped.

@@ -4,7 +4,9 @@ import multiprocessing
 import pickle
 import random
 import sys
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -1080,3 +1082,73 @@ def test_fit_trains_every_width(slim, examples):
     moved = [name for name, value in after.items() if not torch.equal(value, before[name])]
     for width in ("norm.bn_a", "norm.narrow.0.bn_a", "norm.narrow.1.bn_a"):
         assert f"backbone.{width}.weight" in moved
+
+
+# --- threads
+
+
+@pytest.fixture
+def hasty():
+    """Threads that take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def in_threads(calls):
+    """Call each in a thread of its own, five times, all at once; return what came of it."""
+    start = threading.Barrier(len(calls))
+
+    def repeat(call):
+        start.wait(60)
+        return [call() for _ in range(5)]
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(repeat, calls))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_an_argument_of_one_thread_is_not_anothers(model, classifier, x, y):
+    each = np.linspace(0, 1, len(x))
+    lambdas = [0.0, 0.1, 0.45, 1.0]
+    expected = [stock(model.at(lam)).predict(x) for lam in lambdas]
+    calls = [lambda lam=lam: classifier.predict(x, lam=lam) for lam in lambdas]
+    # beside them threads that say nothing, ask for gradients, and for one lambda an image
+    still = stock(model.at(0.3))
+    calls += [lambda: classifier.predict(x), lambda: classifier.loss_gradient(x, y)]
+    calls += [lambda: classifier.predict(x, lam=each)]
+    expected += [still.predict(x), still.loss_gradient(x, y)]
+    alone = [stock(model.at(lam)).predict(x[[i]]) for i, lam in enumerate(each)]
+    expected += [np.concatenate(alone)]
+    for found, right in zip(in_threads(calls), expected, strict=True):
+        for result in found:
+            np.testing.assert_allclose(result, right, atol=2e-5)
+    assert classifier.lam == 0.3
+    np.testing.assert_allclose(classifier.predict(x), still.predict(x), atol=2e-5)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("method", ["loss_gradient", "class_gradient", "compute_loss"])
+def test_threads_with_estimators_of_their_own_differ_in_the_point(model, classifier, x, y, method):
+    lambdas = [0.0, 0.1, 0.45, 1.0]
+    expected = [METHODS[method](stock(model.at(lam)), x, y) for lam in lambdas]
+
+    def call(lam):
+        return METHODS[method](classifier.at(lam), x, y)
+
+    found = in_threads([lambda lam=lam: call(lam) for lam in lambdas])
+    for results, right in zip(found, expected, strict=True):
+        for result in results:
+            np.testing.assert_allclose(result, right, atol=2e-5)
+
+
+def test_an_argument_with_dropout_on_leaves_the_point(x):
+    classifier = OATClassifier(perturbed(dropout=0.5), lam=0.3)
+    before = classifier.model
+    seen = []
+    handle = before.register_forward_hook(lambda *_: seen.append(classifier.lam))
+    classifier.predict(x, lam=0.9, training_mode=True)
+    handle.remove()
+    assert not seen  # the estimator's own network had no part in it
+    assert classifier.lam == 0.3

@@ -18,7 +18,7 @@ from rich.text import Text
 from oat_bench.errors import one_line
 from oat_bench.leaderboards.text import markdown as escaped
 from oat_bench.regression.check import Check
-from oat_bench.regression.comparison import POWER, Comparison, Row
+from oat_bench.regression.comparison import POWER, RETRAINED, Comparison, Row
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
@@ -119,19 +119,22 @@ def notes(comparison: Comparison) -> list[str]:
     paragraphs = [
         "Accuracies in percent, changes in points, on the same examples. SA: clean images. RA: "
         "right both clean and attacked; worst: under every attack; mean: over the operating "
-        f"points. {confidence} intervals, each of its row alone (Agresti and Min). Verdicts hold "
-        f"of all rows together at {confidence} (Holm): worse, a drop of more than "
-        f"{_points(comparison.max_drop)} is supported (exact test by Tango's score; means: "
-        "Student's t); better, a rise is."
+        f"points. {confidence} intervals, each of its row alone (Agresti and Min; means: all that "
+        f"their test does not reject). Verdicts hold of all rows together at {confidence} (Holm): "
+        f"worse, a drop of more than {_points(comparison.max_drop)} is supported (exact test by "
+        "Tango's score; means: Gaffke's test); better, a rise is."
     ]
     numbers = sorted({row.n for row in comparison.rows})
     n = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    at_points = [row.detectable for row in comparison.rows if row.lam is not None]
+    at_points = [row for row in comparison.rows if row.lam is not None]
     in_means = [row.detectable for row in comparison.rows if row.lam is None]
-    means = f"; in the means of {_range(in_means)}" if in_means else ""
+    means = f" (in the means: of {_range(in_means)})" if in_means else ""
     paragraphs.append(
-        f"With {n} examples and as many changes in both directions as here, a true drop of "
-        f"{_range(at_points)} points is found {100 * POWER:.0f} times in 100{means}."
+        f"With {n} examples a true drop of {_range([row.detectable for row in at_points])} points "
+        f"is found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
+        f"{_range([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
+        "between two trainings on the digits, it takes a drop of "
+        f"{_range(comparison.between_trainings())} points."
     )
     if comparison.too_fine:
         best = min(comparison.rows, key=lambda row: row.detectable)

@@ -45,6 +45,8 @@ def test_json_holds_every_number(report, verdict):
     for row, values in zip(found.comparison.rows, content["rows"], strict=True):
         for key in ("lam", "measure", "n", "baseline", "now", "change", "low", "high", "verdict"):
             assert values[key] == getattr(row, key)
+        for key in ("changed", "detectable"):
+            assert values[key] == getattr(row, key)
     assert content["tolerance_too_fine"] is True
 
 
@@ -126,3 +128,15 @@ def test_markdown_takes_no_name_for_its_own(report):
 def test_printable_leaves_what_can_be_printed():
     assert formats.printable("Zürich 数字 :smile: [red]") == "Zürich 数字 :smile: [red]"
     assert formats.printable("a\nb\u202e\x7f") == "a b\\u202e\\x7f"
+
+
+@pytest.mark.parametrize("write", [formats.markdown, formats.as_json, formats.junit, formats.plain])
+def test_a_detectable_drop_is_never_told_without_what_it_is_told_for(report, write):
+    found = report("worse")
+    low, high = (f(row.detectable for row in found.comparison.rows[:8]) for f in (min, max))
+    text = write(found)
+    assert f"a true drop of {low:.1f} to {high:.1f} points is found 80 times in 100" in text
+    assert "if as many outcomes change as here, 0.0 to 12.5%" in text
+    (trained,) = found.comparison.between_trainings()
+    assert "If 20% change, as between two trainings on the digits, it takes a drop of" in text
+    assert f"it takes a drop of {trained:.1f} points" in text

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from making import CELLS, first, outcomes
+from scipy.stats import norm
 
 from oat_bench.evaluation import pairs
 from oat_bench.evaluation.statistics import WORST
-from oat_bench.regression.comparison import compare
+from oat_bench.regression.comparison import POWER, compare
 
 BEFORE = outcomes({cell: first(300) for cell in CELLS})
 
@@ -24,13 +25,19 @@ def test_every_accuracy_has_a_row_and_every_row_its_counts():
     low, high = pairs.interval(first(260).astype(float) - first(300))
     assert (row.low, row.high) == (100 * low, 100 * high)
     p = pairs.drop_p_value(40, 0, 400, 0.01)
-    # Holm: of twelve only the two means have less
-    assert row.p_worse == pytest.approx(10 * p)
+    # Holm: of twelve none has less
+    assert row.p_worse == pytest.approx(12 * p)
+    assert row.changed == 10
     assert rows[1.0, WORST].change == -10
     mean = rows[None, "pgd-7"]
     assert (mean.baseline, mean.now) == (75, 70)
-    expected = pairs.mean_drop_p_value((first(300) - first(260).astype(float)) / 2, 0.01)
-    assert 0 < mean.p_worse <= 12 * expected
+    lost = (first(300) - first(260).astype(float)) / 2
+    # after the two at lambda 1 come the two means
+    assert mean.p_worse == pytest.approx(10 * pairs.mean_drop_p_value(lost, 0.01))
+    low, high = pairs.mean_interval(-lost)
+    assert (mean.low, mean.high) == (100 * low, 100 * high)
+    detectable = pairs.detectable_drop(lost, 0.01, 0.05 / 12, mean=True)
+    assert mean.detectable == pytest.approx(100 * detectable)
     worse = {(row.lam, row.measure) for row in result.of("worse")}
     assert worse == {(lam, name) for lam in (1.0, None) for name in ("pgd-7", WORST)}
     assert result.verdict == "worse"
@@ -99,6 +106,24 @@ def test_the_tolerance_may_be_finer_than_n_supports():
     none = compare(BEFORE, BEFORE, ["fgsm", "pgd-7"], max_drop=0)
     assert not none.too_fine
     assert {row.needed for row in none.rows} == {None}
+
+
+def test_what_is_detectable_is_told_of_what_changed_and_of_two_trainings():
+    same = compare(BEFORE, BEFORE, ["fgsm", "pgd-7"])
+    swapped = {cell: np.roll(first(300), 40) for cell in CELLS}  # 40 lost, 40 gained: 20%
+    other = compare(BEFORE, outcomes(swapped), ["fgsm", "pgd-7"])
+    assert {row.changed for row in same.rows} == {0}
+    attacked = [row for row in other.rows if row.measure != "SA"]
+    assert {row.changed for row in attacked} == {20}
+    (expected,) = same.between_trainings()
+    assert max(row.detectable for row in same.rows) < expected / 1.5
+    for row in attacked:
+        if row.lam is not None:
+            assert row.detectable == pytest.approx(expected)
+    # as many examples at one level: the closed form of a normal test
+    deviation = np.sqrt(0.2 + expected / 100 - (expected / 100) ** 2)
+    z = norm.isf(0.05 / 12) + norm.ppf(POWER)
+    assert expected == pytest.approx(1 + 100 * z * deviation / np.sqrt(400), rel=0.02)
 
 
 @pytest.mark.slow

@@ -32,7 +32,9 @@ from oat_bench.files import read_bounded, sha256
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 _FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER}))?\s*")
-_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/])\s*({_NUMBER}))?")
+_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({_NUMBER}))?")
+#: AutoAttack's targeted parts try so many of the other classes, at most
+_MAX_TARGETS = 9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 #: what tables and options call something else
 _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
@@ -151,11 +153,46 @@ class Threat(Card):
     step_size: NonNegative = 2 / 255
 
 
+class AttackPart(Recorded):
+    """One attack class of a library, with its parameters.
+
+    A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
+    ``"$n_classes"``, ``"$n_targets"`` (the other classes, at most 9, as AutoAttack's authors have
+    it), ``"$seed"``; also ``"$eps/10"``, ``"$eps*2"`` and ``"$n_targets+1"``.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+    first_keys = _first("name class_ parameters")
+
+    name: Name
+    class_: str = Field(alias="class")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="left out where the model has fewer"
+    )
+
+    def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
+        """Return the parameters with every reference replaced by its value.
+
+        Raises:
+            ValueError: if a reference is to something that does not exist.
+        """
+        known = {
+            "eps": threat.eps,
+            "step_size": threat.step_size,
+            "norm": threat.norm,
+            "n_classes": n_classes,
+            "n_targets": min(_MAX_TARGETS, n_classes - 1),
+            "seed": seed,
+        }
+        return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
+
+
 class AttackCard(Card):
     """An attack: which library runs it, under which threat, with which parameters.
 
-    A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
-    ``"$n_classes"``, ``"$seed"``, and for the first two ``"$eps/10"`` or ``"$eps*2"``.
+    It is one class of a library, or several ``[[parts]]``, each on what the last left standing.
+    `AttackPart` says what a parameter may refer to.
     """
 
     first_keys = _first(
@@ -166,17 +203,34 @@ class AttackCard(Card):
     version: int = 1
     description: str = ""
     engine: Literal["oat_bench", "torchattacks", "art"]
-    class_: str = Field(alias="class")
+    class_: str = Field(default="", alias="class")
     norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
     eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
     step_size: NonNegative | None = Field(default=None, description="likewise")
     parameters: dict[str, Any] = Field(default_factory=dict)
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="the fewest classes that it can tell apart"
+    )
+    parts: list[AttackPart] = []
     source: str = ""
     default: bool = Field(default=False, description="belongs to --attacks all")
 
     @model_validator(mode="after")
+    def _one_class_or_parts(self) -> "AttackCard":
+        if not self.parts:
+            if not self.class_:
+                raise ValueError("key 'class' is missing")
+        elif self.class_ or self.parameters:
+            raise ValueError("class and parameters belong to the [[parts]], each to its own")
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError("two of the [[parts]] have the same name")
+        return self
+
+    @model_validator(mode="after")
     def _references_exist(self) -> "AttackCard":
-        self.resolve(Threat(), n_classes=10, seed=0)
+        for part in self.chain():
+            part.resolve(Threat(), n_classes=10, seed=0)
         return self
 
     def threat(self, threat: Threat) -> Threat:
@@ -184,21 +238,11 @@ class AttackCard(Card):
         fixed = {"eps": self.eps, "step_size": self.step_size}
         return threat.model_copy(update={k: v for k, v in fixed.items() if v is not None})
 
-    def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
-        """Return the parameters with every reference replaced by its value.
-
-        Raises:
-            ValueError: if a reference is to something that does not exist.
-        """
-        threat = self.threat(threat)
-        known = {
-            "eps": threat.eps,
-            "step_size": threat.step_size,
-            "norm": threat.norm,
-            "n_classes": n_classes,
-            "seed": seed,
-        }
-        return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
+    def chain(self) -> list[AttackPart]:
+        """Return the attacks that it runs in turn; of most cards one, itself."""
+        itself = {"name": self.name, "class": self.class_, "parameters": self.parameters}
+        own = AttackPart.model_validate(itself | {"min_classes": self.min_classes})
+        return self.parts or [own]
 
 
 def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
@@ -215,12 +259,15 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
     if match is None or match[1] not in known:
         names = ", ".join(f"${name}" for name in known)
         raise ValueError(
-            f"parameters.{key} refers to {value!r}; expected one of {names}, or such as $eps/10"
+            f"parameters.{key} refers to {value!r}; expected one of {names}, or such as $eps/10 or "
+            "$n_targets+1"
         )
     base, operator, operand = known[match[1]], match[2], match[3]
     if operator is None:
         return base
-    if not isinstance(base, float) or (operator == "/" and float(operand) == 0):
+    if operator == "+" and isinstance(base, int) and operand.isdigit():
+        return base + int(operand)
+    if operator == "+" or not isinstance(base, float) or (operator == "/" and float(operand) == 0):
         raise ValueError(f"parameters.{key}: cannot compute {value!r}")
     return base / float(operand) if operator == "/" else base * float(operand)
 

@@ -108,7 +108,7 @@ class RobustAccuracy:
             show=False,
         )
         (result,) = summarize(outcomes, [])
-        return result.robust[card.name]
+        return result.robust[ready.label]
 
     def check(
         self,

@@ -239,7 +239,7 @@ def evaluate_and_report(
         compile_it=card.evaluation.compile,
     )
     # an attack whose card allows it a larger ball is another threat model
-    worst_over = [a.card.name for a in attacks if a.threat.eps <= card.threat.eps]
+    worst_over = [a.label for a in attacks if a.threat.eps <= card.threat.eps]
     results = with_costs(
         summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
     )

@@ -117,9 +117,10 @@ def test_every_shipped_attack_card_reads(name):
     assert card.name == name
     assert card.description
     assert card.source
-    parameters = card.resolve(Threat(), n_classes=10, seed=0)
-    assert parameters.keys() == card.parameters.keys()
-    assert not any(str(value).startswith("$") for value in parameters.values())
+    for part in card.chain():
+        parameters = part.resolve(Threat(), n_classes=10, seed=0)
+        assert parameters.keys() == part.parameters.keys()
+        assert not any(str(value).startswith("$") for value in parameters.values())
 
 
 @pytest.mark.parametrize("name", cards.names("benchmarks"))
@@ -211,7 +212,8 @@ def test_the_numbers_of_the_papers():
     threat = Threat(norm="Linf", eps="8/255", step_size="2/255")
 
     def resolved(name: str) -> dict:
-        return cards.attack(name).resolve(threat, n_classes=10, seed=3)
+        card = cards.attack(name)
+        return card.chain()[0].resolve(card.threat(threat), n_classes=10, seed=3)
 
     pgd = {"norm": "Linf", "eps": 8 / 255, "step_size": 2 / 255}
     assert resolved("fgsm") == {"eps": 8 / 255}
@@ -221,9 +223,6 @@ def test_the_numbers_of_the_papers():
     assert resolved("pgd-7-published-step") == {**pgd, "steps": 7, "step_size": 1.43 / 255}
     mi_fgsm = {"eps": 8 / 255, "step_size": 0.8 / 255, "steps": 10, "decay": 1.0}
     assert resolved("mi-fgsm") == pytest.approx(mi_fgsm)
-    assert resolved("autoattack")["seed"] == 3
-    assert resolved("autoattack")["n_classes"] == 10
-    assert resolved("autoattack")["version"] == "standard"
 
 
 # --- selections ---
@@ -285,8 +284,8 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     [
         (cards.attack, "pgd7", "unknown attack 'pgd7'; did you mean pgd-7"),
         (cards.attack, "autoatack", "unknown attack 'autoatack'; did you mean autoattack?"),
-        (cards.attack, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd-ce, apgd-t, autoattack"),
-        (cards.attack, "", "unknown attack ''; known: apgd-ce"),
+        (cards.attack, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd, apgd-ce, apgd-t"),
+        (cards.attack, "", "unknown attack ''; known: apgd, apgd-ce"),
         (cards.attack, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),
         (cards.attacks, "fgsm,squared", "unknown attack 'squared'; did you mean square?"),
         (
@@ -387,7 +386,7 @@ def test_what_is_no_number_is_refused(tmp_path, written_as):
 def test_references(reference, value):
     card = AttackCard(name="a", engine="oat_bench", class_="PGD", parameters={"p": reference})
     threat = Threat(norm="L2", eps=0.5, step_size=0.25)
-    resolved = card.resolve(threat, n_classes=7, seed=11)["p"]
+    resolved = card.chain()[0].resolve(threat, n_classes=7, seed=11)["p"]
     assert resolved == pytest.approx(value) if isinstance(value, float) else resolved == value
     assert type(resolved) is type(value)
 
@@ -401,7 +400,9 @@ def test_what_a_card_fixes_holds_against_the_benchmark(tmp_path):
         ("eps = 0\nstep_size = 1\n", {"a": 0.0, "b": 0.5}),
     ):
         card = cards.read(written(tmp_path, text.format(fixed)), AttackCard)
-        assert card.resolve(threat, n_classes=10, seed=0) == pytest.approx(expected)
+        (part,) = card.chain()
+        resolved = part.resolve(card.threat(threat), n_classes=10, seed=0)
+        assert resolved == pytest.approx(expected)
         assert card.threat(threat).norm == "L2"
 
 
@@ -411,7 +412,7 @@ def test_what_a_card_fixes_holds_against_the_benchmark(tmp_path):
         "$epsilon",
         "$",
         "$$eps",
-        "$eps+1",
+        "$eps-1",
         "$eps/",
         "$eps/2/3",
         "$EPS",
@@ -424,12 +425,13 @@ def test_references_to_nothing_are_refused_with_those_that_exist(tmp_path, refer
     path = written(tmp_path, changed(ATTACK, "parameters.steps", f'"{reference}"'))
     message = complaint(cards.read, path, AttackCard)
     assert message.startswith(f"{path}: parameters.steps refers to ")
-    assert (
-        "expected one of $eps, $step_size, $norm, $n_classes, $seed, or such as $eps/10" in message
-    )
+    known = "$eps, $step_size, $norm, $n_classes, $n_targets, $seed"
+    assert f"expected one of {known}, or such as $eps/10 or $n_targets+1" in message
 
 
-@pytest.mark.parametrize("reference", ["$eps/0", "$norm/2", "$n_classes*2", "$seed/2"])
+@pytest.mark.parametrize(
+    "reference", ["$eps/0", "$eps+1", "$norm/2", "$n_classes*2", "$n_targets+0.5", "$seed/2"]
+)
 def test_references_that_cannot_be_computed_are_refused(tmp_path, reference):
     path = written(tmp_path, changed(ATTACK, "parameters.steps", f'"{reference}"'))
     message = complaint(cards.read, path, AttackCard)
@@ -450,7 +452,7 @@ def test_a_parameter_divided_by_zero_is_named(tmp_path):
     [
         ("attack", "stps", "1", "unknown key 'stps'; did you mean step_size or"),
         ("attack", "engin", "1", "unknown key 'engin'; did you mean engine"),
-        ("attack", "klass", "1", "unknown key 'klass'; did you mean class?"),
+        ("attack", "klass", "1", "unknown key 'klass'; did you mean class or"),
         (
             "attack",
             "zzz",
@@ -715,9 +717,7 @@ def test_what_is_not_toml_is_told_as_such(tmp_path, text):
 
 def test_an_empty_file_lacks_a_key(tmp_path):
     path = written(tmp_path, "")
-    assert (
-        complaint(cards.read, path, AttackCard) == f"{path}: key 'engine' is missing (and 1 more)"
-    )
+    assert complaint(cards.read, path, AttackCard) == f"{path}: key 'engine' is missing"
 
 
 def test_nesting_that_cannot_be_written_down_is_refused(tmp_path):
@@ -981,7 +981,7 @@ def assert_card_or_complaint(folder: Path, text: str | bytes, model: type) -> No
     assert isinstance(card, model)
     assert card.fingerprint()
     if isinstance(card, AttackCard):
-        card.resolve(Threat(), n_classes=10, seed=0)
+        card.chain()[0].resolve(Threat(), n_classes=10, seed=0)
 
 
 keys = st.sampled_from(

@@ -1,5 +1,5 @@
 """Attack engines: one file for each library behind the attack cards."""
 
-from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.engines import Attack, Run, prepare
 
-__all__ = ["Attack", "prepare"]
+__all__ = ["Attack", "Run", "prepare"]

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -31,6 +31,34 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
+class Run:
+    """One attack class of a library, with the values of its parameters.
+
+    Attributes:
+        name: of the part; of a card that has no parts the card's.
+        class_: in the library.
+        parameters: the card's, every reference replaced.
+    """
+
+    name: str
+    class_: str
+    parameters: dict[str, Any]
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes that it makes of an image that survives, about."""
+        given = self.parameters
+        counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
+        known = [float(count) for count in counts if isinstance(count, int | float)]
+        restarts = given.get("restarts", given.get("n_restarts", 1))
+        # APGD-T aims at each of the other classes; FAB where it is told to
+        aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
+        targets = given.get("n_classes", 10) - 1 if aimed else 1
+        backward = 1 if "n_queries" in given or "draws" in given else 2
+        return float(backward * targets * restarts * max(known, default=100.0))
+
+
+@dataclass(frozen=True)
 class Attack:
     """A card made ready for one evaluation.
 
@@ -39,36 +67,46 @@ class Attack:
         threat: what bounds its perturbations.
         n_classes: of the model.
         seed: of the random numbers.
-        parameters: the card's, every reference replaced.
-        n_parts: how many attacks it runs in turn, each on what the last left standing.
-        part: which of them this is; None: all.
+        label: what tables call it: the card's name; where some of its parts do not apply to so few
+            classes, the names of those that run, such as ``apgd-ce+fab-t+square``.
+        chain: what runs in turn, each on what the last left standing.
+        part: which of them this is, the last of the chain; None: all.
     """
 
     card: AttackCard
     threat: Threat
     n_classes: int
     seed: int
-    parameters: dict[str, Any]
-    n_parts: int = 1
+    label: str
+    chain: tuple[Run, ...]
     part: int | None = None
 
     @property
     def name(self) -> str:
-        """The card's name, and the part's number, from 1."""
-        return self.card.name if self.part is None else f"{self.card.name}.{self.part + 1}"
+        """The label, and the part's number, from 1."""
+        return self.label if self.part is None else f"{self.label}.{self.part + 1}"
+
+    @property
+    def class_(self) -> str:
+        """The class of the part, or of an attack that has no parts."""
+        return self.chain[-1].class_
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the part, or of an attack that has no parts."""
+        return self.chain[-1].parameters
 
     def parts(self) -> list["Attack"]:
         """Return the attacks that this one runs in turn."""
-        if self.n_parts == 1:
+        if len(self.chain) == 1 or self.part is not None:
             return [self]
-        return [replace(self, n_parts=1, part=part) for part in range(self.n_parts)]
+        chain = self.chain
+        return [replace(self, chain=chain[: part + 1], part=part) for part in range(len(chain))]
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes that the attack makes of an image, about."""
-        iterations = [self.parameters.get(key) for key in ("steps", "max_iter", "n_queries")]
-        known = [float(value) for value in iterations if isinstance(value, int | float)]
-        return 2 * self.n_parts * max(known, default=100.0)
+        """Forward and backward passes that it makes of an image that survives, about."""
+        return sum(run.passes for run in (self.chain if self.part is None else self.chain[-1:]))
 
     @property
     def per_example(self) -> bool:
@@ -82,20 +120,22 @@ class Attack:
     def fingerprint(self) -> str:
         """Hash of all that decides the attacked images of a given model and example."""
         library = f"{self.card.engine} {version(ENGINES[self.card.engine][1])}"
-        parameters = repr(sorted(self.parameters.items()))
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
         drawn = [] if self.per_example else ["blocks"]
         part = [] if self.part is None else [str(self.part)]
+        # what a part is given depends on those before it
+        before = [word for run in self.chain[:-1] for word in (run.class_, _listed(run.parameters))]
         return sha256(
-            self.card.class_,
+            self.class_,
             str(self.card.version),
             library,
-            parameters,
+            _listed(self.parameters),
             bound,
             str(self.seed),
             *drawn,
             *part,
+            *before,
         )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -115,6 +155,18 @@ class Attack:
         Raises:
             UserError: if another library fails, on a parameter's value for one.
         """
+        first, *others = self.parts()
+        x_adv = first._run(model, x, y, example_ids)
+        for part in others:
+            with torch.no_grad(), evaluating(model):
+                standing = (model(x_adv).argmax(1) == y).nonzero()[:, 0]
+            if len(standing) == 0:
+                break
+            given = (part_of[standing] for part_of in (x, y, example_ids))
+            x_adv[standing] = part._run(model, *given)
+        return x_adv
+
+    def _run(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         seed = self.seed + int(example_ids[0])
         # what a library prints is no result: stdout is for those
         with evaluating(model), _own_randomness(seed), redirect_stdout(sys.stderr):
@@ -172,7 +224,7 @@ def prepare(
     *,
     n_classes: int,
     seed: int,
-    parameters: dict[str, Any] | None = None,
+    recorded: Mapping[str, dict[str, Any]] | None = None,
 ) -> Attack:
     """Make a card ready under a benchmark's threat model.
 
@@ -181,23 +233,38 @@ def prepare(
         threat: the benchmark's.
         n_classes: of the model.
         seed: of the random numbers.
-        parameters: in place of what the card's come to, as of an earlier evaluation.
+        recorded: parameters of an earlier evaluation, by part, in place of what the card's come to;
+            the seed alone is today's.
 
     Raises:
-        UserError: if the card is for another norm, or its class or a parameter does not exist, or
-            the class refuses a parameter's value.
+        UserError: if the card is for another norm or for more classes, or its class or a parameter
+            does not exist, or the class refuses a parameter's value.
     """
     if card.norm is not None and card.norm != threat.norm:
         raise UserError(
             f"attack {card.name!r} is for {card.norm}, the benchmark's threat model is "
             f"{threat.norm}; leave it out with --attacks"
         )
-    if parameters is None:
-        parameters = card.resolve(threat, n_classes=n_classes, seed=seed)
-    attack = Attack(card, card.threat(threat), n_classes, seed, parameters)
+    parts = [part for part in card.chain() if part.min_classes <= n_classes]
+    if not parts:
+        fewest = min(part.min_classes for part in card.chain())
+        raise UserError(
+            f"attack {card.name!r} needs {fewest} classes or more, the model has {n_classes}; "
+            "leave it out with --attacks"
+        )
+    bound, runs = card.threat(threat), []
+    for part in parts:
+        parameters = part.resolve(bound, n_classes=n_classes, seed=seed)
+        earlier = (recorded or {}).get(part.name, {})
+        parameters |= {k: v for k, v in earlier.items() if part.parameters.get(k) != "$seed"}
+        runs.append(Run(part.name, part.class_, parameters))
+    whole = len(parts) == len(card.chain())
+    label = card.name if whole else "+".join(part.name for part in parts)
+    attack = Attack(card, bound, n_classes, seed, label, tuple(runs))
     with _own_randomness(seed), redirect_stdout(sys.stderr):
-        attack._engine.check(attack)
-        return replace(attack, n_parts=attack._engine.count_parts(attack))
+        for one in attack.parts():
+            one._engine.check(one)
+    return attack
 
 
 def check_class(attack: Attack, classes: Iterable[str]) -> None:
@@ -207,9 +274,9 @@ def check_class(attack: Attack, classes: Iterable[str]) -> None:
         UserError: naming card and class, with the nearest ones.
     """
     card = attack.card
-    if card.class_ not in classes:
+    if attack.class_ not in classes:
         kind = f"class in attack card {card.name!r} (engine {card.engine})"
-        raise unknown(kind, card.class_, classes)
+        raise unknown(kind, attack.class_, classes)
 
 
 def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
@@ -239,7 +306,11 @@ def failed(attack: Attack, reason: Exception | str) -> UserError:
 
 
 def _where(attack: Attack) -> str:
-    return f"attack card {attack.card.name!r}: {attack.card.engine} class {attack.card.class_}"
+    return f"attack card {attack.card.name!r}: {attack.card.engine} class {attack.class_}"
+
+
+def _listed(parameters: dict[str, Any]) -> str:
+    return repr(sorted(parameters.items()))
 
 
 class StandIn(nn.Module):

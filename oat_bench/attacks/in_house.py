@@ -116,7 +116,7 @@ _PASSED = ("model", "x", "y", "example_ids", "seed")
 def check(attack: Attack) -> None:
     """Refuse a class or parameter that does not exist, and a value that it cannot have."""
     check_class(attack, CLASSES)
-    parameters = signature(CLASSES[attack.card.class_]).parameters.values()
+    parameters = signature(CLASSES[attack.class_]).parameters.values()
     ours = [p for p in parameters if p.name not in _PASSED]
     check_parameters(attack, ours)
     for parameter in ours:
@@ -129,14 +129,9 @@ def check(attack: Attack) -> None:
                 raise failed(attack, f"{parameter.name} is {value!r}: {wrong}") from error
 
 
-def count_parts(attack: Attack) -> int:
-    """Return 1: no attack of this engine is a sequence of attacks."""
-    return 1
-
-
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
-    function = CLASSES[attack.card.class_]
+    function = CLASSES[attack.class_]
     passed = {"example_ids": example_ids, "seed": attack.seed}
     accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
     return function(model, x, y, **accepted, **attack.parameters)

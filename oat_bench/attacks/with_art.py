@@ -38,18 +38,13 @@ def check(attack: Attack) -> None:
     classes = _classes()
     check_class(attack, classes)
     # the first parameter is the estimator, under various names
-    parameters = list(signature(classes[attack.card.class_]).parameters.values())[1:]
+    parameters = list(signature(classes[attack.class_]).parameters.values())[1:]
     # ART writes logs to the folder that a summary writer names: a card must not choose it
     check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
     try:
         _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
     except Exception as error:
         raise failed(attack, error) from error
-
-
-def count_parts(attack: Attack) -> int:
-    """Return 1: what ART's AutoAttack runs in turn is its own affair."""
-    return 1
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -62,7 +57,7 @@ def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Ten
 def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device: str) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
-    kind = _classes()[attack.card.class_]
+    kind = _classes()[attack.class_]
     estimator = PyTorchClassifier(
         _Float32(model),
         nn.CrossEntropyLoss(),

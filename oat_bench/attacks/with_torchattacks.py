@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack, StandIn, check_class, check_parameters, failed
+from oat_bench.progress import note
 
 
 def _classes() -> dict[str, type]:
@@ -20,7 +21,12 @@ def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that torchattacks does not take."""
     classes = _classes()
     check_class(attack, classes)
-    kind = classes[attack.card.class_]
+    kind = classes[attack.class_]
+    if attack.class_ == "AutoAttack":
+        note(
+            f"attack card {attack.card.name!r}: torchattacks' AutoAttack runs APGD, APGD-T and "
+            "FAB for 10 iterations; the card autoattack runs the 100 of its authors"
+        )
     check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
     try:
         _make(attack, StandIn(attack.n_classes))
@@ -28,21 +34,11 @@ def check(attack: Attack) -> None:
         raise failed(attack, error) from error
 
 
-def count_parts(attack: Attack) -> int:
-    """Return how many attacks torchattacks' AutoAttack runs in turn; 1 for every other class."""
-    if attack.card.class_ != "AutoAttack":
-        return 1
-    return len(_make(attack, StandIn(attack.n_classes))._autoattack.attacks)
-
-
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-    """Attack images with the card's class, or with one part of it."""
-    generator = _make(attack, model)
-    if attack.part is not None:
-        generator = generator._autoattack.attacks[attack.part]
-    x_adv: Tensor = generator(x, y)
+    """Attack images with the card's class."""
+    x_adv: Tensor = _make(attack, model)(x, y)
     return x_adv.detach()
 
 
 def _make(attack: Attack, model: nn.Module) -> Any:
-    return _classes()[attack.card.class_](model, **attack.parameters)
+    return _classes()[attack.class_](model, **attack.parameters)

@@ -137,7 +137,7 @@ def transfer(
         frame,
         expectation,
         draw,
-        attack=ready.card.name,
+        attack=ready.label,
         card=ready.card.fingerprint(),
         eps=ready.threat.eps,
         seed=seed,

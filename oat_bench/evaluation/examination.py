@@ -31,8 +31,6 @@ BASE = "pgd-20"
 QUERIES = 1000
 #: multiples of eps that the sweep starts with; it goes on by doubling
 MULTIPLES = (0.0, 0.25, 0.5, 1.0)
-#: AutoAttack's targeted loss looks at the four largest logits
-_AUTOATTACK_CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -139,13 +137,14 @@ def make_suite(
         norm = cards.attack(name).norm
         if norm not in (None, threat.norm):
             remarks.append(f"no {name}, which is for {norm}")
-        elif name == "autoattack" and n_classes < _AUTOATTACK_CLASSES:
-            remarks.append(f"no {name}, whose loss needs {_AUTOATTACK_CLASSES} classes")
         else:
             chosen.append(ready(name))
+            if chosen[-1].label != name:
+                remarks.append(f"{name} is {chosen[-1].label}: the rest needs more classes")
     base = ready(BASE)
     doubled = ready(BASE, steps=2 * base.parameters["steps"])
-    square = ready("square", n_queries=QUERIES)
+    # its squares shrink in the course of its queries, however few
+    square = ready("square", n_queries=QUERIES, resc_schedule=True)
     return Suite(chosen, base, doubled, ready("noise"), square, ", ".join(remarks))
 
 
@@ -163,7 +162,7 @@ def examine(
 
     def run(attack: Attack, examples: Tensor) -> pd.DataFrame:
         if line is not None:
-            line.note(f"lambda {point.lam:g}, {attack.card.name}")
+            line.note(f"lambda {point.lam:g}, {attack.label}")
         frame = subject.outcomes(point, attack, examples)
         if line is not None:
             line.advance()
@@ -181,7 +180,7 @@ def examine(
     if "autoattack" in ladder:
         whole = suite.ladder[-1]
         # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
-        others = replace(whole, n_parts=whole.n_parts - 1)
+        others = replace(whole, chain=whole.chain[:-1])
         before_square = robust_right(subject.outcomes(point, others, share))
         by_gradients.append(before_square)
         free &= ~before_square | ladder["autoattack"][before_square.index]
@@ -227,7 +226,7 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
         timed.append(time.perf_counter() - started)
     sweeps = len(_radii(suite.base.threat, subject.data)) - 1
     passes = sum(
-        _passes(attack) * len(subject.share(name))
+        attack.passes * len(subject.share(name))
         for attack, name in [
             *((attack, attack.card.name) for attack in suite.ladder),
             *[(suite.base, BASE)] * sweeps,
@@ -236,19 +235,8 @@ def seconds(subject: Subject, points: Sequence[OperatingPoint], suite: Suite) ->
             (suite.square, "square"),
         ]
     )
-    # backward costs about what two forward passes cost
-    return len(points) * passes * min(timed) / (3 * len(index))
-
-
-def _passes(attack: Attack) -> float:
-    """Return how many forward passes an attack is worth, for an example that it does not break."""
-    given = attack.parameters
-    if attack.card.name == "autoattack":
-        # Auto-PGD on cross-entropy and against each other class; then Square
-        return 3 * 100 * float(attack.n_classes) + 5000
-    if "steps" in given:
-        return 3 * float(given["steps"] * given.get("restarts", 1))
-    return float(given.get("draws", given.get("n_queries", 3)))
+    # what was timed is a forward and a backward pass
+    return len(points) * passes * min(timed) / (2 * len(index))
 
 
 def _under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:

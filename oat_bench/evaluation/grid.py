@@ -92,12 +92,10 @@ def evaluate(
                 passes * len(points),
             )
             for attack in attacks:
-                line.note(f"{_where(point)}, {attack.card.name}")
+                line.note(f"{_where(point)}, {attack.label}")
                 share = shares[attack.card.name]
                 rows = _attacked(subject, attack, share, store, fingerprints, line)
-                frames.append(
-                    rows.assign(lam=point.lam, width=point.width, attack=attack.card.name)
-                )
+                frames.append(rows.assign(lam=point.lam, width=point.width, attack=attack.label))
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
@@ -319,9 +317,9 @@ def describe(
         model=model,
         lam=subject.point.lam,
         width=subject.point.width,
-        attack=attack.card.name,
+        attack=attack.label,
         part=part,
-        parts=1 if crafted else attack.n_parts,
+        parts=1 if crafted else len(attack.chain),
         crafted=crafted,
         engine=attack.card.engine,
         norm=attack.threat.norm,

@@ -134,7 +134,7 @@ def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
 
 def applies(attack: Attack) -> bool:
     """Whether an attack's loss can be replaced by its expectation: in-house PGD's can."""
-    return (attack.card.engine, attack.card.class_) == ("oat_bench", "PGD")
+    return [(attack.card.engine, run.class_) for run in attack.chain] == [("oat_bench", "PGD")]
 
 
 def check_attack(attack: Attack) -> None:

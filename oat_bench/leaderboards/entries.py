@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
-from oat_bench.attacks import Attack
+from oat_bench.attacks import Attack, Run
 from oat_bench.cards import Name, Norm
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
@@ -25,7 +25,7 @@ from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 #: of the schema: the format, and how often keys were added to it
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
@@ -88,15 +88,53 @@ class EntryPoint(_Model):
     cost: EntryCost | None = None
 
 
+class EntryPart(_Model):
+    """One of the attacks that an attack runs in turn, each on what the last left standing."""
+
+    name: Name
+    class_: str = Field(alias="class")
+    parameters: dict[str, object]
+
+    @classmethod
+    def of(cls, run: Run) -> "EntryPart":
+        """Write down what was run."""
+        return cls.model_validate(
+            {"name": run.name, "class": run.class_, "parameters": run.parameters}
+        )
+
+
 class EntryAttack(_Model):
-    """An attack behind the numbers, as it was run."""
+    """An attack behind the numbers, as it was run: one class of a library, or several in turn."""
 
     name: Name
     engine: str
-    class_: str = Field(alias="class")
+    class_: str = Field(alias="class", description="empty where there are parts")
     eps: float = Field(ge=0)
     parameters: dict[str, object]
+    parts: list[EntryPart] = []
     card: str = Field(description="fingerprint of the card")
+
+    @classmethod
+    def of(cls, attack: Attack) -> "EntryAttack":
+        """Write down what was run."""
+        runs = [EntryPart.of(run) for run in attack.chain]
+        own = runs[0].model_dump(by_alias=True)
+        if attack.card.parts:
+            own = {"class": "", "parameters": {}, "parts": runs}
+        return cls.model_validate(
+            own
+            | {
+                "name": attack.label,
+                "engine": attack.card.engine,
+                "eps": attack.threat.eps,
+                "card": attack.card.fingerprint(),
+            }
+        )
+
+    def chain(self) -> list[EntryPart]:
+        """Return what it runs in turn; of most attacks one, itself."""
+        own = {"name": self.name, "class": self.class_, "parameters": self.parameters}
+        return self.parts or [EntryPart.model_validate(own)]
 
 
 class EntryHole(_Model):
@@ -214,19 +252,7 @@ def make_entry(
         data_fingerprint=data_fingerprint,
         operating_points=[_point(result, info) for result in results],
         frontiers=None if frontiers is None else [EntryFrontier.of(s) for s in frontiers],
-        attacks=[
-            EntryAttack.model_validate(
-                {
-                    "name": attack.card.name,
-                    "engine": attack.card.engine,
-                    "class": attack.card.class_,
-                    "eps": attack.threat.eps,
-                    "parameters": attack.parameters,
-                    "card": attack.card.fingerprint(),
-                }
-            )
-            for attack in attacks
-        ],
+        attacks=[EntryAttack.of(attack) for attack in attacks],
         gradients=gradients,
         command=command,
         benchmark_card=info.benchmark_card,

@@ -2,10 +2,11 @@
 
 import json
 
+from oat_bench import cards
 from oat_bench.evaluation.integrity import Verdict
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import EntryAttack
+from oat_bench.leaderboards.entries import EntryAttack, EntryPart
 from oat_bench.leaderboards.records import Record
 
 #: reports are small; a larger file is a mistake
@@ -44,9 +45,33 @@ def on_expectation(attack: EntryAttack) -> bool:
     Expectation over transformation (Athalye et al., arXiv:1707.07397): by averaging the gradients
     of several draws, as AutoAttack's version for random defences does.
     """
-    draws = attack.parameters.get("eot_iter", 2 if attack.class_ == "EOTPGD" else 1)
+    return any(_averages(part) for part in attack.chain())
+
+
+def _averages(part: EntryPart) -> bool:
+    draws = part.parameters.get("eot_iter", 2 if part.class_ == "EOTPGD" else 1)
     averaged = isinstance(draws, int | float) and draws > 1
-    return averaged or attack.parameters.get("version") == "rand"
+    return averaged or part.parameters.get("version") == "rand"
+
+
+def departs(attack: EntryAttack) -> str | None:
+    """Say where an attack called autoattack is not what its authors define; None: it is.
+
+    What the card of AutoAttack leaves to the model (norm, eps, the number of targets up to 9) may
+    differ, nothing else.
+    """
+    parts = {part.name: part.parameters for part in attack.parts}
+    standard = cards.attack("autoattack").parts
+    if not parts:
+        return f"class {attack.class_} of {attack.engine} makes 10 iterations, the standard is 100"
+    if list(parts) != [part.name for part in standard]:
+        return f"it is {', '.join(parts)}; the standard is {', '.join(p.name for p in standard)}"
+    for part in standard:
+        for key, expected in part.parameters.items():
+            stated = parts[part.name].get(key)
+            if not str(expected).startswith("$") and stated != expected:
+                return f"{part.name} has {key} {stated}; the standard is {expected}"
+    return None
 
 
 def doubts(record: Record, attack: str) -> list[str]:
@@ -63,6 +88,8 @@ def doubts(record: Record, attack: str) -> list[str]:
         found.append("its entry says so")
     if verdict_of(record) == "fail":
         found.append("attack integrity failed")
+    named = [one for one in entry.attacks if one.name == attack == "autoattack"]
+    found += [f"no standard AutoAttack: {why}" for one in named if (why := departs(one))]
     if entry.randomized:
         names = record.worst_over() if attack == WORST else [attack]
         if not any(on_expectation(one) for one in entry.attacks if one.name in names):

@@ -16,7 +16,7 @@ from oat_bench.evaluation.examination import LADDER
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult, summarize
 from oat_bench.leaderboards.entries import EntryPoint, Interval, results
 from oat_bench.leaderboards.records import Record, find, read
-from oat_bench.leaderboards.reliability import integrity_of
+from oat_bench.leaderboards.reliability import departs, integrity_of
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 #: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last
@@ -86,6 +86,7 @@ def problems(record: Record) -> list[Problem]:
         _place,
         _provenance,
         _attacks,
+        _standard,
         _accuracies,
         _checkpoint,
         _outcomes,
@@ -141,6 +142,17 @@ def _attacks(record: Record) -> Iterator[str]:
         for name in point.robust_acc:
             if name not in names:
                 yield f"{_at(point)}: nothing says what attack {name!r} was"
+
+
+def _standard(record: Record) -> Iterator[str]:
+    """What is called autoattack is what its authors define."""
+    for attack in record.entry.attacks:
+        why = departs(attack) if attack.name == "autoattack" else None
+        if why is not None:
+            yield (
+                f"autoattack is not AutoAttack: {why}; evaluate again, or call it "
+                '"autoattack-10-iterations" if that is what it is'
+            )
 
 
 # --- accuracies

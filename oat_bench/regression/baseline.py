@@ -188,9 +188,8 @@ class Baseline:
                 f"{self.record.entry_path}: attack {recorded.name!r} cannot be run: "
                 f"{cards.explain(error, AttackCard)}"
             ) from error
-        drawn = {key: seed for key, value in card.parameters.items() if value == "$seed"}
-        parameters = recorded.parameters | drawn
-        return prepare(card, threat, n_classes=n_classes, seed=seed, parameters=parameters)
+        known = {part.name: part.parameters for part in recorded.chain()}
+        return prepare(card, threat, n_classes=n_classes, seed=seed, recorded=known)
 
     @staticmethod
     def _card(recorded: EntryAttack) -> AttackCard:
@@ -199,7 +198,7 @@ class Baseline:
             if shipped.fingerprint() == recorded.card:
                 return shipped
         return AttackCard.model_validate(
-            recorded.model_dump(include={"name", "engine", "class_", "eps", "parameters"})
+            recorded.model_dump(include={"name", "engine", "class_", "eps", "parameters", "parts"})
         )
 
     def shares(self) -> list[tuple[Tensor, list[str]]]:

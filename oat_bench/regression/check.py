@@ -106,7 +106,7 @@ def check(
             classifier,
             test,
             baseline.points,
-            [attack for attack in attacks if attack.card.name in names],
+            [attack for attack in attacks if attack.label in names],
             data_fingerprint=data.fingerprint(),
             examples=examples,
             store=store,

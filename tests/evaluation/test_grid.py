@@ -322,7 +322,7 @@ def two_parts(monkeypatch):
 
     monkeypatch.setattr(in_house, "run", run_part)
     attack = prepare(cards.attack("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
-    return replace(attack, n_parts=2), seen
+    return replace(attack, chain=attack.chain * 2), seen
 
 
 def test_each_part_sees_all_that_the_parts_before_it_left_standing(lines, data, two_parts):
@@ -365,7 +365,7 @@ def test_a_part_that_was_finished_is_not_run_again(lines, data, two_parts, tmp_p
 
 def test_the_parts_of_autoattack_together_are_autoattack(trained, digits):
     attack = prepare(
-        cards.attack("autoattack").model_copy(update={"version": 2}),
+        cards.attack("autoattack"),
         Threat(eps=0.15, step_size=0.05),
         n_classes=10,
         seed=0,

@@ -329,9 +329,8 @@ def test_a_line_in_closed_form():
     assert mean[-1] == pytest.approx(float(expected), rel=1e-4)
     assert mean[0] < mean[-1]
     assert checks["loss"].numbers["drops"] == 0
-    # AutoAttack's loss needs more classes
-    assert "no autoattack, whose loss needs 4 classes" in checks["order"].evidence
-    assert "autoattack" not in checks["order"].numbers
+    # APGD-T's loss needs more classes
+    assert "autoattack is apgd-ce+fab-t+square" in checks["order"].evidence
 
 
 def test_gradients_of_a_linear_model_in_closed_form():

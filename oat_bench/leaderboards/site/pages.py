@@ -128,8 +128,9 @@ def model(
         files=files,
         data=data,
         attack_rows=[
-            (attack, ", ".join(f"{k} {_value(v)}" for k, v in attack.parameters.items()))
+            (attack, part, ", ".join(f"{k} {_value(v)}" for k, v in part.parameters.items()))
             for attack in model.entry.attacks
+            for part in attack.chain()
         ],
     )
 

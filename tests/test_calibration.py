@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from oat_bench import calibration, cards, figures
 from oat_bench.attacks import in_house, prepare
-from oat_bench.calibration import Goal, guarantee, procedure, report, search
+from oat_bench.calibration import Goal, guarantee, model, procedure, report, search, strength
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
@@ -114,7 +114,19 @@ def robust(point):
 LAMBDAS = search.starting_lambdas([0.0, 0.1, 0.4, 1.0], continuous=True)
 
 
-def run(population, goal, widths=(1.0,), continuous=True, lambdas=LAMBDAS, confidence=0.95):
+def under_a_weaker_attack(point):
+    return min(falling(point), robust(point) + 0.25)
+
+
+def run(
+    population,
+    goal,
+    widths=(1.0,),
+    continuous=True,
+    lambdas=LAMBDAS,
+    confidence=0.95,
+    tester=None,
+):
     return procedure.run(
         population,
         goal,
@@ -123,25 +135,29 @@ def run(population, goal, widths=(1.0,), continuous=True, lambdas=LAMBDAS, confi
         np.arange(population.n),
         confidence=confidence,
         continuous=continuous,
+        tester=tester,
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sa", "goal", "least_chosen"),
+    ("sa", "searched", "goal", "least_chosen"),
     [
-        (with_a_gap, Goal("min-sa", 0.95), 900),
-        (just_below, Goal("min-sa", 0.95), 0),
-        (falling, Goal("min-ra", 0.3), 900),
-        (falling, Goal("min-ra", 0.501), 0),  # out of reach, by little
+        (with_a_gap, robust, Goal("min-sa", 0.95), 900),
+        (just_below, robust, Goal("min-sa", 0.95), 0),
+        (falling, robust, Goal("min-ra", 0.3), 900),
+        (falling, robust, Goal("min-ra", 0.501), 0),  # out of reach, by little
+        (falling, under_a_weaker_attack, Goal("min-ra", 0.3), 500),
+        (falling, under_a_weaker_attack, Goal("min-ra", 0.501), 0),
     ],
-    ids=["gap", "just below", "ra", "ra just below"],
+    ids=["gap", "just below", "ra", "ra just below", "weaker search", "weaker search, just below"],
 )
-def test_the_bar_is_broken_in_at_most_one_of_twenty_draws(sa, goal, least_chosen):
+def test_the_bar_is_broken_in_at_most_one_of_twenty_draws(sa, searched, goal, least_chosen):
     broken = chosen = outside = 0
     draws = 1000
     for seed in range(draws):
-        choice = run(Population(sa, robust, 300, seed), goal).choice
+        tester = Population(sa, robust, 300, seed)
+        choice = run(Population(sa, searched, 300, seed), goal, tester=tester).choice
         if choice is None:
             continue
         point = choice.candidate.point
@@ -208,6 +224,18 @@ def test_a_failing_test_of_ra_stops_attacking():
     assert test.candidate.point == OperatingPoint(1.0)
     assert not test.holds
     assert test.count.n < outcome.n_test
+
+
+def test_what_the_search_attacked_more_weakly_is_in_no_test():
+    weaker = Population(falling, under_a_weaker_attack, 4000, 0)
+    tester = Population(falling, robust, 4000, 0)
+    outcome = run(weaker, Goal("min-ra", 0.3), tester=tester)
+    unseen = np.arange(1000, 4000)
+    assert len(outcome.tested) > 1
+    for test in outcome.tested:
+        right = tester.right(test.candidate.point)[1][unseen[: test.count.n]]
+        assert test.count == Count(int(right.sum()), len(right))
+    assert outcome.choice.ra.value == tester.right(outcome.choice.candidate.point)[1][unseen].mean()
 
 
 @settings(deadline=None, max_examples=30)
@@ -351,7 +379,10 @@ def test_nothing_that_qualifies_shows_the_nearest(trained, held):
     assert found.choice is None
     assert found.nearest.lam == 1
     words = report.sentence(found)
-    assert words.startswith("No operating point can be guaranteed to hold RA 95%")
+    assert words.startswith(
+        "No operating point can be guaranteed, with confidence 95%, to have an RA under pgd-7 of "
+        "at least 95%: the nearest, lambda 1, has "
+    )
     assert report.snippet(found) == ""
     assert figures.calibration(found).axes
 
@@ -381,7 +412,11 @@ def test_the_figure_shows_bar_and_choice(trained, held):
     found = calibrated(trained, held)
     (axes,) = figures.calibration(found).axes
     labels = axes.get_legend_handles_labels()[1]
-    assert labels == ["search", "bar: SA 80%", f"choice, {found.n_test} other images"]
+    assert labels == [
+        "search, pgd-7",
+        "bar: SA 80%",
+        f"choice, pgd-7, {found.n_test} other images",
+    ]
     bar = next(line for line in axes.lines if line.get_label() == "bar: SA 80%")
     assert set(bar.get_xdata()) == {80.0}
 
@@ -400,6 +435,117 @@ def test_widths_are_those_that_are_affordable(build_classifier):
             calibration.affordable(model, data, [1.0], **limit)
     (cost,) = calibration.affordable(model, data, [1.0], max_flops=cost.flops)
     assert cost.fits
+
+
+# --- the attack
+
+
+def test_the_search_takes_the_first_parts_of_autoattack(trained):
+    whole, parts = ready(trained.info, "autoattack"), ready(trained.info, "apgd")
+    assert parts.chain == whole.chain[:2]
+    assert [run.name for run in parts.chain] == ["apgd-ce", "apgd-t"]
+    assert strength.cheaper(whole) == parts
+    for other in (parts, ready(trained.info, "pgd-20")):
+        assert strength.cheaper(other) is other
+
+
+@pytest.mark.parametrize("goal", [Goal("min-sa", 0.9), Goal("min-ra", 0.3)], ids=["sa", "ra"])
+def test_autoattack_is_the_default_where_it_fits(trained, held, monkeypatch, goal):
+    # a millisecond a pass; 90% of the images are right, 40% stand
+    monkeypatch.setattr(strength, "_time", lambda *_args: (1e-3, 0.9, 0.4))
+    ids = torch.arange(400)
+
+    def chosen(budget):
+        options = {"confidence": 0.95, "widths": [1.0], "seed": 0, "budget": budget}
+        attack, line = calibration.strongest(trained, held.data, goal, ids, **options)
+        return attack.label, line
+
+    # lambda 0, .25, .5, .75, 1 and four pairs on 100 images; a test of 300, of RA up to seven
+    auto_pgd, both = 0.9 * 200 + 0.4 * 9 * 200, 0.4 * (9 * 200 + 5000)
+    tests = 7 if goal.kind == "min-ra" else 1
+    whole = 1e-3 * (13 * 100 * auto_pgd + tests * 300 * (auto_pgd + both))
+    parts = 1e-3 * (13 * 100 * auto_pgd + tests * 300 * auto_pgd)
+    label, line = chosen(1.001 * whole)
+    assert label == "autoattack"
+    assert line.startswith(f"RA is under autoattack: it takes up to {np.ceil(whole / 60):.0f} min,")
+    label, line = chosen(0.999 * whole)
+    assert label == "apgd"
+    assert f"AutoAttack's gradient parts, up to {np.ceil(parts / 60):.0f} min: autoattack" in line
+    assert line.endswith("--attack autoattack forces it")
+
+
+def test_what_is_timed_is_one_batch_under_pgd(trained, held):
+    from oat_bench.datasets import nested_order
+    from oat_bench.evaluation.blocks import Blocks
+    from oat_bench.evaluation.grid import Subject
+
+    blocks, point = Blocks(held.data.labels), OperatingPoint(1.0)
+    subject = Subject(trained, point, held.data, blocks, 64, "float32", False, 0.0)
+    ids, attack = nested_order(held.data.labels), ready(trained.info, "pgd-20")
+    each, right, standing = strength._time(subject, attack, ids)
+    options = {"data_fingerprint": "x", "examples": ids[:64], "show": False}
+    rows = evaluate(trained, held.data, [point], [attack], **options)
+    clean = rows["clean_prediction"] == rows["label"]
+    stands = clean & (rows["attacked_prediction"] == rows["label"])
+    assert (right, standing) == (clean.mean(), stands.mean())
+    assert 1e-7 < each < 1e-2
+
+
+def test_a_weak_attack_is_warned_of(trained, held):
+    found = calibrated(trained, held)
+    assert found.attack == found.search_attack == "pgd-7"
+    assert "Warning: pgd-7 alone overestimates RA" in report.markdown(found)
+    strong = found.model_copy(update={"attack": "autoattack", "search_attack": "apgd"})
+    for name in ("autoattack", "apgd"):
+        assert strength.caution(ready(trained.info, name)) == ""
+    assert list(report.table(strong).columns[1:3]) == ["SA", "RA (apgd)"]
+    assert "and RA under autoattack is " in report.sentence(strong)
+    assert "# RA under autoattack: " in report.snippet(strong)
+    assert "The search attacks with apgd alone, the tests" in report.markdown(strong)
+
+
+def test_a_report_from_before_there_were_two_attacks_is_read(trained, held, tmp_path):
+    found = calibrated(trained, held)
+    old = json.loads(found.model_dump_json(exclude={"search_attack", "caution"}))
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(old))
+    assert report.read(path).searched_under == "pgd-7"
+
+
+@pytest.mark.slow
+def test_what_is_promised_of_the_digits_holds_on_other_images(monkeypatch):
+    """And what PGD-20 promises of them does not."""
+    from oat_bench import load
+    from oat_bench.datasets import nested_order
+
+    # two points are enough to choose from, and 128 images of either kind: whole blocks
+    monkeypatch.setattr(model, "starting_lambdas", lambda *_args, **_options: [0.4, 1.0])
+    monkeypatch.setattr(search, "REFINEMENTS", 0)
+    published = load("leaderboards/digits/Linf/oat-wrn-10-1.safetensors")
+    info = published.info
+    data = calibration.held_out(info, "digits", "test").data
+    order, options = nested_order(data.labels), {"data_fingerprint": "x", "show": False}
+    store, autoattack = OutcomeStore(None), ready(info, "autoattack")
+
+    def promised(name, bar):
+        attack, goal = ready(info, name), Goal("min-ra", bar)
+        examples = {"examples": order[:128], "store": store}
+        found = calibration.calibrate(published, data, attack, goal, **examples, **options)
+        assert f"RA under {name} is at least {100 * bar:g}%" in report.sentence(found)
+        return OperatingPoint(found.choice.lam)
+
+    def right(point):
+        examples = {"examples": order[128:256], "store": store}
+        rows = evaluate(published, data, [point], [autoattack], **examples, **options)
+        return int(
+            (
+                (rows["clean_prediction"] == rows["label"])
+                & (rows["attacked_prediction"] == rows["label"])
+            ).sum()
+        )
+
+    assert binom.cdf(right(promised("autoattack", 0.08)), 128, 0.08) > 0.01
+    assert binom.cdf(right(promised("pgd-20", 0.3)), 128, 0.3) < 0.001
 
 
 # --- held-out images

@@ -25,5 +25,6 @@ from oat_bench.calibration.held_out import HeldOut, held_out
 from oat_bench.calibration.model import affordable, calibrate
 from oat_bench.calibration.report import Calibration
 from oat_bench.calibration.search import Goal
+from oat_bench.calibration.strength import strongest
 
-__all__ = ["Calibration", "Goal", "HeldOut", "affordable", "calibrate", "held_out"]
+__all__ = ["Calibration", "Goal", "HeldOut", "affordable", "calibrate", "held_out", "strongest"]

@@ -12,6 +12,7 @@ from oat_bench.attacks import Attack
 from oat_bench.calibration import procedure
 from oat_bench.calibration.report import Calibration, Passes, WidthCost, make_report
 from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
+from oat_bench.calibration.strength import cheaper
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
@@ -124,7 +125,8 @@ def calibrate(
     Args:
         classifier: on the device of the data.
         data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.prepare`; what RA is measured under.
+        attack: made ready by `oat_bench.attacks.prepare`; what RA is guaranteed under. The search
+            may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do not.
         goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
         data_fingerprint: names the data in the store.
         confidence: of the guarantee and of all intervals, in (0, 1).
@@ -145,15 +147,17 @@ def calibrate(
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
     info, shares = classifier.info, list(widths or classifier.info.widths)
     ids = nested_order(data.labels) if examples is None else examples.cpu()
-    probe = ModelProbe(
-        classifier, data, attack, data_fingerprint, store or OutcomeStore(None), gradients
+    store, search_attack = store or OutcomeStore(None), cheaper(attack)
+    probe, tester = (
+        ModelProbe(classifier, data, one, data_fingerprint, store, gradients)
+        for one in (search_attack, attack)
     )
     lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
     total = len(lambdas) * len(shares) * n_search + n_test
     with bar("calibrating", total, show=show) as line:
-        probe.line = line
+        probe.line = tester.line = line
         outcome = procedure.run(
             probe,
             goal,
@@ -162,24 +166,29 @@ def calibrate(
             ids.numpy(),
             confidence=confidence,
             continuous=classifier.continuous,
+            tester=tester,
             said=line.note,
         )
     points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
     clean = [one.sa.share for one in outcome.found]
-    each = attack.passes + 1  # what comes out is predicted too
+    # what comes out is predicted too
+    each, each_searched = attack.passes + 1, search_attack.passes + 1
+    predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
+    passes = predicted + each_searched * probe.attacked + each * tester.attacked
     grid = points * len(ids), round(points * len(ids) * sum(clean) / len(clean))
     return make_report(
         info,
         outcome,
         goal,
         attack,
+        search_attack=search_attack,
         confidence=confidence,
         held_out=held_out,
         gradients=gradients,
         widths=shares,
         costs=costs,
-        spent=Passes.of(probe.predicted, probe.attacked, each),
-        grid=Passes.of(*grid, each),
+        spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
+        grid=Passes(predicted=grid[0], attacked=grid[1], passes=grid[0] + each * grid[1]),
         grid_points=points,
         model_fingerprint=classifier.fingerprint(),
         data_fingerprint=data_fingerprint,

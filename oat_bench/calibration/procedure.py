@@ -117,23 +117,26 @@ def run(
     *,
     confidence: float,
     continuous: bool,
+    tester: Probe | None = None,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
     """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
 
     Args:
-        probe: answers.
+        probe: answers the search.
         goal: what is looked for.
         lambdas: that the search begins with, ascending.
         widths: shares of the channels.
         examples: ids, every share of them from the first stratified.
         confidence: of the guarantee and of the intervals, in (0, 1).
         continuous: whether there are points between those of ``lambdas``.
+        tester: answers the tests, on which alone the guarantee rests; ``probe`` if None.
         said: is told what is going on.
 
     Raises:
         UserError: if the examples are too few.
     """
+    tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
     least = needed(n_test, goal.value, confidence) if goal.barred is not None else None
@@ -144,10 +147,10 @@ def run(
     def count(one: Candidate) -> Count:
         said(f"testing lambda {one.point.lam:g}")
         if goal.barred == "sa":
-            return _count(probe.clean(one.point, unseen))
+            return _count(tester.clean(one.point, unseen))
         right = np.zeros(0, np.bool_)
         for start in range(0, n_test, _CHUNK):
-            right = np.append(right, probe.robust(one.point, unseen[start : start + _CHUNK]))
+            right = np.append(right, tester.robust(one.point, unseen[start : start + _CHUNK]))
             if least is not None and right.sum() + n_test - len(right) < least:
                 break  # it fails, whatever the others are
         return _count(right)
@@ -160,7 +163,7 @@ def run(
     choice = None
     if chosen is not None:
         said(f"measuring lambda {chosen.point.lam:g}")
-        choice = _measure(probe, goal, chosen, unseen, confidence, len(planned))
+        choice = _measure(tester, goal, chosen, unseen, confidence, len(planned))
     return Outcome(found, planned, tested, choice, chosen or planned[0], n_search, n_test, least)
 
 

@@ -11,6 +11,7 @@ from oat_bench.attacks import Attack
 from oat_bench.calibration.guarantee import Count, lower_bound
 from oat_bench.calibration.procedure import Estimate, Outcome
 from oat_bench.calibration.search import Candidate, Goal
+from oat_bench.calibration.strength import caution
 from oat_bench.cards import explain
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
@@ -65,7 +66,9 @@ class CalibrationPoint(Written):
     width: float
     trained: bool = Field(description="whether training sampled this lambda")
     sa: Counted = Field(description="on the examples of the search")
-    ra: Counted | None = Field(description="on the first of them; None: not attacked")
+    ra: Counted | None = Field(
+        description="on the first of them, under the attack of the search; None: not attacked"
+    )
     dropped: str = Field(description="why it was not attacked on more of them; empty if it was")
     planned: int | None = Field(description="its place in the sequence of tests, from 1")
     test: BarTest | None = None
@@ -77,7 +80,7 @@ class ChosenPoint(Written):
     lam: float
     width: float
     sa: Bounded
-    ra: Bounded
+    ra: Bounded = Field(description="under `attack`")
     weighted: Bounded | None = Field(description="of a goal without a bar: W SA + (1 - W) RA")
 
 
@@ -87,11 +90,6 @@ class Passes(Written):
     predicted: int = Field(description="clean images, each at each operating point")
     attacked: int = Field(description="attacked images; those wrong when clean are not")
     passes: float = Field(description="forward and backward passes of an image, about")
-
-    @classmethod
-    def of(cls, predicted: int, attacked: int, each: float) -> "Passes":
-        """Take the passes that an attacked image takes."""
-        return cls(predicted=predicted, attacked=attacked, passes=predicted + each * attacked)
 
 
 class WidthCost(Written):
@@ -121,7 +119,9 @@ class Calibration(Written):
     selection: str = Field(description="the rule that chose the weights")
     threat_model: str = Field(description="norm of the perturbation")
     eps: str
-    attack: str
+    attack: str = Field(description="that RA of the tests and of the choice is under")
+    search_attack: str = Field(default="", description="that of the search; empty: `attack`")
+    caution: str = Field(default="", description="why RA under `attack` may be too high")
     card: str = Field(description="fingerprint of the attack card")
     seed: int = Field(description="of the attack")
     gradients: str
@@ -150,6 +150,11 @@ class Calibration(Written):
         return kinds.get(self.goal)
 
     @property
+    def searched_under(self) -> str:
+        """The attack of the search."""
+        return self.search_attack or self.attack
+
+    @property
     def nearest(self) -> CalibrationPoint:
         """The point that came nearest to passing a test, or the first of the sequence."""
         tested = [point for point in self.points if point.test is not None]
@@ -164,6 +169,7 @@ def make_report(
     goal: Goal,
     attack: Attack,
     *,
+    search_attack: Attack,
     confidence: float,
     held_out: str,
     gradients: str,
@@ -220,6 +226,8 @@ def make_report(
         threat_model=attack.threat.norm,
         eps=format_eps(attack.threat.eps),
         attack=attack.label,
+        search_attack=search_attack.label,
+        caution=caution(attack),
         card=attack.card.fingerprint(),
         seed=attack.seed,
         gradients=gradients,
@@ -262,14 +270,15 @@ def read(path: Path) -> Calibration:
 
 def title(report: Calibration) -> str:
     """Name the model, the goal and the examples."""
+    ra = f"RA under {report.attack}"
     aim = {
-        "min-sa": f"the highest RA whose SA is at least {percent(report.value)}",
-        "min-ra": f"the highest SA whose RA is at least {percent(report.value)}",
-        "sa-weight": f"the highest {report.value:g} SA + {1 - report.value:g} RA",
+        "min-sa": f"the highest {ra} whose SA is at least {percent(report.value)}",
+        "min-ra": f"the highest SA whose {ra} is at least {percent(report.value)}",
+        "sa-weight": f"the highest {report.value:g} SA + {1 - report.value:g} {ra}",
     }[report.goal]
     return (
-        f"{report.dataset}, {report.architecture}, {report.method.upper()}: {aim} under "
-        f"{report.attack}, {report.threat_model} eps {report.eps}"
+        f"{report.dataset}, {report.architecture}, {report.method.upper()}: {aim}, "
+        f"{report.threat_model} eps {report.eps}"
     )
 
 
@@ -287,10 +296,11 @@ def table(report: Calibration) -> pd.DataFrame:
         row = {"lambda": f"{point.lam:g}" + ("" if point.trained else " *")}
         if several:
             row["width"] = f"{point.width:g}"
-        row |= {"SA": _counted(point.sa), "RA": _counted(point.ra)}
+        row |= {"SA": _counted(point.sa), f"RA ({report.searched_under})": _counted(point.ra)}
         test = point.test
         if report.barred is not None:
-            row[f"test: {report.barred}"] = _counted(test.counted) if test else ""
+            under = f" ({report.attack})" if report.barred == "RA" else ""
+            row[f"test: {report.barred}{under}"] = _counted(test.counted) if test else ""
             row["at least"] = f"{test.bound:.1f}" if test else ""
         verdict = ""
         if test is not None:
@@ -313,15 +323,16 @@ def _counted(counted: Counted | None) -> str:
 
 def sentence(report: Calibration) -> str:
     """Say in one sentence what was chosen and what is guaranteed of it."""
-    sure, choice = percent(report.confidence), report.choice
+    sure, choice, ra = percent(report.confidence), report.choice, f"RA under {report.attack}"
+    own_name, other_name = ("SA", ra) if report.barred == "SA" else (ra, "SA")
     several = len(report.widths) > 1
     if choice is None:
         near = report.nearest
         assert near.test is not None
         at = f"lambda {near.lam:g}" + (f", width {near.width:g}" if several else "")
         return (
-            f"No operating point can be guaranteed to hold {report.barred} {percent(report.value)} "
-            f"with confidence {sure}: the nearest, {at}, has {report.barred} "
+            f"No operating point can be guaranteed, with confidence {sure}, to have an {own_name} "
+            f"of at least {percent(report.value)}: the nearest, {at}, has "
             f"{near.test.counted.value:.1f}% on {near.test.counted.n} images, at least "
             f"{near.test.bound:.1f}%; lower the bar, or take more images."
         )
@@ -330,13 +341,12 @@ def sentence(report: Calibration) -> str:
         assert choice.weighted is not None
         return (
             f"Run it at {at}: {report.value:g} SA + {1 - report.value:g} RA is "
-            f"{_bounded(choice.weighted)}, SA {_bounded(choice.sa)}, RA {_bounded(choice.ra)}."
+            f"{_bounded(choice.weighted)}, SA {_bounded(choice.sa)}, {ra} {_bounded(choice.ra)}."
         )
     own, other = (choice.sa, choice.ra) if report.barred == "SA" else (choice.ra, choice.sa)
     return (
-        f"Run it at {at}: with confidence {sure} {report.barred} is at least "
-        f"{percent(report.value)} ({own.value:.1f}% on {report.n_test} images), and "
-        f"{'RA' if report.barred == 'SA' else 'SA'} is {_bounded(other)}."
+        f"Run it at {at}: with confidence {sure} {own_name} is at least {percent(report.value)} "
+        f"({own.value:.1f}% on {report.n_test} images), and {other_name} is {_bounded(other)}."
     )
 
 
@@ -350,12 +360,16 @@ def snippet(report: Calibration) -> str:
         return ""
     named = len(report.widths) > 1 or report.choice.width != 1
     width = f", width={report.choice.width!r}" if named else ""
-    return f"model = classifier.at(lam={report.choice.lam!r}{width})"
+    ra = f"RA under {report.attack}: {report.choice.ra.value:.1f}%"
+    if report.barred == "RA":
+        ra = f"RA under {report.attack}: at least {percent(report.value)}"
+    return f"model = classifier.at(lam={report.choice.lam!r}{width})  # {ra}"
 
 
 def notes(report: Calibration) -> list[str]:
     """Return the paragraphs below the table."""
-    parts = [_cost(report)]
+    parts = [f"Warning: {report.caution}"] if report.caution else []
+    parts.append(_cost(report))
     if dropped := len(report.points) - len(_shown(report)):
         parts.append(
             f"{dropped} more point{'s were' if dropped > 1 else ' was'} dropped early, beaten by "
@@ -368,6 +382,11 @@ def notes(report: Calibration) -> list[str]:
             for cost in report.costs
         )
         parts.append(f"{known} ({report.costs[0].machine}).")
+    if report.searched_under != report.attack:
+        parts.append(
+            f"The search attacks with {report.searched_under} alone, the tests and the choice rest "
+            f"on {report.attack}."
+        )
     held = (
         f"{report.n_search + report.n_test} images of {report.held_out}: SA and RA of the table "
         f"are of the {report.n_search} that the search saw"

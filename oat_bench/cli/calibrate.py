@@ -9,7 +9,6 @@ import click
 from oat_bench.cli.group import cli
 from oat_bench.cli.model import choose_widths, data_of, default_out
 from oat_bench.cli.options import (
-    ATTACK_CARD,
     ATTACK_GRADIENTS,
     DATA_DIR,
     DEVICE,
@@ -17,6 +16,7 @@ from oat_bench.cli.options import (
     MODEL_WIDTHS,
     SEED,
     SKIP_BROKEN,
+    Number,
     example,
 )
 from oat_bench.cli.printing import command_line, plain_console, print_whole
@@ -105,7 +105,20 @@ class Amount(click.ParamType[float]):
 )
 @DATA_DIR
 @SKIP_BROKEN
-@ATTACK_CARD
+@click.option(
+    "--attack",
+    metavar="NAME",
+    help="Attack card, or path, that RA is under. [default: autoattack, or apgd, its gradient "
+    "parts, where that would take longer than --budget]",
+)
+@click.option(
+    "--budget",
+    metavar="MINUTES",
+    type=Number(min=0),
+    default=10,
+    show_default=True,
+    help="What autoattack may take to be the default attack.",
+)
 @MODEL_WIDTHS
 @click.option(
     "--n-examples",
@@ -129,7 +142,8 @@ def calibrate(
     split: Literal["validation", "test"],
     data_dir: Path,
     skip_broken: bool,
-    attack: str,
+    attack: str | None,
+    budget: float,
     widths: list[float] | None,
     n_examples: int | None,
     gradients: Literal["float32", "bf16"],
@@ -139,8 +153,9 @@ def calibrate(
 ) -> None:
     """Choose lambda and width of a trained model for the accuracies that a use requires.
 
-    MODEL is a run's folder or a checkpoint. The bar of --min-sa or --min-ra holds with the
-    confidence asked for, over all points that were tried. Exit code 1: no point can be guaranteed.
+    MODEL is a run's folder or a checkpoint. The bar of --min-sa or --min-ra (RA under the attack
+    that the report names) holds with the confidence asked for, over all points that were tried.
+    Exit code 1: no point can be guaranteed.
     """
     goal = _goal(min_sa, min_ra, sa_weight)
     from oat_bench import calibration, cards, classifier, datasets, figures
@@ -150,6 +165,7 @@ def calibrate(
     from oat_bench.calibration import procedure, report
     from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import atomic_write, make_folder
+    from oat_bench.progress import note
 
     keep_freed_memory()
     where = runs.choose_device(device)
@@ -157,7 +173,9 @@ def calibrate(
     info = trained.info
     dataset = data_of(trained, model, dataset)
     shares = choose_widths(trained, widths)
-    ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    ready = None
+    if attack is not None:
+        ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
     images = calibration.held_out(info, dataset, split, data_dir, skip_broken=skip_broken)
     n = n_examples or min(_N, len(images.data))
     if n > len(images.data):
@@ -165,7 +183,22 @@ def calibrate(
     procedure.split(n, goal, confidence)
     data = images.data.to(where)
     costs = _costs(trained, data, shares, max_flops, max_latency)
+    fitting = [cost.width for cost in costs if cost.fits] if costs else shares
+    examples = datasets.nested_order(images.data.labels)[:n]
     folder = make_folder(out or default_out(trained, model))
+    if ready is None:
+        ready, why = calibration.strongest(
+            trained,
+            data,
+            goal,
+            examples,
+            confidence=confidence,
+            widths=fitting,
+            seed=seed,
+            budget=60 * budget,
+            gradients=gradients,
+        )
+        note(why)
     found = calibration.calibrate(
         trained,
         data,
@@ -173,8 +206,8 @@ def calibrate(
         goal,
         data_fingerprint=images.fingerprint,
         confidence=confidence,
-        widths=[cost.width for cost in costs if cost.fits] if costs else shares,
-        examples=datasets.nested_order(images.data.labels)[:n],
+        widths=fitting,
+        examples=examples,
         store=OutcomeStore(make_folder(folder / "outcomes")),
         gradients=gradients,
         held_out=images.name,

@@ -22,6 +22,7 @@ def calibration(report: Calibration) -> Figure:
     for place, width in enumerate(report.widths):
         drawn = [(p, p.ra) for p in report.points if p.width == width and p.ra is not None]
         label = f"width {width:g}, search" if len(report.widths) > 1 else "search"
+        label += f", {report.searched_under}"
         tint = style.colour(place)
         axes.plot(
             [p.sa.value for p, _ in drawn],
@@ -58,7 +59,8 @@ def calibration(report: Calibration) -> Figure:
         bar = 100 * report.value
         low, high = axes.get_xlim() if report.barred == "SA" else axes.get_ylim()
         low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
-        label = f"bar: {report.barred} {percent(report.value)}"
+        under = f" under {report.attack}" if report.barred == "RA" else ""
+        label = f"bar: {report.barred}{under} {percent(report.value)}"
         if report.barred == "SA":
             axes.axvspan(low, bar, color="0.9", zorder=0)
             axes.axvline(bar, color="0.3", linestyle="--", linewidth=1, label=label)
@@ -69,8 +71,8 @@ def calibration(report: Calibration) -> Figure:
             axes.set_ylim(low, high)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(
-        f"{report.dataset}, {report.method.upper()}, {report.attack}, {report.threat_model} eps "
-        f"{report.eps}\n(numbers: lambda of the points to test)"
+        f"{report.dataset}, {report.method.upper()}, RA under {report.attack}, "
+        f"{report.threat_model} eps {report.eps}\n(numbers: lambda of the points to test)"
     )
     style.legend(figure)
     return figure
@@ -88,7 +90,7 @@ def _draw_choice(report: Calibration, axes: Axes) -> None:
         color="black",
         markersize=11,
         elinewidth=1,
-        label=f"choice, {report.n_test} other images",
+        label=f"choice, {report.attack}, {report.n_test} other images",
         zorder=7,
     )
 

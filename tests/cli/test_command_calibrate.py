@@ -4,6 +4,7 @@ import pytest
 
 from oat_bench import calibration
 from oat_bench.calibration import report
+from oat_bench.errors import UserError
 
 BRIEFLY = ["--split", "test", "--n-examples", "120", "--attack", "pgd-7"]
 
@@ -14,13 +15,14 @@ def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, m
     assert (code, err) == (0, "")
     assert out == (finished / "calibration.md").read_text()
     assert out.startswith(
-        "**digits, wrn-10-1, OAT: the highest RA whose SA is at least 80% under pgd-7, Linf eps 0.2"
+        "**digits, wrn-10-1, OAT: the highest RA under pgd-7 whose SA is at least 80%, Linf eps 0.2"
     )
     found = report.read(finished / "calibration.json")
     assert (found.goal, found.value, found.confidence) == ("min-sa", 0.8, 0.95)
     assert found.command == f"oat-bench calibrate {finished} --min-sa 80% {' '.join(BRIEFLY)}"
     assert report.sentence(found) in out
-    assert f"model = classifier.at(lam={found.choice.lam!r})" in out
+    assert f"model = classifier.at(lam={found.choice.lam!r})  # RA under pgd-7: " in out
+    assert "Warning: pgd-7 alone overestimates RA" in out
     assert f"{100 * found.spent.passes / found.grid.passes:.0f}% of the passes" in out
     assert {path.name for path in finished.glob("calibration.*")} == {
         f"calibration.{end}" for end in ("json", "md", "png", "svg")
@@ -40,7 +42,7 @@ def test_a_fraction_is_the_same_as_percent(invoke, finished):
 def test_what_cannot_be_guaranteed_has_exit_code_1(invoke, finished):
     code, out, err = invoke("calibrate", finished, "--min-ra", "95%", *BRIEFLY)
     assert (code, err) == (1, "")
-    assert "No operating point can be guaranteed to hold RA 95%" in out
+    assert "No operating point can be guaranteed, with confidence 95%, to have an RA" in out
     assert report.read(finished / "calibration.json").choice is None
 
 
@@ -53,6 +55,27 @@ def test_a_weight_and_limits(invoke, finished):
     (cost,) = report.read(finished / "calibration.json").costs
     assert cost.fits
     assert f"{cost.flops:.3g} FLOPs" in out
+
+
+@pytest.mark.parametrize(("budget", "label"), [("1e9", "autoattack"), ("0", "apgd")])
+def test_the_attack_is_the_strongest_that_there_is_time_for(
+    invoke, finished, monkeypatch, budget, label
+):
+    taken = []
+
+    def stopping(_model, _data, attack, *_args, **_options):
+        taken.append(attack.label)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(calibration, "calibrate", stopping)
+    code, out, err = invoke(
+        "calibrate", finished, "--min-sa", "80%", *BRIEFLY[:4], "--budget", budget
+    )
+    assert (code, out, taken) == (2, "", [label])
+    note, stopped = err.splitlines()
+    assert stopped == "oat-bench: stopped"
+    assert note.startswith(f"RA is under {label}")
+    assert ("--attack autoattack forces it" in note) == (label == "apgd")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +98,7 @@ def test_a_weight_and_limits(invoke, finished):
         (["--min-sa", "0.9", "--dataset", "svhn"], "trained on 'digits', not on 'svhn'"),
         (["--min-sa", "0.9", "--dataset", "nothing"], "unknown data set 'nothing'"),
         (["--min-sa", "0.9", "--attack", "pdg-7"], "did you mean pgd-7"),
+        (["--min-sa", "0.9", "--budget", "nan"], "'nan' is not a number"),
     ],
 )
 def test_bad_input_is_one_line(invoke, finished, monkeypatch, arguments, words):

@@ -1,0 +1,126 @@
+"""Which attack RA is guaranteed under: the strongest that there is time for."""
+
+import math
+import time
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from oat_bench import cards
+from oat_bench.acceleration import Precision
+from oat_bench.attacks import Attack, prepare
+from oat_bench.calibration import procedure, search
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split
+from oat_bench.evaluation.blocks import Blocks
+from oat_bench.evaluation.grid import Subject
+
+#: cards whose RA can be relied on; the second is the gradient parts of the first
+STRONG = ("autoattack", "apgd")
+#: the attack that is timed, and whose survivors are counted
+_TIMED = "pgd-20"
+
+
+def caution(attack: Attack) -> str:
+    """Return what is to be said of RA under an attack; nothing of a strong one."""
+    if attack.card.name in STRONG:
+        return ""
+    return (
+        f"{attack.label} alone overestimates RA: stronger attacks break more images. Take --attack "
+        "autoattack."
+    )
+
+
+def cheaper(attack: Attack) -> Attack:
+    """Return the attack that the search takes: AutoAttack's gradient parts in place of AutoAttack.
+
+    FAB and Square, which take most of the time, break few images that Auto-PGD left standing; where
+    to look can do without them, and what is guaranteed does not rest on the search.
+    """
+    whole, parts = (cards.attack(name) for name in STRONG)
+    if attack.card.fingerprint() != whole.fingerprint():
+        return attack
+    return prepare(parts, attack.threat, n_classes=attack.n_classes, seed=attack.seed)
+
+
+def strongest(
+    classifier: TunableClassifier,
+    data: Split,
+    goal: search.Goal,
+    examples: Tensor,
+    *,
+    confidence: float,
+    widths: Sequence[float],
+    seed: int,
+    budget: float,
+    gradients: Precision = "float32",
+) -> tuple[Attack, str]:
+    """Choose AutoAttack if calibrating under it keeps to a budget, else its gradient parts.
+
+    PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
+    takes, and at most how many images stand to the end.
+
+    Args:
+        classifier: on the device of the data.
+        data: held-out images.
+        goal: of the calibration.
+        examples: ids to calibrate on.
+        confidence: of the guarantee.
+        widths: shares of the channels to look at.
+        seed: of the attack.
+        budget: seconds.
+        gradients: precision that attacks compute in.
+
+    Returns:
+        The attack, made ready, and a line that says which it is and why.
+    """
+    info = classifier.info
+    whole, parts, timed = (
+        prepare(cards.attack(name), info.threat, n_classes=info.num_classes, seed=seed)
+        for name in (*STRONG, _TIMED)
+    )
+    point = OperatingPoint(max(info.trained_lambdas), max(widths))
+    subject = Subject(
+        classifier, point, data, Blocks(data.labels), None, gradients, compile_it=False, passes=0.0
+    )
+    each, right, standing = _time(subject, timed, examples)
+    n_search, n_test = procedure.split(len(examples), goal, confidence)
+    lambdas = search.starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
+    points = len(lambdas) * len(widths)
+    points += 2 * search.REFINEMENTS if classifier.continuous else 0
+    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "ra" else 1
+
+    def passes(attack: Attack) -> float:
+        first, *others = (run.passes for run in attack.chain)
+        return right * first + standing * sum(others)
+
+    def takes(attack: Attack) -> float:
+        return each * (points * n_search * passes(parts) + tests * n_test * passes(attack))
+
+    allowed = f"the budget of {budget / 60:g} min"
+    if takes(whole) <= budget:
+        return whole, (
+            f"RA is under {whole.label}: it takes up to {_minutes(takes(whole))}, within {allowed}"
+        )
+    return parts, (
+        f"RA is under {parts.label}, AutoAttack's gradient parts, up to {_minutes(takes(parts))}: "
+        f"{whole.label} would take up to {_minutes(takes(whole))}, more than {allowed}; "
+        f"--attack autoattack forces it"
+    )
+
+
+def _time(subject: Subject, attack: Attack, examples: Tensor) -> tuple[float, float, float]:
+    """Attack one batch: the seconds of a pass of an image; the shares that are right, and stand."""
+    ids = examples[: subject.batch_size].to(subject.data.labels.device)
+    labels = subject.data.labels
+    right = ids[subject.clean(ids) == labels[ids]]
+    if not len(right):
+        return 0.0, 0.0, 0.0
+    started = time.perf_counter()
+    standing = int((subject.attacked(attack, right) == labels[right]).sum())
+    each = (time.perf_counter() - started) / (attack.passes * len(right))
+    return each, len(right) / len(ids), standing / len(ids)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{math.ceil(seconds / 60)} min"

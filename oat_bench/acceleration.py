@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from oat_bench.networks.plain import PlainNetwork
 from oat_bench.progress import note
 
 Precision = Literal["float32", "bf16"]
@@ -149,8 +150,12 @@ class Accelerated(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(x.device, self.precision):
-            logits: Tensor = self.plain(x)
-        return logits.float()
+            if self.precision == "float32" or not isinstance(self.plain, PlainNetwork):
+                logits: Tensor = self.plain(x)
+                return logits.float()
+            features = self.plain.features(x)
+        # the head in float32: rounded logits tie, and losses are made of differences
+        return self.plain.head(features.float())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""

@@ -115,10 +115,10 @@ class ConditionalNorm(BatchNorms):
         bn_c, bn_a = self.batch_norms(condition.width)
         n_standard = condition.n_standard
         if bn_c is None or n_standard == 0:
-            return bn_a(h)  # type: ignore[no-any-return]
+            return _batch_norm(bn_a, h)
         if n_standard == len(h):
-            return bn_c(h)  # type: ignore[no-any-return]
-        return torch.cat([bn_c(h[:n_standard]), bn_a(h[n_standard:])])
+            return _batch_norm(bn_c, h)
+        return torch.cat([_batch_norm(bn_c, h[:n_standard]), _batch_norm(bn_a, h[n_standard:])])
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
@@ -165,6 +165,13 @@ def _apply_folded(h: Tensor, condition: Folded, site: int) -> Tensor:
     return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
 
 
+def _batch_norm(bn: nn.BatchNorm2d, h: Tensor) -> Tensor:
+    """Normalise by the statistics of h, which must have a variance; else by the running ones."""
+    if bn.training and h.numel() == h.shape[1]:  # one image, on a map of 1x1
+        return F.batch_norm(h, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+    return bn(h)  # type: ignore[no-any-return]
+
+
 def _batch_norm_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert bn.running_mean is not None
     assert bn.running_var is not None
@@ -193,9 +200,10 @@ class Affine(nn.Module):
         self.scale = nn.Parameter(scale.detach().clone()[:, None, None])
         self.shift = nn.Parameter(shift.detach().clone()[:, None, None])
 
-    def forward(self, h: Tensor, condition: None = None) -> Tensor:
+    def forward(self, h: Tensor) -> Tensor:
         """Scale and shift h of shape [n, C, H, W]."""
-        return torch.addcmul(self.shift.to(h.dtype), h, self.scale.to(h.dtype))
+        # under autocast h is bfloat16, and so is then what multiplies it, as weights are
+        return torch.addcmul(self.shift.type_as(h), h, self.scale.type_as(h))
 
 
 class FoldedNorm(nn.Module):
@@ -222,11 +230,3 @@ def number_norms(backbone: nn.Module) -> list[FoldedNorm]:
     for site, norm in enumerate(norms):
         norm.site = site
     return norms
-
-
-class Passthrough(nn.Module):
-    """What stands where a norm layer was folded into the convolution before it: nothing."""
-
-    def forward(self, h: Tensor, condition: None = None) -> Tensor:
-        """Return h."""
-        return h

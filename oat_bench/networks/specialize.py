@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from oat_bench.networks.backbones import build_backbone
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import Affine, ConditionalNorm, FoldedNorm, Passthrough, number_norms
+from oat_bench.networks.norms import Affine, ConditionalNorm, FoldedNorm, number_norms
+from oat_bench.networks.plain import make_plain
 
 
 @torch.no_grad()
@@ -65,7 +66,8 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Put scale and shift [C] of each site in the place of a backbone's norm layers.
 
-    Where a norm layer directly follows a convolution they go into its weight and bias.
+    Where a norm layer directly follows a convolution they go into its weight and bias. What is left
+    takes no condition.
     """
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
@@ -73,11 +75,12 @@ def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> No
             if conv is None:
                 continue
             setattr(module, conv_name, _folded(conv, *affines[norm.site]))
-            setattr(module, norm_name, Passthrough())
+            setattr(module, norm_name, nn.Identity())
     for module in list(plain.modules()):
         for name, child in module.named_children():
             if isinstance(child, (ConditionalNorm, FoldedNorm)):
                 setattr(module, name, Affine(*affines[child.site]))
+    make_plain(plain)
 
 
 def _folded(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.conditioning import Condition
 from oat_bench.networks.norms import ConditionalNorm, FiLM
 
 LAMBDAS = (0.0, 0.1, 0.5, 1.0)
@@ -196,6 +197,27 @@ def test_an_evaluation_changes_nothing(perturbed, norm):
     network(images(4), torch.tensor([0.5, 0, 1, 0]))
     network.conditioned(0.3, 4)(images(4))
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("n_standard", [0, 1, 2, 3])
+def test_a_group_of_one_value_a_channel_is_normalised_by_running_statistics(n_standard, size):
+    """Against torch's own: train mode where there is a variance, eval mode where there is none."""
+    norm = ConditionalNorm(5, "dual", None)
+    for bn in (norm.bn_c, norm.bn_a):
+        nn.init.normal_(bn.running_mean)
+        nn.init.uniform_(bn.running_var, 0.5, 2)
+        nn.init.normal_(bn.weight)
+    reference = copy.deepcopy(norm)
+    h = images(3, 5, size)
+    condition = Condition(torch.tensor([0.0, 1.0]), torch.zeros(2, 1), None, n_standard)
+    out = norm.train()(h, condition)
+    groups = [(reference.bn_c, h[:n_standard]), (reference.bn_a, h[n_standard:])]
+    expected = [bn.train(len(x) * size**2 > 1)(x) for bn, x in groups if len(x)]
+    torch.testing.assert_close(out, torch.cat(expected))
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value)
+
 
 
 def test_one_batch_norm_serves_every_lambda(perturbed):

@@ -1,11 +1,14 @@
 """The plain network at one lambda, and the libraries that take it."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import QConfigMapping, default_dynamic_qconfig, quantize_dynamic
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import oat_bench
 from oat_bench.cards import NetworkCard, Threat
@@ -205,19 +208,97 @@ def test_at_refuses_points_that_do_not_exist(classifier, point, message):
         classifier.at(*point)
 
 
-def test_tracing(classifier):
-    model = classifier.at(0.3)
-    traced = torch.jit.trace(model, images(2))
-    x = images(5, size=11, seed=1)  # another batch and another size than it was traced with
-    torch.testing.assert_close(traced(x), model(x))
+# --- an ordinary network: what torch's own tools do with it
 
 
-def test_export(classifier):
-    model = classifier.at(0.3)
+@pytest.fixture(
+    scope="module",
+    params=[(arch, width) for arch in ("wrn-10-1", "resnet-18") for width in (1.0, 0.5)],
+    ids=lambda param: f"{param[0]}-{param[1]:g}",
+)
+def ordinary(request, perturbed) -> nn.Module:
+    """The plain network of a width; in a wide residual network norms stay before convolutions."""
+    architecture, width = request.param
+    model = specialize(perturbed(architecture, in_channels=3, widths=(1.0, 0.5)), 0.3, width)
+    unfolded = any(isinstance(module, Affine) for module in model.modules())
+    assert unfolded == (architecture == "wrn-10-1")
+    return model
+
+
+def test_every_layer_maps_one_tensor_to_one(ordinary):
+    kinds = {type(module) for module in ordinary.modules()}
+    assert {kind for kind in kinds if kind.__module__.startswith("torch.")} <= {
+        *(nn.Conv2d, nn.Linear, nn.Identity, nn.Dropout, nn.ModuleList)
+    }
+    for kind in kinds - {nn.ModuleList}:
+        assert len(inspect.signature(kind.forward).parameters) == 2, kind  # self and the tensor
+
+
+def exported(model: nn.Module) -> nn.Module:
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (images(2),), dynamic_shapes={"x": {0: batch}})
-    x = images(5, seed=1)
-    torch.testing.assert_close(program.module()(x), model(x))
+    x = images(2, 3, size=11)
+    return torch.export.export(model, (x,), dynamic_shapes={"x": {0: batch}}).module()
+
+
+EXACT = {
+    # with another batch and, but for export, another size than they were made with
+    "trace": lambda model: torch.jit.trace(model, images(2, 3)),
+    "script": torch.jit.script,
+    "script-frozen": lambda model: torch.jit.freeze(torch.jit.script(model)),
+    "fx": torch.fx.symbolic_trace,
+    "export": exported,
+    "compile": lambda model: torch.compile(model, backend="eager", fullgraph=True),
+    "vmap": lambda model: torch.func.vmap(lambda image: model(image[None])[0]),
+    "channels-last": lambda model: copy.deepcopy(model).to(memory_format=torch.channels_last),
+    "double": lambda model: lambda x: copy.deepcopy(model).double()(x.double()).float(),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tool", EXACT)
+@torch.no_grad()
+def test_a_tool_leaves_what_is_computed(ordinary, tool):
+    x = images(5, 3, size=11, seed=1)
+    torch.testing.assert_close(EXACT[tool](ordinary)(x), ordinary(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ordinary", [("wrn-10-1", 0.5), ("resnet-18", 0.5)], indirect=True)
+@torch.no_grad()
+def test_inductor_compiles_it_in_one_piece(ordinary):
+    x = images(5, 3)
+    fast = torch.compile(ordinary, fullgraph=True)
+    torch.testing.assert_close(fast(x), ordinary(x), rtol=1e-4, atol=1e-4)
+
+
+def quantised_by_fx(model: nn.Module) -> nn.Module:
+    """What torch itself has left beside `quantize_dynamic`: pt2e is torchao's now."""
+    mapping = QConfigMapping().set_object_type(nn.Linear, default_dynamic_qconfig)
+    return convert_fx(prepare_fx(copy.deepcopy(model), mapping, (images(2, 3),)))
+
+
+COARSE = {
+    "quantize_dynamic": lambda model: quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8),
+    "quantize_dynamic, script": lambda model: torch.jit.script(
+        quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    ),
+    "quantize_fx": quantised_by_fx,
+    "half": lambda model: lambda x: copy.deepcopy(model).half()(x.half()),
+    "bfloat16": lambda model: lambda x: copy.deepcopy(model).bfloat16()(x.bfloat16()),
+    "autocast": lambda model: torch.autocast("cpu", dtype=torch.bfloat16)(model),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tool", COARSE)
+@torch.no_grad()
+def test_a_coarser_network_computes_about_the_same(ordinary, tool):
+    x = images(5, 3, size=11, seed=1)
+    logits, expected = COARSE[tool](ordinary)(x), ordinary(x)
+    assert (logits.dtype == torch.float32) == tool.startswith("quant")
+    assert not torch.equal(logits.float(), expected)
+    gap = (logits.float() - expected).norm() / expected.norm()
+    assert gap < (0.005 if tool == "half" else 0.03)
 
 
 def test_deep_copy_and_state_dict(classifier):

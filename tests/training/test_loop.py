@@ -445,3 +445,39 @@ def test_too_few_images_are_refused():
     one = Split(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(UserError, match="1 training images"):
         trainer(train=one)
+
+
+SMALL = {
+    "oat": {},
+    "oat-single-bn": {"norm": "single"},
+    "oats": {"widths": (1.0, 0.5)},
+    "pgd-at": {"trained_lambdas": [1], "norm": "single", "film": "none", "encoding": "scalar"},
+    "standard": {"trained_lambdas": [0], "norm": "single", "film": "none", "encoding": "scalar"},
+}
+
+
+@pytest.mark.parametrize("order", ["attack-first", "published"])
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize(("n", "batch_size"), [(2, 2), (3, 2), (6, 6), (34, 32)])
+def test_any_number_of_images_trains_on_maps_of_one_pixel(order, kind, n, batch_size):
+    """4x4 images leave a wide residual network's last stage 1x1."""
+    options = {"trained_lambdas": LAMBDAS, "encoding_dim": 4} | SMALL[kind]
+    net = ConditionalNetwork("wrn-10-1", num_classes=10, in_channels=1, **options)
+    images = torch.randint(256, (n, 1, 4, 4), generator=torch.Generator().manual_seed(n))
+    data = Split(images.to(torch.uint8), torch.arange(n) % 10)
+    values = {"epochs": 1, "batch_size": batch_size, "lr": 0.05, "attack_steps": 1}
+    card = TrainingCard(**values, lambdas=options["trained_lambdas"], order=order)
+    before = vector(net)
+    history = Trainer(net, card, THREAT, data, data).train(show=False).history
+    assert all(math.isfinite(value) for row in history for value in row.values())
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+    assert not torch.equal(vector(net), before)
+
+
+def test_resnet_trains_on_8x8_by_batches_of_six():
+    train, _ = digits(12)
+    lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
+    net = ConditionalNetwork("resnet-18", num_classes=10, in_channels=1, trained_lambdas=lambdas)
+    run = trainer(net, train=train, validation=train, epochs=1, batch_size=6, lambdas=lambdas)
+    assert sample(run, torch.arange(6), 0).n_standard == 1
+    assert math.isfinite(run.train(show=False).history[-1]["loss"])

@@ -1,0 +1,105 @@
+"""The backbones without a condition: what is left of them at one lambda and one width.
+
+They have the layers and the names of `oat_bench.networks.backbones`, and a forward that calls
+layers and nothing else, so that whatever takes an ordinary network takes these: tracing, scripting,
+torch.fx, export, compilation, quantisation, another precision.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oat_bench.networks.backbones import (
+    PostActivationBlock,
+    PreActivationBlock,
+    ResNet,
+    Stage,
+    WideResNet,
+)
+
+
+class PlainPreActivationBlock(PreActivationBlock):
+    """Basic block of a wide residual network."""
+
+    def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
+        """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
+        active = F.relu(self.norm1(h))
+        out = F.relu(self.norm2(self.conv1(active)))
+        shortcut = h if self.shortcut is None else self.shortcut(active)
+        return shortcut + self.conv2(self.dropout(out))  # type: ignore[no-any-return]
+
+
+class PlainPostActivationBlock(PostActivationBlock):
+    """Basic block of a residual network."""
+
+    def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
+        """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
+        out = F.relu(self.norm1(self.conv1(h)))
+        out = self.norm2(self.conv2(out))
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            h = self.shortcut_norm(self.shortcut(h))
+        return F.relu(out + h)
+
+
+class PlainStage(Stage):
+    """Blocks of one resolution, one after the other."""
+
+    def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
+        """Run the blocks."""
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+
+class PlainNetwork(nn.Module):
+    """A plain backbone: features, then the head."""
+
+    if TYPE_CHECKING:  # torch.jit would take the annotation for an interface's
+        linear: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images to the maps that the head pools, [n, c, H, W]."""
+        raise NotImplementedError
+
+    def head(self, h: Tensor) -> Tensor:
+        """Pool and classify: [n, c, H, W] to logits [n, num_classes]."""
+        return self.linear(h.mean(dim=(2, 3)))
+
+
+class PlainWideResNet(PlainNetwork, WideResNet):
+    """A wide residual network."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images to the maps that the head pools."""
+        h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
+        return F.relu(self.norm(h))
+
+
+class PlainResNet(PlainNetwork, ResNet):
+    """A residual network."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images to the maps that the head pools."""
+        h = F.relu(self.norm1(self.conv1(x)))
+        return self.stage4(self.stage3(self.stage2(self.stage1(h))))  # type: ignore[no-any-return]
+
+
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    PreActivationBlock: PlainPreActivationBlock,
+    PostActivationBlock: PlainPostActivationBlock,
+    Stage: PlainStage,
+    WideResNet: PlainWideResNet,
+    ResNet: PlainResNet,
+}
+
+
+def make_plain(backbone: nn.Module) -> None:
+    """Turn a backbone, none of whose layers takes a condition, into its plain form, in place."""
+    for module in backbone.modules():
+        # the same layers under the same names, with another forward
+        module.__class__ = _PLAIN.get(type(module), type(module))

@@ -251,7 +251,7 @@ def _gaffke(values: Floats, counts: Floats, mean: float) -> float:
     density = np.exp(-(np.log(1 - np.outer(s, a)) @ k)) / -s * scale * np.cosh(_ALONG)
     total = density.real.sum() - density.real[0] / 2
     tail = min(1.0, float(total) * _ALONG[1] / np.pi)
-    return 1 - tail if likely else tail
+    return float(1 - tail if likely else tail)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ from oat_bench.cli.options import (
     ATTACK_GRADIENTS,
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_OUT,
     MODEL_WIDTHS,
     SEED,
@@ -105,6 +106,7 @@ class Amount(click.ParamType[float]):
 )
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @ATTACK_CARD
 @MODEL_WIDTHS
 @click.option(
@@ -129,6 +131,7 @@ def calibrate(
     split: Literal["validation", "test"],
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attack: str,
     widths: list[float] | None,
     n_examples: int | None,
@@ -158,7 +161,9 @@ def calibrate(
     dataset = data_of(trained, model, dataset)
     shares = choose_widths(trained, widths)
     ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
-    images = calibration.held_out(info, dataset, split, data_dir, skip_broken=skip_broken)
+    images = calibration.held_out(
+        info, dataset, split, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     n = n_examples or min(_N, len(images.data))
     if n > len(images.data):
         raise UserError(f"{n} examples asked for; {images.name} has {len(images.data)}")

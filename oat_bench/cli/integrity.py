@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out
+from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_data
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_DATASET,
     MODEL_OUT,
     MODEL_WIDTHS,
@@ -36,6 +37,7 @@ _LONG = 60
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @click.option(
     "--attacks",
     metavar="LIST",
@@ -58,6 +60,7 @@ def integrity(
     dataset: str | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -94,8 +97,9 @@ def integrity(
     )
     lambdas = choose_lambdas(trained, lambdas)
     points = [OperatingPoint(lam, w) for w in choose_widths(trained, widths) for lam in lambdas]
-    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    classifier.check_fits(info, data)
+    data = load_data(
+        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     n, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = make_folder(out or default_out(trained, model))
     subject = examination.Subject(

@@ -26,7 +26,10 @@ from oat_bench.errors import UserError
     [
         (["run", "--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["run", "--dataset", ""], "unknown data set ''"),
-        (["run", "--dataset", "imagenet"], "'imagenet'; known: cifar10, digits, stl10, svhn"),
+        (
+            ["run", "--dataset", "imagenet"],
+            "'imagenet'; known: cifar10, cifar100, digits, stl10, svhn",
+        ),
         (["run", "--dataset", "cifar10-small"], "unknown data set 'cifar10-small'; did you mean"),
         (["run", "--dataset", "image-folder"], "is named by its path, such as --dataset ./my-imag"),
         (["run", "--dataset", "./nowhere"], "no folder of images at nowhere; expected train/ and"),

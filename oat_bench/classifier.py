@@ -164,8 +164,8 @@ def _check_images(info: ModelInfo, data: Dataset) -> None:
     ours, theirs = list(map(composed, info.classes)), list(map(composed, data.classes))
     if ours != theirs:
         raise UserError(
-            f"the checkpoint is of {_few(ours)}; {data.name!r} has {_few(theirs)}; expected the "
-            "same classes in the same order"
+            f"the checkpoint of {info.dataset!r} has {_few(ours)}; {data.name!r} has "
+            f"{_few(theirs)}; expected the same classes in the same order"
         )
     (channels, height, width), shape = info.input_shape, data.input_shape
     if info.input_shape == shape:
@@ -174,8 +174,8 @@ def _check_images(info: ModelInfo, data: Dataset) -> None:
     if channels == shape[0] and height == width and data.name not in DATASETS:
         remedy = f"resize and crop them with --image-size {height}"
     raise UserError(
-        f"the checkpoint is of images {info.input_shape}, those of {data.name!r} are {shape}; "
-        f"{remedy}"
+        f"the checkpoint of {info.dataset!r} takes images {info.input_shape}, those of "
+        f"{data.name!r} are {shape}; {remedy}"
     )
 
 

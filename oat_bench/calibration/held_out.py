@@ -66,9 +66,9 @@ def held_out(
     own, named = trained_on(info, data), data.name == publishable(info.dataset)
     if own is False and named and is_folder:
         raise UserError(
-            f"{dataset} is called like the model's data set and holds other images than those of "
-            "the training, some of them perhaps among these; name a folder of images that the "
-            "model has not seen, by another name"
+            f"{dataset} has the name of the model's data set, but not quite its images: some may "
+            "have been trained on; name a folder of images that the model has not seen, under "
+            "another name"
         )
     if own:
         data = data.called(info.dataset)

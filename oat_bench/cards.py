@@ -11,6 +11,7 @@ card's own folder and may lead anywhere; of a file elsewhere no error says what 
 import math
 import re
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -92,6 +93,17 @@ def _name(value: str) -> str:
     return value
 
 
+def publishable(text: str) -> str:
+    """Make a `Name` out of any text, such as a folder's name; what is one stays as it is.
+
+    Letters lose their accents; what else a name may not hold becomes a hyphen.
+    """
+    decomposed = unicodedata.normalize("NFKD", text)
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).lstrip("._+-")[:64] or "images"
+    return f"{name}-images" if name.lower() in _TAKEN else name
+
+
 Fraction = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
@@ -102,6 +114,7 @@ Widths = Annotated[
     list[Width], Field(min_length=1), AfterValidator(lambda v: sorted(set(v), reverse=True))
 ]
 Norm = Literal["Linf", "L2"]
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
 #: names of cards are parts of file names and heads of columns
 Name = Annotated[str, AfterValidator(_name)]
 
@@ -429,21 +442,25 @@ class BenchmarkCard(Card):
     description: str = ""
     source: str = ""
     dataset: str
+    image_size: ImageSize | None = Field(
+        default=None, description="of a folder: the shorter side is resized to it, the centre kept"
+    )
     method: Annotated[str, AfterValidator(_method)] = "oat"
     network: NetworkCard
     threat: Threat = Threat()
     training: TrainingCard
     evaluation: EvaluationCard = EvaluationCard()
 
-    def for_folder(self, folder: str, *, named: bool) -> "BenchmarkCard":
+    def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
         """Return the card with a folder of images in the place of its data set.
 
         Args:
             folder: path of the images.
             named: whether the card's own name stays a part of its name.
+            label: the data set's name; made from the folder's if None.
         """
-        name = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(folder).resolve().name).lstrip("._+-")[:32]
-        name = "-".join([name or "images", *([self.name] if named else [])])[:64]
+        name = publishable(label or Path(folder).resolve().name)[:32]
+        name = "-".join([name, *([self.name] if named else [])])[:64]
         return self.model_copy(update={"dataset": folder, "name": name})
 
     @model_validator(mode="after")

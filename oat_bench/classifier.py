@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import Lambdas, NetworkCard, Recorded, Threat
-from oat_bench.datasets import Dataset
+from oat_bench.cards import ImageSize, Lambdas, NetworkCard, Recorded, Threat, publishable
+from oat_bench.datasets import DATASETS, Dataset, is_folder
+from oat_bench.datasets.layout import composed
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, sha256
 from oat_bench.networks.conditioning import bridged_below, check_within
@@ -83,6 +84,12 @@ class ModelInfo(Recorded):
     epochs: int
     selection: str = Field(description="the rule that chose these weights, and the epoch it chose")
     benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
+    data_fingerprint: str = Field(
+        default="", description="of the data set it was trained on, by its name; empty: unknown"
+    )
+    image_size: ImageSize | None = Field(
+        default=None, description="what the images of a folder were resized and cropped to"
+    )
 
     @property
     def num_classes(self) -> int:
@@ -132,24 +139,73 @@ class ModelInfo(Recorded):
         return self
 
 
-def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> None:
-    """Refuse a checkpoint of another data set.
+def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> Dataset:
+    """Refuse a data set that a checkpoint cannot classify.
+
+    What counts are the classes and the size of the images, and the images where the checkpoint
+    knows them. A folder's name is only a label; the name of a published data set is no folder's.
 
     Args:
         info: the checkpoint's.
         data: what it is to classify.
-        other_images: take any data set of images of this size, of these classes.
+        other_images: take a folder also for a model of a published data set.
+
+    Returns:
+        The data set, by the checkpoint's name for it unless it is known to be another one.
 
     Raises:
-        UserError: saying what the checkpoint is for.
+        UserError: saying what differs, and how to mend it.
     """
-    fits = (info.input_shape, tuple(info.classes)) == (data.input_shape, data.classes)
-    if not fits or (info.dataset != data.name and not other_images):
+    _check_images(info, data)
+    if other_images:
+        return data
+    if info.dataset != data.name and {info.dataset, data.name} & DATASETS.keys():
+        remedy = f"evaluate it with --dataset {info.dataset}"
+        if info.dataset not in DATASETS:
+            remedy = "name its folder with --dataset"
         raise UserError(
-            f"the checkpoint is of data set {info.dataset!r} (images {info.input_shape} of "
-            f"{_few(info.classes)}), not {data.name!r} (images {data.input_shape} of "
-            f"{_few(data.classes)})"
+            f"the checkpoint is of data set {info.dataset!r}, not {data.name!r}; {remedy}"
         )
+    if trained_on(info, data) is False:
+        return data
+    return data.called(publishable(info.dataset))
+
+
+def trained_on(info: ModelInfo, data: Dataset) -> bool | None:
+    """Whether a data set is the one that a checkpoint was trained on; None: it does not know."""
+    if not info.data_fingerprint:
+        return None
+    return data.called(info.dataset).fingerprint() == info.data_fingerprint
+
+
+def image_size(info: ModelInfo, dataset: str, asked: int | None = None) -> int | None:
+    """Return what images are resized to for a checkpoint: as asked, else as those of its training.
+
+    Args:
+        info: the checkpoint's.
+        dataset: name or path of the images; those of a published data set are not resized.
+        asked: pixels; None if nothing was asked for.
+    """
+    return info.image_size if asked is None and is_folder(dataset) else asked
+
+
+def _check_images(info: ModelInfo, data: Dataset) -> None:
+    ours, theirs = list(map(composed, info.classes)), list(map(composed, data.classes))
+    if ours != theirs:
+        raise UserError(
+            f"the checkpoint of {info.dataset!r} has {_few(ours)}; {data.name!r} has "
+            f"{_few(theirs)}; expected the same classes in the same order"
+        )
+    (channels, height, width), shape = info.input_shape, data.input_shape
+    if info.input_shape == shape:
+        return
+    remedy = "expected images of the same size and number of channels"
+    if channels == shape[0] and height == width and data.name not in DATASETS:
+        remedy = f"resize and crop them with --image-size {height}"
+    raise UserError(
+        f"the checkpoint of {info.dataset!r} takes images {info.input_shape}, those of "
+        f"{data.name!r} are {shape}; {remedy}"
+    )
 
 
 def _few(classes: Sequence[str]) -> str:

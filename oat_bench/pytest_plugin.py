@@ -44,7 +44,7 @@ class RobustAccuracy:
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
-        self._data: dict[tuple[str, Path], Dataset] = {}
+        self._data: dict[tuple[str, Path, int | None], Dataset] = {}
 
     def __call__(
         self,
@@ -80,16 +80,14 @@ class RobustAccuracy:
         """
         from oat_bench import cards
         from oat_bench.attacks import prepare
-        from oat_bench.classifier import OperatingPoint, check_fits
-        from oat_bench.cli.model import data_of
+        from oat_bench.classifier import OperatingPoint
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.statistics import summarize
 
         classifier = _load(model)
-        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
-        check_fits(classifier.info, data)
+        data = self._load_data(classifier, _name(model), dataset, data_dir)
         n = len(data.test) if n_examples is None else n_examples
         if not 1 <= n <= len(data.test):
             raise UserError(
@@ -144,14 +142,13 @@ class RobustAccuracy:
             UserError: if model, baseline and data do not go together.
         """
         __tracebackhide__ = True
-        from oat_bench.cli.model import data_of
         from oat_bench.regression import baseline as baselines
         from oat_bench.regression import formats
         from oat_bench.regression.check import check
 
         classifier = _load(model)
         against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
-        data = self._load_data(data_of(classifier, _name(model), dataset), data_dir)
+        data = self._load_data(classifier, _name(model), dataset, data_dir)
         done = check(
             classifier,
             against,
@@ -166,14 +163,24 @@ class RobustAccuracy:
             raise AssertionError(formats.plain(report))
         return done.comparison
 
-    def _load_data(self, name: str, data_dir: str | Path | None) -> "Dataset":
-        """Load a data set once."""
+    def _load_data(
+        self,
+        classifier: "TunableClassifier",
+        model: str,
+        dataset: str | None,
+        data_dir: str | Path | None,
+    ) -> "Dataset":
+        """Load the data set of a model once, and check that it fits."""
         from oat_bench import datasets
+        from oat_bench.classifier import check_fits, image_size
+        from oat_bench.cli.model import data_of
 
-        folder = self.data_dir if data_dir is None else Path(data_dir)
-        if (name, folder) not in self._data:
-            self._data[name, folder] = datasets.load(name, folder)
-        return self._data[name, folder]
+        name = data_of(classifier, model, dataset)
+        size = image_size(classifier.info, name)
+        key = (name, self.data_dir if data_dir is None else Path(data_dir), size)
+        if key not in self._data:
+            self._data[key] = datasets.load(name, key[1], image_size=size)
+        return check_fits(classifier.info, self._data[key])
 
 
 def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":

@@ -109,7 +109,9 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         classifier = load(checkpoint, device)
-        if classifier.info.benchmark_card != identity:
+        # once a folder's name counted
+        before = data.called(classifier.info.dataset)
+        if classifier.info.benchmark_card not in (identity, _identity(card, before, seed)):
             raise UserError(
                 f"{checkpoint} was trained by another card, on other data or with another seed; "
                 "choose another folder with --out, or evaluate it with --model"
@@ -130,6 +132,8 @@ def train(
         epochs=card.training.epochs,
         selection="",
         benchmark_card=identity,
+        data_fingerprint=data.fingerprint(),
+        image_size=data.image_size,
     ).with_bridge()
     classifier = method.build(info).to(device)
     selections, logs, seconds = [], [], 0.0
@@ -203,7 +207,11 @@ def with_interpolation(classifier: TunableClassifier, rule: Interpolation) -> Tu
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
-    """Hash all that decides the weights."""
+    """Hash all that decides the weights; the name of a folder does not."""
+    return _identity(card, data if data.name in datasets.DATASETS else data.called(""), seed)
+
+
+def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     network = METHODS[card.method].network_card(card.network)
     parts = (network, card.training, card.threat)
     return sha256(card.method, data.fingerprint(), str(seed), *[p.fingerprint() for p in parts])
@@ -226,7 +234,7 @@ def evaluate_and_report(
             there are.
     """
     info = classifier.info
-    check_fits(info, data)
+    data = check_fits(info, data)
     examples = choose_examples(card, data)
     points = choose_points(card, info.method, info.trained_lambdas, info.widths)
     subject = Subject(
@@ -272,6 +280,7 @@ def evaluate_and_report(
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
         frontiers=frontiers,
+        dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=raised,

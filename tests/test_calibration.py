@@ -582,13 +582,29 @@ def test_a_folder_of_other_images_is_taken_whole(trained, digits, tmp_path):
 
 def test_other_classes_and_other_data_sets_are_refused(trained, digits, tmp_path):
     root = folder_of(tmp_path / "few", digits, classes=range(3))
-    with pytest.raises(UserError, match=r"of 10 classes: 0, 1, 2, 3, \.\.\.\), not 'few'"):
+    with pytest.raises(
+        UserError, match=r"'digits' has 10 classes: 0, 1, 2, 3, \.\.\.; 'few' has 3 classes"
+    ):
         calibration.held_out(trained.info, str(root))
 
 
 def test_a_folder_that_was_trained_on_gives_its_split(trained, digits, tmp_path):
     root = folder_of(tmp_path / "mine", digits, n=100)
-    info = trained.info.model_copy(update={"dataset": "mine"})
+    # older checkpoints know the name only
+    info = trained.info.model_copy(update={"dataset": "mine", "data_fingerprint": ""})
     held = calibration.held_out(info, str(root), "test")
     assert len(held.data) == 20
     assert len(calibration.held_out(info, str(root)).data) == 8
+    # others know the images, whatever the folder is called
+    known = info.model_copy(update={"data_fingerprint": held.fingerprint})
+    renamed = root.rename(tmp_path / "renamed")
+    again = calibration.held_out(known, str(renamed), "test")
+    assert (again.name, again.fingerprint) == (held.name, held.fingerprint)
+    assert len(calibration.held_out(info, str(renamed)).data) == 100
+    next(renamed.glob("0/*")).unlink()
+    assert calibration.held_out(known, str(renamed)).name == "the folder renamed"
+    renamed.rename(root)
+    with pytest.raises(
+        UserError, match="has the name of the model's data set, but not quite its images"
+    ):
+        calibration.held_out(known, str(root))

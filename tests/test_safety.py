@@ -29,7 +29,7 @@ from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.cli.model import data_of
 from oat_bench.datasets import archives, image_folder
-from oat_bench.datasets.cifar10 import _read_binary, _read_pickle
+from oat_bench.datasets.cifar10 import VERSION
 from oat_bench.datasets.stl10 import _read as read_stl10
 from oat_bench.datasets.svhn import _read as read_svhn
 from oat_bench.deployment import load as load_exported
@@ -234,9 +234,9 @@ def parsers(tmp_path_factory, build_classifier, state):
 
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
     batch = {b"labels": [3, 1, 4, 1], b"data": pixels.reshape(4, -1)}
-    add("pickle", pickle.dumps(batch, 3), _read_pickle)
+    add("pickle", pickle.dumps(batch, 3), VERSION.read_pickle)
     rows = np.hstack([np.array([[3], [1], [4], [1]], np.uint8), pixels.reshape(4, -1)])
-    add("binary", rows.tobytes(), _read_binary)
+    add("binary", rows.tobytes(), VERSION.read_binary)
     for compressed in (False, True):
         buffer = io.BytesIO()
         variables = {
@@ -652,7 +652,7 @@ def test_an_image_that_another_program_would_have_to_run_is_refused(tmp_path, mo
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("L", (4, 4)).save(tmp_path / name / f"{place}.png")
     Image.new("L", (4, 4)).save(tmp_path / "a" / "0.png", "EPS")
-    assert "a/0.png: not a readable image (cannot identify" in refusal(
+    assert "a/0.png: not a readable image (it is a EPS file; expected PNG, JPEG" in refusal(
         lambda: image_folder(tmp_path)
     )
 

@@ -1,7 +1,10 @@
 """The ART engine: any of its evasion attack classes (adversarial-robustness-toolbox)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import isclass, signature
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -50,8 +53,23 @@ def check(attack: Attack) -> None:
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     generator = _make(attack, model, tuple(x.shape[1:]), "cpu" if x.device.type == "cpu" else "gpu")
-    x_adv = generator.generate(x=x.cpu().numpy(), y=y.cpu().numpy())
+    with _no_bars():
+        x_adv = generator.generate(x=x.cpu().numpy(), y=y.cpu().numpy())
     return torch.as_tensor(np.asarray(x_adv), dtype=torch.float32, device=x.device)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence progress bars: classes that take no ``verbose`` run others that show theirs."""
+    from tqdm.std import tqdm
+
+    original = tqdm.__init__
+
+    def silent(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **(kwargs | {"disable": True}))
+
+    with patch.object(tqdm, "__init__", silent):
+        yield
 
 
 def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device: str) -> Any:

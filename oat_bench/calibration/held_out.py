@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from oat_bench import datasets
-from oat_bench.classifier import ModelInfo, check_fits
+from oat_bench import classifier, datasets
+from oat_bench.cards import publishable
+from oat_bench.classifier import ModelInfo, check_fits, trained_on
 from oat_bench.datasets import DATA_DIR, Split
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
@@ -35,29 +36,43 @@ def held_out(
     data_dir: str | Path = DATA_DIR,
     *,
     skip_broken: bool = False,
+    image_size: int | None = None,
 ) -> HeldOut:
     """Load images to calibrate on.
 
     Args:
         info: the model's.
         dataset: the model's own, of which a split is taken; or the path of a folder of other images
-            of the same classes, all of which are taken.
+            of the same classes, all of which are taken. The images tell which it is; the names do
+            where the model does not know its images.
         split: of the model's own data set.
         data_dir: where data sets are looked for.
-        skip_broken: leave out the images of a folder that cannot be read.
+        skip_broken: leave out the images of a folder that cannot be read or do not fit.
+        image_size: pixels to resize and crop a folder's images to; as for training if None.
 
     Raises:
         UserError: if the images do not fit the model, or there are none.
     """
     datasets.check_known(dataset)
-    if dataset != info.dataset and not datasets.is_folder(dataset):
+    is_folder = datasets.is_folder(dataset)
+    if dataset != info.dataset and not is_folder:
         raise UserError(
             f"the model was trained on {info.dataset!r}, not on {dataset!r}; leave --dataset out, "
             "or name a folder of images of your own"
         )
-    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
+    size = classifier.image_size(info, dataset, image_size)
+    data = datasets.load(dataset, data_dir, skip_broken=skip_broken, image_size=size)
     check_fits(info, data, other_images=True)
-    if data.name != info.dataset:
+    own, named = trained_on(info, data), data.name == publishable(info.dataset)
+    if own is False and named and is_folder:
+        raise UserError(
+            f"{dataset} has the name of the model's data set, but not quite its images: some may "
+            "have been trained on; name a folder of images that the model has not seen, under "
+            "another name"
+        )
+    if own:
+        data = data.called(info.dataset)
+    elif not named:
         parts = (data.train, data.validation, data.test)
         images = torch.cat([part.images for part in parts])
         whole = Split(images, torch.cat([part.labels for part in parts]), data.test.levels)

@@ -12,6 +12,7 @@ from oat_bench.cli.options import (
     ATTACK_GRADIENTS,
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_OUT,
     MODEL_WIDTHS,
     SEED,
@@ -105,6 +106,7 @@ class Amount(click.ParamType[float]):
 )
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @click.option(
     "--attack",
     metavar="NAME",
@@ -142,6 +144,7 @@ def calibrate(
     split: Literal["validation", "test"],
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attack: str | None,
     budget: float,
     widths: list[float] | None,
@@ -176,7 +179,9 @@ def calibrate(
     ready = None
     if attack is not None:
         ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
-    images = calibration.held_out(info, dataset, split, data_dir, skip_broken=skip_broken)
+    images = calibration.held_out(
+        info, dataset, split, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     n = n_examples or min(_N, len(images.data))
     if n > len(images.data):
         raise UserError(f"{n} examples asked for; {images.name} has {len(images.data)}")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of, default_out, load_model
+from oat_bench.cli.model import default_out, load_data, load_model
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_DATASET,
     MODEL_OUT,
     SKIP_BROKEN,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @click.option(
     "--seed",
     metavar="N",
@@ -86,6 +88,7 @@ def check(
     dataset: str | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     seed: int | None,
     device: str,
     out: Path | None,
@@ -98,7 +101,6 @@ def check(
     MODEL is a run, a checkpoint, or a file of `oat-bench export`.
     Exit code 0: no drop beyond the tolerance is supported; 1: one is; 2: bad input.
     """
-    from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.evaluation.outcomes import OutcomeStore
@@ -116,7 +118,9 @@ def check(
     kept_because = checks.kept_because(against, trained)
     if update_baseline and kept_because is not None:
         raise UserError(kept_because)
-    data = datasets.load(data_of(trained, model, dataset), data_dir, skip_broken=skip_broken)
+    data = load_data(
+        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     checks.prepare(trained, against, data, seed)
     folder = out or default_out(trained, model, "check")
     done = checks.check(

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of
-from oat_bench.cli.options import ATTACK, DATA_DIR, FILE, RUNS, Lambdas, example
+from oat_bench.cli.model import load_data
+from oat_bench.cli.options import (
+    ATTACK,
+    DATA_DIR,
+    FILE,
+    IMAGE_SIZE,
+    RUNS,
+    SKIP_BROKEN,
+    Lambdas,
+    example,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,23 +139,28 @@ def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> Non
     "--dataset", metavar="FOLDER", help="Folder of images, for a model that was trained on one."
 )
 @DATA_DIR
+@SKIP_BROKEN
+@IMAGE_SIZE
 @FILE
 def figure_saliency(
     model: str,
     lambdas: list[float] | None,
     dataset: str | None,
     data_dir: Path,
+    skip_broken: bool,
+    image_size: int | None,
     out: Path | None,
 ) -> None:
     """Gradient of the loss at test images.
 
     Figures 10 to 12 of the OAT paper.
     """
-    from oat_bench import classifier, datasets, figures
+    from oat_bench import classifier, figures
 
     trained = classifier.load(model)
-    data = datasets.load(data_of(trained, model, dataset), data_dir)
-    classifier.check_fits(trained.info, data)
+    data = load_data(
+        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     columns = lambdas or trained.info.trained_lambdas
     _write(figures.saliency(trained, data, columns), out, "saliency")
 

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_model
+from oat_bench.cli.model import (
+    choose_lambdas,
+    choose_widths,
+    data_of,
+    default_out,
+    load_data,
+    load_model,
+)
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_DATASET,
     MODEL_OUT,
     MODEL_WIDTHS,
@@ -36,6 +44,7 @@ _LONG = 60
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @click.option(
     "--attacks",
     metavar="LIST",
@@ -58,6 +67,7 @@ def integrity(
     dataset: str | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -73,7 +83,7 @@ def integrity(
     another in both SA and RA ("dial"). Exit code 1: a check failed, robust accuracies of this model
     are not what they seem, or its dial is not.
     """
-    from oat_bench import classifier, datasets
+    from oat_bench import datasets
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.classifier import OperatingPoint
@@ -99,8 +109,9 @@ def integrity(
     points = [OperatingPoint(lam, w) for w in widths for lam in lambdas]
     whole = dial.lambdas(info.trained_lambdas, continuous=trained.continuous)
     dials = [[OperatingPoint(lam, w) for lam in whole] for w in widths if len(whole) > 1]
-    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    classifier.check_fits(info, data)
+    data = load_data(
+        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = make_folder(out or default_out(trained, model))
     nested = datasets.nested_order(data.test.labels)

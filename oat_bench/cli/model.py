@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
 
     from oat_bench.classifier import TunableClassifier
+    from oat_bench.datasets import Dataset
 
 
 def load_model(model: str, device: "torch.device") -> "TunableClassifier":
@@ -33,6 +34,40 @@ def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> st
     if dataset is None and name not in datasets.DATASETS:
         raise UserError(f"{model} is of data set {name!r}; name its folder with --dataset")
     return dataset or name
+
+
+def load_data(
+    trained: "TunableClassifier",
+    model: str,
+    dataset: str | None,
+    data_dir: Path,
+    *,
+    skip_broken: bool = False,
+    image_size: int | None = None,
+) -> "Dataset":
+    """Load the data set of a model, or the folder that was named for it, and check that it fits.
+
+    A folder's images are resized as those of the training were, if ``image_size`` is None.
+
+    Raises:
+        UserError: if there is none, or it does not fit.
+    """
+    from oat_bench import classifier, datasets
+    from oat_bench.progress import note
+
+    info, name = trained.info, data_of(trained, model, dataset)
+    size = classifier.image_size(info, name, image_size)
+    data = datasets.load(name, data_dir, skip_broken=skip_broken, image_size=size)
+    fitting = classifier.check_fits(info, data)
+    own = classifier.trained_on(info, data)
+    if own is False:
+        note(
+            f"{name}: not the images, or not the splits, that {model} was trained on; it may have "
+            "been trained on some of these test images"
+        )
+    elif own is None and fitting is not data:
+        note(f"{name}: taken for {fitting.name}; {model} does not say which images those are")
+    return fitting
 
 
 def choose_lambdas(

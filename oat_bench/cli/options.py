@@ -118,7 +118,21 @@ DATA_DIR = click.option(
     help="Where data sets are looked for, and downloaded to.",
 )
 SKIP_BROKEN = click.option(
-    "--skip-broken", is_flag=True, help="Leave out images of a folder that cannot be read."
+    "--skip-broken",
+    is_flag=True,
+    help="Leave out images of a folder that cannot be read, or are of another size or type.",
+)
+IMAGE_SIZE = click.option(
+    "--image-size",
+    metavar="N",
+    type=click.IntRange(1, 4096),
+    help="Resize the shorter side of a folder's images to N, crop to the centre. "
+    "[default: the model's, else the card's, else all must be of one size]",
+)
+DATASET_NAME = click.option(
+    "--dataset-name",
+    metavar="NAME",
+    help="What a folder is called in results. [default: made from the folder's name]",
 )
 METHOD = click.option(
     "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of, load_model
+from oat_bench.cli.model import data_of, load_data, load_model
 from oat_bench.cli.options import (
     ATTACKS,
     BENCHMARK,
     DATA_DIR,
     DATASET,
+    DATASET_NAME,
     DEVICE,
     GRADIENTS,
+    IMAGE_SIZE,
     INTERPOLATION,
     LAMBDAS,
     METHOD,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 @BENCHMARK
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
+@DATASET_NAME
 @METHOD
 @ATTACKS
 @LAMBDAS
@@ -66,6 +70,7 @@ def run(**options: Any) -> None:
 @BENCHMARK
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @ATTACKS
 @LAMBDAS
 @INTERPOLATION
@@ -92,6 +97,8 @@ def evaluate(named: str | None, model: str | None, **options: Any) -> None:
 @WIDTHS
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
+@DATASET_NAME
 @METHOD
 @SEED
 @DEVICE
@@ -102,13 +109,15 @@ def train(
     widths: list[float] | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
+    dataset_name: str | None,
     method: str | None,
     seed: int,
     device: str,
     out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(dataset, benchmark, method)
+    card = _card(dataset, benchmark, method, dataset_name, image_size)
     if widths is not None:
         card = card.with_widths(widths)
     from oat_bench import datasets
@@ -118,13 +127,25 @@ def train(
     from oat_bench.progress import note
 
     keep_freed_memory()
-    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    data = datasets.load(
+        card.dataset,
+        data_dir,
+        label=dataset_name,
+        skip_broken=skip_broken,
+        image_size=card.image_size,
+    )
     folder = make_folder(out or _default_out(card, seed))
     runs.train(card, data, folder, seed=seed, device=runs.choose_device(device))
     note(f"checkpoint and log in {folder}")
 
 
-def _card(dataset: str | None, benchmark: str | None, method: str | None = None) -> "BenchmarkCard":
+def _card(
+    dataset: str | None,
+    benchmark: str | None,
+    method: str | None = None,
+    label: str | None = None,
+    image_size: int | None = None,
+) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import cards, datasets
 
@@ -137,9 +158,11 @@ def _card(dataset: str | None, benchmark: str | None, method: str | None = None)
     card = cards.benchmark("digits" if named is None else named)
     if folder:
         assert dataset is not None
-        card = card.for_folder(dataset, named=benchmark is not None)
+        card = card.for_folder(dataset, named=benchmark is not None, label=label)
     elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
+    if image_size is not None:
+        card = card.model_copy(update={"image_size": image_size})
     return card if method is None else card.with_method(method)
 
 
@@ -153,6 +176,7 @@ def _evaluate(
     benchmark: str | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
@@ -164,12 +188,16 @@ def _evaluate(
     out: Path | None,
     method: str | None = None,
     interpolation: "Interpolation | None" = None,
+    dataset_name: str | None = None,
 ) -> None:
-    if model is not None and method is not None:
-        raise UserError("--method is for training; a checkpoint given by --model has its own")
+    for option, value in (("--method", method), ("--dataset-name", dataset_name)):
+        if model is not None and value is not None:
+            raise UserError(f"{option} is for training; a checkpoint given by --model has its own")
     named = dataset is not None or benchmark is not None
-    card = _card(dataset, benchmark, method) if named or model is None else None
-    from oat_bench import classifier, datasets, deployment
+    card = None
+    if named or model is None:
+        card = _card(dataset, benchmark, method, dataset_name, image_size)
+    from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
@@ -190,7 +218,7 @@ def _evaluate(
     if card is None:
         assert trained is not None
         assert model is not None
-        card = _card(data_of(trained, model, None), None)
+        card = _card(data_of(trained, model, None), None, image_size=image_size)
     counts = dict(n_examples or {})
     changes = {
         "lambdas": lambdas,
@@ -202,14 +230,17 @@ def _evaluate(
     }
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    data = datasets.load(card.dataset, data_dir, skip_broken=skip_broken)
+    fit: dict[str, Any] = {"skip_broken": skip_broken, "image_size": card.image_size}
+    if trained is not None:
+        assert model is not None
+        data = load_data(trained, model, card.dataset, data_dir, **fit)
+    else:
+        data = datasets.load(card.dataset, data_dir, label=dataset_name, **fit)
     if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
         # the card may have been written for a larger test set
         limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
         smaller = card.evaluation.model_copy(update={"n_examples": limit})
         card = card.model_copy(update={"evaluation": smaller})
-    if trained is not None:
-        classifier.check_fits(trained.info, data)
     runs.choose_examples(card, data)
     if trained is not None:
         info = trained.info

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_model
+from oat_bench.cli.model import (
+    choose_lambdas,
+    choose_widths,
+    data_of,
+    default_out,
+    load_data,
+    load_model,
+)
 from oat_bench.cli.options import (
     ATTACK_CARD,
     ATTACK_GRADIENTS,
     DATA_DIR,
     DEVICE,
+    IMAGE_SIZE,
     MODEL_DATASET,
     MODEL_OUT,
     SEED,
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 @MODEL_DATASET
 @DATA_DIR
 @SKIP_BROKEN
+@IMAGE_SIZE
 @ATTACK_CARD
 @click.option(
     "--lambda",
@@ -72,6 +81,7 @@ def transfer(
     dataset: str | None,
     data_dir: Path,
     skip_broken: bool,
+    image_size: int | None,
     attack: str,
     lambdas: list[float] | None,
     crafted: list[float] | None,
@@ -90,7 +100,7 @@ def transfer(
     attack at, whether gradients are masked, and what is left of a defender who draws lambda at
     random.
     """
-    from oat_bench import cards, classifier, datasets, figures
+    from oat_bench import cards, datasets, figures
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.attacks import prepare
@@ -117,8 +127,9 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    data = datasets.load(dataset, data_dir, skip_broken=skip_broken)
-    classifier.check_fits(info, data)
+    data = load_data(
+        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
+    )
     n = n_examples or min(500, len(data.test))
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set has {len(data.test)}")

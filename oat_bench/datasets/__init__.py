@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from oat_bench.datasets.cifar10 import cifar10
+from oat_bench.datasets.cifar100 import cifar100
 from oat_bench.datasets.digits import digits
-from oat_bench.datasets.folder import image_folder
+from oat_bench.datasets.folder import free_name, image_folder
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
 from oat_bench.datasets.stl10 import stl10
 from oat_bench.datasets.svhn import svhn
@@ -43,6 +44,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "digits": digits,
     "svhn": svhn,
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "stl10": stl10,
     "image-folder": _unnamed,
 }
@@ -66,18 +68,36 @@ def check_known(name: str) -> None:
         raise unknown("data set", name, [known for known in DATASETS if known != "image-folder"])
 
 
-def load(name: str, data_dir: str | Path = DATA_DIR, *, skip_broken: bool = False) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | Path = DATA_DIR,
+    *,
+    label: str | None = None,
+    skip_broken: bool = False,
+    image_size: int | None = None,
+) -> Dataset:
     """Load a data set.
 
     Args:
         name: one of `DATASETS`, or the path of a folder of images.
         data_dir: where its files are looked for, and downloaded to if they are not there.
-        skip_broken: leave out the images of a folder that cannot be read.
+        label: what a folder is called; made from its own name if None.
+        skip_broken: leave out the images of a folder that cannot be read or do not fit.
+        image_size: pixels that the shorter side of a folder's images is resized to, of which the
+            centre is kept.
 
     Raises:
         UserError: if there is none of that name, or its files are absent or damaged.
     """
     check_known(name)
     if is_folder(name):
-        return image_folder(name, skip_broken=skip_broken)
+        if label is not None and label != (free := free_name(label)):
+            raise UserError(
+                f"--dataset-name {label!r}: expected up to 64 letters, digits and . _ + -, and no "
+                f"name of a published data set; such as {free}"
+            )
+        return image_folder(name, name=label, skip_broken=skip_broken, image_size=image_size)
+    for option, value in (("--dataset-name", label), ("--image-size", image_size)):
+        if value is not None:
+            raise UserError(f"{option} is for folders of images; {name!r} is a published data set")
     return DATASETS[name](Path(data_dir))

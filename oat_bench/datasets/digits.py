@@ -24,6 +24,8 @@ def digits(_data_dir: Path | None = None) -> Dataset:
     return Dataset(
         "digits",
         tuple(str(digit) for digit in range(10)),
-        **{name: everything.take(places) for name, places in index.items()},
+        train=everything.take(index["train"]),
+        validation=everything.take(index["validation"]),
+        test=everything.take(index["test"]),
         origin={name: ("all", places) for name, places in index.items()},
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,6 +56,7 @@ class Dataset:
         test: what figures are measured on.
         origin: for each split, the published part that it was taken from and the places in it,
             int64 of shape [n]; a split that is not named is a part as published.
+        image_size: what the images of a folder were resized and cropped to, in pixels; None: not.
     """
 
     name: str
@@ -64,6 +65,11 @@ class Dataset:
     validation: Split
     test: Split
     origin: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
+    image_size: int | None = None
+
+    def called(self, name: str) -> "Dataset":
+        """Return the same images under another name."""
+        return self if name == self.name else replace(self, name=name)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -72,7 +78,10 @@ class Dataset:
         return channels, height, width
 
     def fingerprint(self) -> str:
-        """Hash of every image and label."""
+        """Hash of the name and of every image and label.
+
+        To tell whether images are those of a recorded hash, give them the name recorded with it.
+        """
         return self._fingerprint
 
     @cached_property
@@ -89,7 +98,10 @@ class Dataset:
         for name, split in splits.items():
             part, index = self.origin.get(name, (name, torch.arange(len(split))))
             described[name] = {"n": len(split), "part": part, "index": _ranges(index)}
-        content = {"dataset": self.name, "sha256": self.fingerprint(), "splits": described}
+        content: dict[str, object] = {"dataset": self.name, "sha256": self.fingerprint()}
+        if self.image_size is not None:
+            content["image_size"] = self.image_size
+        content["splits"] = described
         return json.dumps(content, indent=2) + "\n"
 
 

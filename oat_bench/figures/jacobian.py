@@ -50,7 +50,9 @@ def saliency(
     axes.set_xticklabels(["image", *(f"lambda {lam:g}" for lam in lambdas)])
     axes.set_yticks([k * (height + _gap(height)) + (height - 1) / 2 for k in range(rows)])
     names = [data.classes[int(target)] for target in targets]
-    axes.set_yticklabels([name if len(name) <= 12 else f"{name[:11]}." for name in names])
+    axes.set_yticklabels(
+        [name if len(name) <= 12 else f"{name[:11]}." for name in map(style.drawable, names)]
+    )
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)

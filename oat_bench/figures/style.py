@@ -1,13 +1,15 @@
 """The one look of all figures, and how they are written."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
@@ -60,6 +62,19 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+def drawable(text: str) -> str:
+    """Write a character that the font has no glyph for by its code, as Python does."""
+    return "".join(
+        c if c == "\n" or ord(c) in _glyphs() else c.encode("unicode_escape").decode()
+        for c in text.replace("\t", " ")
+    )
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(_STYLE["font.family"])).get_charmap())
 
 
 def colour(place: int) -> str:
@@ -122,6 +137,8 @@ def svg(figure: Figure) -> bytes:
 
 
 def _lay_out(figure: Figure) -> None:
+    for text in figure.findobj(Text):
+        text.set_text(drawable(text.get_text()))
     with mpl.rc_context(_STYLE):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, not for every format

@@ -267,14 +267,15 @@ def make_entry(
     norm: Norm,
     gradients: Precision = "float32",
     frontiers: list[Summary] | None = None,
+    dataset: str = "",
     data_fingerprint: str = "",
     randomized: bool = False,
     flags: list[EntryFlag] | None = None,
 ) -> Entry:
-    """Build the entry of an evaluation."""
+    """Build the entry of an evaluation; of the model's data set if ``dataset`` names no other."""
     return Entry(
         name=default_name(info.method, info.network.architecture),
-        dataset=info.dataset,
+        dataset=dataset or info.dataset,
         architecture=info.network.architecture,
         threat_model=norm,
         eps=format_eps(eps),

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from oat_bench.cards import Name
+from oat_bench.cards import Name, publishable
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.leaderboards.entries import Entry
@@ -108,7 +108,8 @@ def _folder(to: Path, entry: Entry) -> Path:
         except ValidationError as error:
             raise UserError(
                 f"{key} is {value[:80]!r}, which cannot be a folder's name here; expected up to 64 "
-                "letters, digits and . _ + -"
+                "letters, digits and . _ + -: evaluate the model again, whose data set is then "
+                f"called {publishable(value)!r}"
             ) from error
     return to / entry.dataset / entry.threat_model
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
+from oat_bench.cards import publishable
 from oat_bench.classifier import load
 from oat_bench.errors import UserError
 from oat_bench.evaluation import frontier
@@ -245,7 +246,7 @@ def _checkpoint(record: Record) -> Iterator[str]:
         return
     info = classifier.info
     stated = {
-        "dataset": (entry.dataset, info.dataset),
+        "dataset": (publishable(entry.dataset), publishable(info.dataset)),
         "method": (entry.method, info.method),
         "architecture": (entry.architecture, info.network.architecture),
         "seed": (entry.seed, info.seed),

@@ -14,7 +14,7 @@ from oat_bench import cards
 from oat_bench.attacks import Attack, prepare
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
-from oat_bench.datasets import Dataset
+from oat_bench.datasets import DATASETS, Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError, unknown
 from oat_bench.leaderboards import records, validation
@@ -113,7 +113,9 @@ class Baseline:
             UserError: saying what differs.
         """
         entry, eps = self.record.entry, self.record.eps
-        if entry.dataset != info.dataset:
+        # of folders, `check_data` compares the images
+        named = {entry.dataset, info.dataset}
+        if len(named) > 1 and named & DATASETS.keys():
             raise UserError(
                 f"the model is of data set {info.dataset!r}, the baseline of {entry.dataset!r}"
             )
@@ -134,13 +136,14 @@ class Baseline:
             UserError: saying what differs.
         """
         entry = self.record.entry
-        if data.name != entry.dataset:
+        published = {data.name, entry.dataset} & DATASETS.keys()
+        if data.name != entry.dataset and (published or not entry.data_fingerprint):
             raise UserError(
                 f"the data set is {data.name!r}, that of the baseline {entry.dataset!r}; name the "
                 "baseline's with --dataset"
             )
         # entries of before data sets were hashed have none
-        if entry.data_fingerprint not in ("", data.fingerprint()):
+        if entry.data_fingerprint not in ("", data.called(entry.dataset).fingerprint()):
             raise UserError(
                 f"the images of {data.name!r} are not those that the baseline was measured on; "
                 "evaluate the model of the baseline on these"

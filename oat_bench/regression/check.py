@@ -99,6 +99,7 @@ def check(
         UserError: if model, baseline and data do not go together.
     """
     attacks = prepare(classifier, baseline, data, seed)
+    data = check_fits(classifier.info, data)
     device = device or torch.device("cpu")
     classifier, test = classifier.to(device), data.test.to(device)
     frames = [
@@ -168,6 +169,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     if reason is not None:
         raise UserError(reason)
     record, classifier = done.baseline.record, done.classifier
+    data = check_fits(classifier.info, data)
     old, worst_over = record.entry, done.baseline.worst_over()
     results = runs.with_costs(
         summarize(done.outcomes, worst_over),
@@ -186,6 +188,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         norm=old.threat_model,
         gradients=old.gradients,
         frontiers=frontier.summarize(done.outcomes, worst_over),
+        dataset=data.name,
         data_fingerprint=data.fingerprint(),
     )
     # the cards are those of the baseline, also where only the entry still knows them

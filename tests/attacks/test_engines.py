@@ -10,6 +10,7 @@ import torchattacks
 from art.attacks.evasion import FastGradientMethod
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
+from tqdm.auto import tqdm
 
 from oat_bench import cards
 from oat_bench.attacks import in_house, prepare
@@ -254,6 +255,21 @@ def test_random_attacks_of_art_follow_the_seed(write, model, batch, class_, para
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert np.random.RandomState.__module__.startswith("numpy")
+
+
+@pytest.mark.parametrize(
+    ("class_", "parameters"),
+    [
+        ("AutoAttack", "eps = 0.9\neps_step = 0.9"),  # takes no verbose
+        ("UniversalPerturbation", "attacker = 'deepfool'\nmax_iter = 1\neps = 0.2\nnorm = inf"),
+        ("DeepFool", "max_iter = 2\nverbose = true"),
+    ],
+)
+def test_art_draws_no_bars_not_even_inside(write, model, batch, class_, parameters, capfd):
+    attacked(write("art", class_, parameters), model, [part[:2] for part in batch])
+    assert capfd.readouterr().err == ""
+    list(tqdm(range(2)))  # those of others are what they were
+    assert "2/2" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ from oat_bench.errors import UserError
     [
         (["run", "--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["run", "--dataset", ""], "unknown data set ''"),
-        (["run", "--dataset", "imagenet"], "'imagenet'; known: cifar10, digits, stl10, svhn"),
+        (
+            ["run", "--dataset", "imagenet"],
+            "'imagenet'; known: cifar10, cifar100, digits, stl10, svhn",
+        ),
         (["run", "--dataset", "cifar10-small"], "unknown data set 'cifar10-small'; did you mean"),
         (["run", "--dataset", "image-folder"], "is named by its path, such as --dataset ./my-imag"),
         (["run", "--dataset", "./nowhere"], "no folder of images at nowhere; expected train/ and"),
@@ -170,9 +173,11 @@ def test_a_folder_of_images_with_the_card_of_another_data_set(invoke, card, shap
     assert code == 0, err
     assert untimed(again) == untimed(out)
     code, _, err = invoke("run", *command, "--attacks", "pgd-7", "--n-examples", "11")
-    assert (code, err) == (
-        2,
-        "oat-bench: 11 examples asked for; the test set of shapes has 10\n",
+    said, err = err.splitlines()
+    assert (code, err) == (2, "oat-bench: 11 examples asked for; the test set of shapes has 10")
+    assert said == (
+        "./shapes: train 36 (from train/), validation 4 (a tenth of train/), test 10 (from test/); "
+        "2 classes: dark 18/2/5, light 18/2/5"
     )
 
 
@@ -356,8 +361,7 @@ def test_a_checkpoint_of_another_data_set(refused, build_classifier, tmp_path):
     classifier = build_classifier(dataset="other", input_shape=(3, 16, 16), num_classes=4)
     oat_bench.save(classifier, tmp_path / "other.safetensors")
     err = refused("evaluate", "--model", "other.safetensors", "--dataset", "digits")
-    assert "'other' (images (3, 16, 16)" in err
-    assert "'digits' (images (1, 8, 8)" in err
+    assert "the checkpoint of 'other' has 4 classes: 0, 1, 2, 3; 'digits' has 10 classes" in err
     assert "'other'" in refused("evaluate", "--model", "other.safetensors")
 
 

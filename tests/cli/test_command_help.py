@@ -114,7 +114,7 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
     [
         ("attacks", cards.names("attacks")),
         ("benchmarks", cards.names("benchmarks")),
-        ("datasets", ["digits", "svhn", "cifar10", "stl10", "image-folder"]),
+        ("datasets", ["digits", "svhn", "cifar10", "cifar100", "stl10", "image-folder"]),
         ("methods", list(METHODS)),
     ],
 )

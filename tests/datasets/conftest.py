@@ -2,12 +2,17 @@
 
 import pytest
 import torchvision.datasets as published
-from formats import Cifar10, Stl10, Svhn, md5
+from formats import Cifar10, Cifar100, Stl10, Svhn, md5
 
 
 @pytest.fixture(scope="session")
 def cifar10():
     return Cifar10()
+
+
+@pytest.fixture(scope="session")
+def cifar100():
+    return Cifar100()
 
 
 @pytest.fixture(scope="session")

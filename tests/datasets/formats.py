@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
-from torchvision.datasets import CIFAR10, STL10
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 CIFAR10_FILES = [file for file, _ in CIFAR10.train_list + CIFAR10.test_list]
 
@@ -29,10 +29,10 @@ class _Python2Pickler(pickle._Pickler):
     dispatch[bytes] = save_string
 
 
-def write_batch(path: Path, images: np.ndarray, labels: list) -> None:
+def write_batch(path: Path, images: np.ndarray, labels: list, **more: list) -> None:
     batch = {
         b"batch_label": b"a batch",
-        b"labels": labels,
+        **({key.encode(): values for key, values in more.items()} or {b"labels": labels}),
         b"data": images.reshape(len(images), -1),
         b"filenames": [b"image.png"] * len(images),
     }
@@ -65,6 +65,34 @@ class Cifar10:
         for file, images, labels in zip(CIFAR10_FILES, self.images, self.labels, strict=True):
             rows = np.hstack([labels.astype(np.uint8)[:, None], images.reshape(len(images), -1)])
             (folder / f"{file}.bin").write_bytes(rows.tobytes())
+        return folder
+
+
+class Cifar100:
+    """5,020 images of noise to train and 30 to test; fine and coarse labels."""
+
+    def __init__(self) -> None:
+        self.images = {"train": make_images(5020, 32, 0), "test": make_images(30, 32, 1)}
+        numbers = np.random.default_rng(9)
+        self.fine = {part: numbers.integers(0, 100, len(x)) for part, x in self.images.items()}
+        self.coarse = {part: fine // 5 for part, fine in self.fine.items()}
+
+    def write_python(self, root: Path) -> Path:
+        folder = root / CIFAR100.base_folder
+        folder.mkdir(parents=True)
+        for part, images in self.images.items():
+            labels = {"fine_labels": self.fine[part], "coarse_labels": self.coarse[part]}
+            lists = {key: values.tolist() for key, values in labels.items()}
+            write_batch(folder / part, images, [], **lists)
+        return folder
+
+    def write_binary(self, root: Path) -> Path:
+        folder = root / "cifar-100-binary"
+        folder.mkdir(parents=True)
+        for part, images in self.images.items():
+            labels = np.stack([self.coarse[part], self.fine[part]], 1).astype(np.uint8)
+            rows = np.hstack([labels, images.reshape(len(images), -1)])
+            (folder / f"{part}.bin").write_bytes(rows.tobytes())
         return folder
 
 

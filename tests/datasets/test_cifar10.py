@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oat_bench import datasets
-from oat_bench.datasets.cifar10 import CLASSES, _read_pickle
+from oat_bench.datasets.cifar10 import CLASSES, VERSION
 from oat_bench.errors import UserError
 
 
@@ -33,7 +33,7 @@ def batch(tmp_path):
 
 def refusal(path):
     with pytest.raises(UserError) as caught:
-        _read_pickle(path)
+        VERSION.read_pickle(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert len(message.splitlines()) == 1
@@ -110,7 +110,7 @@ def test_a_batch_written_by_a_newer_python(tmp_path):
     content = {b"data": images.reshape(4, -1), b"labels": [3, 2, 1, 0]}
     for protocol in (3, 4):
         path.write_bytes(pickle.dumps(content, protocol=protocol))
-        split = _read_pickle(path)
+        split = VERSION.read_pickle(path)
         assert np.array_equal(split.images.numpy(), images)
         assert split.labels.tolist() == [3, 2, 1, 0]
 

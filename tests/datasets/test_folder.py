@@ -1,37 +1,24 @@
 """Folders of images: what is read from them, and what is said of bad ones."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from folders import fill, pixels, refusal, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import functional
 
 from oat_bench import datasets
-from oat_bench.datasets import image_folder
+from oat_bench.cards import publishable
+from oat_bench.datasets import image_folder, layout
 from oat_bench.errors import UserError
-
-
-def pixels(seed, *shape):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def write(path, array, mode=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(array)
-    (image.convert(mode) if mode else image).save(path, **options)
-    return path
-
-
-def fill(root, counts, shape=(6, 5, 3), suffix=".png"):
-    """Write some images into each folder, no two alike."""
-    for number, (folder, count) in enumerate(counts.items()):
-        for place in range(count):
-            write(root / folder / f"{place:03}{suffix}", pixels(1000 * number + place, *shape))
-    return root
 
 
 @pytest.fixture
@@ -46,14 +33,6 @@ def parted(tmp_path):
 def unparted(tmp_path):
     """A folder for each of two classes."""
     return fill(tmp_path / "pets", {"cat": 25, "ape": 50})
-
-
-def refusal(root, **options):
-    with pytest.raises(UserError) as caught:
-        image_folder(root, **options)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def theirs(root):
@@ -218,18 +197,171 @@ def test_classes_that_are_in_one_part_only(parted):
     assert "class 'yak' is in train/ and not in test/" in refusal(parted)
 
 
-def test_the_first_image_of_another_size_is_named(parted):
+def test_images_of_another_size_are_named_resized_or_left_out(parted, capfd):
     other = write(parted / "train" / "cat" / "004.png", pixels(0, 5, 6, 3))
     write(parted / "test" / "cat" / "001.png", pixels(0, 7, 7, 3))
-    message = refusal(parted, skip_broken=True)
-    assert message.startswith(f"{other} is 6x5 pixels, {parted}/train/ape/000.png is 5x6")
-    assert "must be of one size: resize or crop them first" in message
+    message = refusal(parted)
+    assert message.startswith(f"{other}: 6x5 pixels, where 40 of 42 are 5x6; resize and crop all")
+    assert "with --image-size, such as --image-size 64, or leave out those" in message
+    data = image_folder(parted, skip_broken=True)
+    assert data.input_shape == (3, 6, 5)
+    assert len(data.train) + len(data.validation) == 29
+    assert len(data.test) == 11
+    err = capfd.readouterr().err
+    assert f"2 of 42 images skipped, the first is {other}: 6x5 pixels, where 40 of 42" in err
+    assert len(image_folder(parted, image_size=4).test) == 12
 
 
-def test_sixteen_bits_are_refused(parted):
+def test_sizes_that_differ_all_over_are_not_skipped(tmp_path):
+    for place in range(10):
+        write(tmp_path / "x" / f"{place % 2}" / f"{place}.png", pixels(place, 5 + place // 2, 7))
+    message = refusal(tmp_path / "x", skip_broken=True)
+    assert "images of 5 sizes, 7x5 the most frequent with 2 of 10; too many to leave" in message
+    assert "--image-size 64" in message
+
+
+def test_sixteen_bits_are_refused_or_left_out(parted, capfd):
     path = write(parted / "train" / "cat" / "004.png", pixels(0, 6, 5).astype(np.uint16) * 200)
     message = refusal(parted)
     assert message.startswith(f"{path}: pixels of type I;16; expected 8-bit grey levels")
+    assert message.endswith("convert it, or leave such images out with --skip-broken")
+    data = image_folder(parted, skip_broken=True)
+    assert len(data.train) + len(data.validation) == 29
+    assert f"1 of 42 images skipped, the first is {path}: pixels of" in capfd.readouterr().err
+
+
+# --- as people have them
+
+
+def test_a_gif_is_read_whatever_it_is_called_its_first_frame(tmp_path):
+    frames = [Image.fromarray(pixels(seed, 6, 5)) for seed in range(3)]
+    for place in range(10):
+        path = write(tmp_path / "x" / f"{place % 2}" / f"{place}.png", pixels(place, 6, 5))
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    path.rename(path.with_suffix(".gif"))
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    data = image_folder(tmp_path / "x")
+    images = torch.cat([data.train.images, data.validation.images, data.test.images])
+    same = (images[:, 0] == torch.from_numpy(pixels(0, 6, 5))).flatten(1).all(1)
+    assert len(images) == 11
+    assert int(same.sum()) == 3  # that of place 0, and the GIF twice
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html><html>not found</html>", "it is a text file; expected PNG, JPEG"),
+        (b"8BPS" + bytes(99), "it is a PSD file; expected PNG, JPEG"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is a HDF5 file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(9), "it is a damaged PNG file"),
+        (bytes(99), "it is a file of unknown format; expected PNG, JPEG"),
+    ],
+)
+def test_what_is_no_image_is_said(parted, content, kind):
+    path = parted / "train" / "ape" / "003.png"
+    path.write_bytes(content)
+    assert refusal(parted).startswith(f"{path}: not a readable image ({kind}")
+
+
+def turned(array, orientation):
+    """What a camera stores that is to be seen as ``array``: EXIF's rows and columns, by hand."""
+    stored = {
+        1: array,
+        2: array[:, ::-1],
+        3: array[::-1, ::-1],
+        4: array[::-1],
+        5: array.transpose(1, 0, 2),
+        6: array.transpose(1, 0, 2)[::-1],
+        7: array.transpose(1, 0, 2)[::-1, ::-1],
+        8: array.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    return np.ascontiguousarray(stored)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp", "jpg"])
+def test_images_are_read_upright(tmp_path, ending):
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
+    upright = np.repeat(np.repeat(pixels(0, 3, 2, 3), 8, 0), 8, 1)
+    for place in range(16):
+        path = tmp_path / "x" / f"{place % 2}" / f"{place:02}.{ending}"
+        exif = Image.Exif()
+        exif[0x0112] = 1 + place // 2
+        write(path, turned(upright, 1 + place // 2), exif=exif, **options.get(ending, {}))
+    data = image_folder(tmp_path / "x")
+    assert data.input_shape == (3, 24, 16)
+    images = torch.cat([data.train.images, data.validation.images, data.test.images])
+    wrong = images.int() - torch.from_numpy(upright).permute(2, 0, 1).int()
+    assert len(images) == 16
+    assert int(wrong.abs().max()) <= (12 if ending == "jpg" else 0)
+
+
+def test_damaged_exif_leaves_the_image_as_it_is(parted):
+    whole = image_folder(parted).fingerprint()
+    path = parted / "train" / "cat" / "004.png"
+    for exif in (b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
+        Image.open(path).save(path, exif=exif)
+        assert image_folder(parted).fingerprint() == whole
+
+
+@pytest.mark.parametrize("size", [(40, 100), (100, 57), (64, 64), (16, 16), (33, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_resizing_is_that_of_torchvision(tmp_path, size, mode):
+    # smooth, so that half a pixel matters little
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    smooth = np.stack([2 * rows + columns, 2 * columns, 200 - rows], 2).clip(0, 255)
+    for place in range(5):
+        for name in ("a", "b"):
+            write(tmp_path / "x" / name / f"{place}.png", smooth.astype(np.uint8), mode)
+    data = image_folder(tmp_path / "x", image_size=32)
+    assert data.image_size == 32
+    assert data.input_shape == (1 if mode == "L" else 3, 32, 32)
+    original = Image.open(tmp_path / "x" / "a" / "0.png").convert("L" if mode == "L" else "RGB")
+    theirs = functional.center_crop(functional.resize(original, 32), 32)
+    wrong = data.test.images[0].int() - functional.pil_to_tensor(theirs).int()
+    assert float(wrong.abs().float().mean()) < 1.5
+    if size[0] == size[1]:
+        assert int(wrong.abs().max()) == 0
+
+
+def test_the_size_is_said_with_the_splits(parted):
+    plain, resized = image_folder(parted), image_folder(parted, image_size=4)
+    assert json.loads(resized.describe_splits())["image_size"] == 4
+    assert "image_size" not in json.loads(plain.describe_splits())
+    assert plain.fingerprint() != resized.fingerprint()
+
+
+def test_every_ending_that_torchvision_takes_is_taken():
+    assert {*IMG_EXTENSIONS} < {*layout.ENDINGS}
+
+
+# --- names
+
+
+def test_a_name_can_be_published_and_another_one_given(tmp_path):
+    plain = fill(tmp_path / "a", {"x": 5, "y": 5})
+    for folder, name in [
+        ("my pets", "my-pets"),
+        ("fa\u00e7ades", "facades"),
+        ("\u732b", "images"),
+        ("all", "all-images"),
+        ("cifar100", "cifar100-folder"),
+    ]:
+        shutil.copytree(plain, tmp_path / folder)
+        data = image_folder(tmp_path / folder)
+        assert data.name == name == publishable(name)
+        # the name is all that tells a copy from what it is of
+        assert data.called("a").fingerprint() == image_folder(plain).fingerprint()
+    assert datasets.load(str(plain), label="mine").name == "mine"
+    for label in ("my pets", "cifar10", "all", "../x", ""):
+        with pytest.raises(UserError, match=r"--dataset-name .*: expected up to 64 letters"):
+            datasets.load(str(plain), label=label)
+    for option in ({"label": "mine"}, {"image_size": 8}):
+        with pytest.raises(UserError, match="is for folders of images; 'digits' is a published"):
+            datasets.load("digits", **option)
+
+
+# --- broken images
 
 
 BROKEN = {
@@ -249,10 +381,11 @@ def test_a_broken_image_is_named_and_left_out_only_if_asked(parted, damage, capf
     message = refusal(parted)
     assert message.startswith(f"{broken}: not a readable image (")
     assert "leave such images out with --skip-broken" in message
+    capfd.readouterr()
     data = image_folder(parted, skip_broken=True)
     note = capfd.readouterr().err
     assert note.startswith(f"{parted}: 1 of 42 images skipped, the first is {broken}: not a")
-    assert len(note.splitlines()) == 1
+    assert len(note.splitlines()) == 2  # what was skipped, what was found
     assert len(data.train) + len(data.validation) == 29
     assert torch.equal(data.test.images, whole.test.images)
     kept = torch.cat([data.train.images, data.validation.images]).flatten(1).tolist()

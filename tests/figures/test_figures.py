@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from oat_bench import figures
+from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.evaluation.statistics import WORST
 from oat_bench.figures import batch_norm, jacobian, style
@@ -251,6 +252,18 @@ def test_names_are_written_as_they_are(tmp_path, name):
     """A folder of images may have any name; none of it is mathematics."""
     figures.write(figures.attacks([make_entry(dataset=name)]), tmp_path / "a")
     ET.parse(tmp_path / "a.svg")
+
+
+def test_what_the_font_lacks_is_written_by_its_code(tmp_path, build_classifier, digits, recwarn):
+    strange = make_entry(name="\u732b\tna\u00efve \u0444 \udcc3", dataset="\u72ac")
+    written = text(figures.frontier([strange, make_entry(method="x", name="x")], []), tmp_path)
+    assert any("\\u72ac" in line for line in written)
+    assert style.drawable(strange.name) == "\\u732b na\u00efve \u0444 \\udcc3"
+    classes = ("\u732b" * 9, "a\tb", *digits.classes[2:])
+    data = Dataset("x", classes, digits.train, digits.validation, digits.test)
+    written = text(figures.saliency(build_classifier(), data, [0.0]), tmp_path)
+    assert {"a b", "\\u732b\\u732."} < {*written}
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_an_attack_can_be_chosen_and_published_points_come_with_it(tmp_path):

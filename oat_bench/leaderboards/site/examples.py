@@ -84,15 +84,15 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
     classifier = load(path)
     if classifier.fingerprint() != entry.model_fingerprint:
         raise UserError("the checkpoint beside the entry is of another model")
-    data = _load_data(entry.dataset, data_dir)
-    check_fits(classifier.info, data)
+    data = _load_data(entry.dataset, data_dir, classifier.info.image_size)
+    data = check_fits(classifier.info, data).called(entry.dataset)
     if entry.data_fingerprint not in ("", data.fingerprint()):
         raise UserError("the data set at hand is not the one that the entry is of")
     return classifier, data
 
 
 @lru_cache(maxsize=1)
-def _load_data(name: str, data_dir: Path | None) -> Dataset:
+def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
     if name == "digits":
         return datasets.load(name)
     if data_dir is None:
@@ -102,7 +102,7 @@ def _load_data(name: str, data_dir: Path | None) -> Dataset:
     folder = data_dir / name
     if Path(name).name != name or not folder.is_dir():
         raise UserError("the data set was not found in --data-dir")
-    return datasets.image_folder(folder)
+    return datasets.image_folder(folder, image_size=image_size)
 
 
 def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:

@@ -1,0 +1,298 @@
+"""Which folders in a folder of images are splits, and which are classes."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from oat_bench.errors import UserError, one_line
+
+#: endings of files that are taken for images
+ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif",
+)  # fmt: skip
+_LAYOUT = "expected train/ and test/ with a folder for each class, or one folder for each class"
+#: what file systems and programs leave in folders, in small letters; hidden names begin with a dot
+_SYSTEM = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+Kind = Literal["train", "validation", "test", "unlabelled"]
+#: words in names of folders that say which split they are
+_WORDS: dict[str, Kind] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder of images holds.
+
+    Attributes:
+        classes: names, sorted.
+        splits: the folder that each split is read from; ``all`` where there are no splits. There is
+            ``validation`` only beside ``train`` and ``test``.
+        folders: for each split, those of the classes in their order.
+        remarks: what a reader might not expect, such as folders that are not read.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, Path]
+    folders: dict[str, list[Path]]
+    remarks: list[str]
+
+
+def spelt(name: str) -> str:
+    """Return the name of a file as UTF-8 spells it, whatever the locale and the file system.
+
+    A letter and its accents are one code, as on Linux and unlike on a Mac.
+    """
+    return composed(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def composed(name: str) -> str:
+    """Return a name with one code for each letter with its accents."""
+    return unicodedata.normalize("NFC", name)
+
+
+def find(root: Path) -> Layout:
+    """Find out what the folders in a folder are.
+
+    Splits are told by their names, in any case, alone or as a part (``Train``, ``validation``,
+    ``seg_test``), and by the folders of classes in them. Without such, all folders are classes.
+
+    Raises:
+        UserError: if they are neither, or may well be something else, saying how to mend it.
+    """
+    if not root.is_dir():
+        raise UserError(f"no folder of images at {root}; {_LAYOUT}")
+    top = _unwrapped(root, root)
+    inside = _subfolders(top)
+    chosen, remarks = _choose(root, top, inside)
+    if not chosen:
+        _check_no_splits(top, inside)
+        chosen = {"all": top}
+    of_split = {
+        split: {spelt(path.name): path for path in _checked_classes(root, folder)}
+        for split, folder in chosen.items()
+    }
+    first = next(iter(of_split))
+    for split in of_split:
+        for one, other in ((first, split), (split, first)):
+            for name in of_split[one]:
+                if name not in of_split[other]:
+                    raise UserError(
+                        f"{root}: class {name!r} is in {in_root(root, chosen[one])} and not in "
+                        f"{in_root(root, chosen[other])}; expected the same class folders in both"
+                    )
+    classes = tuple(sorted(of_split[first]))
+    folders = {split: [found[name] for name in classes] for split, found in of_split.items()}
+    return Layout(classes, chosen, folders, [*remarks, *_loose(root, top, chosen)])
+
+
+def images(root: Path, folder: Path, others: Counter[str]) -> list[Path]:
+    """List the images in the folder of a class, at any depth, in order.
+
+    Args:
+        root: the folder of all images, which no link may lead out of.
+        folder: of the class.
+        others: what is no image is counted here by its ending.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found, passed = [], Counter[str]()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    for at, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        for path in (Path(at, name) for name in files if not _hidden(name)):
+            if path.suffix.lower() not in ENDINGS:
+                passed[path.suffix.lower() or path.name] += 1
+            elif path.is_file():
+                found.append(path)
+    if not found:
+        instead = f"; it holds {counted(passed)}" if passed else ""
+        raise UserError(
+            f"{folder}: no image found; expected files that end in {', '.join(ENDINGS)}{instead}"
+        )
+    others += passed
+    found.sort(key=lambda path: [os.fsencode(part) for part in path.parts])
+    for path in found:
+        _check_inside(root, path)
+    return found
+
+
+def counted(others: Counter[str]) -> str:
+    """Say how many files there are, by their endings."""
+    shown = [f"{count} {one_line(spelt(kind), 20)}" for kind, count in others.most_common(4)]
+    return " and ".join(shown) + (" files" if len(others) <= 4 else " and other files")
+
+
+def _hidden(name: str) -> bool:
+    return name[0] == "." or name.lower() in _SYSTEM
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if not _hidden(path.name)]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    return sorted(found, key=lambda path: os.fsencode(path.name))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(p.suffix.lower() in ENDINGS and p.is_file() for p in _entries(folder))
+
+
+def _unwrapped(root: Path, folder: Path) -> Path:
+    """Pass through folders that hold one folder and no image, as archives often unpack to."""
+    while True:
+        _check_inside(root, folder)
+        inside = _subfolders(folder)
+        if len(inside) != 1 or _holds_images(folder):
+            return folder
+        if _kind(inside[0].name) not in (None, _kind(folder.name)):
+            return folder  # the only split is no mere wrapping
+        _check_inside(root, inside[0])
+        if not _subfolders(inside[0]):
+            return folder
+        folder = inside[0]
+
+
+def _check_inside(root: Path, path: Path) -> None:
+    """Refuse a link to elsewhere: a folder from a stranger must not take in what lies around it."""
+    if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{path} is a link that leads out of {root}; put what it leads to there in its place"
+        )
+
+
+def _words(name: str) -> list[str]:
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", parted)]
+
+
+def _kind(name: str) -> Kind | None:
+    """Return the split that a name speaks of; None if of none or of several."""
+    kinds = {_WORDS[word] for word in _words(name) if word in _WORDS}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _exact(path: Path) -> bool:
+    """Whether a name is that of a split and no more."""
+    return all(word in (*_WORDS, "") for word in _words(path.name))
+
+
+def _choose(root: Path, top: Path, inside: list[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Return the folder of each split, train and test among them, and remarks.
+
+    Without splits there are none.
+    """
+    named = {path: kind for path in inside if (kind := _kind(path.name))}
+    for path in named:
+        _check_inside(root, path)
+    parted = {path: kind for path, kind in named.items() if _subfolders(path)}
+    others = [path for path in inside if path not in named]
+    several = len(set(named.values())) > 1
+    # one class of many may be called "train"
+    if not parted or not (several or not any(map(_holds_images, others))):
+        return {}, []
+    found: dict[str, Path] = {}
+    for split in ("train", "test", "validation"):
+        paths = [path for path, kind in parted.items() if kind == split]
+        paths = [path for path in paths if _exact(path)] or paths
+        if len(paths) > 1:
+            both = " and ".join(in_root(root, path) for path in paths[:2])
+            raise UserError(
+                f"{root}: {both} both look like the {split} split; keep one of them there"
+            )
+        if paths:
+            found[split] = paths[0]
+    remarks = []
+    if "test" not in found and "train" in found and "validation" in found:
+        found["test"] = found.pop("validation")
+        remarks.append(f"{in_root(root, found['test'])} is the test split, as there is no other")
+    if not {"train", "test"} <= found.keys():
+        shown = ", ".join(in_root(root, path) for path in found.values()) or "neither"
+        unlabelled = [path for path in named if path not in parted]
+        reason = f" ({in_root(root, unlabelled[0])} has no class folders)" if unlabelled else ""
+        remedy = f", or name {found['train']} to hold a fifth of it out" if "train" in found else ""
+        raise UserError(f"{root} holds of train/ and test/ only {shown}{reason}; {_LAYOUT}{remedy}")
+    for path in inside:
+        if path not in found.values():
+            reason = "" if _subfolders(path) else " (no class folders)"
+            remarks.append(f"{in_root(root, path)} is left out{reason}")
+    return {kind: _unwrapped(root, path) for kind, path in found.items()}, remarks
+
+
+def _check_no_splits(top: Path, inside: list[Path]) -> None:
+    """Refuse folders of splits that hold no classes."""
+    kinds = {path: kind for path in inside if (kind := _kind(path.name))}
+    alone = {kind for path, kind in kinds.items() if _exact(path)}
+    if len(alone) > 1 or (len(kinds) == len(inside) and len(set(kinds.values())) > 1):
+        named = " and ".join(f"{spelt(path.name)}/" for path in kinds)
+        raise UserError(
+            f"{top}: {named} look like splits, but hold no class folders; put the images into a "
+            "folder for each class in each of them, or rename them if they are classes"
+        )
+
+
+def _checked_classes(root: Path, folder: Path) -> list[Path]:
+    """Return the folders of the classes, unless they look like something else."""
+    classes = _subfolders(folder)
+    names = [spelt(path.name) for path in classes]
+    if len(classes) < 2:
+        found = f"class folders found: {', '.join(names) or 'none'}"
+        raise UserError(f"{folder}: {found}; expected at least two ({_LAYOUT})")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"{folder}: two folders are called {name!r}; rename one of them")
+    for path in classes:
+        _check_inside(root, path)
+    inner = [{spelt(sub.name) for sub in _subfolders(path)} for path in classes]
+    for path, subs in zip(classes, inner, strict=True):
+        if len({kind for sub in subs if (kind := _kind(sub))}) > 1:
+            raise UserError(
+                f"{path} holds {_listed(sorted(subs))}; put the splits outermost, "
+                f"train/{spelt(path.name)}/ and test/{spelt(path.name)}/"
+            )
+    if len(inner[0]) > 1 and all(subs == inner[0] for subs in inner):
+        raise UserError(
+            f"{folder}: each of {_listed(names)} holds the folders {_listed(sorted(inner[0]))}, as "
+            "splits do; call splits train/ and test/, or put the images of a class straight into "
+            "its folder"
+        )
+    return classes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}/" for name in names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _loose(root: Path, top: Path, chosen: dict[str, Path]) -> Iterator[str]:
+    """Say where images lie in no class folder."""
+    for folder in dict.fromkeys([top, *chosen.values()]):
+        count = sum(path.suffix.lower() in ENDINGS for path in _entries(folder) if path.is_file())
+        if count:
+            where = in_root(root, folder) or "the folder itself"
+            plural = "s" if count > 1 else ""
+            yield f"{count} image{plural} straight in {where} left out"
+
+
+def in_root(root: Path, path: Path) -> str:
+    """Return a folder's path from the root, for readers, such as ``train/``; of the root none."""
+    return one_line("".join(f"{spelt(part)}/" for part in path.relative_to(root).parts))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from oat_bench.datasets.cifar10 import cifar10
 from oat_bench.datasets.digits import digits
+from oat_bench.datasets.fashion_12x12 import fashion_12x12
+from oat_bench.datasets.fashion_mnist import fashion_mnist
 from oat_bench.datasets.folder import image_folder
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
 from oat_bench.datasets.stl10 import stl10
@@ -40,7 +42,9 @@ def _unnamed(_data_dir: Path) -> Dataset:
 
 #: every data set by its name
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "fashion-12x12": fashion_12x12,
     "digits": digits,
+    "fashion-mnist": fashion_mnist,
     "svhn": svhn,
     "cifar10": cifar10,
     "stl10": stl10,

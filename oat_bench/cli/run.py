@@ -12,6 +12,7 @@ from oat_bench.cli.options import (
     BENCHMARK,
     DATA_DIR,
     DATASET,
+    DEFAULT_BENCHMARK,
     DEVICE,
     GRADIENTS,
     INTERPOLATION,
@@ -57,7 +58,9 @@ def run(**options: Any) -> None:
     _evaluate(**options)
 
 
-@cli.command(epilog=example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
+@cli.command(
+    epilog=example("oat-bench evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
+)
 @click.argument("named", metavar="MODEL", required=False)
 @click.option(
     "--model", metavar="MODEL", help="A checkpoint, a run's folder or an exported file, likewise."
@@ -134,7 +137,7 @@ def _card(dataset: str | None, benchmark: str | None, method: str | None = None)
     named = dataset if benchmark is None else benchmark
     if folder and benchmark is None:
         named = "image-folder"
-    card = cards.benchmark("digits" if named is None else named)
+    card = cards.benchmark(DEFAULT_BENCHMARK if named is None else named)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None)

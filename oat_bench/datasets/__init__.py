@@ -19,6 +19,7 @@ from oat_bench.datasets.svhn import svhn
 from oat_bench.errors import UserError, unknown
 
 __all__ = [
+    "BUNDLED",
     "DATASETS",
     "DATA_DIR",
     "Dataset",
@@ -31,6 +32,8 @@ __all__ = [
     "nested_order",
 ]
 
+#: data sets that come with the package, or with one that it needs
+BUNDLED = ("fashion-12x12", "digits")
 #: where data sets are looked for, and downloaded to
 DATA_DIR = Path("data")
 

@@ -110,7 +110,7 @@ def main() -> None:
     """Measure, print and write."""
     args = parse()
     keep_freed_memory()
-    default = args.dataset if args.dataset == "digits" else f"{args.dataset}-small"
+    default = "digits-large-eps" if args.dataset == "digits" else f"{args.dataset}-small"
     card = cards.benchmark(args.benchmark or default)
     if args.epochs:
         training = card.training.model_copy(update={"epochs": args.epochs})

@@ -291,7 +291,7 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
         (
             cards.benchmark,
             "digit",
-            "unknown benchmark 'digit'; did you mean digits or digits-oats?",
+            "unknown benchmark 'digit'; did you mean digits",
         ),
         (cards.benchmark, "fgsm", "unknown benchmark 'fgsm'; known: "),
     ],

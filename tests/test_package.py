@@ -34,6 +34,8 @@ def test_the_wheel_carries_package_and_cards_and_nothing_else(wheel):
         assert source.relative_to(ROOT).as_posix() in names
     assert {name.split("/")[0] for name in names} == {"oat_bench", "oat_bench-0.1.0.dist-info"}
     assert any(name.endswith("LICENSE") for name in names)
+    images = (ROOT / "oat_bench" / "datasets" / "fashion-12x12").iterdir()
+    assert {path.relative_to(ROOT).as_posix() for path in images} <= names
 
 
 def test_versions_agree():
@@ -58,9 +60,9 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
         text=True,
         check=True,
     )
-    assert run.stdout.startswith("**digits, wrn-10-1, OAT, Linf eps")
+    assert run.stdout.startswith("**fashion-12x12, wrn-10-1, OAT, Linf eps")
     assert [path.name for path in empty.iterdir()] == ["runs"]
-    written = {path.name for path in (empty / "runs" / "digits-seed0").iterdir()}
+    written = {path.name for path in (empty / "runs" / "fashion-12x12-seed0").iterdir()}
     assert written >= {
         "checkpoint.safetensors",
         "entry.json",

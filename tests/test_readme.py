@@ -7,6 +7,7 @@ import pytest
 
 from oat_bench import cards, datasets
 from oat_bench.attacks import prepare
+from oat_bench.cli.options import DEFAULT_BENCHMARK
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +20,13 @@ def blocks(language):
 
 def test_the_python_example_runs(trained_folder, capsys):
     (example,) = blocks("python")
-    exec(example.replace("runs/digits-seed0", str(trained_folder)), {})
+    for shown, here in (
+        ("runs/fashion-12x12-seed0", str(trained_folder)),
+        ("fashion-12x12", "digits"),
+    ):
+        assert shown in example
+        example = example.replace(shown, here)
+    exec(example, {})
     first, *predictions = capsys.readouterr().out.splitlines()
     share = re.fullmatch(r"RA at lambda 0.7: (0\.\d+)", first)
     assert share
@@ -49,11 +56,10 @@ def test_the_attack_card_is_one_and_attacks(tmp_path, trained):
 
 
 def test_the_table_is_one_that_the_command_writes():
-    (title,) = re.findall(r"\*\*(digits, .*eps.*)\*\*", README)
-    card = cards.benchmark("digits")
-    assert title == (
-        f"digits, {card.network.architecture}, OAT, {card.threat.norm} eps {card.threat.eps:g}"
-    )
+    (title,) = re.findall(r"^\*\*(.*, OAT, .*eps.*)\*\*$", README, re.MULTILINE)
+    card = cards.benchmark(DEFAULT_BENCHMARK)
+    threat = f"{card.threat.norm} eps {card.threat.eps:g}"
+    assert title == f"{card.dataset}, {card.network.architecture}, OAT, {threat}"
     rows = re.findall(r"^\| +([\d.]+) \| (\d+) \|", README, re.MULTILINE)
     assert [float(lam) for lam, _ in rows] == card.evaluation.lambdas
     assert {int(n) for _, n in rows} == {card.evaluation.n_examples}

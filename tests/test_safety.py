@@ -28,7 +28,7 @@ from oat_bench import cards, datasets, run
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.cli.model import data_of
-from oat_bench.datasets import archives, image_folder
+from oat_bench.datasets import archives, idx, image_folder
 from oat_bench.datasets.cifar10 import VERSION
 from oat_bench.datasets.stl10 import _read as read_stl10
 from oat_bench.datasets.svhn import _read as read_svhn
@@ -245,6 +245,9 @@ def parsers(tmp_path_factory, build_classifier, state):
         }
         scipy.io.savemat(buffer, variables, do_compression=compressed)
         add("mat-compressed" if compressed else "mat", buffer.getvalue(), read_svhn)
+    images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(range(32))
+    add("idx", images, lambda path: idx.read(path, 3))
+    add("idx-compressed", gzip.compress(images), lambda path: idx.read(path, 3))
     add("stl10", bytes([1, 2]), None, "train_y.bin")
     add("stl10", bytes(2 * 27648), lambda path: read_stl10(path.parent, "train"), "train_X.bin")
 
@@ -309,7 +312,19 @@ KINDS = [
         "pgd-20",
         "cifar10",
     ),
-    *("published", "pickle", "binary", "mat", "mat-compressed", "stl10", "tar", "png", "jpeg"),
+    *(
+        "published",
+        "pickle",
+        "binary",
+        "mat",
+        "mat-compressed",
+        "idx",
+        "idx-compressed",
+        "stl10",
+        "tar",
+        "png",
+        "jpeg",
+    ),
     *("tiff", "tiff-tiff_lzw", "webp", "bmp", "ppm"),
 ]
 

@@ -74,7 +74,9 @@ class Amount(click.ParamType[float]):
         return number * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2].replace("K", "k")]
 
 
-@cli.command(epilog=example("oat-bench calibrate runs/digits-seed0 --min-sa 95% --split test"))
+@cli.command(
+    epilog=example("oat-bench calibrate runs/fashion-12x12-seed0 --min-sa 75% --split test")
+)
 @click.argument("model")
 @click.option("--min-sa", type=Share(), help="The highest RA whose SA is at least this.")
 @click.option("--min-ra", type=Share(), help="The highest SA whose RA is at least this.")

@@ -10,7 +10,7 @@ from oat_bench.cli.printing import plain_console, print_whole
 from oat_bench.errors import UserError
 
 
-@cli.command(epilog=example("oat-bench compare runs/digits-seed0 runs/digits-seed1"))
+@cli.command(epilog=example("oat-bench compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1"))
 @RUNS
 @click.option("--reference", metavar="RUN", help="What differences are to. [default: the first]")
 @click.option(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @cli.command(
-    epilog=example("oat-bench export runs/digits-seed0 --lambda 0.2 --to onnx --out digits.onnx")
+    epilog=example(
+        "oat-bench export runs/fashion-12x12-seed0 --lambda 0.2 --to onnx --out net.onnx"
+    )
 )
 @click.argument("model")
 @click.option(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from oat_bench.leaderboards.published import Published
 
 
-@cli.group(epilog=example("oat-bench figure frontier runs/digits-seed0 --out frontier.png"))
+@cli.group(epilog=example("oat-bench figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
 def figure() -> None:
     """Draw one figure from one or several runs."""
 

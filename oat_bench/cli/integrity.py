@@ -39,7 +39,7 @@ _N = {"all": 200, "autoattack": 100, "dial": 500}
 _LONG = 60
 
 
-@cli.command(epilog=example("oat-bench integrity runs/digits-seed0 --lambda 0,0.1,1"))
+@cli.command(epilog=example("oat-bench integrity runs/fashion-12x12-seed0 --lambda 0,0.1,1"))
 @click.argument("model")
 @MODEL_DATASET
 @DATA_DIR

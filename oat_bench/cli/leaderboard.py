@@ -24,7 +24,7 @@ def leaderboard() -> None:
 
 
 @leaderboard.command(
-    epilog=example("oat-bench leaderboard add runs/digits-seed0 --with-checkpoint")
+    epilog=example("oat-bench leaderboard add runs/fashion-12x12-seed0 --with-checkpoint")
 )
 @click.argument("run", metavar="RUN")
 @click.option(
@@ -309,7 +309,9 @@ def _show(parts: list[Any], form: Form, out: Path | None) -> None:
 
 
 @leaderboard.command(
-    epilog=example("oat-bench leaderboard export runs/digits-seed0 --lambda 0.4 --out model.json")
+    epilog=example(
+        "oat-bench leaderboard export runs/fashion-12x12-seed0 --lambda 0.4 --out model.json"
+    )
 )
 @click.argument("entry")
 @click.option(
@@ -395,7 +397,8 @@ def schema() -> None:
     "--data-dir",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Where data sets lie whose attacked images are shown. [default: digits alone]",
+    help="Where data sets lie whose attacked images are shown. [default: only those that come with "
+    "the package]",
 )
 @click.option("--no-examples", is_flag=True, help="Attack no images.")
 @click.option(

@@ -99,6 +99,8 @@ def example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
 
+#: read by --help, which imports no card
+DEFAULT_BENCHMARK = "fashion-12x12"
 DATASET = click.option(
     "--dataset",
     metavar="NAME|FOLDER",
@@ -107,7 +109,8 @@ DATASET = click.option(
 BENCHMARK = click.option(
     "--benchmark",
     metavar="NAME|FILE",
-    help="Benchmark card, by name or path. [default: digits; image-folder for a folder]",
+    help=f"Benchmark card, by name or path. [default: {DEFAULT_BENCHMARK}; image-folder for a "
+    "folder]",
 )
 DATA_DIR = click.option(
     "--data-dir",

@@ -13,6 +13,7 @@ from oat_bench.cli.options import (
     DATA_DIR,
     DATASET,
     DATASET_NAME,
+    DEFAULT_BENCHMARK,
     DEVICE,
     GRADIENTS,
     IMAGE_SIZE,
@@ -61,7 +62,9 @@ def run(**options: Any) -> None:
     _evaluate(**options)
 
 
-@cli.command(epilog=example("oat-bench evaluate --model runs/digits-seed0 --lambda 0,0.15,0.5"))
+@cli.command(
+    epilog=example("oat-bench evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
+)
 @click.argument("named", metavar="MODEL", required=False)
 @click.option(
     "--model", metavar="MODEL", help="A checkpoint, a run's folder or an exported file, likewise."
@@ -155,7 +158,7 @@ def _card(
     named = dataset if benchmark is None else benchmark
     if folder and benchmark is None:
         named = "image-folder"
-    card = cards.benchmark("digits" if named is None else named)
+    card = cards.benchmark(DEFAULT_BENCHMARK if named is None else named)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from oat_bench.leaderboards.transfer import Transfer
 
 
-@cli.command(epilog=example("oat-bench transfer runs/digits-seed0 --attack pgd-7 --lambda 0,0.1,1"))
+@cli.command(
+    epilog=example("oat-bench transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
+)
 @click.argument("model")
 @MODEL_DATASET
 @DATA_DIR

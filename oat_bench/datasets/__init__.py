@@ -11,6 +11,8 @@ from pathlib import Path
 from oat_bench.datasets.cifar10 import cifar10
 from oat_bench.datasets.cifar100 import cifar100
 from oat_bench.datasets.digits import digits
+from oat_bench.datasets.fashion_12x12 import fashion_12x12
+from oat_bench.datasets.fashion_mnist import fashion_mnist
 from oat_bench.datasets.folder import free_name, image_folder
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
 from oat_bench.datasets.stl10 import stl10
@@ -18,6 +20,7 @@ from oat_bench.datasets.svhn import svhn
 from oat_bench.errors import UserError, unknown
 
 __all__ = [
+    "BUNDLED",
     "DATASETS",
     "DATA_DIR",
     "Dataset",
@@ -30,6 +33,8 @@ __all__ = [
     "nested_order",
 ]
 
+#: data sets that come with the package, or with one that it needs
+BUNDLED = ("fashion-12x12", "digits")
 #: where data sets are looked for, and downloaded to
 DATA_DIR = Path("data")
 
@@ -41,7 +46,9 @@ def _unnamed(_data_dir: Path) -> Dataset:
 
 #: every data set by its name
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "fashion-12x12": fashion_12x12,
     "digits": digits,
+    "fashion-mnist": fashion_mnist,
     "svhn": svhn,
     "cifar10": cifar10,
     "cifar100": cifar100,

@@ -91,7 +91,7 @@ def download(source: Source, data_dir: Path, name: str, wanted: str = "") -> Pat
     """
     path = data_dir / source.filename
     if path.is_file():
-        if not _same_md5(path, source.md5):
+        if _md5(path) != source.md5:
             raise UserError(
                 f"{path} is damaged (MD5 differs from the published one); remove it to have it "
                 "downloaded again"
@@ -200,17 +200,20 @@ class _Gzip(gzip.GzipFile):
         return super().read(size)
 
 
-def check_originals(name: str, folder: Path, md5: Mapping[str, str]) -> None:
+def check_originals(name: str, folder: Path, *published: Mapping[str, str]) -> None:
     """Say so if a file is not the published one, byte for byte.
 
     Args:
         name: of the data set.
         folder: where the files lie.
-        md5: the published checksum of each file.
+        published: the checksum (MD5) of each file; one mapping for each form in which they were
+            published.
     """
+    files = list(published[0])
     with ThreadPoolExecutor() as pool:
-        same = list(pool.map(lambda item: _same_md5(folder / item[0], item[1]), md5.items()))
-    others = [file for file, is_same in zip(md5, same, strict=True) if not is_same]
+        found = pool.map(lambda file: _md5(folder / file), files)
+    known = [{checksums[file] for checksums in published} for file in files]
+    others = [file for file, md5, ok in zip(files, found, known, strict=True) if md5 not in ok]
     if others:
         note(
             f"{folder}: {', '.join(others)} differ{'s' if len(others) == 1 else ''} from what was "
@@ -218,10 +221,9 @@ def check_originals(name: str, folder: Path, md5: Mapping[str, str]) -> None:
         )
 
 
-def _same_md5(path: Path, md5: str) -> bool:
+def _md5(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return digest.hexdigest() == md5
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def make_split(

@@ -26,10 +26,7 @@ from oat_bench.errors import UserError
     [
         (["run", "--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["run", "--dataset", ""], "unknown data set ''"),
-        (
-            ["run", "--dataset", "imagenet"],
-            "'imagenet'; known: cifar10, cifar100, digits, stl10, svhn",
-        ),
+        (["run", "--dataset", "imagenet"], "'imagenet'; known: cifar10, cifar100, digits, fash"),
         (["run", "--dataset", "cifar10-small"], "unknown data set 'cifar10-small'; did you mean"),
         (["run", "--dataset", "image-folder"], "is named by its path, such as --dataset ./my-imag"),
         (["run", "--dataset", "./nowhere"], "no folder of images at nowhere; expected train/ and"),
@@ -64,7 +61,10 @@ from oat_bench.errors import UserError
         (["run", "--n-examples", "9,fgsm=0"], "'fgsm=0'; expected such as 1000"),
         (["run", "--n-examples", "9,fgms=3"], "unknown attack with fewer examples 'fgms'; did you"),
         (["run", "--n-examples", "2.5"], "'2.5'; expected such as 1000"),
-        (["run", "--n-examples", "801"], "801 examples asked for; the test set of digits has 800"),
+        (
+            ["run", "--n-examples", "1001"],
+            "1001 examples asked for; the test set of fashion-12x12 ",
+        ),
         (["run", "--n-examples", "9" * 30], "examples asked for"),
         (["run", "--seed", "-1"], "-1 is not in the range"),
         (["run", "--seed", "9" * 30], "is not in the range"),

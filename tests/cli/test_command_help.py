@@ -11,7 +11,7 @@ import pytest
 from commands import FIGURES, call
 
 import oat_bench
-from oat_bench import cards, cli, run
+from oat_bench import cards, cli, datasets, run
 from oat_bench.methods import METHODS
 
 COMMANDS = [
@@ -114,7 +114,7 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
     [
         ("attacks", cards.names("attacks")),
         ("benchmarks", cards.names("benchmarks")),
-        ("datasets", ["digits", "svhn", "cifar10", "cifar100", "stl10", "image-folder"]),
+        ("datasets", [*datasets.DATASETS]),
         ("methods", list(METHODS)),
     ],
 )

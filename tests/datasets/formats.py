@@ -1,5 +1,6 @@
 """Files in the formats that the data sets were published in, written small."""
 
+import gzip
 import hashlib
 import pickle
 import struct
@@ -136,6 +137,40 @@ class Stl10:
             (folder / f"{part}_X.bin").write_bytes(columns_first.tobytes())
             (folder / f"{part}_y.bin").write_bytes(self.labels[part].astype(np.uint8).tobytes())
         (folder / "class_names.txt").write_text("\n".join(map(str, range(10))))
+        return folder
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """Write bytes as the page of MNIST describes the format."""
+    lengths = b"".join(length.to_bytes(4, "big") for length in array.shape)
+    return bytes([0, 0, 0x08, array.ndim]) + lengths + array.astype(np.uint8).tobytes()
+
+
+class FashionMnist:
+    """5,020 images of noise to train and 30 to test."""
+
+    def __init__(self) -> None:
+        numbers = np.random.default_rng(9)
+        counts = {"train": 5020, "t10k": 30}
+        self.images = {
+            part: numbers.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+            for part, n in counts.items()
+        }
+        self.labels = {part: numbers.integers(0, 10, n) for part, n in counts.items()}
+
+    def write(self, folder: Path, *, unpacked: bool = False) -> Path:
+        """Write the published files and, as torchvision leaves them, what is in them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in self.images:
+            for kind, array in (
+                ("images-idx3", self.images[part]),
+                ("labels-idx1", self.labels[part]),
+            ):
+                content = idx_bytes(array)
+                name = f"{part}-{kind}-ubyte"
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content, 1))
+                if unpacked:
+                    (folder / name).write_bytes(content)
         return folder
 
 

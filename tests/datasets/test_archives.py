@@ -47,6 +47,7 @@ def unreachable(monkeypatch):
     parts = published.SVHN.split_list.items()
     nowhere = {p: [f"http://127.0.0.1:9/{file}", file, old] for p, (_, file, old) in parts}
     monkeypatch.setattr(published.SVHN, "split_list", nowhere)
+    monkeypatch.setattr(published.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
 
 
 def publish(monkeypatch, name, folder, server):
@@ -113,6 +114,27 @@ def test_svhn_is_downloaded_and_what_came_is_kept(svhn, bless, server, monkeypat
     assert server.seen.count("/train_32x32.mat") == 1
 
 
+def test_fashion_mnist_is_downloaded_and_what_came_is_kept(
+    fashion_mnist, bless, server, monkeypatch, tmp_path
+):
+    fashion_mnist.write(server.root)
+    bless("FashionMNIST", server.root)
+    monkeypatch.setattr(published.FashionMNIST, "mirrors", [f"{server.url}/"])
+    hidden = (server.root / "t10k-labels-idx1-ubyte.gz").rename(tmp_path / "hidden")
+    data_dir = tmp_path / "data"
+    assert "cannot be downloaded (" in refusal(datasets.load, "fashion-mnist", data_dir)
+    came = {"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"}
+    assert files(data_dir / "FashionMNIST" / "raw") == came
+    hidden.rename(server.root / "t10k-labels-idx1-ubyte.gz")
+    assert len(datasets.load("fashion-mnist", data_dir).test) == 30
+    assert server.seen.count("/train-images-idx3-ubyte.gz") == 1
+    (server.root / "t10k-images-idx3-ubyte.gz").write_bytes(b"something else")
+    (data_dir / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz").unlink()
+    assert "sent something else than was published (MD5 differs)" in refusal(
+        datasets.load, "fashion-mnist", data_dir
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
@@ -122,13 +144,13 @@ def test_svhn_is_downloaded_and_what_came_is_kept(svhn, bless, server, monkeypat
             "svhn",
             "put http://127.0.0.1:9/train_32x32.mat and http://127.0.0.1:9/test_32x32.mat there",
         ),
+        ("fashion-mnist", "t10k-labels-idx1-ubyte.gz from http://127.0.0.1:9/ there"),
     ],
 )
 def test_without_files_and_without_network(unreachable, tmp_path, name, what):
     message = refusal(datasets.load, name, tmp_path / "data")
-    assert f"{name} is not in {tmp_path}/data and cannot be downloaded (Connection refused)" in (
-        message
-    )
+    assert message.startswith(f"{name} is not in {tmp_path}/data")
+    assert " and cannot be downloaded (Connection refused)" in message
     assert what in message
     assert "name the folder that holds its files with --data-dir" in message
     assert not (tmp_path / "data").exists()

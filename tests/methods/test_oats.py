@@ -38,11 +38,12 @@ def info(**network) -> ModelInfo:
 def brief_card():
     """The card that ships, with a recipe of seconds."""
     card = cards.benchmark("digits-oats")
+    network = {"architecture": "wrn-10-1", "encoding_dim": 8}
     training = {"epochs": 8, "batch_size": 64, "attack_steps": 4, "eps_warmup_epochs": 0}
     training |= {"lambdas": [0, 0.5, 1], "validate_every": 8}
     return card.model_copy(
         update={
-            "network": card.network.model_copy(update={"encoding_dim": 8}),
+            "network": card.network.model_copy(update=network),
             "threat": Threat(eps=0.25, step_size=0.08),
             "training": card.training.model_copy(update=training),
             "evaluation": card.evaluation.model_copy(
@@ -198,8 +199,8 @@ def test_pgd_ats_is_a_slimmable_network_for_each_lambda(digits, tmp_path):
 
 def test_a_dedicated_network_of_one_width(digits, tmp_path):
     """The baseline that owns no more channels than it needs: any method, one width."""
-    card = cards.benchmark("digits").with_method("pgd-at").with_widths([0.5])
-    assert card.name == "digits-pgd-at-widths-0.5"
+    card = cards.benchmark("digits-large-eps").with_method("pgd-at").with_widths([0.5])
+    assert card.name == "digits-large-eps-pgd-at-widths-0.5"
     training = {"lambdas": [1], "epochs": 1, "attack_steps": 1}
     card = card.model_copy(update={"training": card.training.model_copy(update=training)})
     trained = run.train(card, digits, tmp_path, seed=0, device=CPU)

@@ -65,7 +65,8 @@ def build(
     Args:
         leaderboards: holds entries, at any depth.
         out: a folder that is empty, absent or of an earlier build.
-        data_dir: where data sets lie whose images are to be shown; digits need none.
+        data_dir: where data sets lie whose images are to be shown; those of `datasets.BUNDLED` need
+            none.
         with_examples: whether to attack images where there are checkpoints.
         robustbench: a clone of RobustBench whose models are shown beside ours.
 

@@ -93,7 +93,7 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
 
 @lru_cache(maxsize=1)
 def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
-    if name == "digits":
+    if name in datasets.BUNDLED:
         return datasets.load(name)
     if data_dir is None:
         raise UserError("the data set was not at hand (--data-dir)")

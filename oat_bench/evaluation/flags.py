@@ -69,8 +69,8 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
         attacks: that made them.
     """
     found = []
-    for (width, lam), rows in outcomes.groupby(["width", "lam"], sort=False):
-        point = OperatingPoint(float(lam), float(width))
+    for _, rows in outcomes.groupby(["width", "lam"], sort=False):
+        point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
         frames = {
             str(name): part.set_index("example")
             for name, part in rows.groupby("attack", sort=False)

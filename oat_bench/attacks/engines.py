@@ -85,7 +85,7 @@ class Attack:
         parameters = repr(sorted(self.parameters.items()))
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
-        drawn = [] if self.per_example else ["blocks from 64"]
+        drawn = [] if self.per_example else ["blocks from 128"]
         part = [] if self.part is None else [str(self.part)]
         return sha256(
             self.card.class_,

@@ -43,8 +43,9 @@ def integrity_of(record: Record) -> Examined | None:
         report = json.loads(read_bounded(path, _MAX_BYTES, "a report"))
         failed = frozenset(
             str(check["name"])
-            for point in report.get("operating_points", ())
-            for check in point["checks"]
+            for key in ("operating_points", "dials")
+            for table in report.get(key, ())
+            for check in table["checks"]
             if check["verdict"] == "fail"
         )
         return Examined(_VERDICTS[report["verdict"]], str(report["model_fingerprint"]), failed)

@@ -263,16 +263,17 @@ def test_pgd_as_an_estimate_does_not_count_against_autoattack(publish):
     record = publish("a", {1.0: (99, {"pgd-20": 80, "autoattack": 40})})
     path = record.entry_path.with_suffix(".integrity.json")
 
-    def doubts(*failed):
+    def doubts(*failed, key="operating_points"):
         checks = [{"name": name, "verdict": "fail"} for name in failed]
         stated = {"verdict": "fail", "model_fingerprint": record.entry.model_fingerprint}
-        path.write_text(json.dumps(stated | {"operating_points": [{"checks": checks}]}))
+        path.write_text(json.dumps(stated | {key: [{"checks": checks}]}))
         names = ("pgd-20", "autoattack", WORST)
         return [len(reliability.doubts(record, name)) for name in names]
 
     assert doubts("estimate") == [1, 0, 0]
     assert doubts("estimate", "loss") == [1, 1, 1]
     assert doubts() == [1, 1, 1]
+    assert doubts("estimate", "dial", key="dials") == [1, 1, 1]
     # it is marked all the same
     doubts("estimate")
     assert [row.verdict for row in ranking.rank([record], attack=WORST).rows] == ["fail"]

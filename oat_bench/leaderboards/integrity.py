@@ -75,6 +75,11 @@ class Integrity(Written):
     command: str = Field(description="what made this report")
     versions: dict[str, str]
 
+    @property
+    def parts(self) -> list[IntegrityPoint | IntegrityDial]:
+        """What has a table of its own: the operating points, then the dials."""
+        return [*self.operating_points, *self.dials]
+
 
 def make_report(
     info: ModelInfo,
@@ -96,7 +101,7 @@ def make_report(
         method=info.method,
         threat_model=info.threat.norm,
         eps=format_eps(info.threat.eps),
-        verdict=worst([found.verdict for found in (*points, *dials)]),
+        verdict=worst([*(point.verdict for point in points), *(dial.verdict for dial in dials)]),
         n=n,
         fewer_examples=fewer,
         seed=seed,
@@ -172,7 +177,7 @@ def notes(report: Integrity) -> list[str]:
 def markdown(report: Integrity) -> str:
     """Write the report as Markdown: a table an operating point, then one a dial."""
     parts = [f"**{title(report)}**"]
-    for point in (*report.operating_points, *report.dials):
+    for point in report.parts:
         rows = [(check.name, check.verdict, check.evidence) for check in point.checks]
         frame = pd.DataFrame(rows, columns=["check", "verdict", "evidence"])
         table = frame.to_markdown(index=False, disable_numparse=True)

@@ -193,7 +193,7 @@ def _print(report: "Integrity", folder: Path) -> None:
         click.echo(reports.markdown(report), nl=False)
         return
     console.print(reports.title(report), style="italic")
-    for point in report.tables:
+    for point in report.parts:
         console.print()
         console.print(reports.heading(report, point), style="bold")
         console.print(reports.terminal(point))

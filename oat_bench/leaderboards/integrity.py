@@ -78,7 +78,7 @@ class Integrity(Written):
     versions: dict[str, str]
 
     @property
-    def tables(self) -> list[IntegrityPoint | IntegrityDial]:
+    def parts(self) -> list[IntegrityPoint | IntegrityDial]:
         """What has a table of its own: the operating points, then the dials."""
         return [*self.operating_points, *self.dials]
 
@@ -181,7 +181,7 @@ def notes(report: Integrity) -> list[str]:
 def markdown(report: Integrity) -> str:
     """Write the report as Markdown: a table an operating point, then one a dial."""
     parts = [f"**{title(report)}**"]
-    for point in report.tables:
+    for point in report.parts:
         rows = [(check.name, check.verdict, check.evidence) for check in point.checks]
         frame = pd.DataFrame(rows, columns=["check", "verdict", "evidence"])
         table = frame.to_markdown(index=False, disable_numparse=True)

@@ -1,7 +1,7 @@
 """Level and power of the test of a mean over operating points, beside Student's t and sign flips.
 
-    python benchmarks/means.py                 # the tables of docs/regression-check.md
-    python benchmarks/means.py --samples 2000  # coarser
+    python benchmarks/means.py  # every table, in minutes
+    python benchmarks/means.py --samples 2000 --n 50 200 --patterns "few change"
 
 The first table has rejections over the nominal level, the largest of n = 50, 200 and 1000 at each
 level, 5%, 1% and 0.1%; the second the power of Gaffke's test; of Student's t, in percent, at the
@@ -141,8 +141,11 @@ def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=int, default=20_000, help="where more values than three")
-    samples = parser.parse_args().samples
-    cases = [(name, tolerance) for name in PATTERNS for tolerance in TOLERANCES]
+    parser.add_argument("--n", type=int, nargs="+", choices=DROPS, default=list(DROPS))
+    parser.add_argument("--patterns", nargs="+", choices=PATTERNS, default=list(PATTERNS))
+    options = parser.parse_args()
+    samples = options.samples
+    cases = [(name, tolerance) for name in options.patterns for tolerance in TOLERANCES]
     row("pattern", "tolerance", "Gaffke's test", "Student's t", "sign flips")
     row(*["---"] * 5)
     for name, tolerance in cases:
@@ -150,20 +153,19 @@ def main() -> None:
         for test in (gaffke, student, *([sign_flips] if tolerance == 0 else [])):
             shares = [
                 rejected(test, *drawn(PATTERNS[name](tolerance), n, samples), tolerance)
-                for n in DROPS
+                for n in options.n
             ]
             # the largest over n, in units of the nominal level
             cells.append(", ".join(f"{x:.2f}" for x in np.max(shares, axis=0) / LEVELS))
         row(name, f"{100 * tolerance:g}", *cells, *[""] * (3 - len(cells)))
     print()
-    drops = [f"n = {n}, {100 * beyond:g} points beyond" for n, beyond in DROPS.items()]
-    row("pattern", "tolerance", *drops)
-    row(*["---"] * 5)
+    row("pattern", "tolerance", *[f"n = {n}, {100 * DROPS[n]:g} points beyond" for n in options.n])
+    row(*["---"] * (2 + len(options.n)))
     for name, tolerance in cases:
         cells = []
-        for n, beyond in DROPS.items():
+        for n in options.n:
             chances = PATTERNS[name](tolerance)
-            chances[[LAMBDAS, -1]] += -beyond, beyond
+            chances[[LAMBDAS, -1]] += -DROPS[n], DROPS[n]
             both = [
                 rejected(test, *drawn(chances, n, samples // 10), tolerance)
                 for test in (gaffke, student)

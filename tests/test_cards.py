@@ -179,7 +179,8 @@ def test_a_folder_in_the_place_of_a_data_set(tmp_path, monkeypatch):
         ("my images (1)", False, "my-images-1-"),
         ("../..", False, None),
         ("./" + "x" * 200, True, "x" * 32 + "-stl10-small"),
-        ("./\u00e9\u00e8", False, "images"),
+        ("./\u00e9\u00e8", False, "ee"),
+        ("./\u732b", False, "images"),
     ]:
         other = card.for_folder(folder, named=named)
         assert other.dataset == folder

@@ -122,7 +122,7 @@ class Attack:
         library = f"{self.card.engine} {version(ENGINES[self.card.engine][1])}"
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
-        drawn = [] if self.per_example else ["blocks from 64"]
+        drawn = [] if self.per_example else ["blocks from 128"]
         part = [] if self.part is None else [str(self.part)]
         # what a part is given depends on those before it
         before = [word for run in self.chain[:-1] for word in (run.class_, _listed(run.parameters))]

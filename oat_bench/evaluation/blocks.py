@@ -1,10 +1,10 @@
 """Blocks of examples: what an attack of another library draws its random numbers for.
 
 Such an attack draws for a batch, so that the batch decides the outcomes. Its batches are therefore
-those of a fixed partition of the data set, whatever is asked for: the first 64 examples of the
-nested order, the next 64 and 128, then 256 each. A first n of the order cuts one block at most, and
-what that block has more than was asked for stays in the store. Blocks are not smaller because a
-query of a few images takes as long as one of dozens.
+those of a fixed partition of the data set, whatever is asked for: the first 128 examples of the
+nested order, the next 128, then 256 each. A first n of the order cuts one block at most, and what
+that block has more than was asked for stays in the store. Blocks are no smaller because a query of
+a few images takes as long as one of dozens.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oat_bench.datasets.splits import nested_order
 
-_FIRST, _LARGEST = 64, 256
+_FIRST, _LARGEST = 128, 256
 
 
 class Blocks:
@@ -25,11 +25,9 @@ class Blocks:
     def __init__(self, labels: Tensor) -> None:
         self._order = nested_order(labels)
         places = torch.arange(len(labels))
-        # 64 and 128 begin block 1 and 2; 256 begins block 3
-        doubling = 1 + torch.log2((places / _FIRST).clamp_min(0.5)).floor().long()
-        even = 2 + places // _LARGEST
+        number = torch.where(places < _LARGEST, places // _FIRST, 1 + places // _LARGEST)
         self._number = torch.empty(len(labels), dtype=torch.int64)
-        self._number[self._order] = torch.where(places < _LARGEST, doubling, even)
+        self._number[self._order] = number
 
     def whole(self, examples: Tensor) -> Tensor:
         """Return all examples of the blocks that hold some of ``examples``, in nested order."""

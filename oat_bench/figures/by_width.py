@@ -56,7 +56,7 @@ def widths(
     panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
     figure.suptitle(f"{threat_of(entries[0])} (numbers: lambda)", fontsize=10)
     style.legend(figure)
-    figure.draw_without_rendering()  # labels need to know where the points come to lie
+    style.arrange(figure)  # labels need to know where the points come to lie
     for axes, here in shown:
         write_lambdas(axes, here, attack)
     return figure

@@ -46,7 +46,7 @@ def frontier(
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
-    figure.draw_without_rendering()  # labels need to know where the points come to lie
+    style.arrange(figure)  # labels need to know where the points come to lie
     write_lambdas(axes, drawn, attack)
     return figure
 

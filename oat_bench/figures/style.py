@@ -72,6 +72,13 @@ def drawable(text: str) -> str:
     )
 
 
+def arrange(figure: Figure) -> None:
+    """Have everything find its place, with nothing written that the font lacks."""
+    for text in figure.findobj(Text):
+        text.set_text(drawable(text.get_text()))
+    figure.draw_without_rendering()
+
+
 @cache
 def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(_STYLE["font.family"])).get_charmap())
@@ -137,10 +144,8 @@ def svg(figure: Figure) -> bytes:
 
 
 def _lay_out(figure: Figure) -> None:
-    for text in figure.findobj(Text):
-        text.set_text(drawable(text.get_text()))
     with mpl.rc_context(_STYLE):
-        figure.draw_without_rendering()
+        arrange(figure)
         figure.set_layout_engine("none")  # laid out once, not for every format
 
 

@@ -1,6 +1,8 @@
 """Folders of splits and folders of classes: which is which, and what is said of it."""
 
 import os
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -200,3 +202,20 @@ def test_a_class_in_two_splits_may_be_spelt_in_two_ways(tmp_path):
     assert image_folder(tmp_path).classes == ("caf\u00e9", "tea")
     fill(tmp_path, {"train/" + unicodedata.normalize("NFD", "caf\u00e9"): 5})
     assert "two folders are called 'caf\u00e9'; rename one of them" in refusal(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_folder_is_the_same_in_every_locale(tmp_path):
+    root = fill(tmp_path / "caf\u00e9", {"th\u00e9": 5, "z": 5, "\u732b": 5})
+    for path in root.glob("*/000.png"):
+        path.rename(path.with_name("\u00e9.png"))
+    data = image_folder(root)
+    program = (
+        "import sys; from oat_bench.datasets import image_folder\n"
+        "data = image_folder(sys.argv[1])\n"
+        "print(ascii((data.name, data.classes, data.fingerprint())))"
+    )
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-c", program, str(root)]
+    done = subprocess.run(command, env=os.environ | plain, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == ascii((data.name, data.classes, data.fingerprint()))

@@ -15,10 +15,10 @@ def labels(n, classes=3):
     return torch.arange(n) % classes
 
 
-def test_blocks_begin_at_64_128_256_and_every_256():
+def test_blocks_begin_at_128_256_and_every_256():
     data = labels(1000)
     order, blocks = nested_order(data), Blocks(data)
-    begins = [0, 64, 128, 256, 512, 768, 1000]
+    begins = [0, 128, 256, 512, 768, 1000]
     expected = [order[a:b].tolist() for a, b in pairwise(begins)]
     assert [block.tolist() for block in blocks.split(order)] == expected
     for block in expected:

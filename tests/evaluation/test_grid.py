@@ -255,17 +255,17 @@ def test_outcomes_of_other_libraries_depend_on_the_example_alone(trained, digits
         )
         return frame.sort_values("example", ignore_index=True)
 
-    whole = outcomes(order[:70])
+    whole = outcomes(order[:150])  # of two blocks
     broken = whole["attacked_prediction"] != whole["clean_prediction"]
     assert 0 < broken.sum() < len(whole)
 
     def part(examples):
         return whole[whole["example"].isin(examples.tolist())].reset_index(drop=True)
 
-    for examples in (order[:10], order[40:70], order[[69, 3, 20]]):
+    for examples in (order[:10], order[110:150], order[[149, 3, 20]]):
         pd.testing.assert_frame_equal(outcomes(examples, batch_size=3), part(examples))
     # a second run goes on from what the first one stored
-    for count in (5, 33, 70):
+    for count in (5, 133, 150):
         rows = outcomes(order[:count], store=OutcomeStore(tmp_path), batch_size=count)
         pd.testing.assert_frame_equal(rows, part(order[:count]))
 

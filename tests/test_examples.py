@@ -56,7 +56,7 @@ def outputs(notebook, kind):
 
 def test_the_notebook_chooses_a_point_that_holds_its_bar(notebook):
     (report,) = outputs(notebook, "text/markdown")
-    lam, clean = re.search(r"Run it at lambda ([\d.]+): .* \(([\d.]+)% on 192", report).groups()
+    lam, clean = re.search(r"Run it at lambda ([\d.]+): .* \(([\d.]+)% on 375", report).groups()
     assert 0 < float(lam) <= 1
     assert float(clean) > 95
     (used,) = [text for text in outputs(notebook, "text") if text.startswith("lambda ")]

@@ -549,7 +549,7 @@ def test_too_many_examples_are_refused(brief, digits, trained, tmp_path):
 
 def test_a_checkpoint_of_another_data_set_is_refused(brief, digits, build_classifier, tmp_path):
     for options, words in [
-        ({"dataset": "other", "input_shape": (3, 8, 8)}, r"'other' \(images \(3, 8, 8\)"),
+        ({"dataset": "other", "input_shape": (3, 8, 8)}, r"'other' takes images \(3, 8, 8\)"),
         ({"dataset": "other"}, "'other'"),
         ({"input_shape": (3, 8, 8)}, "3, 8, 8"),
         ({"num_classes": 4}, "4 classes"),

@@ -27,7 +27,7 @@ import oat_bench
 from oat_bench import cards, datasets, run
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
-from oat_bench.cli.model import data_of
+from oat_bench.cli.model import data_of, default_out
 from oat_bench.datasets import archives, idx, image_folder
 from oat_bench.datasets.cifar10 import VERSION
 from oat_bench.datasets.stl10 import _read as read_stl10
@@ -667,7 +667,7 @@ def test_an_image_that_another_program_would_have_to_run_is_refused(tmp_path, mo
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("L", (4, 4)).save(tmp_path / name / f"{place}.png")
     Image.new("L", (4, 4)).save(tmp_path / "a" / "0.png", "EPS")
-    assert "a/0.png: not a readable image (it is a EPS file; expected PNG, JPEG" in refusal(
+    assert "a/0.png: not a readable image (it is of format EPS; expected PNG, JPEG" in refusal(
         lambda: image_folder(tmp_path)
     )
 
@@ -757,6 +757,8 @@ def test_a_checkpoint_does_not_choose_a_folder_to_read(build_classifier, tmp_pat
         data_of(trained, "model", None)
     assert data_of(trained, "model", "mine") == "mine"
     assert data_of(build_classifier(), "model", None) == "digits"
+    trained.info = trained.info.model_copy(update={"dataset": "../../elsewhere"})
+    assert default_out(trained, "model").parent == Path("runs")
 
 
 @pytest.mark.parametrize("place", ["a", "a/0.png", "train"])

@@ -105,5 +105,9 @@ def default_out(trained: "TunableClassifier", model: str, name: str | None = Non
 
     That begins with ``name``, or with the data set's.
     """
-    named = Path("runs") / f"{name or trained.info.dataset}-{trained.fingerprint()[:8]}"
+    from oat_bench.cards import publishable
+
+    named = (
+        Path("runs") / f"{name or publishable(trained.info.dataset)}-{trained.fingerprint()[:8]}"
+    )
     return Path(model) if Path(model).is_dir() else named

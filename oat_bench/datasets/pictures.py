@@ -101,16 +101,18 @@ def _check_sizes(
         return (0, 0), {}
     ((usual, count),) = sizes.most_common(1)
     resize = "resize and crop all with --image-size, such as --image-size 64"
-    if skip_broken and 2 * count <= len(headers):
+    few = 2 * count <= len(headers)
+    if skip_broken and few:
         raise UserError(
             f"{root}: images of {len(sizes)} sizes, {_by(usual)} the most frequent with {count} of "
             f"{len(headers)}; too many to leave out: {resize}"
         )
+    skip = "" if few else ", or leave out those of another size with --skip-broken"
     shown = f"{count} of {len(headers)} are {_by(usual)}"
     return usual, {
         place: _Unfit(
             f"{_by(header.size)} pixels, where {shown}",
-            f"{resize}, or leave out those of another size with --skip-broken",
+            f"{resize}{skip}",
         )
         for place, header in headers.items()
         if header.size != usual
@@ -161,11 +163,11 @@ def _what(path: Path) -> str:
     Image.init()
     for name, (_, accepts) in Image.OPEN.items():
         if accepts is not None and accepts(start[:16]) and name in _FORMATS:
-            return f"it is a damaged {name} file"
+            return f"it is a damaged {name}"
     names = [n for n, (_, accepts) in Image.OPEN.items() if accepts and accepts(start[:16])]
     is_text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
-    kind = f"{names[0]} file" if names else "text file" if is_text else "file of unknown format"
-    return f"it is a {kind}; expected {', '.join(_FORMATS)}"
+    kind = f"of format {names[0]}" if names else "text" if is_text else "of unknown format"
+    return f"it is {kind}; expected {', '.join(_FORMATS)}"
 
 
 def _header(path: Path) -> _Header | _Unfit:

@@ -176,7 +176,7 @@ def test_a_folder_of_images_with_the_card_of_another_data_set(invoke, card, shap
     said, err = err.splitlines()
     assert (code, err) == (2, "oat-bench: 11 examples asked for; the test set of shapes has 10")
     assert said == (
-        "./shapes: train 36 (from train/), validation 4 (a tenth of train/), test 10 (from test/); "
+        "shapes: train 36 (from train/), validation 4 (a tenth of train/), test 10 (from test/); "
         "2 classes: dark 18/2/5, light 18/2/5"
     )
 

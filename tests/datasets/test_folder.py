@@ -218,6 +218,7 @@ def test_sizes_that_differ_all_over_are_not_skipped(tmp_path):
     message = refusal(tmp_path / "x", skip_broken=True)
     assert "images of 5 sizes, 7x5 the most frequent with 2 of 10; too many to leave" in message
     assert "--image-size 64" in message
+    assert refusal(tmp_path / "x").endswith("such as --image-size 64")
 
 
 def test_sixteen_bits_are_refused_or_left_out(parted, capfd):
@@ -251,11 +252,11 @@ def test_a_gif_is_read_whatever_it_is_called_its_first_frame(tmp_path):
     ("content", "kind"),
     [
         (b"", "it is empty"),
-        (b"<!DOCTYPE html><html>not found</html>", "it is a text file; expected PNG, JPEG"),
-        (b"8BPS" + bytes(99), "it is a PSD file; expected PNG, JPEG"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is a HDF5 file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(9), "it is a damaged PNG file"),
-        (bytes(99), "it is a file of unknown format; expected PNG, JPEG"),
+        (b"<!DOCTYPE html><html>not found</html>", "it is text; expected PNG, JPEG"),
+        (b"8BPS" + bytes(99), "it is of format PSD; expected PNG, JPEG"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is of format HDF5;"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(9), "it is a damaged PNG"),
+        (bytes(99), "it is of unknown format; expected PNG, JPEG"),
     ],
 )
 def test_what_is_no_image_is_said(parted, content, kind):

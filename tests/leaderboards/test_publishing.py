@@ -142,6 +142,7 @@ def test_an_entry_is_changed_in_its_place(add, tmp_path):
     [
         ({"dataset": "../../x"}, "cannot be a folder's name"),
         ({"dataset": "a/b"}, "cannot be a folder's name"),
+        ({"dataset": "mes images"}, "again, whose data set is then called 'mes-images'"),
         ({"name": "///"}, "no file can be called"),
         ({"name": "Entry"}, "no file can be called"),
         ({"name": ""}, "name is empty"),

@@ -27,7 +27,7 @@ import oat_bench
 from oat_bench import cards, datasets, run
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
-from oat_bench.cli.model import data_of
+from oat_bench.cli.model import data_of, default_out
 from oat_bench.datasets import archives, image_folder
 from oat_bench.datasets.cifar10 import _read_binary, _read_pickle
 from oat_bench.datasets.stl10 import _read as read_stl10
@@ -742,6 +742,14 @@ def test_a_checkpoint_does_not_choose_a_folder_to_read(build_classifier, tmp_pat
         data_of(trained, "model", None)
     assert data_of(trained, "model", "mine") == "mine"
     assert data_of(build_classifier(), "model", None) == "digits"
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../../x", "..", "x/", "/", ""])
+def test_a_checkpoint_does_not_choose_a_folder_to_write(build_classifier, name):
+    trained = build_classifier(dataset=name)
+    folder = default_out(trained, "model.safetensors")
+    assert folder.parent == Path("runs")
+    assert folder.name == f"{Path(name).name}-{trained.fingerprint()[:8]}"
 
 
 @pytest.mark.parametrize("place", ["a", "a/0.png", "train"])

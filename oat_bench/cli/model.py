@@ -67,5 +67,7 @@ def default_out(trained: "TunableClassifier", model: str, name: str | None = Non
 
     That begins with ``name``, or with the data set's.
     """
-    named = Path("runs") / f"{name or trained.info.dataset}-{trained.fingerprint()[:8]}"
+    # the name of a data set is the file's own word: it must not lead out of runs/
+    own = name or Path(trained.info.dataset).name
+    named = Path("runs") / f"{own}-{trained.fingerprint()[:8]}"
     return Path(model) if Path(model).is_dir() else named

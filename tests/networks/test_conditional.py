@@ -219,7 +219,6 @@ def test_a_group_of_one_value_a_channel_is_normalised_by_running_statistics(n_st
         torch.testing.assert_close(norm.state_dict()[name], value)
 
 
-
 def test_one_batch_norm_serves_every_lambda(perturbed):
     network = perturbed(norm="single")
     assert not any(key.endswith("bn_c") for key, _ in network.named_modules())

@@ -40,8 +40,11 @@ def check_images(
     expected = f"expected numbers in [{low:g}, {high:g}]" if bounded else "expected finite numbers"
     if not isinstance(x, np.ndarray | Tensor):
         raise UserError(f"{name}: a {type(x).__name__}; expected a NumPy array")
-    array = isinstance(x, np.ndarray)
-    if not (np.issubdtype(x.dtype, np.floating) if array else x.is_floating_point()):
+    if isinstance(x, np.ndarray):
+        floating = np.issubdtype(x.dtype, np.floating)
+    else:
+        floating = x.is_floating_point()
+    if not floating:
         remedy = f"{name} / 255" if high == 1 else f"{name}.astype('float32')"
         raise UserError(
             f"{name}: of type {str(x.dtype).removeprefix('torch.')}; {expected} of a "

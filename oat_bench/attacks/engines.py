@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.errors import UserError, nearest, unknown
+from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
 from oat_bench.training.pgd import evaluating
 
@@ -192,6 +192,8 @@ def prepare(
             f"attack {card.name!r} is for {card.norm}, the benchmark's threat model is "
             f"{threat.norm}; leave it out with --attacks"
         )
+    if not -(2**63) <= seed < 2**64:  # an entry may record any
+        raise UserError(f"seed {one_line(seed)} of an attack; expected at most 64 bits")
     if parameters is None:
         parameters = card.resolve(threat, n_classes=n_classes, seed=seed)
     attack = Attack(card, card.threat(threat), n_classes, seed, parameters)

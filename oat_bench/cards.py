@@ -78,10 +78,9 @@ def _widths(value: list[float]) -> list[float]:
 
 
 def _method(value: str) -> str:
-    from oat_bench.methods import METHODS
+    from oat_bench.methods import named
 
-    if value not in METHODS:
-        raise unknown("method", value, METHODS)
+    named(value)
     return value
 
 

@@ -209,7 +209,7 @@ def _check_images(info: ModelInfo, data: Dataset) -> None:
 
 
 def _few(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:4])
+    shown = ", ".join(one_line(name, 80) for name in classes[:4])
     return f"{len(classes)} classes: {shown}" + (", ..." if len(classes) > 4 else "")
 
 
@@ -344,7 +344,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
     Raises:
         UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
     """
-    from oat_bench.methods import METHODS
+    from oat_bench.methods import named
     from oat_bench.networks.backbones import depth
 
     path = Path(path)
@@ -364,7 +364,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
         info = ModelInfo.model_validate(content["info"])
         if depth(info.network.architecture) > len(state):  # before a deep one is built
             raise ValueError(f"too few weights for {info.network.architecture}")
-        return METHODS[info.method].from_state(info, state).to(device)
+        return named(info.method).from_state(info, state).to(device)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(
             f"{path}: not a checkpoint of oat-bench, or damaged ({one_line(error)})"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from oat_bench.cards import Threat, TrainingCard
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, check_arrays
+from oat_bench.images import check_count, check_images
 from oat_bench.methods import OAT
 from oat_bench.networks.conditioning import validate_lambda
 from oat_bench.progress import Bar
@@ -27,6 +28,9 @@ from oat_bench.training.pgd import evaluating
 
 #: how many operating points' networks an estimator keeps
 _KEPT = 8
+#: how far outside of the clip values attacks may query, in units of their range: ZOO and others do
+#: not clip on the way; images of 0 to 16 or to 255 lie further off
+_QUERIED = 8.0
 #: what convolutions and linear layers say of their shapes
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features"}
 
@@ -262,8 +266,10 @@ class OATClassifier(PyTorchClassifier):
         """Predict.
 
         Args:
-            x: images of shape [n, C, H, W].
-            batch_size: images in one pass.
+            x: images of shape [n, C, H, W], n >= 0, of any floating type, within the clip values.
+                What some attacks ask for outside of them is let pass; images of another scale, such
+                as 0 to 255, are refused.
+            batch_size: images in one pass, >= 1.
             training_mode: whether the network has its dropout on.
             lam: a float instead of the current operating point, or one for each image, shape [n].
             width: instead of the current operating point's, for all images.
@@ -273,10 +279,11 @@ class OATClassifier(PyTorchClassifier):
             Logits after ART's postprocessing, float32 of shape [n, nb_classes].
 
         Raises:
-            ValueError: if a lam is not a number in [0, 1], or there is no classifier at it, or its
-                shape fits neither, or the model has no such width.
+            ValueError: if x are not such images, a lam is not a number in [0, 1], or there is no
+                classifier at it, or its shape fits neither, or the model has no such width.
             AttributeError: if this estimator is fixed elsewhere.
         """
+        check_count(batch_size, "batch_size", 1)
         points = np.asarray(self.lam if lam is None else lam, dtype=float)
         if points.ndim > 0:
             width = self._checked(self._point(None, width)).width
@@ -284,7 +291,7 @@ class OATClassifier(PyTorchClassifier):
         # an argument is no state: other threads have other ones
         elsewhere = lam is not None or width is not None
         point = self._checked(self._point(points.item(), width))
-        if training_mode:  # what ART draws besides decides what dropout drops
+        if training_mode and len(x):  # what ART draws besides decides what dropout drops
             there = self.at(point.lam, point.width) if elsewhere else self
             logits: np.ndarray = super(OATClassifier, there).predict(
                 x, batch_size, training_mode, **kwargs
@@ -322,7 +329,8 @@ class OATClassifier(PyTorchClassifier):
         """Compute logits batch by batch on the device; they leave it once."""
         prepared, _ = self._apply_preprocessing(x, y=None, fit=False)
         images = torch.from_numpy(prepared)
-        batches = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
+        starts = range(0, len(x) or 1, batch_size)
+        batches = [slice(start, start + batch_size) for start in starts]
         with torch.no_grad():
             parts = [logits(images[batch].to(self._device), batch) for batch in batches]
         predictions = torch.cat(parts).cpu().numpy()
@@ -341,11 +349,14 @@ class OATClassifier(PyTorchClassifier):
     def _apply_preprocessing(
         self, x: Any, y: Any, fit: bool = False, no_grad: bool = True
     ) -> tuple[Any, Any]:
+        span, slack = (-np.inf, np.inf), 0.0
+        if self.clip_values is not None:
+            span = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
+            slack = _QUERIED * (span[1] - span[0])
+        check_images(x, name="x", shape=self.input_shape, span=span, slack=slack)
         x, y = super()._apply_preprocessing(x, y, fit=fit, no_grad=no_grad)
         # with numpy 2 some attacks (HopSkipJump, Boundary) bring float64, which no layer takes
-        if isinstance(x, Tensor):
-            return (x.float() if x.dtype == torch.float64 else x), y
-        return (x.astype(np.float32) if x.dtype == np.float64 else x), y
+        return (x.float() if isinstance(x, Tensor) else x.astype(np.float32, copy=False)), y
 
     def get_activations(
         self,
@@ -355,6 +366,9 @@ class OATClassifier(PyTorchClassifier):
         framework: bool = False,
     ) -> np.ndarray | Tensor:
         """Return a layer's output, as `PyTorchClassifier.get_activations` does."""
+        if not len(x):  # ART concatenates batches, of which there are none
+            one = np.zeros((1, *self.input_shape), dtype=np.float32)
+            return self.get_activations(one, layer, batch_size, framework)[:0]
         children = list(self.model.children())
         hooks = [set(child._forward_hooks) for child in children]
         try:
@@ -389,7 +403,7 @@ class OATClassifier(PyTorchClassifier):
         weights were selected) is brought up to date.
 
         Args:
-            x: images of shape [n, C, H, W], in [0, 1] after preprocessing.
+            x: images of shape [n, C, H, W], of any floating type, in [0, 1] after preprocessing.
             y: labels, as integers [n] or [n, 1], or one-hot [n, nb_classes].
             batch_size: clean images in a step, >= 2.
             nb_epochs: passes over x, >= 1.
@@ -476,6 +490,7 @@ class OATClassifier(PyTorchClassifier):
 
     def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
         """Preprocess as ART's `fit`; return images in [0, 1] and integer labels, on the device."""
+        y = np.asarray(y)
         if y.ndim == 1 or y.shape[1:] == (1,):
             # ART would take -1 for the last class
             good = (y >= 0) & (y < self.nb_classes) & (y == np.floor(y))
@@ -497,7 +512,11 @@ class OATClassifier(PyTorchClassifier):
             raise ValueError(f"training.lambdas are {card.lambdas}; the model encodes {trained}")
         if card.selection != "last":
             raise ValueError('training.selection must be "last": fit has no validation images')
-        return TrainingCard(**(card.model_dump() | {"epochs": epochs, "batch_size": batch_size}))
+        counts = {
+            "epochs": check_count(epochs, "nb_epochs", 1),
+            "batch_size": check_count(batch_size, "batch_size", 2),
+        }
+        return TrainingCard(**(card.model_dump() | counts))
 
     def _oat(self) -> OAT:
         if not isinstance(self.tunable, OAT):

@@ -6,7 +6,7 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,3 +193,29 @@ def changed_tree(draw: st.DrawFn, tree: Any) -> Any:
                 at.insert(key, copy.deepcopy(at[key]))
             break
     return tree
+
+
+# --- one foreign value in what is otherwise true
+
+FOREIGN = ["mystery", "../../x", "a\n\x1b[2J", 0, -1, 3, 0.123, 1e30, 10**30, True, None, [], {}]
+
+
+def leaves(tree: Any, path: tuple = ()) -> list[tuple]:
+    """Return the paths of all values in a tree that are no trees themselves, or empty ones."""
+    if not isinstance(tree, dict | list) or not tree:
+        return [path]
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return [found for key, value in pairs for found in leaves(value, (*path, key))]
+
+
+def foreign(tree: Any, *, every: bool) -> Iterator[tuple[str, Any]]:
+    """Change each value of a tree in turn, to all that is foreign or to one word and two others."""
+    for place, path in enumerate(leaves(tree)):
+        some = [FOREIGN[0], *(FOREIGN[1 + (place + k) % (len(FOREIGN) - 1)] for k in (0, 5))]
+        for value in FOREIGN if every else some:
+            changed = copy.deepcopy(tree)
+            at = changed
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = value
+            yield f"{'.'.join(map(str, path))} = {value!r}", changed

@@ -611,7 +611,10 @@ def test_fit_refuses_what_it_cannot_do(model, x, y):
     assert "training_mode" in refusal(classifier, x, y, training_mode=False)
     assert "drop_last" in refusal(classifier, x, y, batch_size=7, drop_last=True)
     assert "batch_size" in refusal(classifier, x, y, batch_size=1)
-    assert "epochs" in refusal(classifier, x, y, nb_epochs=0)
+    assert refusal(classifier, x, y, nb_epochs=0) == "nb_epochs is 0; expected a whole number >= 1"
+    assert "nb_epochs is 1.5" in refusal(classifier, x, y, nb_epochs=1.5)
+    assert "floating-point" in refusal(classifier, (x * 255).astype(np.uint8), y)
+    assert "of shape" in refusal(classifier, np.zeros((6, 1, 9, 9), np.float32), y)
     assert "range" in refusal(classifier, x * 255, y)
     assert "range" in refusal(OATClassifier(model, preprocessing=(0.5, 0.2)), x, y)
     assert "NaN" in refusal(classifier, x * np.nan, y)
@@ -826,6 +829,90 @@ def test_constructor_refuses_what_contradicts_the_model(model):
     ):
         with pytest.raises(ValueError, match=word):
             OATClassifier(model, **arguments)
+
+
+# --- what images may be
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_any_floating_type_is_taken_as_float32(classifier, x, dtype):
+    given = x.astype(dtype)
+    expected = stock(classifier.tunable.at(0.3)).predict(given.astype(np.float32))
+    logits = classifier.predict(given)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, expected)
+    each = classifier.predict(given, lam=np.full(len(x), 0.3))
+    np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
+
+
+FOREIGN_IMAGES = {
+    "uint8": (lambda x: (x * 255).astype(np.uint8), "x: of type uint8; expected .* by x / 255$"),
+    "int64": (lambda x: x.astype(np.int64), "x: of type int64"),
+    "bool": (lambda x: x > 0.5, "x: of type bool"),
+    "complex": (lambda x: x + 0j, "x: of type complex64"),
+    "text": (lambda x: x.astype(str), "x: of type <U"),
+    "0 to 255": (lambda x: x * 255, r"from 0 to 255; expected numbers in \[0, 1\]"),
+    "0 to 16": (lambda x: x * 16, "from 0 to 16; expected"),
+    "NaN": (lambda x: np.where(x == 0, np.nan, x), "NaN or infinite values"),
+    "infinite": (lambda x: np.where(x == 0, np.inf, x), "NaN or infinite values"),
+    "9x9": (lambda x: np.zeros((2, 1, 9, 9), np.float32), r"\(2, 1, 9, 9\); expected \[n, 1, 8, 8"),
+    "channels": (lambda x: x.repeat(3, 1), r"of shape \(6, 3, 8, 8\)"),
+    "channels last": (lambda x: x.transpose(0, 2, 3, 1), r"of shape \(6, 8, 8, 1\)"),
+    "one image": (lambda x: x[0], r"of shape \(1, 8, 8\)"),
+    "flat": (lambda x: x.reshape(6, 64), r"of shape \(6, 64\)"),
+}
+DOORS = {
+    "predict": lambda e, x, y: e.predict(x),
+    "predict each": lambda e, x, y: e.predict(x, lam=np.full(len(x), 0.3)),
+    "predict with dropout": lambda e, x, y: e.predict(x, training_mode=True),
+    "loss_gradient": lambda e, x, y: e.loss_gradient(x, y[: len(x)]),
+    "class_gradient": lambda e, x, y: e.class_gradient(x),
+    "compute_loss": lambda e, x, y: e.compute_loss(x, y[: len(x)]),
+    "get_activations": lambda e, x, y: e.get_activations(x, 2),
+    "fit": lambda e, x, y: e.fit(x, y[: len(x)], nb_epochs=1),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_are_no_images_of_the_model_is_refused_at_every_door(classifier, x, y, door):
+    before = {name: value.clone() for name, value in classifier.tunable.state_dict().items()}
+    in_torch = door in ("loss_gradient", "class_gradient")
+    for change, message in FOREIGN_IMAGES.values():
+        if in_torch and "type" in message:
+            message = ""  # torch, which ART hands x to before, has a word of its own
+        with pytest.raises((ValueError, RuntimeError, TypeError), match=message):
+            DOORS[door](classifier, change(x), y)
+    after = classifier.tunable.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_no_images_have_empty_answers(classifier, x, y):
+    for options in ({}, {"training_mode": True}, {"lam": []}):
+        logits = classifier.predict(x[:0], **options)
+        assert logits.shape == (0, 10)
+        assert logits.dtype == np.float32
+    assert classifier.loss_gradient(x[:0], y[:0]).shape == (0, *SHAPE)
+    assert classifier.class_gradient(x[:0]).shape == (0, 10, *SHAPE)
+    assert classifier.compute_loss(x[:0], y[:0]).shape == (0,)
+    expected = classifier.get_activations(x, 2).shape[1:]
+    assert classifier.get_activations(x[:0], 2).shape == (0, *expected)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "all"])
+def test_a_batch_has_images(classifier, x, batch_size):
+    with pytest.raises(ValueError, match=r"batch_size is .*; expected a whole number >= 1"):
+        classifier.predict(x, batch_size)
+
+
+def test_images_have_the_range_of_the_clip_values(model, x):
+    bytes_ = OATClassifier(model, clip_values=(0, 255), preprocessing=(0.0, 255.0))
+    expected = OATClassifier(model).predict(x)
+    given = (x * 255).astype(np.float32)
+    np.testing.assert_allclose(bytes_.predict(given), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"x: of type uint8; .* by x.astype\('float32'\)"):
+        bytes_.predict(given.astype(np.uint8))
+    # what has no range is only finite
+    assert np.isfinite(OATClassifier(model, clip_values=None).predict(x * 20)).all()
 
 
 # --- attacks

@@ -761,6 +761,12 @@ def test_a_checkpoint_does_not_choose_a_folder_to_read(build_classifier, tmp_pat
     assert default_out(trained, "model").parent == Path("runs")
 
 
+@pytest.mark.parametrize("name", ["/etc/x", "../../x", "..", "x/", "/", ""])
+def test_a_checkpoint_does_not_choose_a_folder_to_write(build_classifier, name):
+    trained = build_classifier(dataset=name)
+    assert default_out(trained, "model.safetensors").parent == Path("runs")
+
+
 @pytest.mark.parametrize("place", ["a", "a/0.png", "train"])
 def test_links_out_of_an_image_folder_are_refused(tmp_path, place):
     def fill(folder):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.errors import UserError, nearest, unknown
+from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
 from oat_bench.training.pgd import evaluating
 
@@ -245,6 +245,8 @@ def prepare(
             f"attack {card.name!r} is for {card.norm}, the benchmark's threat model is "
             f"{threat.norm}; leave it out with --attacks"
         )
+    if not -(2**63) <= seed < 2**64:  # an entry may record any
+        raise UserError(f"seed {one_line(seed)} of an attack; expected at most 64 bits")
     parts = [part for part in card.chain() if part.min_classes <= n_classes]
     if not parts:
         fewest = min(part.min_classes for part in card.chain())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
+from oat_bench.images import check_images
 from oat_bench.randomness import generator
 
 
@@ -175,7 +176,7 @@ def check_arrays(
     """Check images in [0, 1] and labels brought by a caller.
 
     Args:
-        images: numbers of shape [n, C, H, W] in [0, 1].
+        images: of shape [n, C, H, W], a floating type, in [0, 1]; see `oat_bench.images`.
         labels: integers of shape [n] in [0, num_classes).
         num_classes: number of classes of the model.
 
@@ -194,19 +195,12 @@ def check_arrays(
             f"images of shape {tuple(x.shape)} with labels of shape {tuple(y.shape)}; expected "
             "[n, C, H, W] with [n], n >= 1"
         )
-    if x.is_complex():
-        raise UserError("images are complex numbers; expected numbers in [0, 1]")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise UserError(f"labels are of type {y.dtype}; expected integers")
-    x, y = x.float(), y.long()  # torch does not compare all unsigned types
-    if not bool(torch.isfinite(x).all()):
-        raise UserError("images hold NaN or infinite values; expected numbers in [0, 1]")
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 1:
-        raise UserError(
-            f"images range from {low:g} to {high:g}; expected [0, 1] (divide 8-bit images by 255, "
-            "and leave normalisation to the model)"
-        )
+    if x.is_floating_point():
+        x = x.float()  # where 1e300 is infinite
+    check_images(x, name="images")
+    y = y.long()  # torch does not compare all unsigned types
     wrong = (y < 0) | (y >= num_classes)
     if bool(wrong.any()):
         raise UserError(

@@ -25,7 +25,7 @@ from oat_bench.deployment.description import (
     understood,
     written,
 )
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
 
 #: what reading bytes that are not what they say raises
@@ -89,12 +89,12 @@ def read(path: Path) -> tuple[Description, nn.Module, nn.Module]:
         raise not_exported(path, error) from error
     again = to_bytes(network, description)
     if _members(again) != members:
-        theirs = ", ".join(f"{name} {v}" for name, v in sorted(description.versions.items()))
+        versions = {"oat-bench": description.oat_bench_version, **description.versions}
+        theirs = one_line(", ".join(f"{name} {v}" for name, v in versions.items()))
         raise UserError(
             f"{path}: its program is not the one that torch {torch.__version__} and this oat-bench "
-            f"write for its network (it says oat-bench {description.oat_bench_version}, {theirs}); "
-            "a program could run code, so it is not read; take the .onnx or .safetensors of the "
-            "same export"
+            f"write for its network (it says {theirs}); a program could run code, so it is not "
+            "read; take the .onnx or .safetensors of the same export"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -120,8 +120,11 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
         n_tensors: how many weights the file holds.
 
     Raises:
-        ValueError: if it is something else, or of a deeper network than there are weights.
+        ValueError: if it is something else, of a method that does not exist, or of a deeper network
+            than there are weights.
     """
+    from oat_bench.methods import named
+
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -129,6 +132,7 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
     if not isinstance(content, dict) or "description" not in content:
         raise ValueError("its description is not one")
     description = Description.model_validate(content["description"])
+    named(description.model.method)
     info, lam = description.model, description.lam
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
         raise ValueError(

@@ -20,6 +20,7 @@ from oat_bench.deployment.description import (
 from oat_bench.deployment.exported import Exported, format_module, format_of, load
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
+from oat_bench.images import check_images
 from oat_bench.methods import check_widths
 
 #: images, and lambda at most, that a file is compared on
@@ -69,11 +70,12 @@ def export(
             ONNX and pt2 can.
         width: one of the classifier's.
         to: the format; by default that of the path's ending.
-        images: shape [n, C, H, W] in [0, 1], to compare on; drawn if None.
+        images: shape [n, C, H, W] in [0, 1], to compare on; drawn if there are none.
 
     Raises:
         UserError: if the format, the operating point or a library is not there, the folder cannot
-            be written to, or the file computes something else.
+            be written to, the images are none of the classifier's, or the file computes something
+            else.
     """
     path = Path(path)
     kind = to or format_of(path)
@@ -81,6 +83,8 @@ def export(
         ending = f".{kind}" if kind else ".onnx, .pt2 or .safetensors"
         raise UserError(f"{path}: expected a name that ends in {ending}")
     check_widths(classifier.info.widths, [width])
+    if images is not None:
+        check_images(images, name="images", shape=classifier.info.input_shape)
     if lam is None:
         if kind == "safetensors":
             raise UserError(
@@ -93,7 +97,9 @@ def export(
     description = describe(classifier, lam, width)
     content = format_module(kind).to_bytes(network.to("cpu"), description)
     make_folder(path.parent)
-    images = drawn_images(classifier.info.input_shape, _IMAGES) if images is None else images
+    if images is None or len(images) == 0:
+        images = drawn_images(classifier.info.input_shape, _IMAGES)
+    images = images.float()
     # it has its own name only once it has been read
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         draft = Path(folder) / path.name

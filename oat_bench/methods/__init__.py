@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, unknown
 from oat_bench.methods.oat import OAT, OATSingleBN
 from oat_bench.methods.oats import OATS, OATSSingleBN
 from oat_bench.methods.pgd_at import PGDAT
@@ -30,7 +30,19 @@ __all__ = [
     "TrainableClassifier",
     "check_lambdas",
     "check_widths",
+    "named",
 ]
+
+
+def named(method: str) -> type[TrainableClassifier]:
+    """Return the method of a name that a card or a file holds.
+
+    Raises:
+        UserError: if there is none; it names the nearest.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    return METHODS[method]
 
 
 def check_lambdas(
@@ -45,11 +57,12 @@ def check_lambdas(
         option: of the command line, by which others may be chosen.
 
     Raises:
-        UserError: naming the lambda, and those that there are.
+        UserError: naming the lambda, and those that there are; or if there is no such method.
     """
+    kind = named(method)
     for lam in lambdas:
         try:
-            METHODS[method].check_lambda(lam, trained)
+            kind.check_lambda(lam, trained)
         except UserError as error:
             raise UserError(f"{method}: {error}; choose with {option}") from error
 

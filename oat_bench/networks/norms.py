@@ -1,7 +1,7 @@
 """Norm layers: dual batch norm, FiLM, and the plain ones that a fixed lambda leaves of them.
 
-Every norm layer is called as ``norm(h, condition)``, so that one network definition serves the
-conditional network, the plain one and the specialized one.
+A norm layer is called as ``norm(h, condition)``, so that one network definition serves the
+conditional network and the plain one; at a fixed lambda it is `Affine`, which takes no condition.
 """
 
 from collections.abc import Sequence

@@ -68,10 +68,10 @@ class PlainNetwork(nn.Module):
 
     def head(self, h: Tensor) -> Tensor:
         """Pool and classify: [n, c, H, W] to logits [n, num_classes]."""
-        return self.linear(h.mean(dim=(2, 3)))
+        return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-class PlainWideResNet(PlainNetwork, WideResNet):
+class PlainWideResNet(PlainNetwork, WideResNet):  # type: ignore[misc]  # one argument less
     """A wide residual network."""
 
     def features(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class PlainWideResNet(PlainNetwork, WideResNet):
         return F.relu(self.norm(h))
 
 
-class PlainResNet(PlainNetwork, ResNet):
+class PlainResNet(PlainNetwork, ResNet):  # type: ignore[misc]  # one argument less
     """A residual network."""
 
     def features(self, x: Tensor) -> Tensor:

@@ -200,14 +200,9 @@ LABELS = np.array([0, 1, 2, 1])
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch", "list"])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_good_arrays_are_taken_as_they_are(kind, dtype):
-    x = (
-        images().round().astype(dtype)
-        if dtype in ("uint8", "int64", "bool")
-        else images().astype(dtype)
-    )
-    y = LABELS
+    x, y = images().astype(dtype), LABELS
     if kind == "torch":
         x, y = torch.tensor(x), torch.tensor(y)
     elif kind == "list":
@@ -233,14 +228,17 @@ def spoiled(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (spoiled(np.nan), LABELS, "images hold NaN or infinite values"),
-        (spoiled(np.inf), LABELS, "images hold NaN or infinite values"),
-        (spoiled(-np.inf), LABELS, "images hold NaN or infinite values"),
-        (spoiled(1e300), LABELS, "images hold NaN or infinite values"),  # in float32
-        (spoiled(1.5), LABELS, "to 1.5; expected [0, 1] (divide 8-bit images by 255"),
-        (spoiled(-0.25), LABELS, "images range from -0.25 to "),
+        (spoiled(np.nan), LABELS, "images: NaN or infinite values"),
+        (spoiled(np.inf), LABELS, "images: NaN or infinite values"),
+        (spoiled(-np.inf), LABELS, "images: NaN or infinite values"),
+        (spoiled(1e300), LABELS, "images: NaN or infinite values"),  # in float32
+        (spoiled(1.5), LABELS, "to 1.5; expected numbers in [0, 1] (divide 8-bit images by 255"),
+        (spoiled(-0.25), LABELS, "images: values range from -0.25 to "),
         (images() * 255, LABELS, "divide 8-bit images by 255"),
-        (np.full((4, 1, 3, 3), 255, np.uint8), LABELS, "images range from 255 to 255"),
+        (np.full((4, 1, 3, 3), 255, np.uint8), LABELS, "floating-point type; 8-bit images become"),
+        (np.ones((4, 1, 3, 3), np.uint8), LABELS, "images: of type uint8; expected numbers in [0"),
+        (np.ones((4, 1, 3, 3), bool), LABELS, "images: of type bool"),
+        (images() + 0j, LABELS, "images: of type complex128"),
         (images(), np.array([0, 1, 3, 1]), "label 3 is out of range; the"),
         (images(), np.array([0, 1, 3, 1]), "classes are 0 to 2"),
         (images(), np.array([0, -1, 2, 1]), "label -1 is out of range"),
@@ -266,3 +264,4 @@ def test_the_ends_of_the_range_are_allowed():
     x = images()
     x[0, 0, 0, 0], x[0, 0, 0, 1] = 0.0, 1.0
     assert check_arrays(x, LABELS, 3)[0].aminmax() == (0.0, 1.0)
+    check_arrays(np.nextafter(x.astype(np.float32), np.float32(2)), LABELS, 3)  # rounding

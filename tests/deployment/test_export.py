@@ -228,6 +228,20 @@ def test_what_cannot_be_exported_is_said(small, tmp_path, name, options, message
         oat_bench.export(small, tmp_path / name, **options)
 
 
+def test_images_to_compare_on_are_checked_first(small, tmp_path):
+    path = tmp_path / "x.safetensors"
+    for drawn, words in (
+        ((images(2) * 255).byte(), "images: of type uint8"),
+        (images(2) * 255, "images: values range from"),
+        (images(2, (1, 9, 9)), r"images: of shape \(2, 1, 9, 9\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            oat_bench.export(small, path, lam=0.5, images=drawn)
+    assert not path.exists()
+    assert oat_bench.export(small, path, lam=0.5, images=images(2).double()).n_images == 2
+    assert oat_bench.export(small, path, lam=0.5, images=images(0)).n_images == 32
+
+
 def test_a_missing_library_is_named(small, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"needs onnxscript.*pip install 'oat-bench\[export\]'"):

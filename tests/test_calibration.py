@@ -147,10 +147,9 @@ def run(
         (just_below, robust, Goal("min-sa", 0.95), 0),
         (falling, robust, Goal("min-ra", 0.3), 900),
         (falling, robust, Goal("min-ra", 0.501), 0),  # out of reach, by little
-        (falling, under_a_weaker_attack, Goal("min-ra", 0.3), 500),
         (falling, under_a_weaker_attack, Goal("min-ra", 0.501), 0),
     ],
-    ids=["gap", "just below", "ra", "ra just below", "weaker search", "weaker search, just below"],
+    ids=["gap", "just below", "ra", "ra just below", "ra just below, weaker search"],
 )
 def test_the_bar_is_broken_in_at_most_one_of_twenty_draws(sa, searched, goal, least_chosen):
     broken = chosen = outside = 0
@@ -544,7 +543,7 @@ def test_what_is_promised_of_the_digits_holds_on_other_images(monkeypatch):
             ).sum()
         )
 
-    assert binom.cdf(right(promised("autoattack", 0.08)), 128, 0.08) > 0.01
+    assert binom.cdf(right(promised("autoattack", 0.05)), 128, 0.05) > 0.01
     assert binom.cdf(right(promised("pgd-20", 0.3)), 128, 0.3) < 0.001
 
 

@@ -43,7 +43,7 @@ def check_images(
     if isinstance(x, np.ndarray):
         floating = np.issubdtype(x.dtype, np.floating)
     else:
-        floating = x.is_floating_point()
+        floating, x = x.is_floating_point(), x.detach()
     if not floating:
         remedy = f"{name} / 255" if high == 1 else f"{name}.astype('float32')"
         raise UserError(

@@ -131,7 +131,9 @@ class Trainer:
         # forward and backward for each step of the attack, thrice two passes for the training step
         passes = 2 * card.attack_steps + 6
         image = torch.zeros(1, *shape).to(self.device)
-        operations = sum(operations_per_image(network.eval(), image, 0, w) for w in network.widths)
+        operations = sum(
+            operations_per_image(network.eval(), image, card.lambdas[0], w) for w in network.widths
+        )
         self.compiled = choose_compile(
             card.compile, self.device, operations * passes * len(train) * card.epochs
         )

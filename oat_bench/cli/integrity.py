@@ -104,10 +104,11 @@ def integrity(
     suite = examination.make_suite(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
+    # a file of one lambda has no dial
+    whole = dial.lambdas(choose_lambdas(trained, None), continuous=trained.continuous)
     lambdas = choose_lambdas(trained, lambdas)
     widths = choose_widths(trained, widths)
     points = [OperatingPoint(lam, w) for w in widths for lam in lambdas]
-    whole = dial.lambdas(info.trained_lambdas, continuous=trained.continuous)
     dials = [[OperatingPoint(lam, w) for lam in whole] for w in widths if len(whole) > 1]
     data = load_data(
         trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size

@@ -486,7 +486,6 @@ class OATClassifier(PyTorchClassifier):
             "benchmark_card": "",
         }
         self.tunable.info = self.tunable.info.model_copy(update=changes).with_bridge()
-        self._oat().network.encoding.bridge = self.tunable.info.bridge is not None
 
     def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
         """Preprocess as ART's `fit`; return images in [0, 1] and integer labels, on the device."""

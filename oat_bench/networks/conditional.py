@@ -62,8 +62,7 @@ class ConditionalNetwork(nn.Module):
         widths: shares of the channels; several need the full one, 1, among them.
         heads: one classification head for all widths, or one ``per-width`` (SOLAR).
         interpolation: the rule for a lambda between trained ones, see `LambdaEncoding`.
-        lambda_sampling: in training; ``uniform`` on (0, 1] leaves nothing to bridge above 0, see
-            `LambdaEncoding`.
+        lambda_sampling: see `train_on`.
         seed: of the weights and of the random encoding.
 
     Attributes:
@@ -89,13 +88,12 @@ class ConditionalNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        bridge = bridged_below(sorted(set(trained_lambdas)), norm, lambda_sampling) is not None
         self.widths = check_widths(widths)
         self._build = partial(build_backbone, architecture, num_classes, in_channels)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.encoding = LambdaEncoding(
-                trained_lambdas, encoding, encoding_dim, seed, interpolation, bridge
+                trained_lambdas, encoding, encoding_dim, seed, interpolation
             )
             dim, with_film = self.encoding.dim, film != "none"
             if len(self.widths) == 1:
@@ -127,6 +125,18 @@ class ConditionalNetwork(nn.Module):
         self._norms = [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
         for site, module in enumerate(self._norms):
             module.site = site
+        self._norm_form = norm
+        self.train_on(lambda_sampling)
+
+    def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
+        """Note how training samples lambda: it decides what must be bridged, see `LambdaEncoding`.
+
+        Args:
+            lambda_sampling: from the ``list`` of trained lambda, or ``uniform`` on (0, 1] too.
+        """
+        trained = self.encoding.trained.tolist()
+        below = bridged_below(trained, self._norm_form, lambda_sampling)
+        self.encoding.bridge = below is not None
 
     def forward(self, x: Tensor, lam: float | Tensor, width: float | None = None) -> Tensor:
         """Compute logits.

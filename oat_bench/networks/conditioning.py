@@ -100,6 +100,8 @@ class LambdaEncoding(nn.Module):
         dim: length of a code; at least the number of trained values, but for ``scalar``.
         seed: for ``orthogonal``.
         interpolation: the rule between trained values.
+
+    Attributes:
         bridge: whether ``folded-affine`` goes before it from 0, which must be trained, to the next.
 
     Raises:
@@ -116,11 +118,10 @@ class LambdaEncoding(nn.Module):
         dim: int,
         seed: int = 0,
         interpolation: Interpolation = "linear-codes",
-        bridge: bool = False,
     ) -> None:
         super().__init__()
         check_interpolation(interpolation, kind)
-        self.interpolation, self.bridge = interpolation, bridge
+        self.interpolation, self.bridge = interpolation, False
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:

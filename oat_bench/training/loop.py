@@ -102,6 +102,7 @@ class Trainer:
         if len(train) < 2:
             raise UserError(f"{len(train)} training images; expected at least 2")
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.train_on(card.lambda_sampling)
         self.network, self.card, self.threat = network, card, threat
         self.data, self.validation, self.seed = train, validation, seed
         self.identity, self.folder = identity, folder

@@ -145,6 +145,12 @@ N_EXAMPLES = click.option(
     type=Counts(),
     help="Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
 )
+BATCH_SIZE = click.option(
+    "--batch-size",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Images attacked at a time; no outcome depends on it. [default: what fills the device]",
+)
 GRADIENTS = click.option(
     "--gradients",
     type=click.Choice(["float32", "bf16"]),

@@ -9,6 +9,7 @@ from oat_bench.cli.group import cli
 from oat_bench.cli.model import data_of, load_model
 from oat_bench.cli.options import (
     ATTACKS,
+    BATCH_SIZE,
     BENCHMARK,
     DATA_DIR,
     DATASET,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @WIDTHS
 @MODEL
 @N_EXAMPLES
+@BATCH_SIZE
 @GRADIENTS
 @SEED
 @DEVICE
@@ -71,6 +73,7 @@ def run(**options: Any) -> None:
 @INTERPOLATION
 @WIDTHS
 @N_EXAMPLES
+@BATCH_SIZE
 @GRADIENTS
 @SEED
 @DEVICE
@@ -158,6 +161,7 @@ def _evaluate(
     widths: list[float] | None,
     model: str | None,
     n_examples: dict[str, int] | None,
+    batch_size: int | None,
     gradients: str | None,
     seed: int,
     device: str,
@@ -198,6 +202,7 @@ def _evaluate(
         "attacks": attacks,
         "n_examples": counts.pop("all", None),
         "fewer_examples": counts or None,
+        "batch_size": batch_size,
         "gradients": gradients,
     }
     given = {key: value for key, value in changes.items() if value is not None}

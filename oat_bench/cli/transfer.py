@@ -10,6 +10,7 @@ from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_
 from oat_bench.cli.options import (
     ATTACK_CARD,
     ATTACK_GRADIENTS,
+    BATCH_SIZE,
     DATA_DIR,
     DEVICE,
     MODEL_DATASET,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
 )
+@BATCH_SIZE
 @ATTACK_GRADIENTS
 @SEED
 @DEVICE
@@ -79,6 +81,7 @@ def transfer(
     n_examples: int | None,
     drawn: bool | None,
     weights: dict[float, float] | None,
+    batch_size: int | None,
     gradients: str,
     seed: int,
     device: str,
@@ -127,6 +130,7 @@ def transfer(
         "width": share,
         "examples": datasets.nested_order(data.test.labels)[:n],
         "store": OutcomeStore(make_folder(folder / "outcomes")),
+        "batch_size": batch_size,
         "gradients": gradients,
     }
     test = data.test.to(where)

@@ -276,7 +276,9 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     path = written(tmp_path, ATTACK, "fgsm.toml")
     for selection in (f"fgsm,{path}", f"{path},fgsm", f"all,{path}"):
         message = complaint(cards.attacks, selection)
-        assert message == "two attack cards are called 'fgsm'; rename one file"
+        assert (
+            message == "two attack cards are called 'fgsm'; rename one file, or give one at a time"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`run`, `evaluate` and `train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -21,6 +21,7 @@ from oat_bench.cli.options import (
     MODEL,
     N_EXAMPLES,
     OUT,
+    SAVE_IMAGES,
     SEED,
     SKIP_BROKEN,
     WIDTHS,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @N_EXAMPLES
 @BATCH_SIZE
 @GRADIENTS
+@SAVE_IMAGES
 @SEED
 @DEVICE
 @OUT
@@ -75,6 +77,7 @@ def run(**options: Any) -> None:
 @N_EXAMPLES
 @BATCH_SIZE
 @GRADIENTS
+@SAVE_IMAGES
 @SEED
 @DEVICE
 @OUT
@@ -163,6 +166,7 @@ def _evaluate(
     n_examples: dict[str, int] | None,
     batch_size: int | None,
     gradients: str | None,
+    images: Literal["safetensors", "png"] | None,
     seed: int,
     device: str,
     out: Path | None,
@@ -222,6 +226,7 @@ def _evaluate(
     else:
         runs.choose_points(card, card.method, card.training.lambdas, card.network.widths)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
+    card = runs.with_saved(card, data, ready)
     if out is None:
         out = _default_out(card, seed)
         if trained is not None:
@@ -230,7 +235,7 @@ def _evaluate(
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=where)
     report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command_line(), device=where
+        trained, card, data, ready, folder, command=command_line(), device=where, images=images
     )
     _print(report)
 
@@ -245,9 +250,10 @@ def _print(report: "Report") -> None:
             if heading:
                 console.print(heading)
             print_whole(console, tables.terminal(results, report.trained, report.published))
-        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+        below = tables.notes(report.published, report.frontiers, report.attacks)
+        for note in (tables.NOTE, *below):
             console.print(note, style="dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
-        shown = (report.results, report.trained, report.title, report.published, report.frontiers)
-        click.echo(tables.markdown(*shown), nl=False)
+        shown = (report.results, report.trained, report.title, report.published)
+        click.echo(tables.markdown(*shown, report.frontiers, report.attacks), nl=False)

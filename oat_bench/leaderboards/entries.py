@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack, Run
-from oat_bench.cards import Name, Norm
+from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 
 #: of the schema: the format, and how often keys were added to it
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too
@@ -112,6 +112,9 @@ class EntryAttack(_Model):
     eps: float = Field(ge=0)
     parameters: dict[str, object]
     parts: list[EntryPart] = []
+    targeted: Targeted | None = Field(
+        default=None, description="the class that images are to be taken for; RA: all but those"
+    )
     card: str = Field(description="fingerprint of the card")
 
     @classmethod
@@ -126,6 +129,7 @@ class EntryAttack(_Model):
             | {
                 "name": attack.label,
                 "engine": attack.card.engine,
+                "targeted": attack.card.targeted,
                 "eps": attack.threat.eps,
                 "card": attack.card.fingerprint(),
             }

@@ -101,7 +101,7 @@ def read(path: Path) -> Images:
         if tensors[name].dtype != kind or tensors[name].ndim != dimensions:
             raise UserError(f"{wrong}: {name} is not {kind} of {dimensions} dimensions")
     lengths = {len(tensor) for tensor in tensors.values()}
-    if lengths == {0} or len(lengths) > 1 or len(tensors["example"].unique()) not in lengths:
+    if lengths == {0} or len(lengths) > 1 or len(set(tensors["example"].tolist())) not in lengths:
         raise UserError(f"{wrong}: expected an image and a label for each example, each once")
     try:
         described = Header.model_validate_json(header[_HEADER])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -84,8 +84,8 @@ def only_file(folder):
 
 
 def test_images_are_those_of_the_attack_all_of_them(run, folder, classifier, digits):
-    attack, n = ready(), 60
-    frame = run([attack], n=n, images=folder, batch_size=7)
+    attack, n = ready(), 200
+    frame = run([attack], n=n, images=folder, batch_size=64)
     content, model = read(only_file(folder)), classifier.at(1.0)
     x, y = digits.test.inputs(slice(0, n)), digits.test.labels[:n]
     # what is wrong clean is not attacked for its outcome, but for its image
@@ -237,8 +237,9 @@ def test_in_a_smaller_ball_they_count_less(run, folder):
     assert (frame["attacked_prediction"] == frame["clean_prediction"]).all()
 
 
+@settings(max_examples=50)
 @given(
-    attack=st.from_regex(_NAME, fullmatch=True).filter(lambda name: name.lower() != "all"),
+    attack=st.text("aZ09._+-", max_size=63).map("a{}".format),
     model=st.text(max_size=70),
     lam=st.floats(0, 1),
     width=st.floats(0, 1, exclude_min=True),

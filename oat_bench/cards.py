@@ -114,6 +114,7 @@ Widths = Annotated[
 ]
 Norm = Literal["Linf", "L2"]
 ImageSize = Annotated[int, Field(ge=1, le=4096)]
+Targeted = Literal["random", "least-likely", "next"]
 #: names of cards are parts of file names and heads of columns
 Name = Annotated[str, AfterValidator(_name)]
 
@@ -214,7 +215,7 @@ class AttackCard(Card):
     name: Name
     version: int = 1
     description: str = ""
-    engine: Literal["oat_bench", "torchattacks", "art"]
+    engine: Literal["oat_bench", "torchattacks", "art", "file"]
     class_: str = Field(default="", alias="class")
     norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
     eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
@@ -224,6 +225,11 @@ class AttackCard(Card):
         default=2, description="the fewest classes that it can tell apart"
     )
     parts: list[AttackPart] = []
+    targeted: Targeted | None = Field(
+        default=None,
+        description="the class that an image is to be taken for: drawn for the example, the one "
+        "that the clean image is least likely of, or the label + 1; broken is what is taken for it",
+    )
     source: str = ""
     default: bool = Field(default=False, description="belongs to --attacks all")
 
@@ -234,6 +240,8 @@ class AttackCard(Card):
                 raise ValueError("key 'class' is missing")
         elif self.class_ or self.parameters:
             raise ValueError("class and parameters belong to the [[parts]], each to its own")
+        elif self.targeted is not None:
+            raise ValueError("targeted is for a card of one class; this one has [[parts]]")
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise ValueError("two of the [[parts]] have the same name")
@@ -579,7 +587,8 @@ def benchmark(name_or_path: str) -> BenchmarkCard:
 def attacks(selection: str) -> list[AttackCard]:
     """Read the attacks of a comma-separated selection of names and paths.
 
-    ``all`` stands for every card of the default suite. The order is by strength as the field ranks
+    ``all`` stands for every card of the default suite, ``file:PATH`` for attacked images that were
+    saved (`oat_bench.attacks.saved`). The order is by strength as the field ranks
     them: cards of the default suite keep the order of `DEFAULT_ORDER`, others follow as given.
 
     Raises:
@@ -589,14 +598,20 @@ def attacks(selection: str) -> list[AttackCard]:
     for item in (part.strip() for part in selection.split(",")):
         if not item:
             continue
-        chosen = (
-            [card for card in map(attack, names("attacks")) if card.default]
-            if item == "all"
-            else [attack(item)]
-        )
+        if item == "all":
+            chosen = [card for card in map(attack, names("attacks")) if card.default]
+        elif item.startswith("file:"):
+            from oat_bench.attacks.saved import cards_of
+
+            chosen = cards_of(Path(item.removeprefix("file:")))
+        else:
+            chosen = [attack(item)]
         for card in chosen:
             if found.setdefault(card.name, card) != card:
-                raise UserError(f"two attack cards are called {card.name!r}; rename one file")
+                raise UserError(
+                    f"two attack cards are called {card.name!r}; rename one file, or give "
+                    "one at a time"
+                )
     if not found:
         raise UserError(
             "no attack is named; use --attacks all or names from `oat-bench list attacks`"

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from oat_bench import cards, datasets, figures
-from oat_bench.attacks import Attack, prepare
+from oat_bench.attacks import Attack, prepare, saved
 from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import (
     ModelInfo,
@@ -28,11 +29,12 @@ from oat_bench.evaluation import frontier
 from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
 from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.leaderboards import flags, published, records, report, tables
-from oat_bench.leaderboards.entries import EntryFlag, make_entry
+from oat_bench.leaderboards.entries import EntryAttack, EntryFlag, make_entry
 from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
@@ -53,6 +55,7 @@ class Report:
         published: what was published of the same experiment.
         frontiers: summary numbers, by width and attack.
         flags: what the evaluation doubts of its own numbers.
+        attacks: what was run.
         folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
             ``table.tex``, ``outcomes.parquet`` and ``figures``.
     """
@@ -63,6 +66,7 @@ class Report:
     published: list[Published]
     frontiers: list[frontier.Summary]
     flags: list[EntryFlag]
+    attacks: list[EntryAttack]
     folder: Path
 
 
@@ -90,7 +94,26 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
             raise unknown("attack with fewer examples", name, names)
-    return [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
+    ready = [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
+    labels = [attack.label for attack in ready]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"two attacks have one column, {label!r}; rename a card")
+    return ready
+
+
+def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> BenchmarkCard:
+    """Return the card with fewer examples for attacked images that were saved of fewer.
+
+    Raises:
+        UserError: if they are not of the examples that the card evaluates.
+    """
+    evaluation, examples = card.evaluation, choose_examples(card, data)
+    fewer = dict(evaluation.fewer_examples)
+    for name, attack in ((a.card.name, a) for a in attacks if a.card.engine == "file"):
+        fewer[name] = saved.count(attack, data, examples[: fewer.get(name)])
+    changed = evaluation.model_copy(update={"fewer_examples": fewer})
+    return card.model_copy(update={"evaluation": changed})
 
 
 def train(
@@ -226,8 +249,11 @@ def evaluate_and_report(
     *,
     command: str,
     device: torch.device,
+    images: Literal["safetensors", "png"] | None = None,
 ) -> Report:
     """Run the evaluation grid and write its report under ``out``.
+
+    With ``images`` the attacked images go to ``out/images``, as PNGs too if it is ``png``.
 
     Raises:
         UserError: if the checkpoint is of another data set, or more examples are asked for than
@@ -256,14 +282,16 @@ def evaluate_and_report(
         examples=examples,
         fewer=subject.fewer,
         store=subject.store,
+        images=ImageFolder(out / "images", png=images == "png") if images else None,
         batch_size=subject.batch_size,
         gradients=subject.gradients,
         compile_it=card.evaluation.compile,
     )
-    doubts = doubting.doubts(subject, outcomes, attacks)
+    # an attack whose card allows it a larger ball, or a target, is another threat model
+    same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
+    worst_over = [attack.label for attack in same]
+    doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     raised = flags.flags(doubts)
-    # an attack whose card allows it a larger ball is another threat model
-    worst_over = [a.label for a in attacks if a.threat.eps <= card.threat.eps]
     results = with_costs(
         summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
     )
@@ -292,14 +320,15 @@ def evaluate_and_report(
     )
     write_parquet(out / "outcomes.parquet", outcomes)
     atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    table = tables.markdown(results, trained, title, known, frontiers)
+    table = tables.markdown(results, trained, title, known, frontiers, entry.attacks)
     atomic_write(out / "table.md", table)
     atomic_write(out / "table.csv", tables.csv(results, trained, known))
-    atomic_write(out / "table.tex", tables.latex(results, trained, title, known, frontiers))
+    latex = tables.latex(results, trained, title, known, frontiers, entry.attacks)
+    atomic_write(out / "table.tex", latex)
     quoted = published.of_entries([entry])
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
     atomic_write(out / "report.md", report.page(entry, table, drawn))
-    return Report(results, trained, title, known, frontiers, raised, out)
+    return Report(results, trained, title, known, frontiers, raised, entry.attacks, out)
 
 
 def with_costs(

@@ -277,7 +277,9 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     path = written(tmp_path, ATTACK, "fgsm.toml")
     for selection in (f"fgsm,{path}", f"{path},fgsm", f"all,{path}"):
         message = complaint(cards.attacks, selection)
-        assert message == "two attack cards are called 'fgsm'; rename one file"
+        assert (
+            message == "two attack cards are called 'fgsm'; rename one file, or give one at a time"
+        )
 
 
 @pytest.mark.parametrize(
@@ -481,8 +483,18 @@ def test_a_parameter_divided_by_zero_is_named(tmp_path):
         ("benchmark", "training.epoch", "1", "unknown key 'training.epoch'; did you mean epochs"),
         ("benchmark", "threat.epsilon", "1", "unknown key 'threat.epsilon'; did you mean eps or"),
         ("benchmark", "thread.eps", "1", "unknown key 'thread'; did you mean threat"),
-        ("attack", "engine", '"foolbox"', "engine: input should be 'oat_bench', 'torchattacks' or"),
-        ("attack", "engine", "3", "engine: input should be 'oat_bench', 'torchattacks' or 'art'"),
+        (
+            "attack",
+            "engine",
+            '"foolbox"',
+            "engine: input should be 'oat_bench', 'torchattacks', 'art'",
+        ),
+        (
+            "attack",
+            "engine",
+            "3",
+            "engine: input should be 'oat_bench', 'torchattacks', 'art' or 'file'",
+        ),
         ("attack", "norm", '"L1"', "norm: input should be 'Linf' or 'L2', got 'L1'"),
         ("attack", "class", "[]", "class: input should be a valid string, got '[]'"),
         ("attack", "parameters", "3", "parameters: input should be a valid dictionary, got '3'"),

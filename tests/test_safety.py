@@ -25,6 +25,7 @@ from test_classifier import describe, forge
 
 import oat_bench
 from oat_bench import cards, datasets, run
+from oat_bench.attacks import saved
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.cli.model import data_of, default_out
@@ -210,6 +211,10 @@ def parsers(tmp_path_factory, build_classifier, state):
     info |= {"norm": "Linf", "eps": 0.1, "seed": 0, "card": "c", "gradients": "float32"}
     description = OutcomeStore(root / "description")
     description.describe("cell", lambda: CellInfo(**info))
+    header = saved.Header(**{k: v for k, v in info.items() if k in saved.Header.model_fields})
+    images = saved.Images(header, torch.arange(2), torch.arange(2), torch.rand(2, 1, 2, 2))
+    saved.write(root / "images.safetensors", images)
+    add("attacked", (root / "images.safetensors").read_bytes(), saved.cards_of)
     content = (root / "description" / "cell" / "cell.json").read_bytes()
     add(
         "description", content, lambda _: results.outcomes([root / "description"]), "cell/cell.json"
@@ -308,6 +313,7 @@ KINDS = [
         "store",
         "description",
         "outcomes",
+        "attacked",
         "autoattack",
         "pgd-20",
         "cifar10",
@@ -366,7 +372,7 @@ def test_every_true_file_is_read_while_nothing_can_be_unpickled(
 SHARES = dict.fromkeys(["png", "jpeg", "tiff", "tiff-tiff_lzw", "webp", "bmp", "ppm"], 4)
 SHARES |= dict.fromkeys(["autoattack", "pgd-20", "cifar10", "binary", "stl10"], 3)
 SHARES |= dict.fromkeys(["exported-onnx", "exported-pt2", "exported-safetensors"], 3)
-SHARES |= dict.fromkeys(["store", "outcomes", "mat", "mat-compressed", "state"], 2)
+SHARES |= dict.fromkeys(["store", "outcomes", "attacked", "mat", "mat-compressed", "state"], 2)
 
 
 @COUNTS

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
+from oat_bench.randomness import uniform
 from oat_bench.training.pgd import evaluating
 
 #: the module that runs each engine's cards, and the distribution whose version goes into results
@@ -25,7 +26,12 @@ ENGINES = {
     "oat_bench": ("oat_bench.attacks.in_house", "oat-bench"),
     "torchattacks": ("oat_bench.attacks.with_torchattacks", "torchattacks"),
     "art": ("oat_bench.attacks.with_art", "adversarial-robustness-toolbox"),
+    "file": ("oat_bench.attacks.saved", "oat-bench"),
 }
+#: what the label of a targeted attack ends in
+_TARGETED = "-targeted"
+#: the stream of the seed that draws targets; random starts take the first two
+_TARGETS = 2
 #: an attacked image may leave the ball by rounding, no more
 TOLERANCE = 1e-5
 
@@ -48,6 +54,8 @@ class Run:
     def passes(self) -> float:
         """Forward and backward passes that it makes of an image that survives, about."""
         given = self.parameters
+        if self.class_ == "Images":  # they are there already
+            return 1.0
         counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
         known = [float(count) for count in counts if isinstance(count, int | float)]
         restarts = given.get("restarts", given.get("n_restarts", 1))
@@ -68,7 +76,8 @@ class Attack:
         n_classes: of the model.
         seed: of the random numbers.
         label: what tables call it: the card's name; where some of its parts do not apply to so few
-            classes, the names of those that run, such as ``apgd-ce+fab-t+square``.
+            classes, the names of those that run, such as ``apgd-ce+fab-t+square``; of a targeted
+            attack it ends in ``-targeted``.
         chain: what runs in turn, each on what the last left standing.
         part: which of them this is, the last of the chain; None: all.
     """
@@ -111,7 +120,45 @@ class Attack:
     @property
     def per_example(self) -> bool:
         """Whether random numbers belong to examples; else they belong to the batch."""
-        return self.card.engine == "oat_bench"
+        return self.card.engine in ("oat_bench", "file")
+
+    @property
+    def targeted(self) -> bool:
+        """Whether only an image that is taken for its target counts as broken."""
+        return self.card.targeted is not None
+
+    def aim(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
+        """Return what the attack is told of its images.
+
+        Args:
+            model: plain: images to logits.
+            x: clean images of shape [n, C, H, W] in [0, 1].
+            y: labels of shape [n].
+            example_ids: shape [n]; they own the targets that are drawn.
+
+        Returns:
+            The labels; of a targeted attack the targets, which are no labels. Shape [n].
+        """
+        if self.card.targeted is None:
+            return y
+        if self.card.targeted == "least-likely":
+            with torch.no_grad(), evaluating(model):
+                logits: Tensor = model(x)
+            return logits.scatter(1, y[:, None], torch.inf).argmin(1)
+        steps = torch.ones_like(y)
+        if self.card.targeted == "random":
+            drawn = uniform(example_ids, (), self.seed, stream=_TARGETS).double()
+            steps += (drawn * (self.n_classes - 1)).long()
+        return (y + steps) % self.n_classes
+
+    def stands(self, prediction: Tensor, aim: Tensor) -> Tensor:
+        """Say which images an attack has not broken: bool, shape [n].
+
+        Args:
+            prediction: classes of the attacked images, shape [n].
+            aim: from `aim`.
+        """
+        return (prediction == aim) != self.targeted
 
     @property
     def _engine(self) -> ModuleType:
@@ -124,6 +171,7 @@ class Attack:
         # what it draws for: one more word than the fingerprints of releases that drew for batches
         drawn = [] if self.per_example else ["blocks from 128"]
         part = [] if self.part is None else [str(self.part)]
+        aimed = [self.card.targeted] if self.card.targeted else []
         # what a part is given depends on those before it
         before = [word for run in self.chain[:-1] for word in (run.class_, _listed(run.parameters))]
         return sha256(
@@ -136,6 +184,7 @@ class Attack:
             *drawn,
             *part,
             *before,
+            *aimed,
         )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -144,7 +193,7 @@ class Attack:
         Args:
             model: plain, in eval mode: images to logits.
             x: images of shape [n, C, H, W] in [0, 1].
-            y: labels of shape [n].
+            y: labels of shape [n]; of a targeted attack its targets, from `aim`.
             example_ids: shape [n]; they own the random numbers of in-house attacks. Other libraries
                 draw for the batch: their generators are seeded by the first id.
 
@@ -262,6 +311,8 @@ def prepare(
         runs.append(Run(part.name, part.class_, parameters))
     whole = len(parts) == len(card.chain())
     label = card.name if whole else "+".join(part.name for part in parts)
+    if card.targeted is not None:
+        label = f"{card.name.removesuffix(_TARGETED)[: 64 - len(_TARGETED)]}{_TARGETED}"
     attack = Attack(card, bound, n_classes, seed, label, tuple(runs))
     with _own_randomness(seed), redirect_stdout(sys.stderr):
         for one in attack.parts():
@@ -298,6 +349,21 @@ def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
     for key, parameter in known.items():
         if parameter.default is Parameter.empty and key not in attack.parameters:
             raise UserError(f"{where} needs parameter {key!r}; add it under [parameters]")
+
+
+def check_targeted(attack: Attack, able: bool) -> None:
+    """Refuse a card that is targeted, of a class that is not, or that says so twice.
+
+    Raises:
+        UserError: naming card and class.
+    """
+    if not attack.targeted:
+        return
+    if not able:
+        raise UserError(f"{_where(attack)} cannot aim at a class; leave out targeted")
+    for key in ("targeted", "multi_targeted"):
+        if key in attack.parameters:
+            raise UserError(f"{_where(attack)}: the card is targeted; leave out parameter {key!r}")
 
 
 def failed(attack: Attack, reason: Exception | str) -> UserError:

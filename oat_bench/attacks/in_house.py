@@ -5,13 +5,13 @@ The annotations say what a card may write.
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, check_class, check_parameters, failed
+from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
 from oat_bench.training.pgd import Norm, pgd
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -19,9 +19,9 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: Number) -> Tensor:
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, eps: Number) -> Tensor:
     """One step of length eps along the gradient's sign (arXiv:1412.6572)."""
-    return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False)
+    return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False, targeted=targeted)
 
 
 def mi_fgsm(
@@ -29,6 +29,7 @@ def mi_fgsm(
     x: Tensor,
     y: Tensor,
     *,
+    targeted: bool = False,
     eps: Number,
     step_size: Number,
     steps: Count = 10,
@@ -36,7 +37,15 @@ def mi_fgsm(
 ) -> Tensor:
     """Iterative FGSM with momentum (arXiv:1710.06081)."""
     return pgd(
-        model, x, y, eps=eps, step_size=step_size, steps=steps, decay=decay, random_start=False
+        model,
+        x,
+        y,
+        eps=eps,
+        step_size=step_size,
+        steps=steps,
+        decay=decay,
+        random_start=False,
+        targeted=targeted,
     )
 
 
@@ -47,6 +56,7 @@ def projected_gradient_descent(
     *,
     example_ids: Tensor,
     seed: int,
+    targeted: bool = False,
     eps: Number,
     step_size: Number,
     steps: Count,
@@ -59,7 +69,8 @@ def projected_gradient_descent(
     standing = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         if restart > 0:
-            standing = standing[model(x_adv[standing]).argmax(1) == y[standing]]
+            hit = model(x_adv[standing]).argmax(1) == y[standing]
+            standing = standing[hit != targeted]
         if len(standing) == 0:
             break
         x_adv[standing] = pgd(
@@ -71,6 +82,7 @@ def projected_gradient_descent(
             step_size=step_size,
             steps=steps,
             random_start=random_start,
+            targeted=targeted,
             example_ids=example_ids[standing],
             seed=seed + restart,
         )
@@ -110,7 +122,7 @@ CLASSES: dict[str, Callable[..., Tensor]] = {
     "Noise": noise,
 }
 #: what the engine passes, not the card
-_PASSED = ("model", "x", "y", "example_ids", "seed")
+_PASSED = ("model", "x", "y", "example_ids", "seed", "targeted")
 
 
 def check(attack: Attack) -> None:
@@ -118,6 +130,7 @@ def check(attack: Attack) -> None:
     check_class(attack, CLASSES)
     parameters = signature(CLASSES[attack.class_]).parameters.values()
     ours = [p for p in parameters if p.name not in _PASSED]
+    check_targeted(attack, "targeted" in signature(CLASSES[attack.class_]).parameters)
     check_parameters(attack, ours)
     for parameter in ours:
         if parameter.name in attack.parameters:
@@ -132,6 +145,8 @@ def check(attack: Attack) -> None:
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     function = CLASSES[attack.class_]
-    passed = {"example_ids": example_ids, "seed": attack.seed}
-    accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
+    passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
+    accepted: dict[str, Any] = {
+        k: v for k, v in passed.items() if k in signature(function).parameters
+    }
     return function(model, x, y, **accepted, **attack.parameters)

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, StandIn, check_class, check_parameters, failed
+from oat_bench.attacks.engines import (
+    Attack,
+    StandIn,
+    check_class,
+    check_parameters,
+    check_targeted,
+    failed,
+)
 
 #: ART's names of the norms
 _NORMS = {"Linf": np.inf, "L2": 2}
@@ -42,6 +49,7 @@ def check(attack: Attack) -> None:
     check_class(attack, classes)
     # the first parameter is the estimator, under various names
     parameters = list(signature(classes[attack.class_]).parameters.values())[1:]
+    check_targeted(attack, "targeted" in [p.name for p in parameters])
     # ART writes logs to the folder that a summary writer names: a card must not choose it
     check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
     try:
@@ -84,7 +92,7 @@ def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device
         clip_values=(0.0, 1.0),
         device_type=device,
     )
-    parameters = dict(attack.parameters)
+    parameters = attack.parameters | ({"targeted": True} if attack.targeted else {})
     if parameters.get("norm") in _NORMS:
         parameters["norm"] = _NORMS[parameters["norm"]]
     quiet = {"verbose": False} if "verbose" in signature(kind).parameters else {}

@@ -5,7 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import Attack, StandIn, check_class, check_parameters, failed
+from oat_bench.attacks.engines import (
+    Attack,
+    StandIn,
+    check_class,
+    check_parameters,
+    check_targeted,
+    failed,
+)
 from oat_bench.progress import note
 
 
@@ -29,16 +36,20 @@ def check(attack: Attack) -> None:
         )
     check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
     try:
-        _make(attack, StandIn(attack.n_classes))
+        made = _made(attack, StandIn(attack.n_classes))
     except Exception as error:
         raise failed(attack, error) from error
+    check_targeted(attack, "targeted" in made.supported_mode)
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
-    x_adv: Tensor = _make(attack, model)(x, y)
+    made = _made(attack, model)
+    if attack.targeted:
+        made.set_mode_targeted_by_label(quiet=True)
+    x_adv: Tensor = made(x, y)
     return x_adv.detach()
 
 
-def _make(attack: Attack, model: nn.Module) -> Any:
+def _made(attack: Attack, model: nn.Module) -> Any:
     return _classes()[attack.class_](model, **attack.parameters)

@@ -51,7 +51,10 @@ def _explain(error: Exception) -> str | None:
             return f"the disk is full ({error.strerror}); make room, the same command goes on"
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-        return "out of memory; lower batch_size in the benchmark card, or take a smaller network"
+        return (
+            "out of memory; attack fewer images at a time with --batch-size, lower batch_size in "
+            "the benchmark card, or take a smaller network"
+        )
     return None
 
 

@@ -270,14 +270,14 @@ def _entry(path: str, form: Form) -> list[Any]:
     if form == "csv":
         return [tables.csv(results, trained)]
     if form == "markdown":
-        return [tables.markdown(results, trained, title, (), summaries)]
+        return [tables.markdown(results, trained, title, (), summaries, entry.attacks)]
     if form == "latex":
-        return [tables.latex(results, trained, title, (), summaries)]
+        return [tables.latex(results, trained, title, (), summaries, entry.attacks)]
     parts: list[Any] = [Text(text.one_line(title), style="italic")]
     for heading, group in tables.by_width(results):
         parts += [*([Text(text.one_line(heading))] if heading else [])]
         parts += [tables.terminal(group, trained), Text()]
-    below = (tables.NOTE, *tables.notes((), summaries))
+    below = (tables.NOTE, *tables.notes((), summaries, entry.attacks))
     return [*parts, *[Text(text.one_line(note), style="dim") for note in below]]
 
 

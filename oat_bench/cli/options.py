@@ -141,7 +141,10 @@ METHOD = click.option(
     "--method", metavar="NAME", help="Method that makes the classifier. [default: the card's]"
 )
 ATTACKS = click.option(
-    "--attacks", metavar="LIST", help="Attack cards, by name or path, or all. [default: the card's]"
+    "--attacks",
+    metavar="LIST",
+    help="Attack cards, by name or path, or all; or file:PATH, what --save-images wrote. "
+    "[default: the card's]",
 )
 LAMBDAS = click.option(
     "--lambda", "lambdas", type=Lambdas(), help="Lambda to evaluate. [default: the card's]"
@@ -161,6 +164,20 @@ N_EXAMPLES = click.option(
     "--n-examples",
     type=Counts(),
     help="Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
+)
+SAVE_IMAGES = click.option(
+    "--save-images",
+    "images",
+    type=click.Choice(["safetensors", "png"]),
+    is_flag=False,
+    flag_value="safetensors",
+    help="Keep attacked images, float32. png: PNGs too, to look at: rounded to 8 bits.",
+)
+BATCH_SIZE = click.option(
+    "--batch-size",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Images attacked at a time; no outcome depends on it. [default: what fills the device]",
 )
 GRADIENTS = click.option(
     "--gradients",

@@ -1,7 +1,7 @@
 """`run`, `evaluate` and `train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -9,6 +9,7 @@ from oat_bench.cli.group import cli
 from oat_bench.cli.model import data_of, load_data, load_model
 from oat_bench.cli.options import (
     ATTACKS,
+    BATCH_SIZE,
     BENCHMARK,
     DATA_DIR,
     DATASET,
@@ -23,6 +24,7 @@ from oat_bench.cli.options import (
     MODEL,
     N_EXAMPLES,
     OUT,
+    SAVE_IMAGES,
     SEED,
     SKIP_BROKEN,
     WIDTHS,
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
 @WIDTHS
 @MODEL
 @N_EXAMPLES
+@BATCH_SIZE
 @GRADIENTS
+@SAVE_IMAGES
 @SEED
 @DEVICE
 @OUT
@@ -79,7 +83,9 @@ def run(**options: Any) -> None:
 @INTERPOLATION
 @WIDTHS
 @N_EXAMPLES
+@BATCH_SIZE
 @GRADIENTS
+@SAVE_IMAGES
 @SEED
 @DEVICE
 @OUT
@@ -185,7 +191,9 @@ def _evaluate(
     widths: list[float] | None,
     model: str | None,
     n_examples: dict[str, int] | None,
+    batch_size: int | None,
     gradients: str | None,
+    images: Literal["safetensors", "png"] | None,
     seed: int,
     device: str,
     out: Path | None,
@@ -229,6 +237,7 @@ def _evaluate(
         "attacks": attacks,
         "n_examples": counts.pop("all", None),
         "fewer_examples": counts or None,
+        "batch_size": batch_size,
         "gradients": gradients,
     }
     given = {key: value for key, value in changes.items() if value is not None}
@@ -251,6 +260,7 @@ def _evaluate(
     else:
         runs.choose_points(card, card.method, card.training.lambdas, card.network.widths)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
+    card = runs.with_saved(card, data, ready)
     if out is None:
         out = _default_out(card, seed)
         if trained is not None:
@@ -259,7 +269,7 @@ def _evaluate(
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=where)
     report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command_line(), device=where
+        trained, card, data, ready, folder, command=command_line(), device=where, images=images
     )
     _print(report)
 
@@ -274,13 +284,14 @@ def _print(report: "Report") -> None:
             if heading:
                 console.print(heading)
             print_whole(console, tables.terminal(results, report.trained, report.published))
-        for note in (tables.NOTE, *tables.notes(report.published, report.frontiers)):
+        below = tables.notes(report.published, report.frontiers, report.attacks)
+        for note in (tables.NOTE, *below):
             console.print(note, style="dim")
         for line in said:
             console.print(line, style="yellow" if report.flags else "dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
     else:
-        shown = (report.results, report.trained, report.title, report.published, report.frontiers)
-        click.echo(tables.markdown(*shown))
+        shown = (report.results, report.trained, report.title, report.published)
+        click.echo(tables.markdown(*shown, report.frontiers, report.attacks))
         for line in said:
             click.echo(line)

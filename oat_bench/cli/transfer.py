@@ -17,6 +17,7 @@ from oat_bench.cli.model import (
 from oat_bench.cli.options import (
     ATTACK_CARD,
     ATTACK_GRADIENTS,
+    BATCH_SIZE,
     DATA_DIR,
     DEVICE,
     IMAGE_SIZE,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
 )
+@BATCH_SIZE
 @ATTACK_GRADIENTS
 @SEED
 @DEVICE
@@ -91,6 +93,7 @@ def transfer(
     n_examples: int | None,
     drawn: bool | None,
     weights: dict[float, float] | None,
+    batch_size: int | None,
     gradients: str,
     seed: int,
     device: str,
@@ -141,6 +144,7 @@ def transfer(
         "width": share,
         "examples": datasets.nested_order(data.test.labels)[:n],
         "store": OutcomeStore(make_folder(folder / "outcomes")),
+        "batch_size": batch_size,
         "gradients": gradients,
     }
     test = data.test.to(where)

@@ -19,6 +19,7 @@ from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
+from oat_bench.evaluation.images import ImageFolder, Kept
 from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
 from oat_bench.files import sha256
 from oat_bench.progress import Bar, bar
@@ -37,6 +38,7 @@ def evaluate(
     examples: Tensor | None = None,
     fewer: Mapping[str, int] | None = None,
     store: OutcomeStore | None = None,
+    images: ImageFolder | None = None,
     batch_size: int | None = None,
     gradients: Precision = "float32",
     compile_it: bool | None = None,
@@ -46,7 +48,9 @@ def evaluate(
 
     An example that the classifier already gets wrong counts as broken by every attack; it is not
     attacked. An attack made of parts (AutoAttack) shows each part only what the parts before it
-    left standing, of all examples together. Outcomes that the store holds are not computed again.
+    left standing, of all examples together. What a targeted attack takes for another class than the
+    target stands, and is written down as predicted right. Outcomes that the store holds are not
+    computed again.
 
     On one machine an outcome depends on neither batch size nor order, nor on what else was asked
     for: in-house attacks draw random numbers for the example, and attacks of other libraries see
@@ -61,6 +65,8 @@ def evaluate(
         examples: ids to evaluate; all if None.
         fewer: for some attacks, by name, how many of the examples, from the first.
         store: where outcomes go; memory if None.
+        images: where attacked images go, those of examples that are wrong already too; outcomes in
+            the store without their images are computed again. None: they are not kept.
         batch_size: examples an in-house attack sees at a time; what fills the device if None.
         gradients: precision that attacks compute in; predictions are float32.
         compile_it: whether to compile the networks; None: where it pays.
@@ -79,6 +85,8 @@ def evaluate(
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
     blocks = Blocks(data.labels)
     frames = []
+    if images is not None:
+        images.announce(total, data.images[0])
     with bar("evaluating", total, show=show) as line:
         for point in points:
             subject = Subject(
@@ -94,7 +102,7 @@ def evaluate(
             for attack in attacks:
                 line.note(f"{_where(point)}, {attack.label}")
                 share = shares[attack.card.name]
-                rows = _attacked(subject, attack, share, store, fingerprints, line)
+                rows = _attacked(subject, attack, share, store, fingerprints, line, images)
                 frames.append(rows.assign(lam=point.lam, width=point.width, attack=attack.label))
     return pd.concat(frames, ignore_index=True)[KEYS]
 
@@ -177,21 +185,30 @@ class Subject:
         return self._clean[ids]
 
     @torch.no_grad()
-    def attacked(self, attack: Attack, ids: Tensor) -> Tensor:
-        """Attack images; predict what comes out."""
-        return self.predict(self.craft(attack, ids))
+    def attacked(self, attack: Attack, ids: Tensor, kept: Kept | None = None) -> Tensor:
+        """Attack images; predict what comes out, or the label where a target was missed."""
+        x_adv = self.craft(attack, ids)
+        if kept is not None:
+            kept.add(ids, x_adv)
+        predicted, labels = self.predict(x_adv), self.data.labels[ids]
+        if attack.targeted:
+            aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
+            predicted = torch.where(attack.stands(predicted, aim), labels, predicted)
+        return predicted
 
     @torch.no_grad()
     def craft(self, attack: Attack, ids: Tensor) -> Tensor:
         """Attack images."""
-        x, y = self.data.inputs(ids), self.data.labels[ids]
-        x_adv = self._attack(attack, self.searched, x, y, ids)
+        x = self.data.inputs(ids)
+        aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
+        x_adv = self._attack(attack, self.searched, x, aim, ids)
         if self.searched is not self.exact:
             # an attack that took for broken what only rounding broke has not searched to its end
-            stands = self.exact(x_adv).argmax(1) == y
-            unsure = stands & (self.searched(x_adv).argmax(1) != y)
+            stands = attack.stands(self.exact(x_adv).argmax(1), aim)
+            unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
             if unsure.any():
-                x_adv[unsure] = self._attack(attack, self.exact, x[unsure], y[unsure], ids[unsure])
+                again = (part[unsure] for part in (x, aim, ids))
+                x_adv[unsure] = self._attack(attack, self.exact, *again)
         return x_adv
 
     def keep(
@@ -222,12 +239,17 @@ def _attacked(
     store: OutcomeStore,
     fingerprints: tuple[str, ...],
     line: Bar,
+    images: ImageFolder | None,
 ) -> pd.DataFrame:
     """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
     standing = wanted if attack.per_example else subject.blocks.whole(wanted)
     parts, outcomes = attack.parts(), pd.DataFrame()
     asked = np.zeros(len(subject.data), dtype=np.bool_)
     asked[wanted.numpy()] = True
+    kept = lacking = None
+    if images is not None and attack.card.engine != "file":
+        kept = Kept(images, _cell(subject.point, attack, fingerprints))
+        lacking = None if kept.holds(wanted.numpy()) else kept
 
     def done(examples: np.ndarray) -> None:
         line.advance(int(asked[examples].sum()))
@@ -237,13 +259,25 @@ def _attacked(
         cell = _cell(subject.point, part, (*fingerprints, *rules))
         about = partial(describe, subject, attack, fingerprints, part=place)
         last = done if part is parts[-1] else None
-        rows = _fill(subject, part, standing, store, cell, about, last)
+        rows = _fill(subject, part, standing, store, cell, about, last, lacking)
         outcomes = rows if part is parts[0] else rows.combine_first(outcomes)
         broken = rows["attacked_prediction"] != rows["label"]
         if part is not parts[-1]:
             done(rows.index[broken].to_numpy())
         standing = torch.as_tensor(rows.index[~broken].to_numpy().copy())
+    if lacking is not None:
+        _keep_wrong(subject, attack, outcomes, lacking)
+    if kept is not None:
+        kept.write(describe(subject, attack, fingerprints), wanted.numpy(), subject.data.labels)
     return outcomes.loc[wanted.numpy()].astype("int64").reset_index()
+
+
+def _keep_wrong(subject: Subject, attack: Attack, outcomes: pd.DataFrame, kept: Kept) -> None:
+    """Attack what is wrong already, for its images alone: elsewhere it may be right."""
+    wrong = outcomes.index[outcomes["clean_prediction"] != outcomes["label"]].to_numpy()
+    for batch in batches(subject, attack, torch.as_tensor(wrong.copy())):
+        ids = batch.to(subject.data.labels.device)
+        kept.add(ids, subject.craft(attack, ids))
 
 
 def _fill(
@@ -254,9 +288,16 @@ def _fill(
     cell: str,
     about: Callable[[], CellInfo],
     done: Callable[[np.ndarray], None] | None,
+    kept: Kept | None,
 ) -> pd.DataFrame:
     """Return a cell's rows of some examples, by example; compute those that the store lacks."""
     known = store.read(cell)
+    if kept is not None:
+        complete = known["example"].isin(kept.before)
+        complete |= known["clean_prediction"] != known["label"]
+        if not complete[known["example"].isin(examples.numpy())].all():
+            kept.folder.note_again()
+        known = known[complete]
     lacking = ~np.isin(examples.numpy(), known["example"].to_numpy())
     if not attack.per_example:
         # a block is computed as a whole
@@ -279,7 +320,7 @@ def _fill(
         keep(missing[~right].to(device), wrong, wrong)
     for batch in batches(subject, attack, missing[right]):
         index = batch.to(device)
-        keep(index, subject.data.labels[index], subject.attacked(attack, index))
+        keep(index, subject.data.labels[index], subject.attacked(attack, index, kept))
     rows = store.read(cell) if len(missing) else known
     return rows.set_index("example").loc[examples.numpy()]
 

@@ -134,7 +134,8 @@ def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
 
 def applies(attack: Attack) -> bool:
     """Whether an attack's loss can be replaced by its expectation: in-house PGD's can."""
-    return [(attack.card.engine, run.class_) for run in attack.chain] == [("oat_bench", "PGD")]
+    runs = [(attack.card.engine, run.class_) for run in attack.chain]
+    return runs == [("oat_bench", "PGD")] and not attack.targeted
 
 
 def check_attack(attack: Attack) -> None:
@@ -146,7 +147,7 @@ def check_attack(attack: Attack) -> None:
     if not applies(attack):
         raise UserError(
             f"attack {attack.card.name!r} cannot attack the expectation over lambda; expected a "
-            "card of engine oat_bench and class PGD, such as pgd-20"
+            "card of engine oat_bench and class PGD that is not targeted, such as pgd-20"
         )
 
 

@@ -17,6 +17,7 @@ from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
+from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.grid import Subject, batches, describe
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
@@ -86,7 +87,15 @@ def transfer(
 
     Returns:
         One row for each pair of lambda and example: the columns of `KEYS`.
+
+    Raises:
+        UserError: if the attack is targeted.
     """
+    if attack.targeted:
+        raise UserError(
+            f"attack {attack.card.name!r} is targeted; transfer counts what any class breaks, so "
+            "leave out targeted"
+        )
     store = store or OutcomeStore(None)
     wanted = torch.arange(len(data)) if examples is None else examples.cpu()
     fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack, Run
-from oat_bench.cards import Name, Norm
+from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.frontier import Hole, Summary
@@ -113,6 +113,9 @@ class EntryAttack(_Model):
     eps: float = Field(ge=0)
     parameters: dict[str, object]
     parts: list[EntryPart] = []
+    targeted: Targeted | None = Field(
+        default=None, description="the class that images are to be taken for; RA: all but those"
+    )
     card: str = Field(description="fingerprint of the card")
 
     @classmethod
@@ -127,6 +130,7 @@ class EntryAttack(_Model):
             | {
                 "name": attack.label,
                 "engine": attack.card.engine,
+                "targeted": attack.card.targeted,
                 "eps": attack.threat.eps,
                 "card": attack.card.fingerprint(),
             }

@@ -91,8 +91,9 @@ class Record:
         return self.path / "entry.json" if self.path.is_dir() else self.path
 
     def worst_over(self) -> list[str]:
-        """Return the attacks of the worst case: those within the threat model."""
-        return [attack.name for attack in self.entry.attacks if attack.eps <= self.eps * (1 + 1e-5)]
+        """Return the attacks of the worst case: those within the threat model, not targeted."""
+        within = [attack for attack in self.entry.attacks if attack.eps <= self.eps * (1 + 1e-5)]
+        return [attack.name for attack in within if attack.targeted is None]
 
     @property
     def eps(self) -> float:

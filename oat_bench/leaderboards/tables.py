@@ -12,6 +12,7 @@ from rich.text import Text
 from oat_bench.evaluation.frontier import Summary
 from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
 from oat_bench.leaderboards import text
+from oat_bench.leaderboards.entries import EntryAttack
 from oat_bench.leaderboards.published import Published
 
 #: what stands below a table
@@ -87,14 +88,30 @@ def _rows(
     return rows
 
 
-def notes(published: Sequence[Published] = (), frontiers: Sequence[Summary] = ()) -> list[str]:
+def notes(
+    published: Sequence[Published] = (),
+    frontiers: Sequence[Summary] = (),
+    attacks: Sequence[EntryAttack] = (),
+) -> list[str]:
     """Return the paragraphs that stand below a table, after `NOTE`.
 
     Args:
         published: the rows that the table shows; their sources are named.
         frontiers: all summaries; those of the worst case are shown, or else of the last attack.
+        attacks: of the columns; those whose RA is another one are explained.
     """
-    paragraphs = []
+    paragraphs = [
+        f"{attack.name}: an image is broken where it is taken for its target ({attack.targeted}), "
+        "and no other class counts; not part of worst."
+        for attack in attacks
+        if attack.targeted
+    ]
+    paragraphs += [
+        f"{attack.name}: images that were attacked on that model and lambda; one outside the ball "
+        "of this threat model counts as not broken."
+        for attack in attacks
+        if attack.engine == "file"
+    ]
     if published:
         sources = dict.fromkeys(
             row.source + (f" ({row.note})" if row.note else "") for row in published
@@ -167,6 +184,7 @@ def markdown(
     title: str,
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
+    attacks: Sequence[EntryAttack] = (),
 ) -> str:
     """Write a table a width as Markdown, what was published beside it, summary numbers below."""
     parts = [f"**{text.markdown(title)}**"]
@@ -177,7 +195,7 @@ def markdown(
         frame = pd.DataFrame(rows, columns=_headers(group, published))
         table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
         parts += [text.markdown(heading), table] if heading else [table]
-    return "\n\n".join([*parts, NOTE, *notes(published, frontiers)]) + "\n"
+    return "\n\n".join([*parts, NOTE, *notes(published, frontiers, attacks)]) + "\n"
 
 
 def latex(
@@ -186,6 +204,7 @@ def latex(
     title: str,
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
+    attacks: Sequence[EntryAttack] = (),
 ) -> str:
     """Write the same as LaTeX, for the package booktabs."""
     parts = []
@@ -199,7 +218,7 @@ def latex(
         headers = [text.latex(name) for name in _headers(group, published)]
         above = f"{text.latex(heading)}\\\\[2pt]\n" if heading else ""
         parts.append(above + text.tabular(headers, rows, "r" * len(headers)))
-    below = [text.latex(note) for note in (NOTE, *notes(published, frontiers))]
+    below = [text.latex(note) for note in (NOTE, *notes(published, frontiers, attacks))]
     return text.latex_table(text.latex(title), parts, below)
 
 

@@ -200,9 +200,7 @@ class Baseline:
             shipped = cards.attack(recorded.name)
             if shipped.fingerprint() == recorded.card:
                 return shipped
-        return AttackCard.model_validate(
-            recorded.model_dump(include={"name", "engine", "class_", "eps", "parameters", "parts"})
-        )
+        return AttackCard.model_validate(recorded.model_dump(exclude={"card"}))
 
     def shares(self) -> list[tuple[Tensor, list[str]]]:
         """Return ids of examples in the order they were evaluated in, and the attacks on them."""

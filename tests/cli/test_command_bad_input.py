@@ -254,7 +254,7 @@ def test_a_wrong_benchmark_card(refused, card, old, new, words):
     ("text", "words"),
     [
         ("class = 'PGD'", "'engine' is missing"),
-        ("engine = 'foolbox'\nclass = 'PGD'", "'oat_bench', 'torchattacks' or 'art'"),
+        ("engine = 'foolbox'\nclass = 'PGD'", "'oat_bench', 'torchattacks', 'art' or 'file'"),
         ("engine = 'art'\nclas = 'PGD'", "clas"),
         ("engine = 'art'\nclass = 'Deepfol'", "did you mean DeepFool"),
         ("engine = 'torchattacks'\nclass = 'PGD'\n[parameters]\nstep = 3", "did you mean steps"),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import call, files, in_terminal
+from commands import call, files, in_terminal, untimed
 
 import oat_bench
+from oat_bench.attacks import in_house
 from oat_bench.leaderboards.entries import Entry
 
 FILES = {
@@ -133,6 +134,30 @@ def test_the_seed_is_part_of_an_evaluation(invoke, card, finished):
         code, _, _ = invoke(*arguments, "--seed", seed)
         assert code == 0
         assert len(list(Path("results/outcomes").glob("pgd-7-lambda*"))) == cells
+
+
+def test_the_batch_size_changes_what_is_attacked_at_a_time_and_no_outcome(
+    invoke, card, finished, monkeypatch
+):
+    sizes, run = [], in_house.run
+    monkeypatch.setattr(in_house, "run", lambda *xs: sizes.append(len(xs[2])) or run(*xs))
+    common = ["--attacks", "pgd-7", "--lambda", 1, "--n-examples", 20]
+    tables = []
+    for command in (
+        ["evaluate", finished, "--benchmark", card, "--out", "a", *common],
+        ["run", "--model", finished, "--benchmark", card, "--out", "b", "--batch-size", 7, *common],
+    ):
+        code, out, _ = invoke(*command)
+        assert code == 0
+        tables.append(untimed(out))
+    assert tables[0] == tables[1]
+    assert sizes[0] > 7
+    assert sizes[1:] == [7, 7, sizes[0] - 14]
+    sizes.clear()
+    transfer = ["transfer", finished, "--attack", "pgd-7", "--lambda", "0,1", "--n-examples", 20]
+    code, _, _ = invoke(*transfer, "--no-random-lambda", "--batch-size", 6, "--out", "c")
+    assert code == 0
+    assert max(sizes) == 6
 
 
 def test_an_attack_card_beside_the_user(invoke, card, finished, tmp_path):

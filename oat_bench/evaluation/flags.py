@@ -128,7 +128,7 @@ def _iterates(attack: Attack) -> bool:
 
 
 def _is_free(attack: Attack) -> bool:
-    return attack.class_ in GRADIENT_FREE[attack.card.engine] and len(attack.chain) == 1
+    return attack.class_ in GRADIENT_FREE.get(attack.card.engine, ()) and len(attack.chain) == 1
 
 
 def _gradient_free(

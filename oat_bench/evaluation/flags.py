@@ -18,6 +18,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.examination import Subject, before_square, under_all
 from oat_bench.evaluation.integrity import Check
+from oat_bench.evaluation.outcomes import RETRIED_NAME
 from oat_bench.evaluation.statistics import clean_right, robust_right
 from oat_bench.files import sha256
 
@@ -192,7 +193,7 @@ def _longer(attack: Attack) -> Attack:
     changes: dict[str, Any] = {"steps": 2 * attack.parameters["steps"]}
     if "restarts" in attack.card.parameters:
         changes["restarts"] = 1
-    name = f"{attack.label[:40]}-retried-on-survivors"
+    name = f"{attack.label[:40]}{RETRIED_NAME}"
     parameters = attack.card.parameters | changes
     card = attack.card.model_copy(update={"name": name, "parameters": parameters})
     return prepare(card, attack.threat, n_classes=attack.n_classes, seed=attack.seed + 1)

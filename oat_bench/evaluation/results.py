@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
+from oat_bench.evaluation.outcomes import COLUMNS, RETRIED_NAME, CellInfo, OutcomeStore
 from oat_bench.evaluation.statistics import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first
@@ -51,6 +51,8 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
     for path in paths:
         store = OutcomeStore(path)
         for name, info in store.cells():
+            if info.attack.endswith(RETRIED_NAME):  # on some that stood: no accuracy of a model
+                continue
             about = {"store": str(path), **info.model_dump(exclude={"format_version"})}
             frames.append(store.read(name).assign(**about))
     if not frames:

@@ -96,8 +96,9 @@ class Comparison:
 
     @property
     def too_fine(self) -> bool:
-        """Whether not one row finds a drop of twice the tolerance."""
-        return 0 < self.max_drop < min(row.detectable for row in self.rows) / 2
+        """Whether not one row finds a drop of twice the tolerance, and more examples would."""
+        smallest = min(row.detectable for row in self.rows)
+        return 0 < self.max_drop < min(smallest, 100.0) / 2
 
     def between_trainings(self) -> list[float]:
         """Return `Row.detectable` of operating points if `RETRAINED` of the outcomes change."""

@@ -1,6 +1,7 @@
 """`oat-bench leaderboard` as a user meets it."""
 
 import json
+import shutil
 from pathlib import Path
 
 from commands import in_terminal
@@ -71,6 +72,8 @@ def test_problems_are_a_line_each_and_exit_with_1(invoke, tmp_path):
     (folder / "a.json").write_text(json.dumps(values | {"command": "echo\n\x1b[31m"}))
     (folder / "b.json").write_text("{")
     (folder / "c.json").write_text(json.dumps(values | {"name": "another"}))
+    for name in "ac":  # an entry needs its report of integrity
+        shutil.copy(shipped.with_suffix(".integrity.json"), folder / f"{name}.integrity.json")
     code, out, err = invoke("leaderboard", "validate")
     assert (code, err) == (1, "")
     first, second, last = out.splitlines()

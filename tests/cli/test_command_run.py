@@ -151,8 +151,10 @@ def test_the_batch_size_changes_what_is_attacked_at_a_time_and_no_outcome(
         assert code == 0
         tables.append(untimed(out))
     assert tables[0] == tables[1]
-    assert sizes[0] > 7
-    assert sizes[1:] == [7, 7, sizes[0] - 14]
+    # after each evaluation a flag's longer attack on few of what stood
+    whole, _, *parts, _ = sizes
+    assert whole > 7
+    assert parts == [7, 7, whole - 14]
     sizes.clear()
     transfer = ["transfer", finished, "--attack", "pgd-7", "--lambda", "0,1", "--n-examples", 20]
     code, _, _ = invoke(*transfer, "--no-random-lambda", "--batch-size", 6, "--out", "c")

@@ -17,11 +17,13 @@ test: $(VENV)/.installed-test chromium
 	$(MAKE) check
 
 # the code of today against the outcomes that were published; kept ones would hide a change
-PUBLISHED = leaderboards/digits/Linf/oat-wrn-10-1
+PUBLISHED = leaderboards/fashion-12x12/Linf/oat-wrn-10-1
 check: $(VENV)/.installed-test
 	rm -rf build/check
 	$(VENV)/bin/oat-bench check $(PUBLISHED).safetensors \
 		--baseline $(PUBLISHED).json --attacks fgsm,mi-fgsm,pgd-7,pgd-20 --out build/check
+	$(VENV)/bin/oat-bench check $(PUBLISHED).safetensors \
+		--baseline $(PUBLISHED).json --attacks autoattack --lambda 1 --out build/check
 
 # the leaderboards as pages to read: site/index.html
 site: $(VENV)/.installed-site

@@ -14,6 +14,7 @@ from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
     calibrate,
     check,
     compare,
+    corruptions,
     export,
     figure,
     integrity,

@@ -67,6 +67,20 @@ class Widths(click.ParamType[list[float]]):
         return sorted(set(widths), reverse=True)
 
 
+class Severities(click.ParamType[list[int]]):
+    """A comma-separated list of whole numbers from 1 to 5."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what was written."""
+        parts = [part.strip() for part in str(value).split(",")]
+        for part in parts:
+            if part not in ("1", "2", "3", "4", "5"):
+                self.fail(f"{part!r} is no severity; expected some of 1,2,3,4,5")
+        return sorted({int(part) for part in parts})
+
+
 class Counts(click.ParamType[dict[str, int]]):
     """A number, then ``attack=number`` for attacks that get fewer; the number's key is "all"."""
 

@@ -23,6 +23,7 @@ COMMANDS = [
     "export",
     "list",
     "compare",
+    "corruptions",
     "figure",
     "integrity",
     "leaderboard",

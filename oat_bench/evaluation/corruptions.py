@@ -1,0 +1,229 @@
+"""Accuracy under common corruptions: noise, blur, weather and compression, without an adversary.
+
+The benchmark is that of Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261). Where the authors'
+images are not used, eight of its corruptions are computed here, with the parameters of their script
+for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size of the images. What is
+random is drawn for the example and the corruption: the images are the same in every evaluation, and
+a higher severity scales the same draws.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import poisson
+from torch import Tensor
+
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split
+from oat_bench.evaluation.blocks import Blocks
+from oat_bench.evaluation.frontier import bootstrap_interval
+from oat_bench.evaluation.grid import Subject
+from oat_bench.evaluation.statistics import Accuracy
+from oat_bench.progress import bar
+from oat_bench.randomness import normal, uniform
+
+Floats = NDArray[np.float64]
+#: of everybody's images
+_SEED = 1903_12261
+
+
+def _gaussian_noise(x: Floats, std: float, ids: Tensor) -> Floats:
+    return x + std * normal(ids, x.shape[1:], _SEED, 0).double().numpy()
+
+
+def _shot_noise(x: Floats, photons: float, ids: Tensor) -> Floats:
+    """Replace an intensity by a Poisson count of mean ``photons * x``, by inversion."""
+    levels, place = np.unique(x, return_inverse=True)
+    place = place.reshape(x.shape)
+    counts = np.arange(int(poisson.isf(1e-12, photons)) + 2)
+    chances = np.asarray(poisson.cdf(counts, photons * levels[:, None]))
+    chances[:, -1] = 1
+    # one ascending list: the distribution of level k lies between k and k + 1
+    ascending = (chances + np.arange(len(levels))[:, None]).ravel()
+    drawn = place + uniform(ids, x.shape[1:], _SEED, 1).double().numpy()
+    found: Floats = np.searchsorted(ascending, drawn, side="right") - place * len(counts)
+    return found / photons
+
+
+def _impulse_noise(x: Floats, share: float, ids: Tensor) -> Floats:
+    """Set a share of the values to black or to white, all alike."""
+    hit, white = uniform(ids, (2, *x.shape[1:]), _SEED, 2).double().numpy().swapaxes(0, 1)
+    return np.where(hit < share, np.where(white < 0.5, 1.0, 0.0), x)
+
+
+def _gaussian_blur(x: Floats, std: float, _ids: Tensor) -> Floats:
+    blurred: Floats = gaussian_filter(x, (0, 0, std, std), mode="nearest", truncate=4)
+    return blurred
+
+
+def _brightness(x: Floats, more: float, _ids: Tensor) -> Floats:
+    """Raise the value of HSV: hue and saturation stay, so all channels grow by one factor."""
+    value = x.max(axis=1, keepdims=True)
+    raised = np.minimum(value + more, 1)
+    raised_x: Floats = np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
+    return raised_x
+
+
+def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
+    mean: Floats = x.mean(axis=(2, 3), keepdims=True)
+    return mean + factor * (x - mean)
+
+
+def _pixelate(x: Floats, factor: float, _ids: Tensor) -> Floats:
+    return _with_pillow(x, partial(_shrink, factor=factor))
+
+
+def _shrink(image: Image.Image, factor: float) -> Image.Image:
+    small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+    box = Image.Resampling.BOX
+    return image.resize(small, box).resize(image.size, box)
+
+
+def _jpeg(x: Floats, quality: float, _ids: Tensor) -> Floats:
+    return _with_pillow(x, partial(_compress, quality=int(quality)))
+
+
+def _compress(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer, formats=["JPEG"])
+
+
+def _with_pillow(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
+    pixels = np.rint(255 * x).astype(np.uint8).transpose(0, 2, 3, 1)
+    shown = pixels[..., 0] if pixels.shape[3] == 1 else pixels
+    changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in shown])
+    return changed.reshape(pixels.shape).transpose(0, 3, 1, 2) / 255
+
+
+#: what changes images, and its parameter at the severities 1 to 5
+CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[float, ...]]] = {
+    "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "shot_noise": (_shot_noise, (500, 250, 100, 75, 50)),
+    "impulse_noise": (_impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),
+    "gaussian_blur": (_gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
+    "jpeg_compression": (_jpeg, (80, 65, 58, 50, 40)),
+}
+
+
+def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
+    """Corrupt images.
+
+    Args:
+        x: of shape [n, C, H, W] in [0, 1], C 1 or 3.
+        corruption: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+        ids: of the examples, shape [n]; they own the random numbers.
+
+    Returns:
+        Images of shape [n, C, H, W] in 0 ... 255, rounded down as the authors' are.
+    """
+    function, levels = CORRUPTIONS[corruption]
+    changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
+    # k / 255 * 255 may be just below k
+    return np.floor(255 * changed + 1e-6).astype(np.uint8)
+
+
+#: from a corruption, a severity and the ids of n examples to their images [n, C, H, W]
+Source = Callable[[str, int, Tensor], NDArray[np.uint8]]
+
+
+def computed(test: Split) -> Source:
+    """Return a source of images of a split, in main memory, that are corrupted as asked for."""
+
+    def images(corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
+        return corrupt(test.images[ids].numpy() / test.levels, corruption, severity, ids)
+
+    return images
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a classifier got right at one operating point.
+
+    Attributes:
+        point: where.
+        clean: of the images as they are, shape [n].
+        right: of corrupted ones, shape [corruptions, severities, n].
+    """
+
+    point: OperatingPoint
+    clean: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+    def mean(self) -> Accuracy:
+        """Average over corruptions and severities; the interval is by bootstrap over images."""
+        shares = 100 * self.right.mean(axis=(0, 1))
+        low, high = bootstrap_interval(
+            lambda i: float(shares[i].mean()), [np.arange(len(shares))], (0.0, 100.0)
+        )
+        return Accuracy(float(shares.mean()), low, high, len(shares))
+
+
+def evaluate(
+    classifier: TunableClassifier,
+    data: Split,
+    points: Sequence[OperatingPoint],
+    source: Source,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    examples: Tensor,
+    *,
+    show: bool = True,
+) -> tuple[list[Outcomes], str]:
+    """Classify corrupted images at every operating point.
+
+    Args:
+        classifier: on the device of the data.
+        data: the test split; an example's id is its place there.
+        points: operating points.
+        source: of the corrupted images.
+        corruptions: names that it knows.
+        severities: of 1 to 5.
+        examples: ids to evaluate, shape [n].
+        show: whether to draw a progress bar.
+
+    Returns:
+        The outcomes of each operating point, and the SHA-256 of all corrupted images in order.
+    """
+    ids, device = examples.cpu(), data.labels.device
+    cases = [(c, s) for c in corruptions for s in severities]
+    blocks, passes = Blocks(data.labels), len(cases) * len(points) * len(ids)
+    subjects = [
+        Subject(classifier, point, data, blocks, None, "float32", None, passes) for point in points
+    ]
+    labels = data.labels[ids.to(device)]
+    right = np.zeros((len(points), len(cases), len(ids)), np.bool_)
+    size, digest = min(subject.batch_size for subject in subjects), hashlib.sha256()
+    with bar("corrupting", len(cases), show=show) as line:
+        for place, (corruption, severity) in enumerate(cases):
+            line.note(f"{corruption}, severity {severity}")
+            for batch in torch.split(torch.arange(len(ids)), size):
+                pixels = source(corruption, severity, ids[batch])
+                digest.update(pixels.tobytes())
+                x = torch.from_numpy(pixels).to(device).float() / 255
+                for k, subject in enumerate(subjects):
+                    hits = subject.predict(x) == labels[batch.to(device)]
+                    right[k, place, batch.numpy()] = hits.cpu().numpy()
+            line.advance()
+    shape = (len(corruptions), len(severities), len(ids))
+    outcomes = [
+        Outcomes(
+            subject.point,
+            (subject.clean(ids.to(device)) == labels).cpu().numpy(),
+            right[k].reshape(shape),
+        )
+        for k, subject in enumerate(subjects)
+    ]
+    return outcomes, digest.hexdigest()

@@ -1,0 +1,154 @@
+"""The report on common corruptions: a table of its own, as no adversary chose the images."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from oat_bench.classifier import ModelInfo
+from oat_bench.evaluation.corruptions import Outcomes
+from oat_bench.evaluation.statistics import Accuracy
+from oat_bench.leaderboards import comparison
+from oat_bench.leaderboards.entries import DECIMALS, Interval, Percent, Written, versions
+
+#: decoders and quantiles that computed images depend on
+_LIBRARIES = ("numpy", "scipy", "pillow")
+
+
+class CorruptionPoint(Written):
+    """One operating point."""
+
+    lam: float
+    width: float
+    sa: Interval = Field(description="of the images as they are, with a Wilson interval")
+    mean: Interval = Field(
+        description="over corruptions and severities, with a bootstrap interval over images"
+    )
+    corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")
+
+
+class Corruptions(Written):
+    """What is written as corruptions.json."""
+
+    format_version: Literal[1] = 1
+    dataset: str
+    method: str
+    architecture: str
+    source: str = Field(description="of the images: computed, or what was published")
+    n: int = Field(description="number of images")
+    severities: list[int]
+    operating_points: list[CorruptionPoint] = Field(min_length=1)
+    model_fingerprint: str
+    data_fingerprint: str
+    images_sha256: str = Field(description="of all corrupted images, in the order of evaluation")
+    command: str
+    versions: dict[str, str]
+
+
+def make_report(
+    info: ModelInfo,
+    outcomes: Sequence[Outcomes],
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    *,
+    source: str,
+    model_fingerprint: str,
+    data_fingerprint: str,
+    images_sha256: str,
+    command: str,
+) -> Corruptions:
+    """Build the report of `oat_bench.evaluation.corruptions.evaluate`'s outcomes."""
+    points = []
+    for one in outcomes:
+        each = np.round(100 * one.right.mean(axis=2), DECIMALS).tolist()
+        points.append(
+            CorruptionPoint(
+                lam=one.point.lam,
+                width=one.point.width,
+                sa=Interval.of(Accuracy.counted(int(one.clean.sum()), len(one.clean))),
+                mean=Interval.of(one.mean()),
+                corruptions=dict(zip(corruptions, each, strict=True)),
+            )
+        )
+    return Corruptions(
+        dataset=info.dataset,
+        method=info.method,
+        architecture=info.network.architecture,
+        source=source,
+        n=len(outcomes[0].clean),
+        severities=list(severities),
+        operating_points=points,
+        model_fingerprint=model_fingerprint,
+        data_fingerprint=data_fingerprint,
+        images_sha256=images_sha256,
+        command=command,
+        versions=versions() | {name: version(name) for name in _LIBRARIES},
+    )
+
+
+# --- as text
+
+
+def title(report: Corruptions) -> str:
+    """Name the model, and where the images come from."""
+    return (
+        f"{report.dataset}, {report.architecture}, {report.method.upper()}: common corruptions, "
+        f"{report.source}, {report.n} images"
+    )
+
+
+def table(report: Corruptions) -> pd.DataFrame:
+    """Return a row for each operating point; accuracies in percent."""
+    rows = []
+    for point in report.operating_points:
+        row = {"lambda": f"{point.lam:g}"}
+        if any(other.width != 1 for other in report.operating_points):
+            row["width"] = f"{point.width:g}"
+        row |= {"SA": comparison.written(point.sa), "mean": comparison.written(point.mean)}
+        for name, found in point.corruptions.items():
+            row[name.replace("_", " ")] = f"{np.mean(found):.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def notes(report: Corruptions) -> list[str]:
+    """Return what stands below the table."""
+    n_corruptions, chosen = len(report.operating_points[0].corruptions), report.severities
+    severities = f"severit{'y' if len(chosen) == 1 else 'ies'} {', '.join(map(str, chosen))}"
+    made = "the authors' files"
+    if report.source == "computed":
+        made = (
+            "computed with the authors' parameters for CIFAR, whatever the size of the images, and "
+            "rounded to 8 bits"
+        )
+    return [
+        "No adversary chose these images: none of these accuracies is an RA, and none is part of "
+        "worst.",
+        f"Accuracies in percent, n {report.n}. SA: clean images, 95% Wilson interval. A column: "
+        f"the mean over {severities}. mean: over {n_corruptions} corruptions and their "
+        "severities, all with the same weight; 95% bootstrap interval over images. Images: "
+        f"{made} (Hendrycks and Dietterich, arXiv:1903.12261).",
+    ]
+
+
+def markdown(report: Corruptions) -> str:
+    """Write the report as Markdown."""
+    rows = table(report).to_markdown(index=False, disable_numparse=True, stralign="right")
+    return "\n\n".join([f"**{title(report)}**", rows, *notes(report)]) + "\n"
+
+
+def csv(report: Corruptions) -> str:
+    """Write a row for each operating point, with every severity."""
+    rows = []
+    for point in report.operating_points:
+        row: dict[str, float | str] = {"lambda": point.lam, "width": point.width, "n": report.n}
+        for name, found in (("SA", point.sa), ("mean", point.mean)):
+            row |= {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+        for name, each in point.corruptions.items():
+            row[name] = round(float(np.mean(each)), DECIMALS)
+            row |= {f"{name} {s}": v for s, v in zip(report.severities, each, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows).to_csv(index=False)

@@ -70,8 +70,13 @@ def test_links_lead_somewhere(page):
     text = page.read_text()
     targets = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
     for target in (a or b for a, b in targets):
-        if not target.startswith("https://"):
-            assert (page.parent / target).exists(), target
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        assert (page.parent / file).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (page.parent / file).read_text(), re.MULTILINE)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], target
 
 
 def test_every_page_is_reached_from_the_readme():

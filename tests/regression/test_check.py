@@ -27,20 +27,20 @@ def robust(outcomes):
 
 @pytest.fixture(scope="session")
 def sides(honest, digits):
-    """The honest classifier and one damaged until RA is 3 points lower, with their outcomes."""
+    """The honest classifier and one damaged until RA is 6 points lower, with their outcomes."""
     ready, outcomes = measure(honest, digits, **ROBUST)
     scale = 0.1
     while True:
         damaged = noised(honest, scale)
         _, lower = measure(damaged, digits, **ROBUST)
-        if robust(lower) <= robust(outcomes) - 3:
+        if robust(lower) <= robust(outcomes) - 6:
             return ready, outcomes, damaged, lower
         scale *= 1.15
 
 
 def test_a_damaged_model_fails(invoke, tmp_path, honest, digits, sides):
     ready, outcomes, damaged, lower = sides
-    assert 3 <= robust(outcomes) - robust(lower) < 8
+    assert 6 <= robust(outcomes) - robust(lower) < 12
     publish(tmp_path / "base.json", honest, digits, ready, outcomes)
     save(damaged, tmp_path / "damaged.safetensors")
     code, out, err = invoke("check", "damaged.safetensors", "--baseline", "base.json")

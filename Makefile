@@ -13,7 +13,7 @@ test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow" --durations 20
 	$(MAKE) check
 
 # the code of today against the outcomes that were published; kept ones would hide a change

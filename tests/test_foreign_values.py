@@ -268,13 +268,22 @@ def test_calibration_reports(tmp_path, trained, digits, every):
 # --- cards
 
 
+def toml_value(value):
+    """Write a value; TOML writes what is no table as JSON does."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k} = {toml_value(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml_value, value))}]"
+    return json.dumps(value)
+
+
 def as_toml(tree):
-    """Write a card: tables of values that TOML and JSON write alike."""
+    """Write a card: tables of values."""
     top = {key: value for key, value in tree.items() if not isinstance(value, dict) or not value}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    lines = [f"{key} = {toml_value(value)}" for key, value in top.items()]
     for name, table in tree.items():
         if isinstance(table, dict) and table:
-            lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+            lines += [f"[{name}]", *(f"{k} = {toml_value(v)}" for k, v in table.items())]
     return "\n".join(lines)
 
 

@@ -254,7 +254,7 @@ def test_a_run_says_what_its_columns_are(invoke, trained_folder, brief_toml, tmp
     code, out, _ = invoke("leaderboard", "validate", "out")
     assert code == 0
     # a baseline is run again as it was
-    code, out, err = invoke("check", trained_folder, "--baseline", "out")
+    code, out, err = invoke("check", trained_folder, "--baseline", "out", "--out", "checked")
     assert (code, err) == (0, "")
     assert "mine-targeted" in out
 

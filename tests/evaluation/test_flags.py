@@ -246,7 +246,7 @@ def test_an_estimate_is_of_the_images_that_both_saw():
     [("digits/Linf/oat-wrn-10-1", "fail"), ("cifar10/Linf/oat-wrn-16-2", "pass")],
 )
 def test_pgd_20_as_an_estimate_for_published_models(entry, verdict):
-    """On digits PGD-20 is 29 points too high at lambda 1, on CIFAR-10 nothing is the matter."""
+    """On digits PGD-20 is 34 points too high at lambda 1, on CIFAR-10 nothing is the matter."""
     frame = pd.read_parquet(ROOT / "leaderboards" / f"{entry}.parquet")
     rows = frame[frame["lam"] == 1]
     stands = {
@@ -257,4 +257,4 @@ def test_pgd_20_as_an_estimate_for_published_models(entry, verdict):
     assert check.verdict == verdict
     assert "under autoattack" in check.evidence
     if verdict == "fail":
-        assert round(check.numbers["difference"]) == 29
+        assert round(check.numbers["difference"]) == 34

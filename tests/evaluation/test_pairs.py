@@ -346,7 +346,7 @@ def test_the_level_of_the_test_of_a_mean_over_six_lambda(n, together, tolerance)
         p[i] = pairs.mean_drop_p_value(np.where(same, one[:, None], each).mean(axis=1), tolerance)
     for level in (0.05, 0.01, 0.001):
         assert (p <= level).sum() <= binom.ppf(0.999, samples, level)
-    assert (p <= 0.05).mean() > 0.02  # not by never rejecting
+    assert (p <= 0.05).mean() > 0.01  # not by never rejecting
 
 
 def test_holm_is_that_of_his_method():

@@ -187,7 +187,8 @@ def write_leaderboards(folder: Path) -> Path:
     place.mkdir(parents=True)
     for file in shipped.glob("oat*"):
         shutil.copy(file, place)
-    entry = json.loads((shipped / "oat-wrn-10-1.json").read_text())
+    # its copies come without its report of integrity
+    entry = json.loads((shipped / "oat-wrn-10-1.json").read_text()) | {"integrity": None}
     strange = {
         "name": HOSTILE,
         "authors": HOSTILE_TEXT,

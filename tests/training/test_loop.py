@@ -122,7 +122,7 @@ def test_every_encoding_trains_a_network_that_lambda_tunes(encoding, card):
     )
     last = run.train(show=False).history[-1]
     assert last["SA@0"] > 80
-    assert last["RA@1"] >= last["RA@0"]
+    assert last["RA@1"] > last["RA@0"]
     # between the trained values too, from one to the other
     x = validation.inputs()
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_training_learns_and_lambda_matters():
     run = trainer(train=train, validation=validation, epochs=8, lr=0.1, attack_steps=4)
     last = run.train(show=False).history[-1]
     assert last["SA@0"] > 80
-    assert last["RA@1"] >= last["RA@0"]
+    assert last["RA@1"] > last["RA@0"]
     assert not run.network.training
 
 

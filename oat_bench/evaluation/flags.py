@@ -1,7 +1,7 @@
 """What an evaluation doubts of its own numbers.
 
 Most of it is read from outcomes that are there anyway. What is computed on top is bounded, at each
-operating point: three passes and two gradients of `PROBED` images, and a longer attack on at most
+operating point: two passes and two gradients of `PROBED` images, and a longer attack on at most
 `RETRIED` images that stood, which makes at most `SHARE` of the passes that the evaluation itself
 made. All of it is kept in the store.
 """

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import oat_bench
 from oat_bench import cards, datasets
 from oat_bench.attacks import Attack, prepare
-from oat_bench.evaluation.pairs import mcnemar
 from oat_bench.progress import note
+from oat_bench.statistics.pairs import mcnemar
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binom, multinomial, t
 
-from oat_bench.evaluation.pairs import Floats, mean_drop_p_value
+from oat_bench.statistics.pairs import Floats, mean_drop_p_value
 
 Test = Callable[[Floats, float], float]
 
@@ -84,7 +84,7 @@ PATTERNS: dict[str, Callable[[float], Floats]] = {
 
 
 def gaffke(counts: Floats, tolerance: float) -> float:
-    """Return the p-value of `oat_bench.evaluation.pairs.mean_drop_p_value`."""
+    """Return the p-value of `oat_bench.statistics.pairs.mean_drop_p_value`."""
     return mean_drop_p_value(np.repeat(VALUES, counts), tolerance)
 
 

@@ -21,8 +21,8 @@ import pytest
 if TYPE_CHECKING:
     from oat_bench.classifier import TunableClassifier
     from oat_bench.datasets import Dataset
-    from oat_bench.evaluation.statistics import Accuracy
     from oat_bench.regression.comparison import Comparison
+    from oat_bench.statistics.accuracy import Accuracy
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,7 +84,7 @@ class RobustAccuracy:
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
-        from oat_bench.evaluation.statistics import summarize
+        from oat_bench.statistics.accuracy import summarize
 
         classifier = _load(model)
         data = self._load_data(classifier, _name(model), dataset, data_dir)
@@ -143,8 +143,8 @@ class RobustAccuracy:
         """
         __tracebackhide__ = True
         from oat_bench.regression import baseline as baselines
-        from oat_bench.regression import formats
         from oat_bench.regression.check import check
+        from oat_bench.reports import check as formats
 
         classifier = _load(model)
         against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
@@ -173,7 +173,7 @@ class RobustAccuracy:
         """Load the data set of a model once, and check that it fits."""
         from oat_bench import datasets
         from oat_bench.classifier import check_fits, image_size
-        from oat_bench.cli.model import data_of
+        from oat_bench.cli.context import data_of
 
         name = data_of(classifier, model, dataset)
         size = image_size(classifier.info, name)
@@ -186,7 +186,7 @@ class RobustAccuracy:
 def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
     import torch
 
-    from oat_bench.cli.model import load_model
+    from oat_bench.cli.context import load_model
 
     return load_model(str(model), torch.device("cpu")) if isinstance(model, str | Path) else model
 

@@ -25,21 +25,24 @@ from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import flags as doubting
-from oat_bench.evaluation import frontier
 from oat_bench.evaluation.cost import Cost, machine, measure
 from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
-from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
-from oat_bench.evaluation.statistics import PointResult, summarize
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.leaderboards import flags, published, records, report, tables
-from oat_bench.leaderboards.entries import EntryAttack, EntryFlag, make_entry
-from oat_bench.leaderboards.published import Published
 from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
 from oat_bench.networks.conditioning import Interpolation
 from oat_bench.progress import note
+from oat_bench.reports import flags
+from oat_bench.reports import per_lambda as tables
+from oat_bench.reports import run as report
+from oat_bench.results import published, records
+from oat_bench.results.entries import EntryAttack, EntryFlag, make_entry
+from oat_bench.results.outcomes import OutcomeStore, write_parquet
+from oat_bench.results.published import Published
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import PointResult, summarize
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
 

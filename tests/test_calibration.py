@@ -17,8 +17,8 @@ from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.methods import METHODS
+from oat_bench.results.outcomes import OutcomeStore
 
 counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count, st.integers(0, n), st.just(n)))
 shares = st.floats(0.01, 0.99)

@@ -19,15 +19,18 @@ from oat_bench.attacks import prepare
 from oat_bench.calibration import report as calibrations
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import OperatingPoint, check_fits, checksum, pack, unpack
-from oat_bench.cli.model import choose_lambdas, choose_widths, data_of, default_out, load_model
+from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, default_out, load_model
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier, results
 from oat_bench.evaluation.integrity import Check
-from oat_bench.evaluation.outcomes import CellInfo, OutcomeStore
-from oat_bench.leaderboards import comparison, entries, integrity, records, tables
 from oat_bench.regression import baseline
+from oat_bench.reports import comparison, integrity
+from oat_bench.reports import per_lambda as tables
+from oat_bench.results import entries, records
+from oat_bench.results import listing as results
+from oat_bench.results.outcomes import CellInfo, OutcomeStore
+from oat_bench.statistics import frontier
 
 ENTRY = (
     Path(oat_bench.__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"

@@ -12,8 +12,9 @@ from PIL import Image
 from oat_bench import cards, datasets, run
 from oat_bench.classifier import check_fits, load, save, trained_on
 from oat_bench.errors import UserError
-from oat_bench.leaderboards import publishing, records
+from oat_bench.leaderboards import publishing
 from oat_bench.regression import baseline as baselines
+from oat_bench.results import records
 
 
 def write_shapes(root, size=(8, 8), count=20):

@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 
 #: trained in seconds, attacked in many small batches
 CARD = """

@@ -19,9 +19,9 @@ from oat_bench import cards, run
 from oat_bench.classifier import TunableClassifier, load
 from oat_bench.errors import UserError
 from oat_bench.evaluation import cost
-from oat_bench.evaluation.outcomes import OutcomeStore
-from oat_bench.leaderboards import records, reliability
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.results import records, reliability
+from oat_bench.results.entries import Entry
+from oat_bench.results.outcomes import OutcomeStore
 
 CPU = torch.device("cpu")
 FILES = {"report.md", "entry.json", "table.md", "table.csv", "table.tex", "outcomes.parquet"}

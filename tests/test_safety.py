@@ -28,16 +28,18 @@ from oat_bench import cards, datasets, run
 from oat_bench.attacks import saved
 from oat_bench.cards import AttackCard, BenchmarkCard, Threat
 from oat_bench.classifier import TunableClassifier
-from oat_bench.cli.model import data_of, default_out
+from oat_bench.cli.context import data_of, default_out
 from oat_bench.datasets import archives, idx, image_folder
 from oat_bench.datasets.cifar10 import VERSION
 from oat_bench.datasets.stl10 import _read as read_stl10
 from oat_bench.datasets.svhn import _read as read_svhn
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier, results
-from oat_bench.evaluation.outcomes import CellInfo, OutcomeStore, write_parquet
-from oat_bench.leaderboards import comparison, published, records
+from oat_bench.reports import comparison
+from oat_bench.results import listing as results
+from oat_bench.results import published, records
+from oat_bench.results.outcomes import CellInfo, OutcomeStore, write_parquet
+from oat_bench.statistics import frontier
 from oat_bench.training.loop import Trainer
 
 PACKAGE = Path(oat_bench.__file__).parent

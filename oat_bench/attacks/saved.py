@@ -31,7 +31,7 @@ _LONGEST_NAME = 64
 
 
 class Header(BaseModel):
-    """What the images of a file are: fields of `oat_bench.evaluation.outcomes.CellInfo`."""
+    """What the images of a file are: fields of `oat_bench.results.outcomes.CellInfo`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

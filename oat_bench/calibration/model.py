@@ -19,9 +19,9 @@ from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import Subject, evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore
-from oat_bench.evaluation.statistics import robust_right
 from oat_bench.progress import Bar, bar
+from oat_bench.results.outcomes import OutcomeStore
+from oat_bench.statistics.accuracy import robust_right
 
 #: lambda of the grid that costs are compared with
 GRID = 21

@@ -17,7 +17,7 @@ from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import Cost
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import Written, format_eps, versions
+from oat_bench.results.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

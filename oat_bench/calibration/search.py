@@ -16,7 +16,7 @@ from scipy.stats import binom
 
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation.frontier import pareto
+from oat_bench.statistics.frontier import pareto
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]

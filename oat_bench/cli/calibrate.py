@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from oat_bench.cli.context import choose_widths, data_of, default_out
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import choose_widths, data_of, default_out
 from oat_bench.cli.options import (
     ATTACK_GRADIENTS,
     DATA_DIR,
@@ -168,9 +168,9 @@ def calibrate(
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.attacks import prepare
     from oat_bench.calibration import procedure, report
-    from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import note
+    from oat_bench.results.outcomes import OutcomeStore
 
     keep_freed_memory()
     where = runs.choose_device(device)
@@ -258,7 +258,7 @@ def _costs(
 
 def _print(found: "Calibration", folder: Path) -> None:
     from oat_bench.calibration import report
-    from oat_bench.leaderboards import comparison
+    from oat_bench.reports import comparison
 
     console = plain_console()
     if not console.is_terminal:

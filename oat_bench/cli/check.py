@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oat_bench.cli.context import default_out, load_data, load_model
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import default_out, load_data, load_model
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -23,7 +23,7 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.regression.formats import Report
+    from oat_bench.reports.check import Report
 
 
 @cli.command(
@@ -103,11 +103,11 @@ def check(
     """
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
-    from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import make_folder
     from oat_bench.regression import baseline as baselines
     from oat_bench.regression import check as checks
-    from oat_bench.regression import formats
+    from oat_bench.reports import check as formats
+    from oat_bench.results.outcomes import OutcomeStore
 
     whole = baselines.read(baseline)
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
@@ -142,7 +142,7 @@ def check(
 
 
 def _print(report: "Report", form: str) -> None:
-    from oat_bench.regression import formats
+    from oat_bench.reports import check as formats
 
     console = plain_console()
     if form == "text" and console.is_terminal:

@@ -47,7 +47,8 @@ def compare(
         )
     from oat_bench import figures
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.leaderboards import comparison, published, records, seeds
+    from oat_bench.reports import comparison, seeds
+    from oat_bench.results import published, records
 
     found = records.read_all(runs)
     place = 0 if reference is None else runs.index(reference)

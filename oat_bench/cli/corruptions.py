@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oat_bench.cli.group import cli
-from oat_bench.cli.model import (
+from oat_bench.cli.context import (
     choose_lambdas,
     choose_widths,
     data_of,
@@ -14,6 +13,7 @@ from oat_bench.cli.model import (
     load_data,
     load_model,
 )
+from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -30,7 +30,7 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.leaderboards.corruptions import Corruptions
+    from oat_bench.reports.corruptions import Corruptions
 
 
 @cli.command(
@@ -85,7 +85,7 @@ def corruptions(
     from oat_bench.datasets import cifar_c
     from oat_bench.evaluation import corruptions as evaluation
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.leaderboards import corruptions as reports
+    from oat_bench.reports import corruptions as reports
 
     where = runs.choose_device(device)
     trained = load_model(model, where)
@@ -128,8 +128,8 @@ def corruptions(
 
 
 def _print(report: "Corruptions", folder: Path) -> None:
-    from oat_bench.leaderboards import corruptions as reports
-    from oat_bench.leaderboards.transfer import terminal
+    from oat_bench.reports import corruptions as reports
+    from oat_bench.reports.transfer import terminal
 
     console = plain_console()
     if not console.is_terminal:

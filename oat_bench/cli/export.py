@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oat_bench.cli.context import default_out
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import default_out
 from oat_bench.cli.options import example
 from oat_bench.errors import UserError
 

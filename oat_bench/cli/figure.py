@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oat_bench.cli.context import load_data
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import load_data
 from oat_bench.cli.options import (
     ATTACK,
     DATA_DIR,
@@ -21,8 +21,8 @@ from oat_bench.cli.options import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from oat_bench.leaderboards.entries import Entry
-    from oat_bench.leaderboards.published import Published
+    from oat_bench.results.entries import Entry
+    from oat_bench.results.published import Published
 
 
 @cli.group(epilog=example("oat-bench figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
@@ -166,7 +166,7 @@ def figure_saliency(
 
 
 def _entries(runs: tuple[str, ...]) -> "tuple[list[Entry], list[Published]]":
-    from oat_bench.leaderboards import published, records
+    from oat_bench.results import published, records
 
     entries = [record.entry for record in records.read_all(runs)]
     return entries, published.of_entries(entries)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oat_bench.cli.group import cli
-from oat_bench.cli.model import (
+from oat_bench.cli.context import (
     choose_lambdas,
     choose_widths,
     data_of,
@@ -14,6 +13,7 @@ from oat_bench.cli.model import (
     load_data,
     load_model,
 )
+from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -31,7 +31,7 @@ from oat_bench.cli.printing import command_line, plain_console
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.leaderboards.integrity import Integrity
+    from oat_bench.reports.integrity import Integrity
 
 #: examples, unless told otherwise, of the attacks that take long, and of the comparison of lambda
 _N = {"all": 200, "autoattack": 100, "dial": 500}
@@ -88,10 +88,10 @@ def integrity(
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import dial, examination
-    from oat_bench.evaluation.outcomes import OutcomeStore
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.leaderboards import integrity as reports
     from oat_bench.progress import bar, note
+    from oat_bench.reports import integrity as reports
+    from oat_bench.results.outcomes import OutcomeStore
 
     keep_freed_memory()
     where = runs.choose_device(device)
@@ -187,7 +187,7 @@ def _counts(
 
 
 def _print(report: "Integrity", folder: Path) -> None:
-    from oat_bench.leaderboards import integrity as reports
+    from oat_bench.reports import integrity as reports
 
     console = plain_console()
     if not console.is_terminal:

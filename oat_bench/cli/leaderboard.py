@@ -10,8 +10,8 @@ from oat_bench.cli.options import Number, example
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.leaderboards.ranking import Board, Resource, Sort
-    from oat_bench.leaderboards.robustbench import RobustBenchPoint
+    from oat_bench.results.ranking import Board, Resource, Sort
+    from oat_bench.results.robustbench import RobustBenchPoint
 
 Form = Literal["terminal", "markdown", "csv", "latex"]
 #: the form of a file, by its ending
@@ -55,7 +55,8 @@ def add(
     That is DATASET/THREAT MODEL/NAME.json; beside it go the run's report of attack integrity, which
     oat-bench integrity RUN writes, and its outcomes.
     """
-    from oat_bench.leaderboards import publishing, records
+    from oat_bench.leaderboards import publishing
+    from oat_bench.results import records
 
     written, warnings = publishing.add(
         records.read(run),
@@ -80,7 +81,8 @@ def validate(paths: tuple[Path, ...]) -> None:
     the numbers, and whether checkpoint, outcomes and report beside an entry are its own. Exit code
     1: an entry is not valid. Warnings do not count.
     """
-    from oat_bench.leaderboards import text, validation
+    from oat_bench import escape as text
+    from oat_bench.results import validation
 
     entries, errors, warnings = 0, 0, 0
     for path in paths or (Path("leaderboards"),):
@@ -184,7 +186,8 @@ def table(
     """
     from rich.console import Console
 
-    from oat_bench.leaderboards import boards, ranking
+    from oat_bench.reports import ranking as boards
+    from oat_bench.results import ranking
 
     console = Console(highlight=False, markup=False, emoji=False)
     form = form or _form(out, terminal=console.is_terminal)
@@ -214,8 +217,8 @@ def _form(out: Path | None, *, terminal: bool) -> Form:
 def _records(folder: Path, dataset: str | None) -> "list[Any]":
     """Read the entries of one data set, or of all; leave out what is not valid, and say so."""
     from oat_bench.errors import unknown
-    from oat_bench.leaderboards import records
     from oat_bench.progress import note
+    from oat_bench.results import records
 
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards with --from")
@@ -234,8 +237,8 @@ def _records(folder: Path, dataset: str | None) -> "list[Any]":
 
 
 def _fixed(board: "Board", clone: Path | None) -> "list[RobustBenchPoint]":
-    from oat_bench.leaderboards import boards
-    from oat_bench.leaderboards.robustbench import robustbench_points
+    from oat_bench.reports import ranking as boards
+    from oat_bench.results.robustbench import robustbench_points
 
     if clone is None:
         return []
@@ -247,7 +250,8 @@ def _drawn(board: "Board", fixed: "list[RobustBenchPoint]") -> list[Any]:
     """Return a leaderboard as what is printed to a terminal."""
     from rich.text import Text
 
-    from oat_bench.leaderboards import boards, text
+    from oat_bench import escape as text
+    from oat_bench.reports import ranking as boards
 
     notes = [Text(note, style="dim") for note in boards.notes(board, fixed)]
     title = Text(text.one_line(boards.title(board)), style="italic")
@@ -258,7 +262,9 @@ def _entry(path: str, form: Form) -> list[Any]:
     """Return the tables of one entry."""
     from rich.text import Text
 
-    from oat_bench.leaderboards import entries, records, tables, text
+    from oat_bench import escape as text
+    from oat_bench.reports import per_lambda as tables
+    from oat_bench.results import entries, records
 
     entry = records.read(path).entry
     results, summaries = entries.results(entry), entries.summaries(entry)
@@ -344,8 +350,8 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     """
     import json
 
-    from oat_bench.leaderboards import records, reliability, robustbench
     from oat_bench.progress import note
+    from oat_bench.results import records, reliability, robustbench
 
     record = records.read(entry)
     doubts = reliability.doubts(record, "autoattack")
@@ -371,7 +377,7 @@ def schema() -> None:
     """Print the JSON schema of an entry."""
     import json
 
-    from oat_bench.leaderboards import entries
+    from oat_bench.results import entries
 
     click.echo(json.dumps(entries.schema(), indent=2))
 

@@ -48,9 +48,9 @@ def results(
         raise UserError(f"--out {out}: expected a file that ends in .csv or .parquet")
     if examples and out is None:
         raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
-    from oat_bench.evaluation import results as found
-    from oat_bench.evaluation.outcomes import write_parquet
     from oat_bench.files import atomic_write
+    from oat_bench.results import listing as found
+    from oat_bench.results.outcomes import write_parquet
 
     frame = found.outcomes(found.stores(folders or (Path("runs"),)))
     for column, chosen in (("dataset", dataset), ("method", method), ("attack", attack)):
@@ -69,7 +69,7 @@ def results(
 
 
 def _print(table: "pd.DataFrame") -> None:
-    from oat_bench.leaderboards import comparison
+    from oat_bench.reports import comparison
 
     if table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)

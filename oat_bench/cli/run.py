@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from oat_bench.cli.context import data_of, load_data, load_model
 from oat_bench.cli.group import cli
-from oat_bench.cli.model import data_of, load_data, load_model
 from oat_bench.cli.options import (
     ATTACKS,
     BATCH_SIZE,
@@ -275,7 +275,8 @@ def _evaluate(
 
 
 def _print(report: "Report") -> None:
-    from oat_bench.leaderboards import flags, tables
+    from oat_bench.reports import flags
+    from oat_bench.reports import per_lambda as tables
 
     console, said = plain_console(), flags.lines(report.flags)
     if console.is_terminal:

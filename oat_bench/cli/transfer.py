@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oat_bench.cli.group import cli
-from oat_bench.cli.model import (
+from oat_bench.cli.context import (
     choose_lambdas,
     choose_widths,
     data_of,
@@ -14,6 +13,7 @@ from oat_bench.cli.model import (
     load_data,
     load_model,
 )
+from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
     ATTACK_CARD,
     ATTACK_GRADIENTS,
@@ -33,7 +33,7 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.leaderboards.transfer import Transfer
+    from oat_bench.reports.transfer import Transfer
 
 
 @cli.command(
@@ -111,9 +111,9 @@ def transfer(
     from oat_bench.attacks import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
-    from oat_bench.evaluation.outcomes import OutcomeStore, write_parquet
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.leaderboards import transfer as reports
+    from oat_bench.reports import transfer as reports
+    from oat_bench.results.outcomes import OutcomeStore, write_parquet
 
     keep_freed_memory()
     where = runs.choose_device(device)
@@ -186,7 +186,7 @@ def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | 
 
 
 def _print(report: "Transfer", folder: Path) -> None:
-    from oat_bench.leaderboards import transfer as reports
+    from oat_bench.reports import transfer as reports
 
     console = plain_console()
     if not console.is_terminal:

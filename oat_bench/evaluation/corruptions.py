@@ -24,11 +24,11 @@ from torch import Tensor
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.frontier import bootstrap_interval
 from oat_bench.evaluation.grid import Subject
-from oat_bench.evaluation.statistics import Accuracy
 from oat_bench.progress import bar
 from oat_bench.randomness import normal, uniform
+from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.frontier import bootstrap_interval
 
 Floats = NDArray[np.float64]
 #: of everybody's images

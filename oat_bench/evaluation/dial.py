@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from oat_bench.evaluation.integrity import LEVEL, Check, breaks_more, fewest, percent
-from oat_bench.evaluation.pairs import holm
+from oat_bench.statistics.pairs import holm
 
 #: shares of the way from lambda = 0 to the first trained one above it that are looked at
 _NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)

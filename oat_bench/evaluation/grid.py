@@ -20,9 +20,9 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.images import ImageFolder, Kept
-from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
 from oat_bench.files import sha256
 from oat_bench.progress import Bar, bar
+from oat_bench.results.outcomes import COLUMNS, CellInfo, OutcomeStore
 
 #: the columns of `evaluate`'s result
 KEYS = ["lam", "width", "attack", "example", "label", "clean_prediction", "attacked_prediction"]

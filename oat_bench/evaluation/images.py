@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from oat_bench.attacks.saved import Header, Images, read, write
-from oat_bench.evaluation.outcomes import CellInfo
 from oat_bench.files import make_folder
 from oat_bench.progress import note
+from oat_bench.results.outcomes import CellInfo
 
 #: what takes more bytes is announced
 _LARGE = 1e9

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
-from oat_bench.evaluation.pairs import drop_p_value, holm, mcnemar, paired
+from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 Verdict = Literal["pass", "warn", "fail"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.grid import Subject
-from oat_bench.evaluation.outcomes import CellInfo, OutcomeStore
 from oat_bench.progress import Bar
+from oat_bench.results.outcomes import CellInfo, OutcomeStore
 
 
 class Place:

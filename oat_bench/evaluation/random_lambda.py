@@ -22,13 +22,13 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.frontier import bootstrap_interval
 from oat_bench.evaluation.grid import Subject, describe
-from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
 from oat_bench.evaluation.places import Place, fill
-from oat_bench.evaluation.statistics import Accuracy, clean_right, robust_right
 from oat_bench.files import sha256
 from oat_bench.progress import bar
+from oat_bench.results.outcomes import COLUMNS, OutcomeStore
+from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
+from oat_bench.statistics.frontier import bootstrap_interval
 from oat_bench.training.pgd import pgd
 
 #: the columns of `evaluate`'s result

@@ -21,12 +21,12 @@ from oat_bench.errors import UserError
 from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.grid import Subject, batches, describe
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
-from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore
-from oat_bench.evaluation.pairs import holm
 from oat_bench.evaluation.places import Place, fill
-from oat_bench.evaluation.statistics import Accuracy, robust_right
 from oat_bench.files import sha256
 from oat_bench.progress import bar
+from oat_bench.results.outcomes import COLUMNS, OutcomeStore
+from oat_bench.statistics.accuracy import Accuracy, robust_right
+from oat_bench.statistics.pairs import holm
 
 #: the columns of `transfer`'s result
 KEYS = ["crafted", "lam", "width", *COLUMNS]

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from oat_bench.figures import style
 from oat_bench.figures.style import NotApplicableError
-from oat_bench.leaderboards.curves import attack_name, choose_attack, curves, threat_of
-from oat_bench.leaderboards.entries import Entry, Interval
-from oat_bench.leaderboards.published import Published, by_label
+from oat_bench.results.curves import attack_name, choose_attack, curves, threat_of
+from oat_bench.results.entries import Entry, Interval
+from oat_bench.results.published import Published, by_label
 
 
 @style.styled

@@ -9,7 +9,8 @@ from matplotlib.ticker import FuncFormatter
 from oat_bench.figures import style
 from oat_bench.figures.frontiers import draw_curves, write_lambdas
 from oat_bench.figures.style import NotApplicableError
-from oat_bench.leaderboards.curves import (
+from oat_bench.reports.per_lambda import short
+from oat_bench.results.curves import (
     attack_name,
     choose_attack,
     curves,
@@ -17,9 +18,8 @@ from oat_bench.leaderboards.curves import (
     robust_at,
     threat_of,
 )
-from oat_bench.leaderboards.entries import Entry, EntryPoint
-from oat_bench.leaderboards.published import Published
-from oat_bench.leaderboards.tables import short
+from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.published import Published
 
 
 @style.styled

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from oat_bench.figures import style
-from oat_bench.leaderboards.curves import (
+from oat_bench.results.curves import (
     Curve,
     attack_name,
     choose_attack,
@@ -17,8 +17,8 @@ from oat_bench.leaderboards.curves import (
     curves,
     threat_of,
 )
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.published import Published, by_label
+from oat_bench.results.entries import Entry
+from oat_bench.results.published import Published, by_label
 
 #: points nearer to each other than this share a label
 _NEAR = 14.0

@@ -13,8 +13,8 @@ from oat_bench.figures.by_width import cost, widths
 from oat_bench.figures.frontiers import attacks, frontier
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.style import NotApplicableError, write
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.published import Published
+from oat_bench.results.entries import Entry
+from oat_bench.results.published import Published
 
 #: what stands below each figure of a report, by the name of its file
 CAPTIONS = {

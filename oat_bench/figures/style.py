@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
-from oat_bench.leaderboards.entries import Interval
+from oat_bench.results.entries import Interval
 
 P = ParamSpec("P")
 

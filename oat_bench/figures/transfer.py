@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from oat_bench.figures import style
-from oat_bench.leaderboards.transfer import Transfer, title
+from oat_bench.reports.transfer import Transfer, title
 
 
 @style.styled
@@ -14,7 +14,7 @@ def transfer(report: Transfer) -> Figure:
     What breaks most in a column is bold; what shows masked gradients there is framed.
 
     Args:
-        report: from `oat_bench.leaderboards.transfer.make_report`.
+        report: from `oat_bench.reports.transfer.make_report`.
     """
     sources = sorted({cell.crafted for cell in report.cells})
     lams = sorted({cell.lam for cell in report.cells})

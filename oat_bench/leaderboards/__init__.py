@@ -1,1 +1,1 @@
-"""Leaderboards: entries, and the tables made of them."""
+"""Leaderboards: publishing entries, and the site of them."""

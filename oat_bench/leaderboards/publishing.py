@@ -8,10 +8,10 @@ from typing import Any
 from oat_bench.cards import Name, publishable
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.records import PUBLISHED, Record, read
-from oat_bench.leaderboards.reliability import integrity_of
-from oat_bench.leaderboards.validation import Problem, problems
+from oat_bench.results.entries import Entry
+from oat_bench.results.records import PUBLISHED, Record, read
+from oat_bench.results.reliability import integrity_of
+from oat_bench.results.validation import Problem, problems
 
 #: what is added only where it is asked for
 CHECKPOINT = ("checkpoint.safetensors",)

@@ -17,10 +17,10 @@ from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import DATASETS, Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError, unknown
-from oat_bench.leaderboards import records, validation
-from oat_bench.leaderboards.entries import EntryAttack
-from oat_bench.leaderboards.records import Record
 from oat_bench.methods import check_lambdas, check_widths
+from oat_bench.results import records, validation
+from oat_bench.results.entries import EntryAttack
+from oat_bench.results.records import Record
 
 #: what tells one outcome from another
 _CELL = ["lam", "width", "attack"]

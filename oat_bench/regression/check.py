@@ -12,15 +12,15 @@ from oat_bench.classifier import TunableClassifier, check_fits, to_bytes
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore, to_parquet
-from oat_bench.evaluation.statistics import summarize
 from oat_bench.files import atomic_write_all
-from oat_bench.leaderboards.entries import default_name, make_entry
-from oat_bench.leaderboards.records import PUBLISHED
 from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
+from oat_bench.results.entries import default_name, make_entry
+from oat_bench.results.outcomes import OutcomeStore, to_parquet
+from oat_bench.results.records import PUBLISHED
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import summarize
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from oat_bench.evaluation import pairs
-from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
+from oat_bench.statistics import pairs
+from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_right
 
 #: ok: no drop beyond the tolerance is supported; worse: one is; better: a gain is
 Verdict = Literal["ok", "worse", "better"]
@@ -43,7 +43,7 @@ class Row:
         verdict: what the two come to.
         detectable: the smallest true drop, in points, that this row alone would find with a chance
             of `POWER` at Bonferroni's level, (1 - confidence) / rows, if as many examples change as
-            did here (`oat_bench.evaluation.pairs.detectable_drop`).
+            did here (`oat_bench.statistics.pairs.detectable_drop`).
         needed: number of examples that would find a drop of twice the tolerance so; None at
             tolerance 0.
     """

@@ -13,7 +13,7 @@ from oat_bench.attacks import in_house, prepare
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.classifier import load
 from oat_bench.errors import UserError
-from oat_bench.evaluation.pairs import mcnemar
+from oat_bench.statistics.pairs import mcnemar
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["apgd-ce", "apgd-t", "fab-t", "square"]

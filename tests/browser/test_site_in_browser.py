@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from oat_bench.evaluation.frontier import robustness_at
+from oat_bench.statistics.frontier import robustness_at
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = [

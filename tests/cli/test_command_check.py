@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oat_bench.classifier import load, save
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.results.entries import Entry
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from commands import FIGURES, in_terminal
 
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.results.entries import Entry
 
 # --- compare and figure
 

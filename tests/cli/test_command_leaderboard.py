@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands import in_terminal
 
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.results.entries import Entry
 
 
 def test_a_run_is_published_checked_ranked_and_exported(invoke, two_runs):

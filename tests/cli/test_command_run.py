@@ -12,7 +12,7 @@ from commands import call, files, in_terminal, untimed
 
 import oat_bench
 from oat_bench.attacks import in_house
-from oat_bench.leaderboards.entries import Entry
+from oat_bench.results.entries import Entry
 
 FILES = {
     "report.md",

@@ -23,7 +23,7 @@ from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.evaluation import examination, flags, integrity
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 
 ROOT = Path(__file__).parents[2]
 #: steps so short that seven of them go nowhere

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.statistics import WORST, summarize
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST, summarize
 
 percent = st.floats(0, 100).map(lambda value: round(value, 3))
 points = st.lists(st.tuples(percent, percent), min_size=1, max_size=8)

@@ -18,7 +18,7 @@ from oat_bench.evaluation import images as kept
 from oat_bench.evaluation import transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 
 THREAT = Threat(eps=0.25, step_size=0.1)
 N = 24

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation.outcomes import COLUMNS, OutcomeStore, write_parquet
 from oat_bench.files import atomic_write, make_folder, sha256
+from oat_bench.results.outcomes import COLUMNS, OutcomeStore, write_parquet
 
 
 def rows(examples, shift=0):
@@ -78,7 +78,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from test_outcomes import rows
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 from pathlib import Path
 store = OutcomeStore(Path({folder!r}))
 step = int(sys.argv[1])
@@ -160,7 +160,7 @@ FLIPPER = """
 import sys
 from pathlib import Path
 from oat_bench.errors import UserError
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 folder, stride = Path(sys.argv[1]), int(sys.argv[2])
 (path,) = folder.glob("*/*.parquet")
 content = path.read_bytes()

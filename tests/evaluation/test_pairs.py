@@ -10,7 +10,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binom, binomtest, bootstrap, multinomial, norm
 from scipy.stats import t as student
 
-from oat_bench.evaluation import pairs
+from oat_bench.statistics import pairs
 
 #: Cavo et al., Blood 120 (2012), complete response before and after consolidation therapy: of 161
 #: patients 6 and 16 changed; the values of R's contingencytables 3.0 (Fagerland, Lydersen and

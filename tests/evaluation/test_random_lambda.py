@@ -14,8 +14,8 @@ from oat_bench.attacks import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
-from oat_bench.evaluation.outcomes import OutcomeStore
 from oat_bench.evaluation.random_lambda import Draw, attack_expectation, expected_loss
+from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.training.pgd import pgd
 
 UNIFORM = Draw.of(LAMBDAS)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation import results
-from oat_bench.evaluation.outcomes import COLUMNS, CellInfo, OutcomeStore
+from oat_bench.results import listing as results
+from oat_bench.results.outcomes import COLUMNS, CellInfo, OutcomeStore
 
 INFO = {
     "dataset": "digits",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.statistics import WORST, Accuracy, Spread, summarize
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST, Accuracy, Spread, summarize
 
 #: the 97.5% quantile of the normal distribution
 Z = 1.959963984540054

@@ -14,7 +14,7 @@ from oat_bench.cards import AttackCard, Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, transfer
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 
 KEYS = ["crafted", "lam", "example"]
 

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from oat_bench import figures
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import WORST
 from oat_bench.figures import batch_norm, jacobian, style
-from oat_bench.leaderboards import curves
-from oat_bench.leaderboards.entries import Entry, EntryCost
-from oat_bench.leaderboards.published import Published
 from oat_bench.methods import OAT
+from oat_bench.results import curves
+from oat_bench.results.entries import Entry, EntryCost
+from oat_bench.results.published import Published
+from oat_bench.statistics.accuracy import WORST
 
 SVG = "{http://www.w3.org/2000/svg}"
 TRAINED = (0.0, 0.1, 1.0)

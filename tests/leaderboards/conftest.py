@@ -9,12 +9,12 @@ import pytest
 from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat
-from oat_bench.evaluation import frontier
 from oat_bench.evaluation.cost import Cost
-from oat_bench.evaluation.outcomes import write_parquet
-from oat_bench.evaluation.statistics import summarize
-from oat_bench.leaderboards import records
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.results import records
+from oat_bench.results.entries import make_entry
+from oat_bench.results.outcomes import write_parquet
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import summarize
 
 
 def make_outcomes(points, n, width=1.0):

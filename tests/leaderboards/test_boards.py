@@ -8,10 +8,12 @@ import pytest
 from rich.console import Console
 
 from oat_bench.errors import UserError
-from oat_bench.leaderboards import boards, ranking, tables
-from oat_bench.leaderboards.entries import results, summaries
-from oat_bench.leaderboards.ranking import Rule
-from oat_bench.leaderboards.robustbench import RobustBenchPoint
+from oat_bench.reports import per_lambda as tables
+from oat_bench.reports import ranking as boards
+from oat_bench.results import ranking
+from oat_bench.results.entries import results, summaries
+from oat_bench.results.ranking import Rule
+from oat_bench.results.robustbench import RobustBenchPoint
 
 EVIL = (
     "=cmd()|<script>x</script> `a` [b](http://c) \\input{/etc/passwd} $1_2^3$ %&#~*"

@@ -11,11 +11,12 @@ from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.outcomes import write_parquet
-from oat_bench.evaluation.statistics import WORST, summarize
-from oat_bench.leaderboards import comparison, records
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.reports import comparison
+from oat_bench.results import records
+from oat_bench.results.entries import make_entry
+from oat_bench.results.outcomes import write_parquet
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST, summarize
 
 ATTACKS = ["fgsm", "pgd-7"]
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import AttackCard, Threat
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.statistics import WORST, Accuracy, summarize
-from oat_bench.leaderboards.entries import Entry, Interval, make_entry
+from oat_bench.results.entries import Entry, Interval, make_entry
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST, Accuracy, summarize
 
 #: the fields of a model_info file of RobustBench
 ROBUSTBENCH = {

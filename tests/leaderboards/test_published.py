@@ -8,9 +8,9 @@ import pytest
 
 from oat_bench import cards, datasets, run
 from oat_bench.classifier import load
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.records import find
 from oat_bench.regression import baseline as baselines
+from oat_bench.results.entries import Entry
+from oat_bench.results.records import find
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = find(ROOT / "leaderboards")

@@ -10,9 +10,9 @@ from oat_bench import cards
 from oat_bench.attacks import prepare
 from oat_bench.cards import AttackCard, Threat
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import Accuracy, PointResult
-from oat_bench.leaderboards import published
-from oat_bench.leaderboards.entries import make_entry
+from oat_bench.results import published
+from oat_bench.results.entries import make_entry
+from oat_bench.statistics.accuracy import Accuracy, PointResult
 
 HEADER = (
     "dataset,network,method,lambda,width,attack,norm,eps,step_size,SA,RA,uncertainty,source,note"

@@ -7,7 +7,8 @@ import pytest
 
 from oat_bench.classifier import save
 from oat_bench.errors import UserError
-from oat_bench.leaderboards import publishing, records, reliability, validation
+from oat_bench.leaderboards import publishing
+from oat_bench.results import records, reliability, validation
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards import ranking, reliability
-from oat_bench.leaderboards.ranking import Rule
+from oat_bench.results import ranking, reliability
+from oat_bench.results.ranking import Rule
+from oat_bench.statistics.accuracy import WORST
 
 #: from (90, 20) to (80, 50)
 TWO = {0.1: (90, 20), 1.0: (80, 50)}
@@ -228,7 +228,7 @@ def test_labels_tell_apart_what_has_one_name(publish, cost):
     a = publish("a", TWO, folder="x")
     b = publish("a", TWO, folder="x", costs={0.5: cost(1)})
     b.entry_path.rename(b.entry_path.with_name("b.json"))
-    from oat_bench.leaderboards import records
+    from oat_bench.results import records
 
     publish("a", TWO, folder="x")
     b = records.read(b.entry_path.with_name("b.json"))

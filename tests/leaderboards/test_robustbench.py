@@ -9,9 +9,9 @@ import pytest
 
 import oat_bench
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards import robustbench
-from oat_bench.leaderboards.robustbench import model_info, robustbench_points
+from oat_bench.results import robustbench
+from oat_bench.results.robustbench import model_info, robustbench_points
+from oat_bench.statistics.accuracy import WORST
 
 #: as model_info/cifar10/Linf/Rice2020Overfitting.json and its neighbours are written
 THEIRS = {

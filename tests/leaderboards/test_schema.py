@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from oat_bench.leaderboards import entries
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.records import find
+from oat_bench.results import entries
+from oat_bench.results.entries import Entry
+from oat_bench.results.records import find
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = find(ROOT / "leaderboards")

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from oat_bench.leaderboards import comparison, records, seeds
-from oat_bench.leaderboards.entries import Entry, EntryPoint, Interval
+from oat_bench.reports import comparison, seeds
+from oat_bench.results import records
+from oat_bench.results.entries import Entry, EntryPoint, Interval
 
 
 def make_entry(seed, *, lambdas=(0.0, 0.1, 1.0), width=1.0, trained=(0.0, 1.0), **changes):

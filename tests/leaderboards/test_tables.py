@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from oat_bench.evaluation.frontier import Hole, Summary
-from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
-from oat_bench.leaderboards import tables
-from oat_bench.leaderboards.published import Published
+from oat_bench.reports import per_lambda as tables
+from oat_bench.results.published import Published
+from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.frontier import Hole, Summary
 
 ATTACKS = ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack", WORST]
 TRAINED = [0.0, 0.1, 1.0]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oat_bench.leaderboards import text
+from oat_bench import escape as text
 
 anything = st.text() | st.text(alphabet="\\{}[]*_^~#$%&<>|`-=+@ \n\t\r\x1b\u2028\u202ea")
 

@@ -12,7 +12,7 @@ from oat_bench import figures
 from oat_bench.cards import Threat
 from oat_bench.evaluation import random_lambda, transfer
 from oat_bench.evaluation.random_lambda import Draw
-from oat_bench.leaderboards import transfer as reports
+from oat_bench.reports import transfer as reports
 
 INFO = SimpleNamespace(
     dataset="dots",

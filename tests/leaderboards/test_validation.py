@@ -8,8 +8,8 @@ import pytest
 
 from oat_bench.classifier import save
 from oat_bench.errors import UserError
-from oat_bench.leaderboards import records, validation
-from oat_bench.leaderboards.records import find
+from oat_bench.results import records, validation
+from oat_bench.results.records import find
 
 ROOT = Path(__file__).parents[2]
 MISSING = "is missing; make it by oat-bench integrity"

@@ -7,8 +7,8 @@ from oat_bench import OATClassifier, cli, load, run, save
 from oat_bench.cards import BenchmarkCard, NetworkCard
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS, OAT, OATSingleBN, TrainableClassifier
+from oat_bench.results.entries import Entry
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from oat_bench import cards, run
 from oat_bench.cards import NetworkCard, Threat
 from oat_bench.classifier import ModelInfo, load, save
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.entries import Entry
 from oat_bench.methods import METHODS
 from oat_bench.methods.oats import OATS, WIDTHS
 from oat_bench.networks import specialize
+from oat_bench.results.entries import Entry
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,10 @@ from oat_bench import cards, datasets
 from oat_bench.attacks import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.outcomes import write_parquet
-from oat_bench.evaluation.statistics import summarize
-from oat_bench.leaderboards.entries import make_entry
 from oat_bench.methods import OAT
+from oat_bench.results.entries import make_entry
+from oat_bench.results.outcomes import write_parquet
+from oat_bench.statistics.accuracy import summarize
 
 ATTACKS = ("fgsm", "pgd-7")
 

@@ -11,8 +11,8 @@ from oat_bench import cards
 from oat_bench.cards import Threat
 from oat_bench.datasets import Dataset, Split
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.records import Record, read
 from oat_bench.regression import baseline as baselines
+from oat_bench.results.records import Record, read
 
 
 def rewritten(path, **changes):

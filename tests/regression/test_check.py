@@ -11,10 +11,10 @@ from making import measure, noised, publish
 from oat_bench.classifier import load, save
 from oat_bench.deployment import export
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.entries import Entry
 from oat_bench.regression import baseline as baselines
 from oat_bench.regression import check as checks
 from oat_bench.regression.comparison import compare
+from oat_bench.results.entries import Entry
 
 ROBUST = {"attacks": ("pgd-7",), "lambdas": (0.5, 1.0), "n": 800}
 

@@ -8,9 +8,9 @@ import pytest
 from making import CELLS, first, outcomes
 
 from oat_bench.regression import baseline as baselines
-from oat_bench.regression import formats
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import compare
+from oat_bench.reports import check as formats
 
 HOSTILE = "a\n::error::b\r|x|<b>&*_`[c](d)\x1b[31m\x00\udcff,%:"
 BEFORE = outcomes({cell: first(300) for cell in CELLS})

@@ -5,9 +5,9 @@ import pytest
 from making import CELLS, first, outcomes
 from scipy.stats import norm
 
-from oat_bench.evaluation import pairs
-from oat_bench.evaluation.statistics import WORST
 from oat_bench.regression.comparison import POWER, compare
+from oat_bench.statistics import pairs
+from oat_bench.statistics.accuracy import WORST
 
 BEFORE = outcomes({cell: first(300) for cell in CELLS})
 

@@ -6,12 +6,12 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from oat_bench.errors import UserError
+from oat_bench.escape import one_line
 from oat_bench.files import atomic_write, make_folder, read_bounded
-from oat_bench.leaderboards import published
 from oat_bench.leaderboards.site import examples, pages
 from oat_bench.leaderboards.site.plan import Board, Model, plan
-from oat_bench.leaderboards.text import one_line
 from oat_bench.progress import note
+from oat_bench.results import published
 
 #: lists what a build wrote, so that the next one removes what it does not write again
 _LIST = ".oat-bench-site.json"

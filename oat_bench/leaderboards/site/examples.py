@@ -15,8 +15,8 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier, check_fits, load
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
-from oat_bench.leaderboards.entries import Entry
-from oat_bench.leaderboards.records import Record
+from oat_bench.results.entries import Entry
+from oat_bench.results.records import Record
 
 #: how many images a page shows
 COUNT = 8

@@ -6,14 +6,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from oat_bench import __version__
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards.curves import attack_name, robust_at
-from oat_bench.leaderboards.entries import EntryPoint, Interval
-from oat_bench.leaderboards.ranking import Score
+from oat_bench.escape import one_line
 from oat_bench.leaderboards.site.examples import ATTACK, Examples
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
-from oat_bench.leaderboards.tables import short
-from oat_bench.leaderboards.text import one_line
+from oat_bench.reports.per_lambda import short
+from oat_bench.results.curves import attack_name, robust_at
+from oat_bench.results.entries import EntryPoint, Interval
+from oat_bench.results.ranking import Score
+from oat_bench.statistics.accuracy import WORST
 
 #: nothing but the site's own files; the charts' library writes styles into the page
 _POLICY = (

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards import boards, ranking, records
-from oat_bench.leaderboards.curves import robust_at
-from oat_bench.leaderboards.entries import Entry, EntryPoint
-from oat_bench.leaderboards.records import Record
-from oat_bench.leaderboards.robustbench import RobustBenchPoint, robustbench_points
+from oat_bench.reports import ranking as boards
+from oat_bench.results import ranking, records
+from oat_bench.results.curves import robust_at
+from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.records import Record
+from oat_bench.results.robustbench import RobustBenchPoint, robustbench_points
+from oat_bench.statistics.accuracy import WORST
 
 #: the SA in percent that RA is asked for first
 REQUIRED_SA = 90.0

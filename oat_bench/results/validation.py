@@ -12,12 +12,12 @@ import pandas as pd
 from oat_bench.cards import publishable
 from oat_bench.classifier import load
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier
 from oat_bench.evaluation.examination import LADDER
-from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult, summarize
-from oat_bench.leaderboards.entries import EntryPoint, Interval, results
-from oat_bench.leaderboards.records import Record, find, read
-from oat_bench.leaderboards.reliability import departs, integrity_of
+from oat_bench.results.entries import EntryPoint, Interval, results
+from oat_bench.results.records import Record, find, read
+from oat_bench.results.reliability import departs, integrity_of
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult, summarize
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 #: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from oat_bench.evaluation.statistics import Spread
-from oat_bench.leaderboards.curves import robust_at
-from oat_bench.leaderboards.entries import Entry, EntryPoint
+from oat_bench.results.curves import robust_at
+from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.statistics.accuracy import Spread
 
 NOTE = (
     "Over seeds: mean of the runs' accuracies with its 95% t-interval, and their standard "

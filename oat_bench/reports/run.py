@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from oat_bench.leaderboards import text
-from oat_bench.leaderboards.entries import Entry
+from oat_bench import escape as text
+from oat_bench.results.entries import Entry
 
 
 def page(entry: Entry, table: str, figures: Mapping[str, str]) -> str:

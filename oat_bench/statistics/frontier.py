@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
 
-from oat_bench.evaluation.statistics import WORST, clean_right, in_common, robust_right
+from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_right
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

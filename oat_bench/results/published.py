@@ -28,7 +28,7 @@ from oat_bench.cards import (
 from oat_bench.cards import attack as find_attack
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import Entry, EntryAttack
+from oat_bench.results.entries import Entry, EntryAttack
 
 #: such tables are small
 _MAX_BYTES = 1 << 20

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from oat_bench import cards
 from oat_bench.evaluation.integrity import Verdict
-from oat_bench.evaluation.statistics import WORST
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import EntryAttack, EntryPart
-from oat_bench.leaderboards.records import Record
+from oat_bench.results.entries import EntryAttack, EntryPart
+from oat_bench.results.records import Record
+from oat_bench.statistics.accuracy import WORST
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import Bools, Floats, Rightness
-from oat_bench.leaderboards.curves import Curve, curves
-from oat_bench.leaderboards.records import Record
+from oat_bench.results.curves import Curve, curves
+from oat_bench.results.records import Record
+from oat_bench.statistics import frontier
+from oat_bench.statistics.frontier import Bools, Floats, Rightness
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oat_bench.errors import one_line
-from oat_bench.leaderboards.text import markdown as escaped
+from oat_bench.escape import markdown as escaped
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import POWER, RETRAINED, Comparison, Row
 

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.evaluation.statistics import Accuracy
-from oat_bench.leaderboards import comparison
-from oat_bench.leaderboards.entries import DECIMALS, Interval, Percent, Written, versions
+from oat_bench.reports import comparison
+from oat_bench.results.entries import DECIMALS, Interval, Percent, Written, versions
+from oat_bench.statistics.accuracy import Accuracy
 
 #: decoders and quantiles that computed images depend on
 _LIBRARIES = ("numpy", "scipy", "pillow")

@@ -11,10 +11,10 @@ from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
-from oat_bench.evaluation.statistics import Accuracy, clean_right
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
-from oat_bench.leaderboards import comparison
-from oat_bench.leaderboards.entries import Interval, Written, format_eps, versions
+from oat_bench.reports import comparison
+from oat_bench.results.entries import Interval, Written, format_eps, versions
+from oat_bench.statistics.accuracy import Accuracy, clean_right
 
 #: what the attacker knows, in the words of the headings
 KNOWN = "Lambda is public: attacked at the lambda that classifies"

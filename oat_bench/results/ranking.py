@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import frontier
-from oat_bench.evaluation.frontier import ORIGIN, Floats, Rightness
 from oat_bench.evaluation.integrity import Verdict
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards.curves import robust_at
-from oat_bench.leaderboards.entries import Entry, EntryCost
-from oat_bench.leaderboards.models import Model, common, models_of
-from oat_bench.leaderboards.records import Record
-from oat_bench.leaderboards.reliability import doubts, verdict_of
+from oat_bench.results.curves import robust_at
+from oat_bench.results.entries import Entry, EntryCost
+from oat_bench.results.models import Model, common, models_of
+from oat_bench.results.records import Record
+from oat_bench.results.reliability import doubts, verdict_of
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.frontier import ORIGIN, Floats, Rightness
 
 Sort = Literal["hypervolume", "ra-at-sa", "cost"]
 Resource = Literal["flops", "latency", "parameters"]
@@ -66,8 +66,8 @@ class Row:
         width: share of the channels.
         n: number of examples, where that of RA is lower that one.
         model: its curve and outcomes; None where it cannot be compared.
-        hypervolume: of its frontier, see `oat_bench.evaluation.frontier.hypervolume`.
-        robust: RA at the required SA, see `oat_bench.evaluation.frontier.robustness_at`; None where
+        hypervolume: of its frontier, see `oat_bench.statistics.frontier.hypervolume`.
+        robust: RA at the required SA, see `oat_bench.statistics.frontier.robustness_at`; None where
             that is not reached.
         lams: where that RA is: at one lambda, or drawn between two.
         cost: of an image.

@@ -25,7 +25,7 @@ from oat_bench.evaluation.integrity import (
     worst,
 )
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards.entries import Written, format_eps, versions
+from oat_bench.results.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oat_bench.errors import UserError, nearest
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards.entries import Entry, EntryPoint, Interval
+from oat_bench.results.entries import Entry, EntryPoint, Interval
+from oat_bench.statistics.accuracy import WORST
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from oat_bench.evaluation.frontier import Summary
-from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
-from oat_bench.leaderboards import text
-from oat_bench.leaderboards.entries import EntryAttack
-from oat_bench.leaderboards.published import Published
+from oat_bench import escape as text
+from oat_bench.results.entries import EntryAttack
+from oat_bench.results.published import Published
+from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.frontier import Summary
 
 #: what stands below a table
 NOTE = (

@@ -12,16 +12,16 @@ from rich import box
 from rich.table import Table
 
 from oat_bench.errors import UserError
-from oat_bench.evaluation import frontier, pairs
-from oat_bench.evaluation.frontier import Distance, Hole, Rightness
-from oat_bench.evaluation.pairs import Paired
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards import seeds
-from oat_bench.leaderboards.curves import attack_name, choose_attack, threat_of
-from oat_bench.leaderboards.entries import EntryPoint, Interval
-from oat_bench.leaderboards.models import Model, common, models_of
-from oat_bench.leaderboards.records import Record
-from oat_bench.leaderboards.seeds import SeedRow
+from oat_bench.reports import seeds
+from oat_bench.reports.seeds import SeedRow
+from oat_bench.results.curves import attack_name, choose_attack, threat_of
+from oat_bench.results.entries import EntryPoint, Interval
+from oat_bench.results.models import Model, common, models_of
+from oat_bench.results.records import Record
+from oat_bench.statistics import frontier, pairs
+from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.frontier import Distance, Hole, Rightness
+from oat_bench.statistics.pairs import Paired
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def compare(
     lambda, SA and RA.
 
     Args:
-        records: from `oat_bench.leaderboards.records.read_all`.
+        records: from `oat_bench.results.records.read_all`.
         attack: whose RA; by default the worst case, or the last attack that all have.
         reference: place of the run that the others are compared to.
         reference_lam: what the lambda of a single run are compared to; None: each to the one

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation.outcomes import COLUMNS, RETRIED_NAME, CellInfo, OutcomeStore
-from oat_bench.evaluation.statistics import Accuracy, clean_right, robust_right
+from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, CellInfo, OutcomeStore
+from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first
 IDENTITY = [
@@ -42,7 +42,7 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
         paths: folders of stores.
 
     Returns:
-        The columns of `IDENTITY` and of `oat_bench.evaluation.outcomes.COLUMNS`.
+        The columns of `IDENTITY` and of `oat_bench.results.outcomes.COLUMNS`.
 
     Raises:
         UserError: if a file is damaged.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from oat_bench.evaluation.flags import Doubt
-from oat_bench.leaderboards.entries import EntryFlag, FlagPoint
+from oat_bench.results.entries import EntryFlag, FlagPoint
 
 #: what each check that did not pass comes to, and what to do; by its name
 WORDS: Mapping[str, tuple[str, str]] = {

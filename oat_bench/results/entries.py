@@ -2,7 +2,7 @@
 
 The fields that describe the model, and the accuracies at each operating point, have the names and
 the meaning of RobustBench's ``model_info`` files (accuracies are percentages); lambda, width,
-intervals and the provenance of the numbers come on top. `oat_bench.leaderboards.robustbench` writes
+intervals and the provenance of the numbers come on top. `oat_bench.results.robustbench` writes
 an operating point as such a file. ``docs/entry.schema.json`` is the schema.
 
 A key that came later has a default, which means what was done before there was the key; so
@@ -21,9 +21,9 @@ from oat_bench.attacks import Attack, Run
 from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
-from oat_bench.evaluation.frontier import Hole, Summary
 from oat_bench.evaluation.integrity import Verdict
-from oat_bench.evaluation.statistics import WORST, Accuracy, PointResult
+from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.frontier import Hole, Summary
 
 #: of the schema: the format, and how often keys were added to it
 SCHEMA_VERSION = "1.3"
@@ -152,7 +152,7 @@ class EntryHole(_Model):
 
 
 class EntryFrontier(_Model):
-    """What the frontier of SA and RA comes down to; see `oat_bench.evaluation.frontier`."""
+    """What the frontier of SA and RA comes down to; see `oat_bench.statistics.frontier`."""
 
     attack: Name | Literal["worst"] = Field(
         description="whose RA it is, or worst: the worst case over attacks"
@@ -353,7 +353,7 @@ def results(entry: Entry) -> list[PointResult]:
 
 
 def summaries(entry: Entry) -> list[Summary]:
-    """Return the summary numbers of an entry as `oat_bench.evaluation.frontier` returns them."""
+    """Return the summary numbers of an entry as `oat_bench.statistics.frontier` returns them."""
     return [
         Summary(
             one.attack,

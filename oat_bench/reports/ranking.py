@@ -12,15 +12,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from oat_bench import escape as text
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
-from oat_bench.evaluation.frontier import hypervolume
-from oat_bench.evaluation.statistics import WORST
-from oat_bench.leaderboards import text
-from oat_bench.leaderboards.curves import attack_name
-from oat_bench.leaderboards.ranking import Board, Row, Rule, Score
-from oat_bench.leaderboards.robustbench import RobustBenchPoint
-from oat_bench.leaderboards.tables import short
+from oat_bench.reports.per_lambda import short
+from oat_bench.results.curves import attack_name
+from oat_bench.results.ranking import Board, Row, Rule, Score
+from oat_bench.results.robustbench import RobustBenchPoint
+from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.frontier import hypervolume
 
 #: eps that differ by less than this share are one: RobustBench writes 8/255 as 0.031 too
 _SAME_EPS = 0.02

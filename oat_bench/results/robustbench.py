@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from oat_bench import escape as text
 from oat_bench.cards import explain
 from oat_bench.errors import UserError
-from oat_bench.evaluation.statistics import WORST
 from oat_bench.files import read_bounded
-from oat_bench.leaderboards import text
-from oat_bench.leaderboards.entries import Entry, EntryPoint, Percent
 from oat_bench.progress import note
+from oat_bench.results.entries import Entry, EntryPoint, Percent
+from oat_bench.statistics.accuracy import WORST
 
 #: data sets that RobustBench has a leaderboard of
 DATASETS = ("cifar10", "cifar100", "imagenet")

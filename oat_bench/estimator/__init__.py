@@ -1,0 +1,5 @@
+"""The ART estimator of a tunable classifier."""
+
+from oat_bench.estimator.classifier import OATClassifier
+
+__all__ = ["OATClassifier"]

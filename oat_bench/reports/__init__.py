@@ -1,0 +1,1 @@
+"""Reports: what a terminal, Markdown, CSV and LaTeX show of results."""

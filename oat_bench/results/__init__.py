@@ -1,0 +1,1 @@
+"""Results: what an evaluation left on disk, read, ranked and validated."""

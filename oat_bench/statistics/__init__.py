@@ -1,0 +1,1 @@
+"""Statistics: accuracies, frontiers and paired comparisons, with their intervals."""

@@ -92,13 +92,14 @@ def integrity(
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
     from oat_bench.results.outcomes import OutcomeStore
+    from oat_bench.results.verdicts import LADDER
 
     keep_freed_memory()
     where = runs.choose_device(device)
     trained = load_model(model, where)
     info = trained.info
     dataset = data_of(trained, model, dataset)
-    ladder: tuple[str, ...] = examination.LADDER
+    ladder: tuple[str, ...] = LADDER
     if attacks is not None:
         ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
     suite = examination.make_suite(

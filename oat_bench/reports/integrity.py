@@ -19,13 +19,11 @@ from oat_bench.evaluation.integrity import (
     LEVEL,
     MISSED,
     NEGLIGIBLE,
-    Check,
-    Verdict,
     detectable,
-    worst,
 )
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import Written, format_eps, versions
+from oat_bench.results.verdicts import Check, Verdict, worst
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

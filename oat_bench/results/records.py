@@ -9,10 +9,9 @@ from pydantic import ValidationError
 
 from oat_bench.cards import Threat, explain
 from oat_bench.errors import UserError, one_line
-from oat_bench.evaluation.grid import KEYS
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import Entry
-from oat_bench.results.outcomes import read_parquet
+from oat_bench.results.outcomes import KEYS, read_parquet
 
 #: entries are small; a larger file is a mistake
 _MAX_BYTES = 1 << 22

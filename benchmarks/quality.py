@@ -26,6 +26,7 @@ from oat_bench.cards import BenchmarkCard
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Dataset
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.run import choose_device, train
 from oat_bench.statistics.accuracy import summarize
 
@@ -46,15 +47,9 @@ def measure(
     ready = prepare(
         cards.attack("pgd-7"), card.threat, n_classes=classifier.info.num_classes, seed=0
     )
-    frame = evaluate(
-        classifier,
-        data.test.to(device),
-        [OperatingPoint(lam) for lam in card.training.lambdas],
-        [ready],
-        data_fingerprint="",
-        gradients=WAYS[way],
-        compile_it=False,
-    )
+    test = data.test.to(device)
+    subject = Subject(classifier, test, "", gradients=WAYS[way], compile_it=False)
+    frame = evaluate(subject, [OperatingPoint(lam) for lam in card.training.lambdas], [ready])
     return [
         {
             "way": way,

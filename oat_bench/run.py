@@ -26,9 +26,9 @@ from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation.cost import Cost, machine, measure
-from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
+from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder, sha256
 from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
@@ -269,27 +269,16 @@ def evaluate_and_report(
     subject = Subject(
         classifier.to(device),
         data.test.to(device),
-        examples,
         data.fingerprint(),
+        examples,
         card.evaluation.fewer_examples,
         OutcomeStore(make_folder(out / "outcomes")),
         card.evaluation.batch_size,
         card.evaluation.gradients,
+        card.evaluation.compile,
     )
-    outcomes = evaluate(
-        subject.classifier,
-        subject.data,
-        points,
-        attacks,
-        data_fingerprint=subject.data_fingerprint,
-        examples=examples,
-        fewer=subject.fewer,
-        store=subject.store,
-        images=ImageFolder(out / "images", png=images == "png") if images else None,
-        batch_size=subject.batch_size,
-        gradients=subject.gradients,
-        compile_it=card.evaluation.compile,
-    )
+    folder = ImageFolder(out / "images", png=images == "png") if images else None
+    outcomes = evaluate(subject, points, attacks, images=folder)
     # an attack whose card allows it a larger ball, or a target, is another threat model
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]

@@ -84,6 +84,7 @@ def corruptions(
     from oat_bench.classifier import OperatingPoint
     from oat_bench.datasets import cifar_c
     from oat_bench.evaluation import corruptions as evaluation
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.reports import corruptions as reports
 
@@ -101,14 +102,10 @@ def corruptions(
         published = cifar_c.find(name, data_dir, data.test.labels)
     names = cifar_c.CORRUPTIONS if published else tuple(evaluation.CORRUPTIONS)
     folder = make_folder(out or default_out(trained, model))
+    examples = datasets.nested_order(data.test.labels)[:n]
+    subject = Subject(trained.to(where), data.test.to(where), data.fingerprint(), examples)
     outcomes, digest = evaluation.evaluate(
-        trained.to(where),
-        data.test.to(where),
-        points,
-        published or evaluation.computed(data.test),
-        names,
-        severities,
-        datasets.nested_order(data.test.labels)[:n],
+        subject, points, published or evaluation.computed(data.test), names, severities
     )
     report = reports.make_report(
         trained.info,

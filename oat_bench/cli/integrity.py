@@ -87,7 +87,8 @@ def integrity(
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.classifier import OperatingPoint
-    from oat_bench.evaluation import dial, examination
+    from oat_bench.evaluation import examination
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
@@ -106,7 +107,7 @@ def integrity(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
     # a file of one lambda has no dial
-    whole = dial.lambdas(choose_lambdas(trained, None), continuous=trained.continuous)
+    whole = examination.dial_lambdas(choose_lambdas(trained, None), continuous=trained.continuous)
     lambdas = choose_lambdas(trained, lambdas)
     widths = choose_widths(trained, widths)
     points = [OperatingPoint(lam, w) for w in widths for lam in lambdas]
@@ -117,11 +118,11 @@ def integrity(
     n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = make_folder(out or default_out(trained, model))
     nested = datasets.nested_order(data.test.labels)
-    subject = examination.Subject(
+    subject = Subject(
         trained.to(where),
         data.test.to(where),
-        nested[:n],
         data.fingerprint(),
+        nested[:n],
         fewer,
         OutcomeStore(make_folder(folder / "outcomes")),
     )

@@ -1,7 +1,7 @@
 """`transfer`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +33,7 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from oat_bench.acceleration import Precision
     from oat_bench.reports.transfer import Transfer
 
 
@@ -94,7 +95,7 @@ def transfer(
     drawn: bool | None,
     weights: dict[float, float] | None,
     batch_size: int | None,
-    gradients: str,
+    gradients: "Precision",
     seed: int,
     device: str,
     out: Path | None,
@@ -111,6 +112,7 @@ def transfer(
     from oat_bench.attacks import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import OutcomeStore, write_parquet
@@ -139,17 +141,17 @@ def transfer(
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set has {len(data.test)}")
     folder = make_folder(out or default_out(trained, model))
-    options: dict[str, Any] = {
-        "data_fingerprint": data.fingerprint(),
-        "width": share,
-        "examples": datasets.nested_order(data.test.labels)[:n],
-        "store": OutcomeStore(make_folder(folder / "outcomes")),
-        "batch_size": batch_size,
-        "gradients": gradients,
-    }
-    test = data.test.to(where)
-    frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
-    expectation = random_lambda.evaluate(trained, test, draw, ready, **options) if drawn else None
+    subject = Subject(
+        trained.to(where),
+        data.test.to(where),
+        data.fingerprint(),
+        datasets.nested_order(data.test.labels)[:n],
+        store=OutcomeStore(make_folder(folder / "outcomes")),
+        batch_size=batch_size,
+        gradients=gradients,
+    )
+    frame = evaluation.transfer(subject, sources, tested, ready, width=share)
+    expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
     report = reports.make_report(
         info,
         frame,

@@ -7,7 +7,6 @@ sampled.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,17 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oat_bench.acceleration import Precision
 from oat_bench.attacks import Attack
-from oat_bench.classifier import OperatingPoint, TunableClassifier
-from oat_bench.datasets import Split
+from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject, describe
-from oat_bench.evaluation.places import Place, fill
-from oat_bench.files import sha256
+from oat_bench.evaluation.cells import Cell, Count, Origin, fill
+from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
-from oat_bench.results.outcomes import COLUMNS, OutcomeStore
+from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
 from oat_bench.statistics.frontier import bootstrap_interval
 from oat_bench.training.pgd import pgd
@@ -114,22 +109,17 @@ class _Members(nn.Module):
         return torch.stack([network(x) for network in self.networks], dim=1)
 
 
-def _losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Cross-entropy of each example, the mean over the draw of lambda, [n]."""
-    several = y[:, None].expand(logits.shape[:2])
-    losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
-    return losses.view(logits.shape[:2]) @ chances.to(losses)
-
-
-def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Cross-entropy, the mean over the draw of lambda, summed over the examples.
+def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
+    """Return each example's cross-entropy, the mean over the draw of lambda, shape [n].
 
     Args:
         logits: of every lambda, shape [n, L, num_classes].
         y: labels of shape [n].
         chances: of every lambda, shape [L].
     """
-    return _losses(logits, y, chances).sum()
+    several = y[:, None].expand(logits.shape[:2])
+    losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
+    return losses.view(logits.shape[:2]) @ chances.to(losses)
 
 
 def applies(attack: Attack) -> bool:
@@ -193,46 +183,29 @@ def attack_expectation(
             **given,
             example_ids=example_ids,
             seed=attack.seed + restart,
-            loss=partial(expected_loss, chances=each),
+            loss=lambda logits, y: expected_losses(logits, y, each).sum(),
         )
         logits = answering(x_adv)
         # rounded: what is as likely must compare as equal, whatever the order of the sum
         right = torch.round(((logits.argmax(2) == y[:, None]) * each).sum(1), decimals=6)
-        loss = _losses(logits, y, each)
+        loss = expected_losses(logits, y, each)
         better = (right < least) | ((right == least) & (loss > highest))
         best[better], least[better], highest[better] = x_adv[better], right[better], loss[better]
     return torch.where(attack.allowed(best, x)[:, None, None, None], best, x)
 
 
 def evaluate(
-    classifier: TunableClassifier,
-    data: Split,
-    draw: Draw,
-    attack: Attack,
-    *,
-    data_fingerprint: str,
-    width: float = 1.0,
-    examples: Tensor | None = None,
-    store: OutcomeStore | None = None,
-    batch_size: int | None = None,
-    gradients: Precision = "float32",
-    show: bool = True,
+    subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
     An image that is wrong at every lambda of the set is not attacked.
 
     Args:
-        classifier: on the device of the data.
-        data: the test split; an example's id is its place there.
+        subject: the classifier and the examples; its batch size is of images times lambda.
         draw: the set that the defender draws from.
         attack: see `check_attack`.
-        data_fingerprint: names the data in the store.
         width: share of the channels.
-        examples: ids to evaluate; all if None.
-        store: where outcomes go; memory if None.
-        batch_size: images times lambda seen at a time; what fills the device if None.
-        gradients: precision that the attack computes in; predictions are float32.
         show: whether to draw a progress bar.
 
     Returns:
@@ -242,44 +215,30 @@ def evaluate(
         UserError: if the attack is not of the kind that `check_attack` asks for.
     """
     check_attack(attack)
-    store = store or OutcomeStore(None)
-    wanted = torch.arange(len(data)) if examples is None else examples.cpu()
-    fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
-    blocks, passes = Blocks(data.labels), attack.passes * len(wanted) * len(draw.lams)
-    rules = classifier.rules(draw.lams)
-    points = [OperatingPoint(lam, width) for lam in draw.lams]
-    subjects = [
-        Subject(classifier, point, data, blocks, batch_size, gradients, None, passes)
-        for point in points
-    ]
-    places = [
-        Place(
-            subject,
-            _cell(subject.point, draw, attack, (*fingerprints, *rules)),
-            store,
-            partial(describe, subject, attack, fingerprints, crafted=_words(draw)),
-        )
-        for subject in subjects
-    ]
+    wanted = subject.ids
+    passes = attack.passes * len(wanted) * len(draw.lams)
+    points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
+    origin = Origin("expectation", draw, draw.lams, "expectation", _words(draw))
+    cells = [Cell(at, attack, origin=origin) for at in points]
 
     def craft(ids: Tensor) -> Tensor:
         return attack_expectation(
-            [subject.searched for subject in subjects],
+            [at.searched for at in points],
             attack,
-            data.inputs(ids),
-            data.labels[ids],
+            subject.data.inputs(ids),
+            subject.data.labels[ids],
             ids,
             chances=draw.chances,
-            exact=[subject.exact for subject in subjects],
+            exact=[at.exact for at in points],
         )
 
     def split(ids: Tensor) -> Sequence[Tensor]:
         # all networks of the set see a batch at once
-        return torch.split(ids, max(1, subjects[0].batch_size // len(points))) if len(ids) else ()
+        return torch.split(ids, max(1, points[0].batch_size // len(points))) if len(ids) else ()
 
     with bar("attacking the expectation", len(wanted), show=show) as line:
-        fill(places, wanted, craft, split, line)
-    return pd.concat([place.rows(wanted) for place in places], ignore_index=True)[KEYS]
+        fill(cells, wanted, craft, split, Count(line, wanted, len(subject.data)))
+    return pd.concat([cell.rows(wanted) for cell in cells], ignore_index=True)[KEYS]
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
@@ -328,8 +287,3 @@ def _mean(shares: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 100.0
 def _words(draw: Draw) -> str:
     chances = "" if draw.uniform else f", drawn {', '.join(f'{c:.3g}' for c in draw.chances)}"
     return f"expectation over lambda {', '.join(f'{lam:g}' for lam in draw.lams)}{chances}"
-
-
-def _cell(point: OperatingPoint, draw: Draw, attack: Attack, fingerprints: tuple[str, ...]) -> str:
-    parts = ("expectation", *fingerprints, repr(draw), repr(point), attack.fingerprint())
-    return f"{attack.card.name}-expectation-lambda{point.lam:g}-{sha256(*parts)[:16]}"

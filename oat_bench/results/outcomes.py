@@ -9,11 +9,12 @@ A cell is a folder of Parquet files, each written whole; what a killed run had f
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.cards import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
@@ -32,34 +33,6 @@ RETRIED_NAME = "-retried-on-survivors"
 
 
 _CHECKS = TypeAdapter(list[Check])
-
-
-class CellInfo(BaseModel):
-    """What a cell holds the outcomes of."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: Literal[1] = 1
-    dataset: str
-    data: str = Field(description="fingerprint of every image and label")
-    method: str
-    architecture: str
-    model: str = Field(description="fingerprint of the weights and their description")
-    lam: float = Field(ge=0, le=1)
-    width: float = Field(gt=0, le=1)
-    attack: str
-    part: int = Field(ge=1, description="of an attack that is several, each on what still stands")
-    parts: int = Field(ge=1)
-    crafted: str = Field(
-        default="",
-        description="where the images were attacked, if not at lam alone: a threat model",
-    )
-    engine: str
-    norm: str
-    eps: float = Field(ge=0)
-    seed: int
-    card: str = Field(description="fingerprint of the attack card")
-    gradients: str = Field(description="precision that the attack computed in")
 
 
 class OutcomeStore:

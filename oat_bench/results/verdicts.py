@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Verdict = Literal["pass", "warn", "fail"]
+Numbers = Mapping[str, int | float | list[float]]
 
 #: attacks whose order is known, the weakest first
 LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
@@ -26,7 +27,7 @@ class Check(BaseModel):
     name: str
     verdict: Verdict
     evidence: str
-    numbers: Mapping[str, int | float | list[float]]
+    numbers: Numbers
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

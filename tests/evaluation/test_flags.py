@@ -64,16 +64,7 @@ def doubt(module, data, names="fgsm,pgd-20", threat=THREAT, fewer=None, **option
     """Evaluate a model as `oat-bench evaluate` does, and check the evaluation."""
     attacks = [prepare(card, threat, n_classes=5, seed=0) for card in cards.attacks(names)]
     subject = subject_of(module, data, fewer=fewer or {}, **options)
-    outcomes = evaluate(
-        subject.classifier,
-        data,
-        [POINT],
-        attacks,
-        data_fingerprint="data",
-        fewer=subject.fewer,
-        store=subject.store,
-        show=False,
-    )
+    outcomes = evaluate(subject, [POINT], attacks, show=False)
     return flags.doubts(subject, outcomes, attacks)
 
 

@@ -17,6 +17,7 @@ from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
 from oat_bench.evaluation import examination, integrity, probes
 from oat_bench.evaluation.integrity import MISSED, NEGLIGIBLE
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.results.verdicts import LADDER, worst
 
@@ -84,13 +85,8 @@ def linear_problem(n=120, classes=5, size=4, seed=0, away=0.0):
 
 
 def subject_of(module, data, store=None, examples=None, **options):
-    return examination.Subject(
-        Family(module),
-        data,
-        torch.arange(len(data)) if examples is None else examples,
-        "data",
-        store=store or OutcomeStore(None),
-        **options,
+    return Subject(
+        Family(module), data, "data", examples, store=store or OutcomeStore(None), **options
     )
 
 
@@ -504,7 +500,7 @@ def digits_subject(trained, digits, n=60, seed=None, **options):
     order = nested_order(digits.test.labels)
     if seed is not None:
         order = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))
-    return examination.Subject(trained, digits.test, order[:n], "digits", **options)
+    return Subject(trained, digits.test, "digits", order[:n], **options)
 
 
 @pytest.mark.slow

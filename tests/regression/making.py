@@ -10,6 +10,7 @@ from oat_bench import cards, datasets
 from oat_bench.attacks import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.methods import OAT
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
@@ -22,16 +23,9 @@ def measure(classifier, data, *, attacks=ATTACKS, lambdas=(0.0, 1.0), n=100, see
     """Return the attacks, made ready, and the outcomes."""
     threat = classifier.info.threat
     ready = [prepare(cards.attack(a), threat, n_classes=10, seed=seed) for a in attacks]
-    outcomes = evaluate(
-        classifier,
-        data.test,
-        [OperatingPoint(lam) for lam in lambdas],
-        ready,
-        data_fingerprint="",
-        examples=datasets.nested_order(data.test.labels)[:n],
-        fewer=fewer,
-        show=False,
-    )
+    examples = datasets.nested_order(data.test.labels)[:n]
+    subject = Subject(classifier, data.test, "", examples, fewer or {})
+    outcomes = evaluate(subject, [OperatingPoint(lam) for lam in lambdas], ready, show=False)
     return ready, outcomes
 
 

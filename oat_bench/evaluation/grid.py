@@ -108,7 +108,7 @@ def _attacked(
         fill([cell], standing, craft, split, count if last else lambda _ids: None)
         rows = cell.rows(standing).set_index("example")
         found = rows if number == 1 else rows.combine_first(found)
-        broken = torch.from_numpy((rows["attacked_prediction"] != rows["label"]).to_numpy())
+        broken = torch.tensor((rows["attacked_prediction"] != rows["label"]).to_numpy())
         count(standing[broken])
         standing = standing[~broken]
     if lacking is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from oat_bench import __version__
 from oat_bench.cards import Lambda, Recorded, Width
 from oat_bench.classifier import ModelInfo, TunableClassifier
-from oat_bench.errors import UserError, one_line
+from oat_bench.errors import UserError, one_line, unknown
 from oat_bench.networks.card import depth
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum
@@ -133,7 +133,7 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
         raise ValueError("its description is not one")
     description = Description.model_validate(content["description"])
     if description.model.method not in METHODS:
-        raise ValueError(f"unknown method {description.model.method!r}")
+        raise unknown("method", description.model.method, METHODS)
     info, lam = description.model, description.lam
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
         raise ValueError(

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench.attacks import Attack
 from oat_bench.attacks.cell import CellInfo
+from oat_bench.attacks.engines import Attack
 from oat_bench.evaluation.subject import AtPoint
 from oat_bench.files import sha256
 from oat_bench.progress import Bar
@@ -54,7 +54,7 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
         dataset=info.dataset,
         data=data,
         method=info.method,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         model=model,
         lam=at.point.lam,
         width=at.point.width,

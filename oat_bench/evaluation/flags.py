@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench.attacks import Attack, prepare
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.examination import before_square, under_all

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.cells import Cell, Count, cell_name, describe, fill
 from oat_bench.evaluation.images import ImageFolder, Kept

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Count, Origin, fill

@@ -14,7 +14,7 @@ from oat_bench.acceleration import (
     choose_compile,
     operations_per_image,
 )
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks

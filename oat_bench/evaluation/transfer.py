@@ -12,7 +12,7 @@ from itertools import product
 import pandas as pd
 from torch import Tensor
 
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Count, Origin, fill

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from oat_bench.attacks.cell import CellInfo
-from oat_bench.cards import explain
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 from oat_bench.results.verdicts import Check

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import in_house, prepare
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
@@ -46,8 +47,7 @@ class Lines(TunableClassifier):
     def __init__(self, w, slope=1.0, name="lines"):
         self.w, self.slope, self.name = w, slope, name
         self.seen = Counter()
-        network = SimpleNamespace(architecture="line")
-        self.info = SimpleNamespace(dataset="dots", method="lines", network=network)
+        self.info = SimpleNamespace(dataset="dots", method="lines", architecture="line")
 
     def at(self, lam, width=1.0):
         OperatingPoint(lam, width)
@@ -86,7 +86,7 @@ def lines():
 
 
 def ready(name="fgsm", seed=0, **changes):
-    card = cards.attack(name).model_copy(update=changes)
+    card = attack_card(name).model_copy(update=changes)
     return prepare(card, THREAT, n_classes=2, seed=seed)
 
 
@@ -193,7 +193,7 @@ def test_a_classifier_that_is_always_wrong_is_never_attacked(data, lines):
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-7", "pgd-20"])
 def test_outcomes_do_not_depend_on_batch_size_or_order(trained, digits, name):
-    attack = prepare(cards.attack(name), Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
+    attack = prepare(attack_card(name), Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
     points = [OperatingPoint(0.0), OperatingPoint(0.7)]
 
     def outcomes(examples, batch_size):
@@ -294,7 +294,7 @@ def two_parts(monkeypatch):
         return torch.where(broken[:, None, None, None], 0.5 + wrong_side.view_as(x) / 2, x)
 
     monkeypatch.setattr(in_house, "run", run_part)
-    attack = prepare(cards.attack("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
+    attack = prepare(attack_card("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
     return replace(attack, chain=attack.chain * 2), seen
 
 
@@ -337,17 +337,21 @@ def test_a_part_that_was_finished_is_not_run_again(lines, data, two_parts, tmp_p
 
 
 def test_the_parts_of_autoattack_together_are_autoattack(trained, digits):
+    threat = Threat(eps=0.15, step_size=0.05)
+    brief = {"steps": 10}
     attack = prepare(
-        cards.attack("autoattack"),
-        Threat(eps=0.15, step_size=0.05),
+        attack_card("autoattack"),
+        threat,
         n_classes=10,
         seed=0,
+        recorded={"apgd-ce": brief, "apgd-t": brief, "fab-t": brief, "square": {"n_queries": 100}},
     )
     assert [part.name for part in attack.parts()] == [f"autoattack.{n}" for n in (1, 2, 3, 4)]
-    model, ids = trained.at(1.0), torch.arange(12)
-    x, y = digits.test.inputs(ids), digits.test.labels[ids]
+    # a data set of a few images is a block of a few
+    data, ids = digits.test.take(slice(0, 12)), torch.arange(12)
+    model, x, y = trained.at(1.0), data.inputs(), data.labels
     whole = model(attack(model, x, y, ids)).argmax(1)
-    subject = Subject(trained, digits.test, "", ids)
+    subject = Subject(trained, data, "")
     frame = evaluate(subject, [OperatingPoint(1.0)], [attack], show=False)
     assert (frame["attacked_prediction"] == frame["label"]).to_list() == (whole == y).tolist()
     assert 0 < (whole == y).sum() < 12
@@ -407,7 +411,7 @@ def test_another_lambda_or_attack_computes_only_itself(lines, data, tmp_path):
 def test_all_that_decides_outcomes_leads_to_a_new_cell(lines, data, tmp_path):
     base = {"attacks": [ready("pgd-7")], "lambdas": (0.5,), "examples": torch.arange(3)}
     other_weights = Lines(lines.w + 1e-6)
-    pgd = cards.attack("pgd-7")
+    pgd = attack_card("pgd-7")
     changes = [
         (lines, {}),
         (other_weights, {}),
@@ -467,7 +471,7 @@ def test_what_was_finished_before_an_interruption_is_kept(
 
 
 def test_a_cell_stays_below_the_store_whatever_the_card_is_called(lines, data, tmp_path):
-    card = cards.attack("fgsm").model_copy(update={"name": "x" * 64})
+    card = attack_card("fgsm").model_copy(update={"name": "x" * 64})
     long = prepare(card, THREAT, n_classes=2, seed=0)
     run(lines, data, [long], store=OutcomeStore(tmp_path / "store"))
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

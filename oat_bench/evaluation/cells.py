@@ -76,17 +76,18 @@ class Cell:
 
     Args:
         at: where images are classified.
-        attack: or one of its parts.
-        part: its number, from 1.
+        attack: all of it.
+        part: the number, from 1, of that which the cell is of.
         origin: where they are attacked, if elsewhere.
     """
 
     def __init__(
         self, at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None
     ) -> None:
-        self.at, self.attack, self._store = at, attack, at.subject.store
+        self.at, self._store = at, at.subject.store
+        self.attack = attack if origin else attack.parts()[part - 1]
         rules = at.subject.classifier.rules(origin.lams if origin else [at.point.lam])
-        self.name = cell_name(at, attack, rules, origin)
+        self.name = cell_name(at, self.attack, rules, origin)
         self._about = partial(describe, at, attack, part, origin)
         self._frames = [self._store.read(self.name)]
         self._known = self._among(self._frames[0])

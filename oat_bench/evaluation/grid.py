@@ -87,7 +87,7 @@ def _attacked(
     found = pd.DataFrame()
     parts = attack.parts()
     for number, part in enumerate(parts, 1):
-        cell = Cell(at, part, number)
+        cell = Cell(at, attack, number)
         if lacking is not None and cell.forget(standing[~lacking.there(standing)]):
             lacking.folder.note_again()
 

@@ -33,8 +33,8 @@ from oat_bench.reports import comparison, integrity
 from oat_bench.reports import per_lambda as tables
 from oat_bench.results import entries, records
 from oat_bench.results import listing as results
+from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import OutcomeStore
-from oat_bench.results.verdicts import Check
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack
 

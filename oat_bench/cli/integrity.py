@@ -92,8 +92,8 @@ def integrity(
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
+    from oat_bench.results.checks import LADDER
     from oat_bench.results.outcomes import OutcomeStore
-    from oat_bench.results.verdicts import LADDER
 
     keep_freed_memory()
     where = runs.choose_device(device)

@@ -21,7 +21,7 @@ from oat_bench.evaluation.grid import outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
-from oat_bench.results.verdicts import LADDER, Check
+from oat_bench.results.checks import LADDER, Check
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 

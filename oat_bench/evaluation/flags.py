@@ -21,8 +21,8 @@ from oat_bench.evaluation.examination import before_square, under_all
 from oat_bench.evaluation.grid import outcomes as outcomes_of
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import sha256
+from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import RETRIED_NAME
-from oat_bench.results.verdicts import Check
 from oat_bench.statistics.accuracy import clean_right, robust_right
 
 #: images of which two passes are compared, and gradients looked at

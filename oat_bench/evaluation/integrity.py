@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from oat_bench.results.verdicts import Check, Numbers, Verdict
+from oat_bench.results.checks import Check, Numbers, Verdict
 from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 Stands = Mapping[str, "pd.Series[bool]"]

@@ -23,8 +23,8 @@ from oat_bench.evaluation.integrity import (
     detectable,
 )
 from oat_bench.files import read_bounded
+from oat_bench.results.checks import Check, Verdict, worst
 from oat_bench.results.entries import Written, format_eps, versions
-from oat_bench.results.verdicts import Check, Verdict, worst
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

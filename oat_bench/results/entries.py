@@ -22,7 +22,7 @@ from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.registry import METHODS
-from oat_bench.results.verdicts import Verdict
+from oat_bench.results.checks import Verdict
 from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
 from oat_bench.statistics.frontier import Hole, Summary
 

@@ -12,10 +12,10 @@ import pandas as pd
 from oat_bench.cards import publishable
 from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
+from oat_bench.results.checks import LADDER
 from oat_bench.results.entries import EntryPoint, Interval, results
 from oat_bench.results.records import Record, find, read
 from oat_bench.results.reliability import departs, integrity_of
-from oat_bench.results.verdicts import LADDER
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult, summarize
 

@@ -18,8 +18,8 @@ from oat_bench.errors import UserError
 from oat_bench.evaluation import examination, integrity, probes
 from oat_bench.evaluation.integrity import MISSED, NEGLIGIBLE
 from oat_bench.evaluation.subject import Subject
+from oat_bench.results.checks import LADDER, worst
 from oat_bench.results.outcomes import OutcomeStore
-from oat_bench.results.verdicts import LADDER, worst
 
 EPS = 0.05
 THREAT = Threat(eps=EPS, step_size=EPS / 4)

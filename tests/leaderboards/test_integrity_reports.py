@@ -13,7 +13,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.reports import integrity
 from oat_bench.reports.integrity import IntegrityDial, IntegrityPoint
-from oat_bench.results.verdicts import Check
+from oat_bench.results.checks import Check
 
 
 def check(name="order", verdict="pass", **numbers):

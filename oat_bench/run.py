@@ -34,8 +34,7 @@ from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
 from oat_bench.methods.trainable import Member
 from oat_bench.networks.conditioning import Interpolation
 from oat_bench.progress import note
-from oat_bench.reports import flags
-from oat_bench.reports import per_lambda as tables
+from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.results import published, records
 from oat_bench.results.entries import EntryAttack, EntryFlag, make_entry
@@ -323,14 +322,13 @@ def evaluate_and_report(
     )
     write_parquet(out / "outcomes.parquet", outcomes)
     atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    table = tables.markdown(results, trained, title, known, frontiers, entry.attacks)
-    atomic_write(out / "table.md", table)
-    atomic_write(out / "table.csv", tables.csv(results, trained, known))
-    latex = tables.latex(results, trained, title, known, frontiers, entry.attacks)
-    atomic_write(out / "table.tex", latex)
+    page = per_lambda.page(results, trained, title, known, frontiers, entry.attacks)
+    atomic_write(out / "table.md", page.markdown())
+    atomic_write(out / "table.csv", per_lambda.csv(results, trained, known))
+    atomic_write(out / "table.tex", page.latex())
     quoted = published.of_entries([entry])
     drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
-    atomic_write(out / "report.md", report.page(entry, table, drawn))
+    atomic_write(out / "report.md", report.page(entry, page.markdown(), drawn))
     return Report(results, trained, title, known, frontiers, raised, entry.attacks, out)
 
 

@@ -23,12 +23,12 @@ from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, defaul
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
-from oat_bench.evaluation.integrity import Check
 from oat_bench.regression import baseline
 from oat_bench.reports import comparison, integrity
 from oat_bench.reports import per_lambda as tables
 from oat_bench.results import entries, records
 from oat_bench.results import listing as results
+from oat_bench.results.integrity import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
 

@@ -30,7 +30,7 @@ from oat_bench.cli.options import (
     WIDTHS,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, plain_console, show
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -275,24 +275,19 @@ def _evaluate(
 
 
 def _print(report: "Report") -> None:
-    from oat_bench.reports import flags
-    from oat_bench.reports import per_lambda as tables
+    from oat_bench.reports import flags, per_lambda
 
-    console, said = plain_console(), flags.lines(report.flags)
+    page = per_lambda.page(
+        report.results,
+        report.trained,
+        report.title,
+        report.published,
+        report.frontiers,
+        report.attacks,
+    )
+    show(page)
+    console = plain_console()
+    for line in flags.lines(report.flags):
+        console.print(line, style="yellow" if report.flags else "dim", soft_wrap=True)
     if console.is_terminal:
-        console.print(report.title, style="italic")
-        for heading, results in tables.by_width(report.results):
-            if heading:
-                console.print(heading)
-            print_whole(console, tables.terminal(results, report.trained, report.published))
-        below = tables.notes(report.published, report.frontiers, report.attacks)
-        for note in (tables.NOTE, *below):
-            console.print(note, style="dim")
-        for line in said:
-            console.print(line, style="yellow" if report.flags else "dim")
         console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
-    else:
-        shown = (report.results, report.trained, report.title, report.published)
-        click.echo(tables.markdown(*shown, report.frontiers, report.attacks))
-        for line in said:
-            click.echo(line)

@@ -22,8 +22,9 @@ from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import dial, integrity, probes
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
+from oat_bench.evaluation.integrity import NEGLIGIBLE
 from oat_bench.progress import Bar
+from oat_bench.results.integrity import Check
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from oat_bench.figures import style
 from oat_bench.figures.frontiers import draw_curves, write_lambdas
 from oat_bench.figures.style import NotApplicableError
-from oat_bench.reports.per_lambda import short
+from oat_bench.reports.table import short
 from oat_bench.results.curves import (
     attack_name,
     choose_attack,

@@ -4,8 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from oat_bench.calibration.report import Bounded, Calibration, percent
+from oat_bench.calibration.report import Bounded, Calibration
 from oat_bench.figures import style
+from oat_bench.reports.calibration import percent
 
 
 @style.styled

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oat_bench import cards
-from oat_bench.evaluation.integrity import Verdict
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import EntryAttack, EntryPart
+from oat_bench.results.entries import EntryAttack, EntryPart, Verdict
 from oat_bench.results.records import Record
 from oat_bench.statistics.accuracy import WORST
 

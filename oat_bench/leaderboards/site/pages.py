@@ -9,7 +9,7 @@ from oat_bench import __version__
 from oat_bench.escape import one_line
 from oat_bench.leaderboards.site.examples import ATTACK, Examples
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
-from oat_bench.reports.per_lambda import short
+from oat_bench.reports.table import short
 from oat_bench.results.curves import attack_name, robust_at
 from oat_bench.results.entries import EntryPoint, Interval
 from oat_bench.results.ranking import Score

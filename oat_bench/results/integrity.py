@@ -1,0 +1,134 @@
+"""What was found of the attacks on a model: one JSON file, read back."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from oat_bench.cards import Threat, explain
+from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.errors import UserError
+from oat_bench.files import read_bounded
+from oat_bench.results.entries import Verdict, Written, format_eps, versions
+
+#: reports are small; a larger file is a mistake
+_MAX_BYTES = 1 << 26
+
+
+class Check(Written):
+    """What one check found at one operating point."""
+
+    name: str
+    verdict: Verdict
+    evidence: str = Field(description="in words")
+    numbers: Mapping[str, int | float | list[float]] = Field(
+        description="what the verdict rests on"
+    )
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the worst of the verdicts: fail before warn before pass."""
+    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
+    return max(verdicts, key=order.index, default="pass")
+
+
+class IntegrityPoint(Written):
+    """What was found at one operating point."""
+
+    lam: float
+    width: float
+    verdict: Verdict = Field(description="the worst of the checks'")
+    checks: list[Check] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, point: OperatingPoint, checks: list[Check]) -> "IntegrityPoint":
+        """Sum up the checks of an operating point."""
+        verdict = worst([check.verdict for check in checks])
+        return cls(lam=point.lam, width=point.width, verdict=verdict, checks=checks)
+
+
+class IntegrityDial(Written):
+    """What was found of all lambda of one width together."""
+
+    width: float
+    n: int = Field(description="number of examples")
+    verdict: Verdict = Field(description="the worst of the checks'")
+    checks: list[Check] = Field(min_length=1)
+
+
+class Integrity(Written):
+    """Whether the attacks on one model can be trusted."""
+
+    format_version: Literal[1] = 1
+    dataset: str
+    architecture: str
+    method: str
+    threat_model: str = Field(description="norm of the perturbation")
+    eps: str
+    verdict: Verdict = Field(description="the worst of the operating points' and dials'")
+    n: int = Field(description="number of examples")
+    fewer_examples: dict[str, int] = Field(description="of the same order, the first, by attack")
+    seed: int = Field(description="of the attacks")
+    attacks: list[str] = Field(description="those put in order, the weakest first")
+    operating_points: list[IntegrityPoint] = Field(min_length=1)
+    dials: list[IntegrityDial] = Field(default=[], description="by width; absent: not looked at")
+    model_fingerprint: str
+    data_fingerprint: str
+    command: str = Field(description="what made this report")
+    versions: dict[str, str]
+
+    @property
+    def parts(self) -> list[IntegrityPoint | IntegrityDial]:
+        """What has a table of its own: the operating points, then the dials."""
+        return [*self.operating_points, *self.dials]
+
+
+def make_report(
+    info: ModelInfo,
+    points: Sequence[IntegrityPoint],
+    *,
+    dials: Sequence[IntegrityDial] = (),
+    attacks: Sequence[str],
+    n: int,
+    fewer: dict[str, int],
+    seed: int,
+    model_fingerprint: str,
+    data_fingerprint: str,
+    command: str,
+) -> Integrity:
+    """Build the report of an examination."""
+    return Integrity(
+        dataset=info.dataset,
+        architecture=info.network.architecture,
+        method=info.method,
+        threat_model=info.threat.norm,
+        eps=format_eps(info.threat.eps),
+        verdict=worst([*(point.verdict for point in points), *(dial.verdict for dial in dials)]),
+        n=n,
+        fewer_examples=fewer,
+        seed=seed,
+        attacks=list(attacks),
+        operating_points=list(points),
+        dials=list(dials),
+        model_fingerprint=model_fingerprint,
+        data_fingerprint=data_fingerprint,
+        command=command,
+        versions=versions(),
+    )
+
+
+def read(path: Path) -> Integrity:
+    """Read an ``integrity.json``.
+
+    Raises:
+        UserError: if it cannot be read, or is damaged.
+    """
+    content = read_bounded(path, _MAX_BYTES, "a report")
+    try:
+        report = Integrity.model_validate_json(content)
+        Threat.model_validate({"eps": report.eps})
+    except ValidationError as error:
+        reason = explain(error, Integrity)
+        raise UserError(f"{path}: not a report of oat-bench integrity: {reason}") from error
+    return report

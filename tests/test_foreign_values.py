@@ -24,9 +24,10 @@ from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
 from oat_bench.regression import baseline
-from oat_bench.reports import comparison, integrity
-from oat_bench.reports import per_lambda as tables
-from oat_bench.results import entries, records
+from oat_bench.reports import comparison as comparisons
+from oat_bench.reports import integrity as integrities
+from oat_bench.reports import per_lambda
+from oat_bench.results import comparison, entries, integrity, records
 from oat_bench.results import listing as results
 from oat_bench.results.integrity import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
@@ -192,9 +193,9 @@ def test_entries(tmp_path, every, monkeypatch):
     def use():
         record = records.read(path)
         result = comparison.compare([record, record])
-        assert comparison.markdown(result)
+        assert comparisons.page(result).markdown()
         shown = entries.results(record.entry)
-        assert tables.markdown(shown, [0.0], "title", [], entries.summaries(record.entry))
+        assert per_lambda.page(shown, [0.0], "title", [], entries.summaries(record.entry)).latex()
         for recorded in record.entry.attacks:
             points = [OperatingPoint(0.0)]
             baseline.Baseline(record, [recorded], points, pd.DataFrame()).prepare(10)
@@ -239,7 +240,7 @@ def test_integrity_reports(tmp_path, build_classifier, every):
     check_each(
         report.model_dump(mode="json"),
         lambda changed: path.write_text(json.dumps(changed)),
-        lambda: integrity.markdown(integrity.read(path)),
+        lambda: integrities.page(integrity.read(path)).markdown(),
         every=every,
     )
 

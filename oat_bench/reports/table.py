@@ -62,6 +62,11 @@ class Cell:
 Row = Mapping[str, str | Cell]
 
 
+def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return all columns, in the order of the longest row."""
+    return list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+
+
 def _cell(row: Row, column: str) -> Cell:
     content = row.get(column, "")
     return Cell(content) if isinstance(content, str) else content
@@ -72,7 +77,7 @@ class Table:
     """A table; columns that say nothing are left out.
 
     Attributes:
-        rows: cells by column; the longest row has all columns, in their order.
+        rows: cells by column, which are in the order of the longest row.
         words: the columns of text, which stand to the left; numbers stand to the right.
         heading: what stands above.
         foreign: whether words may be anybody's, and are to be escaped.
@@ -92,8 +97,8 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The columns that say something."""
-        whole = max(self.rows, key=len)
-        return [name for name in whole if any(_cell(row, name).text for row in self.rows)]
+        names = _names(self.rows)
+        return [name for name in names if any(_cell(row, name).text for row in self.rows)]
 
     def _written(self, write: Callable[[str, Cell], str]) -> list[list[str]]:
         columns = self.columns
@@ -260,9 +265,9 @@ def ends(name: str, found: Ranged | None, digits: int | None = None) -> dict[str
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Write rows as CSV, every number in a column of its own; the longest has all columns."""
-    frame = pd.DataFrame(rows, columns=list(max(rows, key=len)), dtype=object)
-    return frame.map(_harmless).to_csv(index=False)
+    """Write rows as CSV, every number in a column of its own."""
+    harmless = [{name: _harmless(value) for name, value in row.items()} for row in rows]
+    return pd.DataFrame(harmless, columns=_names(rows), dtype=object).to_csv(index=False)
 
 
 def _harmless(value: object) -> object:

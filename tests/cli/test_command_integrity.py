@@ -9,7 +9,7 @@ from commands import files, in_terminal
 
 import oat_bench
 from oat_bench.evaluation import examination
-from oat_bench.reports import integrity
+from oat_bench.results import integrity
 
 #: a minute less than by default
 BRIEFLY = ["--attacks", "fgsm,pgd-7,pgd-20", "--lambda", "1", "--n-examples", "40,square=20"]

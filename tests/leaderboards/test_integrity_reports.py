@@ -11,9 +11,9 @@ from oat_bench import __version__
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.reports import integrity
-from oat_bench.reports.integrity import IntegrityDial, IntegrityPoint
-from oat_bench.results.integrity import Check
+from oat_bench.reports.integrity import page
+from oat_bench.results import integrity
+from oat_bench.results.integrity import Check, IntegrityDial, IntegrityPoint
 
 
 def check(name="order", verdict="pass", **numbers):
@@ -102,7 +102,7 @@ def test_an_unknown_key_deep_in_a_report_is_named(report, tmp_path):
 
 
 def test_markdown_has_a_table_for_each_lambda(report):
-    text = integrity.markdown(report)
+    text = page(report).markdown()
     assert text.startswith("**digits, wrn-10-1, OAT, Linf eps 0.2: attack integrity: fail**\n")
     assert "\nlambda 0.1: pass\n" in text
     assert "\nlambda 1: fail\n" in text
@@ -110,7 +110,7 @@ def test_markdown_has_a_table_for_each_lambda(report):
     assert "n 200, autoattack 100." in text
     assert "It takes 9 examples, all to one side" in text  # 3 pairs at 0.01: 2**-9 is below a third
     alone = report.model_copy(update={"attacks": ["fgsm"]})
-    assert "It takes" not in integrity.markdown(alone)
+    assert "It takes" not in page(alone).markdown()
 
 
 def test_widths_are_named_where_there_are_several(report):
@@ -118,15 +118,15 @@ def test_widths_are_named_where_there_are_several(report):
     wide = report.model_copy(
         update={"operating_points": [first, second.model_copy(update={"width": 0.5})]}
     )
-    assert integrity.heading(wide, wide.operating_points[1]) == "lambda 1, width 0.5: fail"
-    assert integrity.heading(report, second) == "lambda 1: fail"
+    assert page(wide).tables[1].heading == "lambda 1, width 0.5: fail"
+    assert page(report).tables[1].heading == "lambda 1: fail"
 
 
 def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
     values = json.loads(report.model_dump_json())
     assert values.pop("dials") == []
     assert integrity.Integrity.model_validate(values) == report  # one from before there were dials
-    assert "dial" not in integrity.markdown(report)
+    assert "dial" not in page(report).markdown()
     honest = report.operating_points[0]
     dials = [
         IntegrityDial(width=width, n=500, verdict=verdict, checks=[check("dial", verdict)])
@@ -148,7 +148,7 @@ def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
         **{key: values[key] for key in options},
     )
     assert slim.verdict == "fail"
-    text = integrity.markdown(slim)
+    text = page(slim).markdown()
     assert "\nall lambda, width 1, n 500: pass\n" in text
     assert "\nall lambda, width 0.5, n 500: fail\n" in text
     assert "\n| dial    | fail      | what dial rests on |\n" in text
@@ -161,7 +161,8 @@ def test_a_terminal_gets_colours_and_evidence_that_is_folded(report, width):
     point = report.operating_points[1]
     long = [one.model_copy(update={"evidence": words}) for one in point.checks]
     console = Console(file=io.StringIO(), force_terminal=True, width=width)
-    console.print(integrity.terminal(point.model_copy(update={"checks": long})))
+    points = [point.model_copy(update={"checks": long})]
+    page(report.model_copy(update={"operating_points": points})).tables[0].draw(console)
     shown = console.file.getvalue()
     for colour, verdict in (("32", "pass"), ("33", "warn"), ("1;31", "fail")):
         assert f"\x1b[{colour}m{verdict}" in shown

@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Dataset
+from oat_bench.figures.accuracies import by_lambda, cost, unseen
 from oat_bench.figures.batch_norm import bn_statistics
-from oat_bench.figures.by_lambda import by_lambda, unseen
-from oat_bench.figures.by_width import cost, widths
-from oat_bench.figures.frontiers import attacks, frontier
+from oat_bench.figures.frontiers import attacks, frontier, widths
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.style import NotApplicableError, write
 from oat_bench.results.entries import Entry

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from oat_bench.cards import Threat, explain
+from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import Verdict, Written, format_eps, versions
@@ -100,7 +101,7 @@ def make_report(
     """Build the report of an examination."""
     return Integrity(
         dataset=info.dataset,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         method=info.method,
         threat_model=info.threat.norm,
         eps=format_eps(info.threat.eps),

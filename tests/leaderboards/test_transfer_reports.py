@@ -18,7 +18,7 @@ from oat_bench.results.transfer import Transfer
 INFO = SimpleNamespace(
     dataset="dots",
     method="oat",
-    network=SimpleNamespace(architecture="line"),
+    architecture="line",
     threat=Threat(eps=8 / 255),
 )
 N = 50

@@ -33,7 +33,7 @@ from oat_bench.reports import integrity as integrities
 from oat_bench.reports import per_lambda
 from oat_bench.results import comparison, entries, integrity, records
 from oat_bench.results import listing as results
-from oat_bench.results.integrity import Check
+from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack

@@ -76,7 +76,7 @@ def _print(table: "pd.DataFrame") -> None:
     if table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
         return
-    rows = table.to_dict("records")
+    rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
     drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
     console = plain_console()
     if console.is_terminal:

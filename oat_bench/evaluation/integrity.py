@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from oat_bench.results.integrity import Check, Verdict
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 #: the chance that a check fails an honest model, at most

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from oat_bench.attacks.engines import Attack
 from oat_bench.datasets import Split
 from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above
-from oat_bench.results.entries import Verdict
-from oat_bench.results.integrity import Check
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
 #: the share of examples whose loss PGD is expected to raise, at least

@@ -2,7 +2,7 @@
 
 from oat_bench.evaluation.integrity import CLOSE, FAR, LEVEL, MISSED, NEGLIGIBLE, detectable
 from oat_bench.reports.table import Cell, Page, Table
-from oat_bench.results.entries import Verdict
+from oat_bench.results.checks import Verdict
 from oat_bench.results.integrity import Integrity, IntegrityDial, IntegrityPoint
 
 _COLUMNS = ("check", "verdict", "evidence")

@@ -145,7 +145,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         robust = _range([one.value for one in row.model.curve.robust(board.attack)])
     rank = "" if row.rank is None else str(row.rank)
     lams = " and ".join(f"{lam:g}" for lam in row.lams)
-    cells = {
+    cells: table.Row = {
         "rank": f"{rank} !".strip() if row.doubts else rank,
         "model": row.label,
         "method": entry.method,
@@ -165,7 +165,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         "venue": entry.venue,
         "remark": remark,
     }
-    numbers = {
+    numbers: dict[str, object] = {
         "rank": row.rank,
         "model": row.label,
         "file": str(row.record.path),

@@ -258,10 +258,11 @@ def short(count: int) -> str:
 
 def ends(name: str, found: Ranged | None, digits: int | None = None) -> dict[str, float | None]:
     """Return a number with its interval as columns of a CSV; rounded if ``digits`` is given."""
-    numbers = (None,) * 3 if found is None else (found.value, found.low, found.high)
-    if digits is not None:
-        numbers = tuple(None if one is None else round(one, digits) for one in numbers)
-    return dict(zip((name, f"{name} low", f"{name} high"), numbers, strict=True))
+    names = (name, f"{name} low", f"{name} high")
+    if found is None:
+        return dict.fromkeys(names)
+    numbers = (found.value, found.low, found.high)
+    return dict(zip(names, [round(one, digits) if digits else one for one in numbers], strict=True))
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:

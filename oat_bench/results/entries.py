@@ -22,14 +22,12 @@ from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.registry import METHODS
+from oat_bench.results.checks import Verdict
 from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
 from oat_bench.statistics.frontier import Hole, Summary
 
 #: of the schema: the format, and how often keys were added to it
 SCHEMA_VERSION = "1.3"
-
-#: on attacks; ``fail``: they cannot be trusted; ``warn``: they may be too weak
-Verdict = Literal["pass", "warn", "fail"]
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 #: a number of examples, parameters or operations, as files of other programs hold it too

@@ -1,6 +1,6 @@
 """What was found of the attacks on a model: one JSON file, read back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,27 +11,11 @@ from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import Verdict, Written, format_eps, versions
+from oat_bench.results.checks import Check, Verdict, worst
+from oat_bench.results.entries import Written, format_eps, versions
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
-
-
-class Check(Written):
-    """What one check found at one operating point."""
-
-    name: str
-    verdict: Verdict
-    evidence: str = Field(description="in words")
-    numbers: Mapping[str, int | float | list[float]] = Field(
-        description="what the verdict rests on"
-    )
-
-
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the worst of the verdicts: fail before warn before pass."""
-    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
-    return max(verdicts, key=order.index, default="pass")
 
 
 class IntegrityPoint(Written):

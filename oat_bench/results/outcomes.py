@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
-from oat_bench.results.integrity import Check
+from oat_bench.results.checks import Check
 
 #: descriptions of cells are small
 _MAX_BYTES = 1 << 20

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from oat_bench.errors import UserError, unknown
+from oat_bench.results.checks import Verdict
 from oat_bench.results.curves import robust_at
-from oat_bench.results.entries import Entry, EntryCost, Verdict
+from oat_bench.results.entries import Entry, EntryCost
 from oat_bench.results.models import Model, common, models_of
 from oat_bench.results.records import Record
 from oat_bench.results.reliability import doubts, verdict_of

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from oat_bench.attacks.card import attack_card
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import EntryAttack, EntryPart, Verdict
+from oat_bench.results.checks import Verdict
+from oat_bench.results.entries import EntryAttack, EntryPart
 from oat_bench.results.records import Record
 from oat_bench.statistics.accuracy import WORST
 

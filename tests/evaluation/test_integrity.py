@@ -17,7 +17,7 @@ from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
 from oat_bench.evaluation import examination, integrity, probes
 from oat_bench.evaluation.integrity import MISSED, NEGLIGIBLE
-from oat_bench.results.integrity import worst
+from oat_bench.results.checks import worst
 from oat_bench.results.outcomes import OutcomeStore
 
 EPS = 0.05

@@ -13,7 +13,8 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.reports.integrity import page
 from oat_bench.results import integrity
-from oat_bench.results.integrity import Check, IntegrityDial, IntegrityPoint
+from oat_bench.results.checks import Check
+from oat_bench.results.integrity import IntegrityDial, IntegrityPoint
 
 
 def check(name="order", verdict="pass", **numbers):

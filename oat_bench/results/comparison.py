@@ -21,12 +21,7 @@ from oat_bench.statistics.pairs import Paired
 
 @dataclass(frozen=True)
 class Difference:
-    """What one accuracy is above another, in points.
-
-    Attributes:
-        value: the difference.
-        paired: with interval and test, where outcomes of the same examples are there.
-    """
+    """What one accuracy is above another, in points; tested where both are of the same examples."""
 
     value: float
     paired: Paired | None
@@ -36,15 +31,8 @@ class Difference:
 class Row:
     """One method at one lambda.
 
-    Attributes:
-        method: its label.
-        point: what was measured.
-        robust: RA under the attack of the comparison.
-        reference_lam: lambda that the differences are to: of the reference the same one, of a
-            single run another of its own; None where there is none.
-        clean_difference: SA less that of the reference there; None where it has none, and in the
-            reference's own rows.
-        robust_difference: the same of RA.
+    The differences are to the reference at `reference_lam`: the same lambda, or of a single run
+    another one of its own. All three are None where there is none to compare with.
     """
 
     method: str
@@ -59,15 +47,8 @@ class Row:
 class Total:
     """One method's frontier.
 
-    Attributes:
-        method: its label.
-        pareto: the lambda that no other beats.
-        hypervolume: in percent of the box from (0, 0) to (100, 100).
-        interval: its 95% bootstrap interval, if outcomes are there.
-        hole: between lambda = 0 and the first above.
-        difference: hypervolume less that of the reference; None for the reference itself.
-        difference_interval: its 95% paired bootstrap interval, where examples are the same.
-        distance: to the reference's frontier.
+    Intervals are 95% bootstrap intervals, None without outcomes. Of the reference itself, whose
+    hypervolume the difference and whose frontier the distance is to, these are None.
     """
 
     method: str
@@ -94,8 +75,7 @@ class Comparison:
         attacked: how many of these were attacked.
         over_seeds: mean and spread of runs that differ in the seed alone.
         alone: whether it is of a single run.
-        reference_lam: what the lambda of a single run are compared to; None: each to the one
-            before.
+        reference_lam: as `compare` takes it.
         tests: how many tests p-values are corrected for, by Holm's method; 0 if they are not.
     """
 

@@ -10,16 +10,7 @@ from oat_bench.statistics.accuracy import Spread
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One operating point of a family of runs.
-
-    Attributes:
-        method: label of the family.
-        lam: robustness weight.
-        width: share of the channels.
-        trained: whether training sampled this lambda.
-        clean: SA over seeds.
-        robust: RA over seeds.
-    """
+    """SA and RA over seeds, at one operating point of a family of runs."""
 
     method: str
     lam: float

@@ -12,7 +12,7 @@ import pandas as pd
 from oat_bench.cards import publishable
 from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
-from oat_bench.evaluation.examination import LADDER
+from oat_bench.results.checks import LADDER
 from oat_bench.results.entries import EntryPoint, Interval, results
 from oat_bench.results.records import Record, find, read
 from oat_bench.results.reliability import departs, integrity_of

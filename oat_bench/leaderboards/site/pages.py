@@ -95,7 +95,7 @@ def model(
         model: the model.
         examples: attacked images; None if there are none.
         reason: why there are none.
-        figures: captions of the figures beside the page, by the name of the file.
+        figures: captions of the figures beside the page, by file.
         files: names of the files beside the page, by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)

@@ -29,11 +29,9 @@ from oat_bench.errors import UserError
 from oat_bench.registry import METHODS
 from oat_bench.regression import baseline
 from oat_bench.reports import comparison as comparisons
-from oat_bench.reports import integrity as integrities
 from oat_bench.reports import per_lambda
-from oat_bench.results import comparison, entries, integrity, records
+from oat_bench.results import comparison, entries, records
 from oat_bench.results import listing as results
-from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack
@@ -225,29 +223,6 @@ def test_descriptions_of_cells(tmp_path, every):
 
     tree = json.loads(path.read_text())
     check_each(tree, lambda changed: path.write_text(json.dumps(changed)), use, every=every)
-
-
-@EVERY
-def test_integrity_reports(tmp_path, build_classifier, every):
-    checks = [Check(name="order", verdict="pass", evidence="e", numbers={"a": 1.0})]
-    report = integrity.make_report(
-        build_classifier().info,
-        [integrity.IntegrityPoint.of(OperatingPoint(0.1), checks)],
-        attacks=["fgsm", "pgd-20"],
-        n=20,
-        fewer={"fgsm": 10},
-        seed=3,
-        model_fingerprint="model",
-        data_fingerprint="data",
-        command="oat-bench integrity runs/x",
-    )
-    path = tmp_path / "integrity.json"
-    check_each(
-        report.model_dump(mode="json"),
-        lambda changed: path.write_text(json.dumps(changed)),
-        lambda: integrities.page(integrity.read(path)).markdown(),
-        every=every,
-    )
 
 
 @EVERY

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pandas as pd
 
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
@@ -36,10 +37,7 @@ def make_report(
     expectation: pd.DataFrame | None,
     draw: Draw,
     *,
-    attack: str,
-    card: str,
-    eps: float,
-    seed: int,
+    attack: Attack,
     gradients: str,
     model_fingerprint: str,
     data_fingerprint: str,
@@ -52,13 +50,10 @@ def make_report(
         frame: from `oat_bench.evaluation.transfer.transfer`.
         expectation: from `oat_bench.evaluation.random_lambda.evaluate`; None if not asked for.
         draw: how lambda is drawn, of those that ``frame`` has.
-        attack: name of the card.
-        card: its fingerprint.
-        eps: of the attack.
-        seed: of the attack.
+        attack: as it was run.
         gradients: precision that it computed in.
-        model_fingerprint: names the weights.
-        data_fingerprint: names the data.
+        model_fingerprint: of the classifier.
+        data_fingerprint: of the data set.
         command: what made the numbers.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
@@ -69,25 +64,25 @@ def make_report(
         method=info.method,
         architecture=info.architecture,
         norm=info.threat.norm,
-        eps=format_eps(eps),
+        eps=format_eps(attack.threat.eps),
         width=float(frame["width"].iloc[0]),
-        attack=attack,
-        card=card,
-        seed=seed,
+        attack=attack.label,
+        card=attack.card.fingerprint(),
+        seed=attack.seed,
         gradients=gradients,
         n=frame["example"].nunique(),
         cells=[
-            TransferCell(crafted=source, lam=lam, ra=Interval.of(accuracy))
-            for (source, lam), accuracy in matrix(frame).items()
+            TransferCell(crafted=source, lam=lam, ra=Interval.of(found))
+            for (source, lam), found in matrix(frame).items()
         ],
         points=[
             TransferPoint(
                 lam=lam,
                 sa=Interval.of(Accuracy.of(clean.get_group(lam))),
-                any_lambda=Interval.of(accuracy),
+                any_lambda=Interval.of(found),
                 strongest=most[lam],
             )
-            for lam, accuracy in any_lambda(frame).items()
+            for lam, found in any_lambda(frame).items()
         ],
         compared=len(pairs(frame)),
         masked=[MaskedGradients(**asdict(one)) for one in masked(frame)],

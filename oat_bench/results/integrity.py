@@ -1,21 +1,13 @@
-"""What was found of the attacks on a model: one JSON file, read back."""
+"""What was found of the attacks on a model, as it is written as integrity.json."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.complaints import explain
-from oat_bench.errors import UserError
-from oat_bench.files import read_bounded
 from oat_bench.results.checks import Check, Verdict, worst
 from oat_bench.results.entries import Written, format_eps, versions
-
-#: reports are small; a larger file is a mistake
-_MAX_BYTES = 1 << 26
 
 
 class IntegrityPoint(Written):
@@ -101,19 +93,3 @@ def make_report(
         command=command,
         versions=versions(),
     )
-
-
-def read(path: Path) -> Integrity:
-    """Read an ``integrity.json``.
-
-    Raises:
-        UserError: if it cannot be read, or is damaged.
-    """
-    content = read_bounded(path, _MAX_BYTES, "a report")
-    try:
-        report = Integrity.model_validate_json(content)
-        Threat.model_validate({"eps": report.eps})
-    except ValidationError as error:
-        reason = explain(error, Integrity)
-        raise UserError(f"{path}: not a report of oat-bench integrity: {reason}") from error
-    return report

@@ -9,6 +9,8 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from oat_bench import figures
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.evaluation import random_lambda, transfer
 from oat_bench.evaluation.random_lambda import Draw
@@ -48,10 +50,7 @@ def make_report(right, expectation=None, weights=None):
         frame,
         drawn,
         Draw.of(lams, weights),
-        attack="pgd-20",
-        card="c",
-        eps=8 / 255,
-        seed=0,
+        attack=prepare(attack_card("pgd-20"), INFO.threat, n_classes=2, seed=0),
         gradients="float32",
         model_fingerprint="m",
         data_fingerprint="d",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import flags as doubting
-from oat_bench.evaluation.cost import Cost, machine, measure
+from oat_bench.evaluation.cost import machine, measure
 from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
@@ -40,9 +40,9 @@ from oat_bench.reports import run as report
 from oat_bench.results import published, records
 from oat_bench.results.entries import EntryAttack, EntryFlag, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
+from oat_bench.results.points import Cost, PointResult, summarize
 from oat_bench.results.published import Published
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import PointResult, summarize
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
 
@@ -296,7 +296,11 @@ def evaluate_and_report(
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     raised = flags.flags(doubts)
     results = with_costs(
-        summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
+        summarize(outcomes, worst_over, info.trained_at),
+        classifier,
+        data,
+        device,
+        out / "entry.json",
     )
     frontiers = frontier.summarize(outcomes, worst_over)
     shown = [result.lam for result in results if info.trained_at(result.lam)]
@@ -322,7 +326,7 @@ def evaluate_and_report(
         f"{card.threat.norm} eps {entry.eps}"
     )
     write_parquet(out / "outcomes.parquet", outcomes)
-    atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
+    atomic_write(out / "entry.json", entry.as_json())
     table = tables.markdown(results, trained, title, known, frontiers, entry.attacks)
     atomic_write(out / "table.md", table)
     atomic_write(out / "table.csv", tables.csv(results, trained, known))
@@ -356,7 +360,7 @@ def with_costs(
         entry = records.read(before).entry
         if entry.model_fingerprint == classifier.fingerprint():
             known = {
-                (point.lam, point.width): Cost(**point.cost.model_dump())
+                (point.lam, point.width): point.cost
                 for point in entry.operating_points
                 if point.cost is not None and point.cost.machine == machine(device)
             }
@@ -367,7 +371,7 @@ def with_costs(
         cost = known.get(point) or measure(
             classifier.at(*point), image, classifier.deployed(*point)
         )
-        costed.append(replace(result, cost=cost))
+        costed.append(result.model_copy(update={"cost": cost}))
     return costed
 
 

@@ -23,12 +23,12 @@ from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, defaul
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
-from oat_bench.evaluation.integrity import Check
 from oat_bench.regression import baseline
 from oat_bench.reports import comparison, integrity
 from oat_bench.reports import per_lambda as tables
 from oat_bench.results import entries, records
 from oat_bench.results import listing as results
+from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
 
@@ -183,7 +183,7 @@ def test_exported_files(exported, digits, every):
 
 @EVERY
 def test_entries(tmp_path, every, monkeypatch):
-    monkeypatch.setitem(frontier.bootstrap_interval.__kwdefaults__, "resamples", 3)
+    monkeypatch.setitem(frontier.bootstrapped.__kwdefaults__, "resamples", 3)
     path = tmp_path / "x.json"
     tree = json.loads(ENTRY.read_text())
     for many in ("operating_points", "attacks", "frontiers"):
@@ -193,8 +193,8 @@ def test_entries(tmp_path, every, monkeypatch):
         record = records.read(path)
         result = comparison.compare([record, record])
         assert comparison.markdown(result)
-        shown = entries.results(record.entry)
-        assert tables.markdown(shown, [0.0], "title", [], entries.summaries(record.entry))
+        shown = record.entry.operating_points
+        assert tables.markdown(shown, [0.0], "title", [], record.entry.frontiers or ())
         for recorded in record.entry.attacks:
             points = [OperatingPoint(0.0)]
             baseline.Baseline(record, [recorded], points, pd.DataFrame()).prepare(10)

@@ -91,6 +91,7 @@ def integrity(
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
+    from oat_bench.results.checks import LADDER
     from oat_bench.results.outcomes import OutcomeStore
 
     keep_freed_memory()
@@ -98,7 +99,7 @@ def integrity(
     trained = load_model(model, where)
     info = trained.info
     dataset = data_of(trained, model, dataset)
-    ladder: tuple[str, ...] = examination.LADDER
+    ladder: tuple[str, ...] = LADDER
     if attacks is not None:
         ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
     suite = examination.make_suite(

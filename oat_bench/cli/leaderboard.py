@@ -264,10 +264,10 @@ def _entry(path: str, form: Form) -> list[Any]:
 
     from oat_bench import escape as text
     from oat_bench.reports import per_lambda as tables
-    from oat_bench.results import entries, records
+    from oat_bench.results import records
 
     entry = records.read(path).entry
-    results, summaries = entries.results(entry), entries.summaries(entry)
+    results, summaries = entry.operating_points, entry.frontiers or ()
     trained = [point.lam for point in entry.operating_points if point.trained]
     title = (
         f"{entry.dataset}, {entry.architecture}, {entry.method.upper()}, {entry.threat_model} "

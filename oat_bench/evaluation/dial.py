@@ -13,7 +13,8 @@ from itertools import pairwise, permutations
 import numpy as np
 import pandas as pd
 
-from oat_bench.evaluation.integrity import LEVEL, Check, breaks_more, fewest, percent
+from oat_bench.evaluation.integrity import LEVEL, breaks_more, fewest, percent
+from oat_bench.results.checks import Check
 from oat_bench.statistics.pairs import holm
 
 #: shares of the way from lambda = 0 to the first trained one above it that are looked at

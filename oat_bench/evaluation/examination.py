@@ -22,14 +22,13 @@ from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import dial, integrity, probes
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.integrity import NEGLIGIBLE, Check
+from oat_bench.evaluation.integrity import NEGLIGIBLE
 from oat_bench.progress import Bar
+from oat_bench.results.checks import LADDER, Check
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 
-#: attacks whose order is known, the weakest first
-LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 #: the attack that is swept over eps, and whose steps are doubled
 BASE = "pgd-20"
 #: what Square may ask, where it is not a part of AutoAttack

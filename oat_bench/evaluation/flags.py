@@ -17,8 +17,8 @@ from oat_bench.attacks import Attack, prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.examination import Subject, before_square, under_all
-from oat_bench.evaluation.integrity import Check
 from oat_bench.files import sha256
+from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import RETRIED_NAME
 from oat_bench.statistics.accuracy import clean_right, robust_right
 

@@ -10,19 +10,16 @@ share is compared with `NEGLIGIBLE` by an exact binomial test; several tests of 
 corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
-
-Verdict = Literal["pass", "warn", "fail"]
 
 #: the chance that a check fails an honest model, at most
 LEVEL = 0.01
@@ -36,24 +33,6 @@ CLOSE = 0.05
 #: beyond this an RA is wrong: by more than 10 points AutoAttack lowered what broken defences had
 #: reported (arXiv:2003.01690)
 FAR = 0.10
-
-
-class Check(BaseModel):
-    """What one check found at one operating point.
-
-    Attributes:
-        name: of the check.
-        verdict: ``fail``: the attacks cannot be trusted; ``warn``: they may be too weak.
-        evidence: in words.
-        numbers: what the verdict rests on.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-    name: str
-    verdict: Verdict
-    evidence: str
-    numbers: Mapping[str, int | float | list[float]]
 
 
 @dataclass(frozen=True)
@@ -79,12 +58,6 @@ class Inversion:
             f"{self.weak} breaks more than {self.strong} ({self.only_weak} examples that the other "
             f"does not, against {self.only_strong}; {_p(self.p_value)})"
         )
-
-
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the worst of the verdicts: fail before warn before pass."""
-    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
-    return max(verdicts, key=order.index, default="pass")
 
 
 # --- statistics
@@ -194,13 +167,13 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
     p_beyond = min(1.0, tried * drop_p_value(only, without, len(ids), CLOSE))
     test = paired(ours, theirs)
     verdict: Verdict = "pass"
-    if test.difference > 100 * FAR and p_beyond <= LEVEL:
+    if test.value > 100 * FAR and p_beyond <= LEVEL:
         verdict = "fail"
-    elif test.difference > 100 * CLOSE and tried * p <= LEVEL:
+    elif test.value > 100 * CLOSE and tried * p <= LEVEL:
         verdict = "warn"
     evidence = (
         f"RA {percent(ours)} under {name}, {percent(theirs)} under {strongest}, on the same "
-        f"{len(ids)} images: {test.difference:.1f} points too high [{test.low:.1f}, "
+        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
         f"{test.high:.1f}]"
     )
     return Check(
@@ -208,7 +181,7 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
         verdict=verdict,
         evidence=evidence,
         numbers={
-            "difference": test.difference,
+            "difference": test.value,
             "low": test.low,
             "high": test.high,
             "n": len(ids),
@@ -261,13 +234,13 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     converged = test.low <= 100 * NEGLIGIBLE
     evidence = (
         f"RA under {name} {percent(once)}, with twice the steps {percent(doubled)}: falls by "
-        f"{test.difference:.1f} points [{test.low:.1f}, {test.high:.1f}]"
+        f"{test.value:.1f} points [{test.low:.1f}, {test.high:.1f}]"
     )
     return Check(
         name="steps",
         verdict="pass" if converged else "warn",
         evidence=evidence if converged else f"{evidence}; not converged, use more steps",
-        numbers={"difference": test.difference, "low": test.low, "high": test.high},
+        numbers={"difference": test.value, "low": test.low, "high": test.high},
     )
 
 

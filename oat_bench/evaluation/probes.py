@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from oat_bench.attacks import Attack
 from oat_bench.datasets import Split
-from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, Check, Verdict, above
+from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
 #: the share of examples whose loss PGD is expected to raise, at least

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from oat_bench.figures import style
 from oat_bench.figures.style import NotApplicableError
-from oat_bench.results.curves import attack_name, choose_attack, curves, threat_of
-from oat_bench.results.entries import Entry, Interval
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import attack_name, choose_attack, curves
 from oat_bench.results.published import Published, by_label
+from oat_bench.statistics.accuracy import Accuracy
 
 
 @style.styled
@@ -94,7 +95,7 @@ def _panels(entries: Sequence[Entry], attack: str) -> tuple[Figure, tuple[Axes, 
 def _line(
     axes: Axes,
     lambdas: Sequence[float],
-    values: Sequence[Interval],
+    values: Sequence[Accuracy],
     place: int,
     label: str,
     stars: bool = False,

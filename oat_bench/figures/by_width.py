@@ -10,15 +10,14 @@ from oat_bench.figures import style
 from oat_bench.figures.frontiers import draw_curves, write_lambdas
 from oat_bench.figures.style import NotApplicableError
 from oat_bench.reports.per_lambda import short
-from oat_bench.results.curves import (
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import (
     attack_name,
     choose_attack,
     curves,
     labels,
-    robust_at,
-    threat_of,
 )
-from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
 
 
@@ -78,7 +77,7 @@ def cost(entry: Entry, attack: str | None = None) -> Figure:
     _widths([entry])
     figure = Figure(figsize=(8.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    by_lambda: dict[float, list[EntryPoint]] = {}
+    by_lambda: dict[float, list[PointResult]] = {}
     for curve in reversed(curves([entry])):  # the narrowest first
         for point in curve.points:
             by_lambda.setdefault(point.lam, []).append(point)
@@ -86,8 +85,7 @@ def cost(entry: Entry, attack: str | None = None) -> Figure:
         flops = [point.cost.flops for point in points if point.cost is not None]
         if len(flops) < len(points):
             raise NotApplicableError("the entry has no costs; evaluate the model again")
-        found = [robust_at(point, attack) for point in points]
-        robust = [interval for interval in found if interval is not None]
+        robust = [point.robust[attack] for point in points]
         for axes, values in ((left, [p.clean_acc_interval for p in points]), (right, robust)):
             y, tint = [value.value for value in values], style.colour(place)
             axes.errorbar(flops, y, style.spread(values), fmt="none", ecolor=tint, **style.INTERVAL)

@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from oat_bench.figures import style
-from oat_bench.results.curves import (
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import (
     Curve,
     attack_name,
     choose_attack,
     common_attacks,
     curves,
-    threat_of,
 )
-from oat_bench.results.entries import Entry
 from oat_bench.results.published import Published, by_label
 
 #: points nearer to each other than this share a label

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
-from oat_bench.results.entries import Interval
+from oat_bench.statistics.accuracy import Estimate
 
 P = ParamSpec("P")
 
@@ -94,7 +94,7 @@ def marker(place: int) -> str:
     return MARKERS[place % len(MARKERS)]
 
 
-def spread(intervals: Sequence[Interval]) -> list[list[float]]:
+def spread(intervals: Sequence[Estimate]) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
     return [
         [max(i.value - i.low, 0.0) for i in intervals],

@@ -14,12 +14,12 @@ from rich.table import Table
 from oat_bench.errors import UserError
 from oat_bench.reports import seeds
 from oat_bench.reports.seeds import SeedRow
-from oat_bench.results.curves import attack_name, choose_attack, threat_of
-from oat_bench.results.entries import EntryPoint, Interval
-from oat_bench.results.models import Model, common, models_of
+from oat_bench.results.entries import threat_of
+from oat_bench.results.models import Model, attack_name, choose_attack, common, models_of
+from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.statistics import frontier, pairs
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
 
@@ -53,8 +53,8 @@ class Row:
     """
 
     method: str
-    point: EntryPoint
-    robust: Interval
+    point: PointResult
+    robust: Accuracy
     reference_lam: float | None
     clean_difference: Difference | None
     robust_difference: Difference | None
@@ -197,7 +197,9 @@ def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
     def corrected(difference: Difference | None) -> Difference | None:
         if difference is None or difference.paired is None:
             return difference
-        return replace(difference, paired=replace(difference.paired, p_value=next(p_values)))
+        return replace(
+            difference, paired=difference.paired.model_copy(update={"p_value": next(p_values)})
+        )
 
     changed = [
         replace(row, clean_difference=corrected(clean), robust_difference=corrected(robust))
@@ -219,7 +221,7 @@ def _rows(
     attack: str,
 ) -> list[Row]:
     """Return a row for each lambda, with the differences to its reference lambda of the base."""
-    others: dict[float, tuple[Interval, Interval, int]] = {}
+    others: dict[float, tuple[Accuracy, Accuracy, int]] = {}
     if base is not None:
         values = zip(base.curve.clean(), base.curve.robust(attack), strict=True)
         for place, (lam, (clean, robust)) in enumerate(
@@ -250,8 +252,8 @@ def _rows(
     return rows
 
 
-def _difference(ours: Interval, theirs: Interval, paired: Paired | None) -> Difference:
-    return Difference(paired.difference if paired else ours.value - theirs.value, paired)
+def _difference(ours: Accuracy, theirs: Accuracy, paired: Paired | None) -> Difference:
+    return Difference(paired.value if paired else ours.value - theirs.value, paired)
 
 
 def _total(
@@ -262,23 +264,15 @@ def _total(
     interval = difference = difference_interval = distance = None
     if model.right is not None:
         right = model.right
-        interval = right.interval(
-            lambda index: frontier.hypervolume(right.points(index)), (0.0, 100.0)
-        )
+        volume = right.estimate(frontier.hypervolume)
+        interval = (volume.low, volume.high)
     if base is not None:
         others = base.points(attack)
         distance = frontier.distance(points, others)
         difference = frontier.hypervolume(points) - frontier.hypervolume(others)
     if pair is not None:
-        ours, theirs = pair
-
-        def gain(index: np.ndarray | slice) -> float:
-            return frontier.hypervolume(ours.points(index)) - frontier.hypervolume(
-                theirs.points(index)
-            )
-
-        difference = gain(slice(None))
-        difference_interval = ours.interval(gain, (-100.0, 100.0))
+        gained = pair[0].above(pair[1], frontier.hypervolume)
+        difference, difference_interval = gained.value, (gained.low, gained.high)
     return Total(
         model.curve.label,
         [lam for lam, optimal in zip(model.curve.lambdas(), best, strict=True) if optimal],
@@ -350,9 +344,9 @@ def _robust_name(comparison: Comparison) -> str:
     return f"under {comparison.attack}"
 
 
-def written(interval: Interval) -> str:
+def written(interval: Accuracy) -> str:
     """Write an accuracy with its interval."""
-    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+    return f"{interval}"
 
 
 def _elsewhere(row: Row) -> bool:
@@ -366,7 +360,7 @@ def _written(difference: Difference | None) -> str:
         return f"{difference.value:+.1f}"
     test = difference.paired
     p = "p < 0.001" if test.p_value < 0.001 else f"p {test.p_value:.3f}"
-    return f"{test.difference:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p}"
+    return f"{test.value:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p}"
 
 
 def _bracketed(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:

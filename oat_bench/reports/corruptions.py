@@ -11,8 +11,9 @@ from pydantic import Field
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
 from oat_bench.reports import comparison
-from oat_bench.results.entries import DECIMALS, Interval, Percent, Written, versions
-from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.results.entries import versions
+from oat_bench.statistics.accuracy import DECIMALS, Accuracy, Percent
+from oat_bench.written import Written
 
 #: decoders and quantiles that computed images depend on
 _LIBRARIES = ("numpy", "scipy", "pillow")
@@ -23,8 +24,8 @@ class CorruptionPoint(Written):
 
     lam: float
     width: float
-    sa: Interval = Field(description="of the images as they are, with a Wilson interval")
-    mean: Interval = Field(
+    sa: Accuracy = Field(description="of the images as they are, with a Wilson interval")
+    mean: Accuracy = Field(
         description="over corruptions and severities, with a bootstrap interval over images"
     )
     corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")
@@ -68,8 +69,8 @@ def make_report(
             CorruptionPoint(
                 lam=one.point.lam,
                 width=one.point.width,
-                sa=Interval.of(Accuracy.counted(int(one.clean.sum()), len(one.clean))),
-                mean=Interval.of(one.mean()),
+                sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
+                mean=one.mean(),
                 corruptions=dict(zip(corruptions, each, strict=True)),
             )
         )

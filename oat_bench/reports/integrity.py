@@ -19,13 +19,12 @@ from oat_bench.evaluation.integrity import (
     LEVEL,
     MISSED,
     NEGLIGIBLE,
-    Check,
-    Verdict,
     detectable,
-    worst,
 )
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import Written, format_eps, versions
+from oat_bench.results.checks import Check, Verdict, worst
+from oat_bench.results.entries import format_eps, versions
+from oat_bench.written import Written
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

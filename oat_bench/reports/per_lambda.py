@@ -11,8 +11,9 @@ from rich.text import Text
 
 from oat_bench import escape as text
 from oat_bench.results.entries import EntryAttack
+from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
-from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
 
 #: what stands below a table
@@ -25,10 +26,6 @@ NOTE = (
 
 def _lambda(result: PointResult, trained: list[float]) -> str:
     return f"{result.lam:g}" + ("" if result.lam in trained else " *")
-
-
-def _accuracies(result: PointResult) -> dict[str, Accuracy]:
-    return {"SA": result.clean, **result.robust}
 
 
 def _published(result: PointResult, name: str, rows: Sequence[Published]) -> list[Published]:
@@ -56,15 +53,15 @@ def _beside(accuracy: Accuracy, row: Published, name: str) -> str:
 
 def _compared(results: list[PointResult], published: Sequence[Published]) -> list[str]:
     """Name the accuracies that something was published of."""
-    names = _accuracies(results[0])
+    names = results[0].accuracies
     return [name for name in names if any(_published(r, name, published) for r in results)]
 
 
 def _headers(results: list[PointResult], published: Sequence[Published] = ()) -> list[str]:
     compared = _compared(results, published)
     headers = ["lambda", "n"]
-    for name, accuracy in _accuracies(results[0]).items():
-        fewer = "" if accuracy.n == results[0].clean.n else f" (n {accuracy.n})"
+    for name, accuracy in results[0].accuracies.items():
+        fewer = "" if accuracy.n is None else f" (n {accuracy.n})"
         headers += [f"{name}{fewer}", *([f"{name} published"] if name in compared else [])]
     return headers
 
@@ -78,8 +75,8 @@ def _rows(
     compared = _compared(results, published)
     rows = []
     for result in results:
-        row = [_lambda(result, trained), str(result.clean.n)]
-        for name, accuracy in _accuracies(result).items():
+        row = [_lambda(result, trained), str(result.n)]
+        for name, accuracy in result.accuracies.items():
             row.append(show(accuracy))
             if name in compared:
                 found = _published(result, name, published)
@@ -129,10 +126,10 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     """Write the summary numbers of a frontier as a sentence."""
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
-    sa, ra = frontier.reference
+    (sa, ra), volume = frontier.reference, frontier.hypervolume
     said = (
-        f"Frontier of SA and {name}{where}: hypervolume {frontier.hypervolume:.1f}% "
-        f"[{frontier.low:.1f}, {frontier.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
+        f"Frontier of SA and {name}{where}: hypervolume {volume.value:.1f}% "
+        f"[{volume.low:.1f}, {volume.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
         f"(100, 100)%; Pareto-optimal lambda {', '.join(f'{lam:g}' for lam in frontier.pareto)}"
     )
     if frontier.hole is not None:
@@ -236,7 +233,7 @@ def csv(
             "lambda": result.lam,
             "width": result.width,
             "trained": result.lam in trained,
-            "n": result.clean.n,
+            "n": result.n,
         }
         if result.cost is not None:
             row |= {
@@ -244,13 +241,13 @@ def csv(
                 "FLOPs": result.cost.flops,
                 "latency, ms": f"{result.cost.latency_ms:.3f}",
             }
-        for name, accuracy in _accuracies(result).items():
+        for name, accuracy in result.accuracies.items():
             row |= {
                 name: f"{accuracy.value:.2f}",
                 f"{name} low": f"{accuracy.low:.2f}",
                 f"{name} high": f"{accuracy.high:.2f}",
             }
-            if accuracy.n != result.clean.n:
+            if accuracy.n is not None:
                 row[f"{name} n"] = accuracy.n
             if name in compared:
                 found = [_value(p, name) for p in _published(result, name, published)]

@@ -16,10 +16,10 @@ from oat_bench import escape as text
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.reports.per_lambda import short
-from oat_bench.results.curves import attack_name
-from oat_bench.results.ranking import Board, Row, Rule, Score
+from oat_bench.results.models import attack_name
+from oat_bench.results.ranking import Board, Row, Rule
 from oat_bench.results.robustbench import RobustBenchPoint
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import WORST, Estimate
 from oat_bench.statistics.frontier import hypervolume
 
 #: eps that differ by less than this share are one: RobustBench writes 8/255 as 0.031 too
@@ -184,8 +184,8 @@ def _of_row(row: Row, rule: Rule, attack: str) -> _Line:
 def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
     robust, rule = point.robust(board.attack), board.rule
     assert robust is not None
-    volume = Score(*[hypervolume([(point.clean_acc, robust)])] * 3)
-    at_sa = Score(*[robust] * 3) if point.clean_acc >= rule.min_sa else None
+    volume = hypervolume([(point.clean_acc, robust)])
+    at_sa = robust if point.clean_acc >= rule.min_sa else None
     score = {"hypervolume": volume, "ra-at-sa": at_sa, "cost": None}[rule.sort]
     remarks = [] if point.eps == board.eps else [f"eps {point.eps}"]
     remarks += ["unreliable, says RobustBench"] if point.unreliable else []
@@ -195,8 +195,8 @@ def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
         "network": point.architecture,
         "SA": f"{point.clean_acc:.1f}",
         "RA": f"{robust:.1f}",
-        "hypervolume": f"{volume.value:.1f}",
-        f"RA at SA {rule.min_sa:g}": f"{robust:.1f}" if at_sa else "",
+        "hypervolume": f"{volume:.1f}",
+        f"RA at SA {rule.min_sa:g}": f"{robust:.1f}" if at_sa is not None else "",
         "extra data": "yes" if point.additional_data else "",
         "venue": point.venue.replace("<br>", " "),
         "remark": "; ".join(remarks),
@@ -205,8 +205,8 @@ def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
         "model": point.id,
         "method": "RobustBench",
         "network": point.architecture,
-        "hypervolume": round(volume.value, 2),
-        "RA at SA": robust if at_sa else None,
+        "hypervolume": round(volume, 2),
+        "RA at SA": at_sa,
         "required SA": rule.min_sa,
         "unreliable": point.unreliable,
         "additional data": point.additional_data,
@@ -215,7 +215,7 @@ def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
         "link": point.link,
         "remark": cells["remark"],
     }
-    return _Line(score.value if score else None, cells, numbers)
+    return _Line(score, cells, numbers)
 
 
 def _range(values: Sequence[float]) -> str:
@@ -223,11 +223,11 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _written(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]"
+def _written(score: Estimate | None) -> str:
+    return "" if score is None else f"{score}"
 
 
-def _columns(name: str, score: Score | None) -> dict[str, object]:
+def _columns(name: str, score: Estimate | None) -> dict[str, object]:
     ends = (None, None, None) if score is None else (score.value, score.low, score.high)
     names = (name, f"{name} low", f"{name} high")
     return {k: None if v is None else round(v, 2) for k, v in zip(names, ends, strict=True)}

@@ -13,8 +13,9 @@ from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.reports import comparison
-from oat_bench.results.entries import Interval, Written, format_eps, versions
-from oat_bench.statistics.accuracy import Accuracy, clean_right
+from oat_bench.results.entries import format_eps, versions
+from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right
+from oat_bench.written import Written
 
 #: what the attacker knows, in the words of the headings
 KNOWN = "Lambda is public: attacked at the lambda that classifies"
@@ -23,28 +24,20 @@ ANY = "Lambda is public, and the attacker may attack at any lambda: the worst fo
 DRAWN = "Lambda is drawn at random for each query: the attacker knows the set, not the draw"
 
 
-class Difference(Written):
-    """A difference of accuracies in points, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class TransferCell(Written):
     """RA where images are attacked at one lambda and classified at another."""
 
     crafted: float
     lam: float
-    ra: Interval
+    ra: Accuracy
 
 
 class TransferPoint(Written):
     """One lambda that images are classified at."""
 
     lam: float
-    sa: Interval
-    any_lambda: Interval = Field(description="RA where each image is attacked at its worst lambda")
+    sa: Accuracy
+    any_lambda: Accuracy = Field(description="RA where each image is attacked at its worst lambda")
     strongest: float = Field(description="the one lambda that, attacked at, breaks most")
 
 
@@ -64,8 +57,8 @@ class DrawnAttack(Written):
     attacked: float | Literal["expectation", "worst"] = Field(
         description="one lambda; worst: of all of these the worst for each image"
     )
-    expected: Interval = Field(description="chance that one query is answered right")
-    worst: Interval = Field(description="right at every lambda of the set")
+    expected: Accuracy = Field(description="chance that one query is answered right")
+    worst: Accuracy = Field(description="right at every lambda of the set")
 
 
 class Drawn(Written):
@@ -73,11 +66,11 @@ class Drawn(Written):
 
     lams: list[float]
     chances: list[float]
-    expected_clean: Interval
-    worst_clean: Interval
+    expected_clean: Accuracy
+    worst_clean: Accuracy
     attacks: list[DrawnAttack]
     best_single: float = Field(description="the one lambda with the lowest expected RA")
-    gain: Difference = Field(description="expected RA: of the expectation less of the best single")
+    gain: Estimate = Field(description="expected RA: of the expectation less of the best single")
 
 
 class Transfer(Written):
@@ -153,14 +146,14 @@ def make_report(
         gradients=gradients,
         n=frame["example"].nunique(),
         cells=[
-            TransferCell(crafted=source, lam=lam, ra=Interval.of(accuracy))
+            TransferCell(crafted=source, lam=lam, ra=accuracy)
             for (source, lam), accuracy in matrix(frame).items()
         ],
         points=[
             TransferPoint(
                 lam=lam,
-                sa=Interval.of(Accuracy.of(clean.get_group(lam))),
-                any_lambda=Interval.of(accuracy),
+                sa=Accuracy.of(clean.get_group(lam)),
+                any_lambda=accuracy,
                 strongest=most[lam],
             )
             for lam, accuracy in any_lambda(frame).items()
@@ -190,16 +183,14 @@ def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
     return Drawn(
         lams=list(draw.lams),
         chances=list(draw.chances),
-        expected_clean=Interval.of(clean.expected_clean),
-        worst_clean=Interval.of(clean.worst_clean),
+        expected_clean=clean.expected_clean,
+        worst_clean=clean.worst_clean,
         attacks=[
-            DrawnAttack(
-                attacked=name, expected=Interval.of(one.expected), worst=Interval.of(one.worst)
-            )
+            DrawnAttack(attacked=name, expected=one.expected, worst=one.worst)
             for name, one in found.items()
         ],
         best_single=best,
-        gain=Difference(**{name: round(value, 2) for name, value in asdict(gain).items()}),
+        gain=gain,
     )
 
 
@@ -354,7 +345,7 @@ def csv(report: Transfer) -> str:
     rows = []
     for point in report.points:
         lam = point.lam
-        accuracies: dict[str, Interval | None] = {
+        accuracies: dict[str, Accuracy | None] = {
             "SA": point.sa,
             "RA, lambda public": cells.get((lam, lam)),
             **{
@@ -390,6 +381,6 @@ def random_csv(drawn: Drawn) -> str:
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-def _columns(name: str, found: Interval | None) -> dict[str, float | None]:
+def _columns(name: str, found: Accuracy | None) -> dict[str, float | None]:
     values = (None,) * 3 if found is None else (found.value, found.low, found.high)
     return dict(zip((name, f"{name} low", f"{name} high"), values, strict=True))

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from oat_bench.cards import explain
 from oat_bench.errors import UserError, one_line
-from oat_bench.evaluation.integrity import Check
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
+from oat_bench.results.checks import Check
 
 #: descriptions of cells are small
 _MAX_BYTES = 1 << 20
@@ -25,6 +25,8 @@ _MAX_BYTES = 1 << 20
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
+#: the columns of an evaluation of several operating points and attacks
+KEYS = ["lam", "width", "attack", *COLUMNS]
 #: what the name of an attack ends in that only saw what others left standing
 RETRIED_NAME = "-retried-on-survivors"
 

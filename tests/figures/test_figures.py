@@ -17,7 +17,8 @@ from oat_bench.errors import UserError
 from oat_bench.figures import batch_norm, jacobian, style
 from oat_bench.methods import OAT
 from oat_bench.results import curves
-from oat_bench.results.entries import Entry, EntryCost
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import Cost
 from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST
 
@@ -438,7 +439,7 @@ def with_costs(entry):
     points = [
         point.model_copy(
             update={
-                "cost": EntryCost(
+                "cost": Cost(
                     parameters=1000,
                     flops=int(4e6 * point.width**2),
                     latency_ms=1.0,

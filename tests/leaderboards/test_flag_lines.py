@@ -5,8 +5,8 @@ import pytest
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.flags import Doubt
-from oat_bench.evaluation.integrity import Check
 from oat_bench.reports import flags
+from oat_bench.results.checks import Check
 
 
 def check(name, verdict="fail", evidence="what it rests on", **numbers):

@@ -11,9 +11,9 @@ from oat_bench import __version__
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.integrity import Check
 from oat_bench.reports import integrity
 from oat_bench.reports.integrity import IntegrityDial, IntegrityPoint
+from oat_bench.results.checks import Check
 
 
 def check(name="order", verdict="pass", **numbers):

@@ -1,0 +1,35 @@
+"""What checks of attacks come to: a verdict each, with its evidence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Verdict = Literal["pass", "warn", "fail"]
+
+#: attacks whose order is known, the weakest first
+LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+
+
+class Check(BaseModel):
+    """What one check found at one operating point.
+
+    Attributes:
+        name: of the check.
+        verdict: ``fail``: the attacks cannot be trusted; ``warn``: they may be too weak.
+        evidence: in words.
+        numbers: what the verdict rests on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    name: str
+    verdict: Verdict
+    evidence: str
+    numbers: Mapping[str, int | float | list[float]]
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the worst of the verdicts: fail before warn before pass."""
+    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
+    return max(verdicts, key=order.index, default="pass")

@@ -27,6 +27,7 @@ from oat_bench.reports.table import Page
 from oat_bench.results import published
 from oat_bench.results.entries import Entry, EntryFlag, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
+from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
 from oat_bench.run import (
     card_for,
@@ -37,7 +38,6 @@ from oat_bench.run import (
     with_evaluation,
 )
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import PointResult, summarize
 from oat_bench.wrapping import wrap
 
 
@@ -102,8 +102,7 @@ class Result:
         """
         out = make_folder(Path(folder))
         write_parquet(out / "outcomes.parquet", self.outcomes)
-        written = self.entry.model_dump_json(indent=2, by_alias=True)
-        atomic_write(out / "entry.json", written + "\n")
+        atomic_write(out / "entry.json", self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
         atomic_write(out / "table.csv", per_lambda.csv(self.points, self.trained, self.published))
         atomic_write(out / "table.tex", self.page.latex())
@@ -246,7 +245,8 @@ def measured(
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     raised = flags.flags(doubts)
     before = None if out is None else out / "entry.json"
-    results = with_costs(summarize(outcomes, worst_over), classifier, data.test, device, before)
+    counted = summarize(outcomes, worst_over, info.trained_at)
+    results = with_costs(counted, classifier, data.test, device, before)
     frontiers = frontier.summarize(outcomes, worst_over)
     shown = [result.lam for result in results if info.trained_at(result.lam)]
     entry = make_entry(

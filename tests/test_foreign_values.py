@@ -187,7 +187,7 @@ def test_exported_files(exported, digits, every):
 
 @EVERY
 def test_entries(tmp_path, every, monkeypatch):
-    monkeypatch.setitem(frontier.bootstrap_interval.__kwdefaults__, "resamples", 3)
+    monkeypatch.setitem(frontier.bootstrapped.__kwdefaults__, "resamples", 3)
     path = tmp_path / "x.json"
     tree = json.loads(ENTRY.read_text())
     for many in ("operating_points", "attacks", "frontiers"):
@@ -197,8 +197,8 @@ def test_entries(tmp_path, every, monkeypatch):
         record = records.read(path)
         result = comparison.compare([record, record])
         assert comparisons.page(result).markdown()
-        shown = entries.results(record.entry)
-        assert per_lambda.page(shown, [0.0], "title", [], entries.summaries(record.entry)).latex()
+        shown = record.entry.operating_points
+        assert per_lambda.page(shown, [0.0], "title", [], record.entry.frontiers or ()).latex()
         for recorded in record.entry.attacks:
             points = [OperatingPoint(0.0)]
             baseline.Baseline(record, [recorded], points, pd.DataFrame()).prepare(10)

@@ -14,9 +14,10 @@ from oat_bench.calibration.strength import caution
 from oat_bench.classifier import ModelInfo
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cost import Cost
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import Written, format_eps, versions
+from oat_bench.results.entries import format_eps, versions
+from oat_bench.results.points import Cost
+from oat_bench.written import Written
 
 #: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26

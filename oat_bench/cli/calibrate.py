@@ -223,7 +223,7 @@ def calibrate(
         costs=costs,
         command=command_line(),
     )
-    atomic_write(folder / "calibration.json", found.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "calibration.json", found.as_json())
     page = reports.page(found)
     atomic_write(folder / "calibration.md", page.markdown())
     figures.write(figures.calibration(found), folder / "calibration")

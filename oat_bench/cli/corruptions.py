@@ -117,7 +117,7 @@ def corruptions(
         images_sha256=digest,
         command=command_line(),
     )
-    atomic_write(folder / "corruptions.json", report.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "corruptions.json", report.as_json())
     page = reports.page(report)
     atomic_write(folder / "corruptions.md", page.markdown())
     atomic_write(folder / "corruptions.csv", reports.csv(report))

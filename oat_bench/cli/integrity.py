@@ -153,7 +153,7 @@ def integrity(
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "integrity.json", report.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "integrity.json", report.as_json())
     page = reports.page(report)
     atomic_write(folder / "integrity.md", page.markdown())
     show(page, f"report and outcomes in {folder}")

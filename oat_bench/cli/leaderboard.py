@@ -243,10 +243,10 @@ def _fixed(board: "Board", clone: Path | None) -> "list[RobustBenchPoint]":
 def _entry(path: str) -> "tuple[Page, str]":
     """Return the tables of one entry, and the same as CSV."""
     from oat_bench.reports import per_lambda
-    from oat_bench.results import entries, records
+    from oat_bench.results import records
 
     entry = records.read(path).entry
-    results, summaries = entries.results(entry), entries.summaries(entry)
+    results, summaries = entry.operating_points, entry.frontiers or ()
     trained = [point.lam for point in entry.operating_points if point.trained]
     title = (
         f"{entry.dataset}, {entry.architecture}, {entry.method.upper()}, {entry.threat_model} "

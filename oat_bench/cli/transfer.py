@@ -159,7 +159,7 @@ def transfer(
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / "transfer.json", report.as_json())
     page = reports.page(report)
     atomic_write(folder / "transfer.md", page.markdown())
     atomic_write(folder / "transfer.csv", reports.csv(report))

@@ -22,10 +22,7 @@ from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.images import ImageFolder, Kept
 from oat_bench.files import sha256
 from oat_bench.progress import Bar, bar
-from oat_bench.results.outcomes import COLUMNS, CellInfo, OutcomeStore
-
-#: the columns of `evaluate`'s result
-KEYS = ["lam", "width", "attack", "example", "label", "clean_prediction", "attacked_prediction"]
+from oat_bench.results.outcomes import COLUMNS, KEYS, CellInfo, OutcomeStore
 
 
 def evaluate(

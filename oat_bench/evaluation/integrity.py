@@ -167,13 +167,13 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
     p_beyond = min(1.0, tried * drop_p_value(only, without, len(ids), CLOSE))
     test = paired(ours, theirs)
     verdict: Verdict = "pass"
-    if test.difference > 100 * FAR and p_beyond <= LEVEL:
+    if test.value > 100 * FAR and p_beyond <= LEVEL:
         verdict = "fail"
-    elif test.difference > 100 * CLOSE and tried * p <= LEVEL:
+    elif test.value > 100 * CLOSE and tried * p <= LEVEL:
         verdict = "warn"
     evidence = (
         f"RA {percent(ours)} under {name}, {percent(theirs)} under {strongest}, on the same "
-        f"{len(ids)} images: {test.difference:.1f} points too high [{test.low:.1f}, "
+        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
         f"{test.high:.1f}]"
     )
     return Check(
@@ -181,7 +181,7 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
         verdict=verdict,
         evidence=evidence,
         numbers={
-            "difference": test.difference,
+            "difference": test.value,
             "low": test.low,
             "high": test.high,
             "n": len(ids),
@@ -234,13 +234,13 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     converged = test.low <= 100 * NEGLIGIBLE
     evidence = (
         f"RA under {name} {percent(once)}, with twice the steps {percent(doubled)}: falls by "
-        f"{test.difference:.1f} points [{test.low:.1f}, {test.high:.1f}]"
+        f"{test.value:.1f} points [{test.low:.1f}, {test.high:.1f}]"
     )
     return Check(
         name="steps",
         verdict="pass" if converged else "warn",
         evidence=evidence if converged else f"{evidence}; not converged, use more steps",
-        numbers={"difference": test.difference, "low": test.low, "high": test.high},
+        numbers={"difference": test.value, "low": test.low, "high": test.high},
     )
 
 

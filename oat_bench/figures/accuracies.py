@@ -9,8 +9,9 @@ from matplotlib.ticker import FuncFormatter
 from oat_bench.figures import style
 from oat_bench.figures.style import NotApplicableError
 from oat_bench.reports.table import short
-from oat_bench.results.curves import attack_name, choose_attack, curves, robust_at, threat_of
-from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import attack_name, choose_attack, curves
+from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published, by_label
 
 
@@ -77,7 +78,7 @@ def cost(entry: Entry, attack: str | None = None) -> Figure:
     attack = choose_attack([entry], attack)
     style.widths([entry])
     figure, panels = _panels(f"{entry.name}: {threat_of(entry)}", "FLOPs of an image", attack)
-    found: dict[float, list[EntryPoint]] = {}
+    found: dict[float, list[PointResult]] = {}
     for curve in reversed(curves([entry])):  # the narrowest first
         for point in curve.points:
             found.setdefault(point.lam, []).append(point)
@@ -104,13 +105,12 @@ def _panels(title: str, xlabel: str, attack: str) -> tuple[Figure, tuple[Axes, A
 def _draw(
     panels: tuple[Axes, Axes],
     x: Sequence[float],
-    points: Sequence[EntryPoint],
+    points: Sequence[PointResult],
     attack: str,
     place: int,
     label: str,
     stars: bool = False,
 ) -> None:
-    found = [robust_at(point, attack) for point in points]
-    robust = [interval for interval in found if interval is not None]
+    robust = [point.robust[attack] for point in points]
     for axes, y in zip(panels, ([p.clean_acc_interval for p in points], robust), strict=True):
         style.curve(axes, x, y, place, label, stars=stars)

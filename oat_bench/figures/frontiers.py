@@ -9,16 +9,15 @@ from matplotlib.figure import Figure
 
 from oat_bench.figures import style
 from oat_bench.reports.table import short
-from oat_bench.results.curves import (
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import (
     Curve,
     attack_name,
     choose_attack,
     common_attacks,
     curves,
     labels,
-    threat_of,
 )
-from oat_bench.results.entries import Entry
 from oat_bench.results.published import Published, by_label
 
 #: points nearer to each other than this share a label

@@ -15,7 +15,8 @@ from matplotlib.text import Text
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
-from oat_bench.results.entries import Entry, Interval
+from oat_bench.results.entries import Entry
+from oat_bench.statistics.accuracy import Estimate
 
 P = ParamSpec("P")
 
@@ -94,8 +95,8 @@ def marker(place: int) -> str:
 
 def curve(
     axes: Axes,
-    x: Sequence[float] | Sequence[Interval],
-    y: Sequence[Interval],
+    x: Sequence[float] | Sequence[Estimate],
+    y: Sequence[Estimate],
     place: int,
     label: str,
     *,
@@ -104,8 +105,8 @@ def curve(
     """Draw a model's points with their intervals, as a line or as stars; nothing of no points."""
     if not y:
         return
-    across = [value for value in x if isinstance(value, Interval)]
-    xs = [value.value if isinstance(value, Interval) else value for value in x]
+    across = [value for value in x if isinstance(value, Estimate)]
+    xs = [value.value if isinstance(value, Estimate) else value for value in x]
     ys, tint = [interval.value for interval in y], colour(place)
     spread = _spread(across) if across else None
     axes.errorbar(xs, ys, _spread(y), spread, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
@@ -157,7 +158,7 @@ def write_beside(
     )
 
 
-def _spread(intervals: Sequence[Interval]) -> list[list[float]]:
+def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
     return [
         [max(i.value - i.low, 0.0) for i in intervals],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from oat_bench.reports.table import Cell, Page, Table, accuracy, ends, to_csv
 from oat_bench.results.comparison import Comparison, Difference, Row, Total
 from oat_bench.results.seeds import SeedRow
-from oat_bench.statistics.accuracy import WORST, Spread
+from oat_bench.statistics.accuracy import WORST
 
 #: what is said of seeds
 SEEDS = (
@@ -52,7 +52,7 @@ def _difference(difference: Difference | None) -> str:
         return f"{difference.value:+.1f}"
     test = difference.paired
     p = "p < 0.001" if test.p_value < 0.001 else f"p {test.p_value:.3f}"
-    return f"{test.difference:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p}"
+    return f"{test.value:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p}"
 
 
 def _frontier(total: Total) -> Mapping[str, str | Cell]:
@@ -80,16 +80,13 @@ def _frontier(total: Total) -> Mapping[str, str | Cell]:
 
 
 def _seeds(row: SeedRow) -> Mapping[str, str | Cell]:
-    def mean(spread: Spread) -> Cell:
-        return Cell(f"{spread.mean:.1f}", (spread.low, spread.high))
-
     return {
         "method": row.method,
         "lambda": _lambda(row.lam, row.trained),
         "seeds": str(row.clean.n),
-        "mean SA": mean(row.clean),
+        "mean SA": accuracy(row.clean),
         "std SA": f"{row.clean.std:.2f}",
-        "mean RA": mean(row.robust),
+        "mean RA": accuracy(row.robust),
         "std RA": f"{row.robust.std:.2f}",
     }
 
@@ -174,10 +171,10 @@ def seeds_csv(rows: Sequence[SeedRow]) -> str:
         }
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
             columns |= {
-                f"{name} mean": round(spread.mean, 4),
-                f"{name} std": round(spread.std, 4),
-                f"{name} mean low": round(spread.low, 4),
-                f"{name} mean high": round(spread.high, 4),
+                f"{name} mean": spread.value,
+                f"{name} std": spread.std,
+                f"{name} mean low": spread.low,
+                f"{name} mean high": spread.high,
             }
         values.append(columns)
     return to_csv(values)

@@ -9,8 +9,8 @@ from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
 from oat_bench.reports.table import Page, Row, Table, accuracy, ends, to_csv
 from oat_bench.results.corruptions import CorruptionPoint, Corruptions
-from oat_bench.results.entries import DECIMALS, Interval, versions
-from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.results.entries import versions
+from oat_bench.statistics.accuracy import DECIMALS, Accuracy
 
 #: decoders and quantiles that computed images depend on
 _LIBRARIES = ("numpy", "scipy", "pillow")
@@ -36,8 +36,8 @@ def make_report(
             CorruptionPoint(
                 lam=one.point.lam,
                 width=one.point.width,
-                sa=Interval.of(Accuracy.counted(int(one.clean.sum()), len(one.clean))),
-                mean=Interval.of(one.mean()),
+                sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
+                mean=one.mean(),
                 corruptions=dict(zip(corruptions, each, strict=True)),
             )
         )

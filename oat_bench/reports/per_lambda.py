@@ -6,8 +6,9 @@ from statistics import median
 
 from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, short, to_csv
 from oat_bench.results.entries import EntryAttack
+from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
-from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
 
 #: what stands below a table
@@ -47,10 +48,6 @@ def page(
     return Page(title, tables, [NOTE, *_notes(published, frontiers, attacks)])
 
 
-def _accuracies(result: PointResult) -> dict[str, Accuracy]:
-    return {"SA": result.clean, **result.robust}
-
-
 def _quoted(published: Sequence[Published]) -> _Quoted:
     found: dict[tuple[float, float, str], list[tuple[float, Published]]] = {}
     for row in published:
@@ -69,17 +66,17 @@ def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
 def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted) -> list[Row]:
     compared = _compared(results, quoted)
     headers = {
-        name: name if found.n == results[0].clean.n else f"{name} (n {found.n})"
-        for name, found in _accuracies(results[0]).items()
+        name: name if found.n is None else f"{name} (n {found.n})"
+        for name, found in results[0].accuracies.items()
     }
     rows: list[Row] = []
     for result in results:
         star = "" if result.lam in trained else " *"
         row: dict[str, str | Cell] = {
             "lambda": f"{result.lam:g}{star}",
-            "n": str(result.clean.n),
+            "n": str(result.n),
         }
-        for name, found in _accuracies(result).items():
+        for name, found in result.accuracies.items():
             row[headers.get(name, name)] = accuracy(found, "bold" if name == WORST else "")
             if name in compared:
                 others = quoted.get((result.lam, result.width, name), ())
@@ -129,10 +126,10 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     """Write the summary numbers of a frontier as a sentence."""
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
-    sa, ra = frontier.reference
+    (sa, ra), volume = frontier.reference, frontier.hypervolume
     said = (
-        f"Frontier of SA and {name}{where}: hypervolume {frontier.hypervolume:.1f}% "
-        f"[{frontier.low:.1f}, {frontier.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
+        f"Frontier of SA and {name}{where}: hypervolume {volume.value:.1f}% "
+        f"[{volume.low:.1f}, {volume.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
         f"(100, 100)%; Pareto-optimal lambda {', '.join(f'{lam:g}' for lam in frontier.pareto)}"
     )
     if frontier.hole is not None:
@@ -187,7 +184,7 @@ def csv(
             "lambda": result.lam,
             "width": result.width,
             "trained": result.lam in trained,
-            "n": result.clean.n,
+            "n": result.n,
         }
         if result.cost is not None:
             row |= {
@@ -195,13 +192,13 @@ def csv(
                 "FLOPs": result.cost.flops,
                 "latency, ms": f"{result.cost.latency_ms:.3f}",
             }
-        for name, found in _accuracies(result).items():
+        for name, found in result.accuracies.items():
             row |= {
                 name: f"{found.value:.2f}",
                 f"{name} low": f"{found.low:.2f}",
                 f"{name} high": f"{found.high:.2f}",
             }
-            if found.n != result.clean.n:
+            if found.n is not None:
                 row[f"{name} n"] = found.n
             if name in compared:
                 values = [value for value, _ in quoted.get((result.lam, result.width, name), ())]

@@ -11,8 +11,8 @@ from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.reports import table
 from oat_bench.reports.table import Page, Table, accuracy, ends, short, to_csv
-from oat_bench.results.curves import attack_name
-from oat_bench.results.ranking import Board, Row, Score
+from oat_bench.results.models import attack_name
+from oat_bench.results.ranking import Board, Row
 from oat_bench.results.robustbench import RobustBenchPoint
 from oat_bench.statistics.accuracy import WORST
 from oat_bench.statistics.frontier import hypervolume
@@ -129,12 +129,6 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
     return [*placed, *[line for line in theirs if line.value is None], *rest]
 
 
-def _value(board: Board, volume: Score | None, at_sa: Score | None) -> float | None:
-    """Return the number that a leaderboard is sorted by."""
-    score = {"hypervolume": volume, "ra-at-sa": at_sa, "cost": None}[board.rule.sort]
-    return None if score is None else score.value
-
-
 def _of_row(row: Row, board: Board) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     remarks = [f"unreliable: {', '.join(row.doubts)}"] if row.doubts else []
@@ -189,15 +183,16 @@ def _of_row(row: Row, board: Board) -> _Line:
         "link": entry.link,
         "remark": remark,
     }
-    ranked = row.rank is not None and not row.doubts
-    return _Line(_value(board, row.hypervolume, row.robust) if ranked else None, cells, numbers)
+    score = {"hypervolume": row.hypervolume, "ra-at-sa": row.robust, "cost": None}[rule.sort]
+    ranked = row.rank is not None and not row.doubts and score is not None
+    return _Line(score.value if ranked and score is not None else None, cells, numbers)
 
 
 def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
     robust, rule = point.robust(board.attack), board.rule
     assert robust is not None
-    volume = Score(*[hypervolume([(point.clean_acc, robust)])] * 3)
-    at_sa = Score(*[robust] * 3) if point.clean_acc >= rule.min_sa else None
+    volume = hypervolume([(point.clean_acc, robust)])
+    at_sa = robust if point.clean_acc >= rule.min_sa else None
     remarks = [] if point.eps == board.eps else [f"eps {point.eps}"]
     remarks += ["unreliable, says RobustBench"] if point.unreliable else []
     about = {
@@ -210,20 +205,21 @@ def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
     cells = about | {
         "SA": f"{point.clean_acc:.1f}",
         "RA": f"{robust:.1f}",
-        "hypervolume": f"{volume.value:.1f}",
-        f"RA at SA {rule.min_sa:g}": f"{robust:.1f}" if at_sa else "",
+        "hypervolume": f"{volume:.1f}",
+        f"RA at SA {rule.min_sa:g}": f"{robust:.1f}" if at_sa is not None else "",
         "extra data": "yes" if point.additional_data else "",
     }
     numbers: dict[str, object] = about | {
-        "hypervolume": round(volume.value, 2),
-        "RA at SA": robust if at_sa else None,
+        "hypervolume": round(volume, 2),
+        "RA at SA": at_sa,
         "required SA": rule.min_sa,
         "unreliable": point.unreliable,
         "additional data": point.additional_data,
         "authors": point.authors,
         "link": point.link,
     }
-    return _Line(_value(board, volume, at_sa), cells, numbers)
+    score = {"hypervolume": volume, "ra-at-sa": at_sa, "cost": None}[rule.sort]
+    return _Line(score, cells, numbers)
 
 
 def _range(values: Sequence[float]) -> str:

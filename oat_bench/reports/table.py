@@ -7,7 +7,6 @@ comes from files of strangers is escaped here.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import pandas as pd
 from rich import box
@@ -17,25 +16,10 @@ from rich.text import Text
 from tabulate import tabulate
 
 from oat_bench import escape
+from oat_bench.statistics.accuracy import Estimate
 
 #: the width of a table where nothing needs to be folded
 _UNFOLDED = 10_000
-
-
-class Ranged(Protocol):
-    """A number with its interval."""
-
-    @property
-    def value(self) -> float:
-        """The number."""
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +225,7 @@ class Page:
 # --- cells and columns
 
 
-def accuracy(found: Ranged | None, style: str = "") -> Cell:
+def accuracy(found: Estimate | None, style: str = "") -> Cell:
     """Write an accuracy with its interval; an empty cell for none."""
     if found is None:
         return Cell("")
@@ -256,7 +240,7 @@ def short(count: int) -> str:
     return str(count)
 
 
-def ends(name: str, found: Ranged | None, digits: int | None = None) -> dict[str, float | None]:
+def ends(name: str, found: Estimate | None, digits: int | None = None) -> dict[str, float | None]:
     """Return a number with its interval as columns of a CSV; rounded if ``digits`` is given."""
     names = (name, f"{name} low", f"{name} high")
     if found is None:

@@ -12,9 +12,8 @@ from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, ends, to_csv
-from oat_bench.results.entries import Interval, format_eps, versions
+from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import (
-    Difference,
     Drawn,
     DrawnAttack,
     MaskedGradients,
@@ -72,14 +71,14 @@ def make_report(
         gradients=gradients,
         n=frame["example"].nunique(),
         cells=[
-            TransferCell(crafted=source, lam=lam, ra=Interval.of(found))
+            TransferCell(crafted=source, lam=lam, ra=found)
             for (source, lam), found in matrix(frame).items()
         ],
         points=[
             TransferPoint(
                 lam=lam,
-                sa=Interval.of(Accuracy.of(clean.get_group(lam))),
-                any_lambda=Interval.of(found),
+                sa=Accuracy.of(clean.get_group(lam)),
+                any_lambda=found,
                 strongest=most[lam],
             )
             for lam, found in any_lambda(frame).items()
@@ -109,16 +108,14 @@ def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
     return Drawn(
         lams=list(draw.lams),
         chances=list(draw.chances),
-        expected_clean=Interval.of(clean.expected_clean),
-        worst_clean=Interval.of(clean.worst_clean),
+        expected_clean=clean.expected_clean,
+        worst_clean=clean.worst_clean,
         attacks=[
-            DrawnAttack(
-                attacked=name, expected=Interval.of(one.expected), worst=Interval.of(one.worst)
-            )
+            DrawnAttack(attacked=name, expected=one.expected, worst=one.worst)
             for name, one in found.items()
         ],
         best_single=best,
-        gain=Difference(**{name: round(value, 2) for name, value in asdict(gain).items()}),
+        gain=gain,
     )
 
 
@@ -140,7 +137,7 @@ def page(report: Transfer) -> Page:
     return Page(title(report), tables, _notes(report), heading="### ")
 
 
-def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Interval], list[float]]:
+def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
     """Return RA by the lambda attacked at and the one classified at; and the former."""
     cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
     return cells, sorted({source for source, _ in cells})

@@ -6,15 +6,14 @@ Of a single run its lambda are compared with each other.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from oat_bench.errors import UserError
-from oat_bench.results.curves import attack_name, choose_attack, threat_of
-from oat_bench.results.entries import EntryPoint, Interval
-from oat_bench.results.models import Model, common, models_of
+from oat_bench.results.entries import threat_of
+from oat_bench.results.models import Model, attack_name, choose_attack, common, models_of
+from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.results.seeds import SeedRow, over_seeds
 from oat_bench.statistics import frontier, pairs
+from oat_bench.statistics.accuracy import Accuracy
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
 
@@ -36,8 +35,8 @@ class Row:
     """
 
     method: str
-    point: EntryPoint
-    robust: Interval
+    point: PointResult
+    robust: Accuracy
     reference_lam: float | None
     clean_difference: Difference | None
     robust_difference: Difference | None
@@ -47,7 +46,7 @@ class Row:
 class Total:
     """One method's frontier.
 
-    Intervals are 95% bootstrap intervals, None without outcomes. Of the reference itself, whose
+    Accuracys are 95% bootstrap intervals, None without outcomes. Of the reference itself, whose
     hypervolume the difference and whose frontier the distance is to, these are None.
     """
 
@@ -172,7 +171,8 @@ def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
     def corrected(difference: Difference | None) -> Difference | None:
         if difference is None or difference.paired is None:
             return difference
-        return replace(difference, paired=replace(difference.paired, p_value=next(p_values)))
+        test = difference.paired.model_copy(update={"p_value": next(p_values)})
+        return replace(difference, paired=test)
 
     changed = [
         replace(
@@ -222,8 +222,8 @@ def _rows(
     return rows
 
 
-def _difference(ours: Interval, theirs: Interval, paired: Paired | None) -> Difference:
-    return Difference(paired.difference if paired else ours.value - theirs.value, paired)
+def _difference(ours: Accuracy, theirs: Accuracy, paired: Paired | None) -> Difference:
+    return Difference(paired.value if paired else ours.value - theirs.value, paired)
 
 
 def _total(
@@ -233,24 +233,15 @@ def _total(
     best = frontier.pareto(points)
     interval = difference = difference_interval = distance = None
     if model.right is not None:
-        right = model.right
-        interval = right.interval(
-            lambda index: frontier.hypervolume(right.points(index)), (0.0, 100.0)
-        )
+        volume = model.right.estimate(frontier.hypervolume)
+        interval = (volume.low, volume.high)
     if base is not None:
         others = base.points(attack)
         distance = frontier.distance(points, others)
         difference = frontier.hypervolume(points) - frontier.hypervolume(others)
     if pair is not None:
-        ours, theirs = pair
-
-        def gain(index: np.ndarray | slice) -> float:
-            return frontier.hypervolume(ours.points(index)) - frontier.hypervolume(
-                theirs.points(index)
-            )
-
-        difference = gain(slice(None))
-        difference_interval = ours.interval(gain, (-100.0, 100.0))
+        gained = pair[0].above(pair[1], frontier.hypervolume)
+        difference, difference_interval = gained.value, (gained.low, gained.high)
     return Total(
         model.curve.label,
         [lam for lam, optimal in zip(model.curve.lambdas(), best, strict=True) if optimal],

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from oat_bench.results.entries import Interval, Percent, Written
+from oat_bench.statistics.accuracy import Accuracy, Percent
+from oat_bench.written import Written
 
 
 class CorruptionPoint(Written):
@@ -12,8 +13,8 @@ class CorruptionPoint(Written):
 
     lam: float
     width: float
-    sa: Interval = Field(description="of the images as they are, with a Wilson interval")
-    mean: Interval = Field(
+    sa: Accuracy = Field(description="of the images as they are, with a Wilson interval")
+    mean: Accuracy = Field(
         description="over corruptions and severities, with a bootstrap interval over images"
     )
     corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")

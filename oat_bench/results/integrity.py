@@ -7,7 +7,8 @@ from pydantic import Field
 
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.results.checks import Check, Verdict, worst
-from oat_bench.results.entries import Written, format_eps, versions
+from oat_bench.results.entries import format_eps, versions
+from oat_bench.written import Written
 
 
 class IntegrityPoint(Written):

@@ -25,6 +25,8 @@ _MAX_BYTES = 1 << 20
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
+#: the columns of an evaluation of several operating points and attacks
+KEYS = ["lam", "width", "attack", *COLUMNS]
 #: what the name of an attack ends in that only saw what others left standing
 RETRIED_NAME = "-retried-on-survivors"
 

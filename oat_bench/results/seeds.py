@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oat_bench.results.curves import robust_at
-from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import Spread
 
 
@@ -36,17 +36,16 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
     rows = []
     for name, runs in zip(_labels([runs[0] for runs in found]), found, strict=True):
-        points: dict[tuple[float, float], list[EntryPoint]] = {}
+        points: dict[tuple[float, float], list[PointResult]] = {}
         for run in runs:
             for point in run.operating_points:
                 points.setdefault((-point.width, point.lam), []).append(point)
         several = {width for width, _ in points} != {-1.0}
         for (width, lam), same in sorted(points.items()):
-            robust = [robust_at(point, attack) for point in same]
-            values = [interval.value for interval in robust if interval is not None]
+            values = [point.robust[attack].value for point in same if attack in point.robust]
             if len(values) == len(same) > 1:
                 label = f"{name}, width {-width:g}" if several else name
-                clean = Spread.of([point.clean_acc_interval.value for point in same])
+                clean = Spread.of([point.clean_acc for point in same])
                 rows.append(SeedRow(label, lam, -width, same[0].trained, clean, Spread.of(values)))
     return rows
 

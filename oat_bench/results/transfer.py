@@ -4,15 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from oat_bench.results.entries import Interval, Written
-
-
-class Difference(Written):
-    """A difference of accuracies in points, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
+from oat_bench.statistics.accuracy import Accuracy, Estimate
+from oat_bench.written import Written
 
 
 class TransferCell(Written):
@@ -20,15 +13,15 @@ class TransferCell(Written):
 
     crafted: float
     lam: float
-    ra: Interval
+    ra: Accuracy
 
 
 class TransferPoint(Written):
     """One lambda that images are classified at."""
 
     lam: float
-    sa: Interval
-    any_lambda: Interval = Field(description="RA where each image is attacked at its worst lambda")
+    sa: Accuracy
+    any_lambda: Accuracy = Field(description="RA where each image is attacked at its worst lambda")
     strongest: float = Field(description="the one lambda that, attacked at, breaks most")
 
 
@@ -48,8 +41,8 @@ class DrawnAttack(Written):
     attacked: float | Literal["expectation", "worst"] = Field(
         description="one lambda; worst: of all of these the worst for each image"
     )
-    expected: Interval = Field(description="chance that one query is answered right")
-    worst: Interval = Field(description="right at every lambda of the set")
+    expected: Accuracy = Field(description="chance that one query is answered right")
+    worst: Accuracy = Field(description="right at every lambda of the set")
 
 
 class Drawn(Written):
@@ -57,11 +50,11 @@ class Drawn(Written):
 
     lams: list[float]
     chances: list[float]
-    expected_clean: Interval
-    worst_clean: Interval
+    expected_clean: Accuracy
+    worst_clean: Accuracy
     attacks: list[DrawnAttack]
     best_single: float = Field(description="the one lambda with the lowest expected RA")
-    gain: Difference = Field(description="expected RA: of the expectation less of the best single")
+    gain: Estimate = Field(description="expected RA: of the expectation less of the best single")
 
 
 class Transfer(Written):

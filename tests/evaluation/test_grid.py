@@ -17,8 +17,8 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
-from oat_bench.evaluation.grid import KEYS, evaluate
-from oat_bench.results.outcomes import OutcomeStore
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.results.outcomes import KEYS, OutcomeStore
 
 EPS = 0.05
 THREAT = Threat(eps=EPS, step_size=EPS)

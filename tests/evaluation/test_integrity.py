@@ -17,7 +17,7 @@ from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
 from oat_bench.evaluation import examination, integrity, probes
 from oat_bench.evaluation.integrity import MISSED, NEGLIGIBLE
-from oat_bench.results.checks import worst
+from oat_bench.results.checks import LADDER, worst
 from oat_bench.results.outcomes import OutcomeStore
 
 EPS = 0.05
@@ -313,7 +313,7 @@ def test_a_line_in_closed_form():
     images = torch.randint(90, 166, (150, 1, 3, 3), generator=draw).to(torch.uint8)
     score = ((images / 255 - 0.5).flatten(1) @ w).double()
     data = Split(images, (score > 0).long())
-    checks = examine(model, data, classes=2, ladder=examination.LADDER)
+    checks = examine(model, data, classes=2, ladder=LADDER)
     assert verdicts(checks, "pass") == set(NAMES)
     swept = checks["eps sweep"].numbers
     inside = [eps for eps in swept["eps"] if eps <= 0.3]  # the box does not bind
@@ -345,11 +345,11 @@ def test_gradients_of_a_linear_model_in_closed_form():
 def test_an_honest_linear_model_passes_with_autoattack():
     model, data = linear_problem(n=60)
     store = OutcomeStore(None)
-    checks = examine(model, data, ladder=examination.LADDER, store=store)
+    checks = examine(model, data, ladder=LADDER, store=store)
     assert verdicts(checks, "pass") == set(NAMES)
     assert list(checks) == NAMES
     listed = list(checks["order"].numbers)
-    assert listed == ["clean", *examination.LADDER, "inversions"]
+    assert listed == ["clean", *LADDER, "inversions"]
     assert "and 5000 after AutoAttack's other parts" in checks["gradient-free"].evidence
 
 
@@ -428,7 +428,7 @@ def test_autoattack_does_not_hide_a_saturated_softmax(problem):
     model, data = problem
     few = Split(data.images[:60], data.labels[:60])
     module = Masked(model, after=Apply(lambda rows: rows * 1e4))
-    checks = examine(module, few, ladder=examination.LADDER)
+    checks = examine(module, few, ladder=LADDER)
     # its margin loss has gradients: Square finds nothing new, but PGD has none
     assert checks["gradient-free"].verdict == "pass"
     assert {"eps sweep", "loss", "zero gradients"} <= verdicts(checks, "fail")
@@ -556,7 +556,7 @@ def test_a_trained_network_behind_a_quantiser_is_caught(trained, digits):
 def test_a_second_examination_computes_nothing(monkeypatch, tmp_path):
     model, data = linear_problem(n=40)
     store = OutcomeStore(tmp_path)
-    first = examine(model, data, ladder=examination.LADDER, store=store)
+    first = examine(model, data, ladder=LADDER, store=store)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert len(kept) > 10
 
@@ -564,7 +564,7 @@ def test_a_second_examination_computes_nothing(monkeypatch, tmp_path):
         raise AssertionError("it attacked again")
 
     monkeypatch.setattr("oat_bench.attacks.engines.Attack.__call__", forbidden)
-    assert examine(model, data, ladder=examination.LADDER, store=store) == first
+    assert examine(model, data, ladder=LADDER, store=store) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == kept
 
 

@@ -11,7 +11,6 @@ from oat_bench.errors import UserError
 from oat_bench.reports import per_lambda as tables
 from oat_bench.reports import ranking as boards
 from oat_bench.results import ranking
-from oat_bench.results.entries import results, summaries
 from oat_bench.results.ranking import Rule
 from oat_bench.results.robustbench import RobustBenchPoint
 
@@ -198,9 +197,8 @@ def test_the_table_of_an_entry_as_latex(publish):
         {0.1: (90, {"fgsm": 40, "pgd-20": 20}), 1.0: (80, {"fgsm": 60, "pgd-20": 50})},
         with_frontiers=True,
     )
-    text = tables.page(
-        results(record.entry), [0.1], "50% [a_b]", (), summaries(record.entry)
-    ).latex()
+    entry = record.entry
+    text = tables.page(entry.operating_points, [0.1], "50% [a_b]", (), entry.frontiers).latex()
     body = re.search(r"\\midrule\n(.*)\n\\bottomrule", text, re.DOTALL)[1].splitlines()
     assert [line.split(" & ")[0] for line in body] == ["0.1", "1 *"]
     values = [re.sub(r" \{\\scriptsize .*?\}", "", line) for line in body]
@@ -217,6 +215,6 @@ def test_the_table_of_an_entry_as_latex(publish):
 
 def test_every_width_has_a_table(publish, cost):
     record = publish("a", {0.1: (90, 20)}, costs={1.0: cost(2000), 0.5: cost(500)})
-    text = tables.page(results(record.entry), [0.1], "t").latex()
+    text = tables.page(record.entry.operating_points, [0.1], "t").latex()
     assert text.count(r"\begin{tabular}") == 2
     assert text.index("width 1: 10 parameters") < text.index("width 0.5: 10 parameters")

@@ -15,8 +15,9 @@ from oat_bench.reports import comparison as reports
 from oat_bench.results import comparison, records
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
+from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST, summarize
+from oat_bench.statistics.accuracy import WORST
 
 ATTACKS = ["fgsm", "pgd-7"]
 
@@ -52,7 +53,7 @@ def write_run(build_classifier, tmp_path):
         ]
         entry = make_entry(
             info,
-            summarize(outcomes, ATTACKS),
+            summarize(outcomes, ATTACKS, info.trained_at),
             attacks,
             model_fingerprint="",
             command="",
@@ -95,7 +96,7 @@ def test_every_difference_is_that_of_the_outcomes(write_run, attack):
     for row in result.rows[3:]:
         for difference, name in ((row.clean_difference, None), (row.robust_difference, attack)):
             a, b = right(ours, row.point.lam, name), right(theirs, row.point.lam, name)
-            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()), abs=1e-4)
             only, other = int((a & ~b).sum()), int((b & ~a).sum())
             p = binomtest(only, only + other).pvalue if only + other else 1.0
             assert difference.paired.p_value == pytest.approx(p)
@@ -115,7 +116,7 @@ def test_an_attack_that_saw_fewer_examples_changes_ra_alone(write_run):
         volumes.append(frontier.hypervolume(points))
         assert total.hypervolume == pytest.approx(volumes[-1])
         assert total.interval[0] <= total.hypervolume <= total.interval[1]
-    assert result.totals[1].difference == pytest.approx(volumes[1] - volumes[0])
+    assert result.totals[1].difference == pytest.approx(volumes[1] - volumes[0], abs=1e-4)
     assert (result.shared, result.attacked) == (200, 40)
     for row in result.rows[3:]:
         clean, robust = row.clean_difference, row.robust_difference
@@ -163,7 +164,7 @@ def test_only_common_examples_and_lambda_are_paired(write_run):
     at_one = result.rows[-1]
     assert at_one.point.lam == 1.0
     a, b = right(few, 1.0, WORST), right(first, 1.0, WORST)[:40]
-    assert at_one.robust_difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+    assert at_one.robust_difference.value == pytest.approx(100 * (a.mean() - b.mean()), abs=1e-4)
     turned = comparison.compare(found, reference=1)
     assert [row.clean_difference is None for row in turned.rows] == [
         False,
@@ -258,7 +259,7 @@ def test_the_lambda_of_a_run_alone_are_compared(write_run, reference, expected, 
         for difference, name in ((row.clean_difference, None), (row.robust_difference, WORST)):
             a, b = right(outcomes, lam, name), right(outcomes, expected[lam], name)
             only, other = int((a & ~b).sum()), int((b & ~a).sum())
-            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+            assert difference.value == pytest.approx(100 * (a.mean() - b.mean()), abs=1e-4)
             assert difference.paired.low < difference.value < difference.paired.high
             p_values.append(binomtest(only, only + other).pvalue if only + other else 1.0)
             corrected.append(difference.paired.p_value)
@@ -289,7 +290,9 @@ def test_the_lambda_of_every_width_are_compared_with_its_own(write_run):
     assert result.tests == 8
     narrow = outcomes[outcomes["width"] == 0.5].assign(width=1.0)
     a, b = right(narrow, 1.0, WORST), right(narrow, 0.15, WORST)
-    assert result.rows[-1].robust_difference.value == pytest.approx(100 * (a.mean() - b.mean()))
+    assert result.rows[-1].robust_difference.value == pytest.approx(
+        100 * (a.mean() - b.mean()), abs=1e-4
+    )
 
 
 def test_a_run_alone_without_outcomes_or_of_one_lambda(write_run):

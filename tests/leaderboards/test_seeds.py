@@ -10,7 +10,9 @@ from scipy import stats
 
 from oat_bench.reports import comparison as reports
 from oat_bench.results import comparison, records, seeds
-from oat_bench.results.entries import Entry, EntryPoint, Interval
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import PointResult
+from oat_bench.statistics.accuracy import Accuracy
 
 
 def make_entry(seed, *, lambdas=(0.0, 0.1, 1.0), width=1.0, trained=(0.0, 1.0), **changes):
@@ -19,9 +21,9 @@ def make_entry(seed, *, lambdas=(0.0, 0.1, 1.0), width=1.0, trained=(0.0, 1.0), 
     points = []
     for lam in lambdas:
         sa, ra = np.round(draw.uniform(20, 90, 2), 2)
-        clean, robust = (Interval(value=v, low=v - 1, high=v + 1) for v in (sa, ra))
+        clean, robust = (Accuracy(value=v, low=v - 1, high=v + 1) for v in (sa, ra))
         points.append(
-            EntryPoint(
+            PointResult(
                 lam=lam,
                 width=width,
                 trained=lam in trained,
@@ -78,10 +80,10 @@ def test_a_family_is_summed_up_as_numpy_and_scipy_do():
             (row.robust, [point.robust_acc["fgsm"].value for point in points]),
         ):
             assert spread.n == 4
-            assert spread.mean == pytest.approx(np.mean(values))
-            assert spread.std == pytest.approx(np.std(values, ddof=1))
+            assert spread.value == pytest.approx(np.mean(values), abs=1e-4)
+            assert spread.std == pytest.approx(np.std(values, ddof=1), abs=1e-4)
             interval = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-            assert (spread.low, spread.high) == pytest.approx(interval)
+            assert (spread.low, spread.high) == pytest.approx(interval, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_the_comparison_shows_it_beside_what_it_shows_of_each_run(write):
         if re.match(r"\| OAT +\| +0\.1 \* \| +2 \|", line)
     ]
     assert shown[:3] == ["OAT", "0.1 *", "2"]
-    assert shown[3] == f"{first.clean.mean:.1f} [{first.clean.low:.1f}, {first.clean.high:.1f}]"
+    assert shown[3] == f"{first.clean.value:.1f} [{first.clean.low:.1f}, {first.clean.high:.1f}]"
     assert shown[6] == f"{first.robust.std:.2f}"
     alone = reports.page(comparison.compare(found[1:], attack="fgsm")).markdown()
     assert "std SA" not in alone
@@ -168,7 +170,7 @@ def test_the_csv_holds_every_number(write):
     for place, row in enumerate(rows):
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
             for column, value in (
-                ("mean", spread.mean),
+                ("mean", spread.value),
                 ("std", spread.std),
                 ("mean low", spread.low),
                 ("mean high", spread.high),

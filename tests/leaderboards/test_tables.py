@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from oat_bench.reports import per_lambda as tables
+from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
-from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
+from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Hole, Summary
 
 ATTACKS = ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "autoattack", WORST]
@@ -24,9 +25,8 @@ def accuracy(hits, n=800):
 def results():
     points = [(0.0, 800), (0.1, 781), (0.15, 760), (1.0, 700)]
     return [
-        PointResult(
+        result(
             lam,
-            1.0,
             accuracy(hits),
             {
                 name: accuracy(int(hits * lam) - 10 * k * (lam > 0))
@@ -37,8 +37,22 @@ def results():
     ]
 
 
+def result(lam, clean, robust):
+    return PointResult(
+        lam=lam,
+        width=1,
+        trained=lam in TRAINED,
+        n=800,
+        clean_acc=clean.value,
+        clean_acc_interval=clean,
+        autoattack_acc=None,
+        robust_acc={k: v for k, v in robust.items() if k != WORST},
+        worst_case_acc=robust.get(WORST),
+    )
+
+
 def accuracies(result):
-    return {"SA": result.clean, **result.robust}
+    return {"SA": result.clean_acc_interval, **result.robust}
 
 
 def test_csv_holds_every_accuracy_with_its_interval(results):
@@ -96,7 +110,7 @@ def test_the_terminal_shows_every_number_whole(results, width):
 
 
 def test_tables_without_a_worst_case_have_no_such_column(results):
-    few = [PointResult(r.lam, r.width, r.clean, {"fgsm": r.robust["fgsm"]}) for r in results]
+    few = [result(r.lam, r.clean_acc_interval, {"fgsm": r.robust["fgsm"]}) for r in results]
     assert WORST not in tables.csv(few, TRAINED)
     assert tables.page(few, TRAINED, "t").markdown().splitlines()[2].count("|") == 5
 
@@ -181,8 +195,14 @@ def test_other_points_change_nothing(results, row):
 
 
 def frontier_summary(attack=WORST, width=1.0, hole=True):
-    found = Hole(0.1, 2.2, 36.2, 36.27) if hole else None
-    return Summary(attack, width, [0.0, 0.1, 1.0], (0.0, 0.0), 43.21, 41.0, 45.4, found)
+    return Summary(
+        attack=attack,
+        width=width,
+        pareto=[0.0, 0.1, 1.0],
+        reference=(0.0, 0.0),
+        hypervolume=Accuracy(value=43.21, low=41.0, high=45.4),
+        hole=Hole(lam=0.1, sa=2.2, ra=36.2, distance=36.27) if hole else None,
+    )
 
 
 def notes(results, *frontiers):

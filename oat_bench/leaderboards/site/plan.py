@@ -8,8 +8,9 @@ from pathlib import Path
 from oat_bench.errors import UserError
 from oat_bench.reports import ranking as boards
 from oat_bench.results import ranking, records
-from oat_bench.results.curves import robust_at
-from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.entries import Entry
+from oat_bench.results.models import suite
+from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.results.robustbench import RobustBenchPoint, robustbench_points
 from oat_bench.statistics.accuracy import WORST
@@ -44,7 +45,7 @@ class Row:
     label: str
     model: Model
     width: float
-    points: list[EntryPoint]
+    points: list[PointResult]
     scores: dict[str, ranking.Row]
 
 
@@ -136,14 +137,8 @@ def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -
 def _attacks(found: Sequence[Record]) -> list[str]:
     """Return the attacks that an entry has at every operating point, the worst case last."""
     names = [*(attack.name for record in found for attack in record.entry.attacks), WORST]
-    return [
-        name
-        for name in dict.fromkeys(names)
-        if any(
-            all(robust_at(point, name) is not None for point in record.entry.operating_points)
-            for record in found
-        )
-    ]
+    known = {name for record in found for name in suite(record.entry)}
+    return [name for name in dict.fromkeys(names) if name in known]
 
 
 def slug(text: str, taken: set[str]) -> str:

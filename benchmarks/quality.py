@@ -28,8 +28,8 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Dataset
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
+from oat_bench.results.points import summarize
 from oat_bench.run import choose_device, train
-from oat_bench.statistics.accuracy import summarize
 
 WAYS = {"slow": "float32", "fast": "bf16"}
 
@@ -56,7 +56,7 @@ def measure(
             "way": way,
             "seed": seed,
             "lambda": r.lam,
-            "SA": r.clean.value,
+            "SA": r.clean_acc,
             "RA": r.robust["pgd-7"].value,
         }
         for r in summarize(frame, [])

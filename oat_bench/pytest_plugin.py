@@ -85,7 +85,7 @@ class RobustAccuracy:
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.subject import Subject
-        from oat_bench.statistics.accuracy import summarize
+        from oat_bench.results.points import summarize
 
         classifier = _load(model)
         data = self._load_data(classifier, _name(model), dataset, data_dir)
@@ -101,7 +101,7 @@ class RobustAccuracy:
         subject = Subject(classifier, data.test, data.fingerprint(), examples)
         outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
-        return result.robust[ready.label]
+        return result.robust[ready.label].model_copy(update={"n": n})
 
     def check(
         self,

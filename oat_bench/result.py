@@ -23,9 +23,11 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
+from oat_bench.reports.table import Page
 from oat_bench.results import published
 from oat_bench.results.entries import Entry, EntryFlag, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
+from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
 from oat_bench.run import (
     card_for,
@@ -36,7 +38,6 @@ from oat_bench.run import (
     with_evaluation,
 )
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import PointResult, summarize
 from oat_bench.wrapping import wrap
 
 
@@ -76,7 +77,12 @@ class Result:
     @property
     def markdown(self) -> str:
         """The table as Markdown, with its title and notes."""
-        return per_lambda.markdown(
+        return self.page.markdown()
+
+    @property
+    def page(self) -> Page:
+        """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
+        return per_lambda.page(
             self.points,
             self.trained,
             self.title,
@@ -94,16 +100,12 @@ class Result:
         It holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``, ``table.tex``,
         ``outcomes.parquet`` and ``figures``.
         """
-        out, shown = make_folder(Path(folder)), (self.points, self.trained)
+        out = make_folder(Path(folder))
         write_parquet(out / "outcomes.parquet", self.outcomes)
-        written = self.entry.model_dump_json(indent=2, by_alias=True)
-        atomic_write(out / "entry.json", written + "\n")
+        atomic_write(out / "entry.json", self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
-        atomic_write(out / "table.csv", per_lambda.csv(*shown, self.published))
-        latex = per_lambda.latex(
-            *shown, self.title, self.published, self.frontiers, self.entry.attacks
-        )
-        atomic_write(out / "table.tex", latex)
+        atomic_write(out / "table.csv", per_lambda.csv(self.points, self.trained, self.published))
+        atomic_write(out / "table.tex", self.page.latex())
         quoted = published.of_entries([self.entry])
         drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
         atomic_write(out / "report.md", report.page(self.entry, self.markdown, drawn))
@@ -232,7 +234,8 @@ def measured(
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     raised = flags.flags(doubts)
     before = None if out is None else out / "entry.json"
-    results = with_costs(summarize(outcomes, worst_over), classifier, data.test, device, before)
+    counted = summarize(outcomes, worst_over, info.trained_at)
+    results = with_costs(counted, classifier, data.test, device, before)
     frontiers = frontier.summarize(outcomes, worst_over)
     shown = [result.lam for result in results if info.trained_at(result.lam)]
     entry = make_entry(

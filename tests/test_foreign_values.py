@@ -29,11 +29,10 @@ from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
 from oat_bench.registry import METHODS
 from oat_bench.regression import baseline
-from oat_bench.reports import comparison, integrity
-from oat_bench.reports import per_lambda as tables
-from oat_bench.results import entries, records
+from oat_bench.reports import comparison as comparisons
+from oat_bench.reports import per_lambda
+from oat_bench.results import comparison, entries, records
 from oat_bench.results import listing as results
-from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack
@@ -189,7 +188,7 @@ def test_exported_files(exported, digits, every):
 
 @EVERY
 def test_entries(tmp_path, every, monkeypatch):
-    monkeypatch.setitem(frontier.bootstrap_interval.__kwdefaults__, "resamples", 3)
+    monkeypatch.setitem(frontier.bootstrapped.__kwdefaults__, "resamples", 3)
     path = tmp_path / "x.json"
     tree = json.loads(ENTRY.read_text())
     for many in ("operating_points", "attacks", "frontiers"):
@@ -198,9 +197,9 @@ def test_entries(tmp_path, every, monkeypatch):
     def use():
         record = records.read(path)
         result = comparison.compare([record, record])
-        assert comparison.markdown(result)
-        shown = entries.results(record.entry)
-        assert tables.markdown(shown, [0.0], "title", [], entries.summaries(record.entry))
+        assert comparisons.page(result).markdown()
+        shown = record.entry.operating_points
+        assert per_lambda.page(shown, [0.0], "title", [], record.entry.frontiers or ()).latex()
         for recorded in record.entry.attacks:
             points = [OperatingPoint(0.0)]
             baseline.Baseline(record, [recorded], points, pd.DataFrame()).prepare(10)
@@ -225,29 +224,6 @@ def test_descriptions_of_cells(tmp_path, every):
 
     tree = json.loads(path.read_text())
     check_each(tree, lambda changed: path.write_text(json.dumps(changed)), use, every=every)
-
-
-@EVERY
-def test_integrity_reports(tmp_path, build_classifier, every):
-    checks = [Check(name="order", verdict="pass", evidence="e", numbers={"a": 1.0})]
-    report = integrity.make_report(
-        build_classifier().info,
-        [integrity.IntegrityPoint.of(OperatingPoint(0.1), checks)],
-        attacks=["fgsm", "pgd-20"],
-        n=20,
-        fewer={"fgsm": 10},
-        seed=3,
-        model_fingerprint="model",
-        data_fingerprint="data",
-        command="oat-bench integrity runs/x",
-    )
-    path = tmp_path / "integrity.json"
-    check_each(
-        report.model_dump(mode="json"),
-        lambda changed: path.write_text(json.dumps(changed)),
-        lambda: integrity.markdown(integrity.read(path)),
-        every=every,
-    )
 
 
 @EVERY

@@ -38,9 +38,9 @@ from oat_bench.datasets.stl10 import _read as read_stl10
 from oat_bench.datasets.svhn import _read as read_svhn
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
-from oat_bench.reports import comparison
+from oat_bench.reports import comparison as reports
+from oat_bench.results import comparison, published, records
 from oat_bench.results import listing as results
-from oat_bench.results import published, records
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.statistics import frontier
 from oat_bench.training.loop import Trainer
@@ -53,7 +53,7 @@ ENTRY = PACKAGE.parent / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json
 def few_resamples():
     """Comparing goes the whole way, but soon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(frontier.bootstrap_interval.__kwdefaults__, "resamples", 3)
+        patch.setitem(frontier.bootstrapped.__kwdefaults__, "resamples", 3)
         yield
 
 
@@ -305,8 +305,8 @@ def read_and_compare(path):
     """Read an entry and do with it what `compare` does."""
     record = records.read(path)
     result = comparison.compare([record, record])
-    assert comparison.markdown(result)
-    assert comparison.csv(result)
+    assert reports.page(result).markdown()
+    assert reports.csv(result)
     return record
 
 

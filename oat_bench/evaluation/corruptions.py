@@ -27,7 +27,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
 from oat_bench.randomness import normal, uniform
 from oat_bench.statistics.accuracy import Accuracy
-from oat_bench.statistics.frontier import bootstrap_interval
+from oat_bench.statistics.frontier import mean_accuracy
 
 Floats = NDArray[np.float64]
 #: of everybody's images
@@ -163,11 +163,7 @@ class Outcomes:
 
     def mean(self) -> Accuracy:
         """Average over corruptions and severities; the interval is by bootstrap over images."""
-        shares = 100 * self.right.mean(axis=(0, 1))
-        low, high = bootstrap_interval(
-            lambda i: float(shares[i].mean()), [np.arange(len(shares))], (0.0, 100.0)
-        )
-        return Accuracy(float(shares.mean()), low, high, len(shares))
+        return mean_accuracy(self.right.mean(axis=(0, 1)))
 
 
 def evaluate(

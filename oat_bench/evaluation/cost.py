@@ -3,35 +3,16 @@
 import platform
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from oat_bench.acceleration import operations_per_image
+from oat_bench.results.points import Cost
 
 #: timed passes, after a few that are not
 _PASSES, _WARM_UP = 20, 3
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What it takes to classify one image.
-
-    Attributes:
-        parameters: how many there are.
-        flops: floating point operations by torch's counter, which counts those of convolutions and
-            products: a multiply-add is two. (Papers that say FLOPs often mean multiply-adds.)
-        latency_ms: milliseconds for one image alone, float32: the median of some passes, to the
-            microsecond.
-        machine: where these were timed.
-    """
-
-    parameters: int
-    flops: int
-    latency_ms: float
-    machine: str
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:

@@ -1,7 +1,6 @@
 """Results, and what their operating points cost."""
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,9 +8,9 @@ import torch
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cost import Cost, machine, measure
+from oat_bench.evaluation.cost import machine, measure
 from oat_bench.results import records
-from oat_bench.statistics.accuracy import PointResult
+from oat_bench.results.points import Cost, PointResult
 
 
 def with_costs(
@@ -36,7 +35,7 @@ def with_costs(
         entry = records.read(before or Path("entry.json")).entry
         if entry.model_fingerprint == classifier.fingerprint():
             known = {
-                (point.lam, point.width): Cost(**point.cost.model_dump())
+                (point.lam, point.width): point.cost
                 for point in entry.operating_points
                 if point.cost is not None and point.cost.machine == machine(device)
             }
@@ -47,5 +46,5 @@ def with_costs(
         cost = known.get(point) or measure(
             classifier.at(*point), image, classifier.deployed(*point)
         )
-        costed.append(replace(result, cost=cost))
+        costed.append(result.model_copy(update={"cost": cost}))
     return costed

@@ -126,16 +126,16 @@ def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
     p_beyond = min(1.0, tried * drop_p_value(only, without, len(ids), CLOSE))
     test = paired(ours, theirs)
     verdict: Verdict = "pass"
-    if test.difference > 100 * FAR and p_beyond <= LEVEL:
+    if test.value > 100 * FAR and p_beyond <= LEVEL:
         verdict = "fail"
-    elif test.difference > 100 * CLOSE and tried * p <= LEVEL:
+    elif test.value > 100 * CLOSE and tried * p <= LEVEL:
         verdict = "warn"
     evidence = (
         f"RA {_percent(ours)} under {name}, {_percent(theirs)} under {strongest}, on the same "
-        f"{len(ids)} images: {test.difference:.1f} points too high [{test.low:.1f}, "
+        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
         f"{test.high:.1f}]"
     )
-    numbers = {"difference": test.difference, "low": test.low, "high": test.high, "n": len(ids)}
+    numbers = {"difference": test.value, "low": test.low, "high": test.high, "n": len(ids)}
     numbers |= {"p_higher": min(1.0, tried * p), "p_beyond": p_beyond}
     return Check(name="estimate", verdict=verdict, evidence=evidence, numbers=numbers)
 
@@ -167,12 +167,12 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     test = paired(once, doubled)
     evidence = (
         f"RA under {name} {_percent(once)}, with twice the steps {_percent(doubled)}: falls by "
-        f"{test.difference:.1f} points [{test.low:.1f}, {test.high:.1f}]"
+        f"{test.value:.1f} points [{test.low:.1f}, {test.high:.1f}]"
     )
     verdict: Verdict = "pass"
     if test.low > 100 * NEGLIGIBLE:
         verdict, evidence = "warn", f"{evidence}; not converged, use more steps"
-    numbers = {"difference": test.difference, "low": test.low, "high": test.high}
+    numbers = {"difference": test.value, "low": test.low, "high": test.high}
     return Check(name="steps", verdict=verdict, evidence=evidence, numbers=numbers)
 
 

@@ -23,7 +23,6 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
-from oat_bench.statistics.frontier import bootstrap_interval
 from oat_bench.training.pgd import pgd
 
 #: the columns of `evaluate`'s result
@@ -81,21 +80,6 @@ class RandomLambda:
     expected: Accuracy
     worst_clean: Accuracy
     worst: Accuracy
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Expected RA under the attack on the expectation less that under another, in points.
-
-    Attributes:
-        value: below 0 where the attack on the expectation breaks more.
-        low: lower end of the 95% paired bootstrap interval over examples.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 class _Members(nn.Module):
@@ -252,19 +236,23 @@ def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])
     return RandomLambda(
-        _mean(clean @ chances),
-        _mean((right @ chances).min(axis=0)),
-        Accuracy.of(pd.Series(clean.all(axis=1))),
-        Accuracy.of(pd.Series(right.all(axis=(0, 2)))),
+        expected_clean=mean_accuracy(clean @ chances),
+        expected=mean_accuracy((right @ chances).min(axis=0)),
+        worst_clean=Accuracy.of(pd.Series(clean.all(axis=1))),
+        worst=Accuracy.of(pd.Series(right.all(axis=(0, 2)))),
     )
 
 
-def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Gain:
-    """Compare the expected RA under two attacks on the same examples, as in `summarize`."""
+def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Estimate:
+    """Return what expected RA is above that under another attack on the same examples, in points.
+
+    Below 0 where the first breaks more; see `summarize`.
+    """
     chances = np.asarray(draw.chances)
     ours, theirs = (_rightness(one, draw)[1] @ chances for one in (frame, other))
-    found = _mean(ours - theirs, (-100.0, 100.0))
-    return Gain(found.value, found.low, found.high)
+    points = 100 * (ours - theirs)
+    places = [np.arange(len(points))]
+    return bootstrapped(lambda index: float(points[index].mean()), places, (-100.0, 100.0))
 
 
 def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -274,14 +262,6 @@ def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], ND
     )
     lams = list(draw.lams)
     return table["clean"][lams].to_numpy(np.float64), table["right"][lams].to_numpy(np.float64)
-
-
-def _mean(shares: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 100.0)) -> Accuracy:
-    values = 100 * shares
-    low, high = bootstrap_interval(
-        lambda i: float(values[i].mean()), [np.arange(len(values))], bounds
-    )
-    return Accuracy(float(values.mean()), low, high, len(values))
 
 
 def _words(draw: Draw) -> str:

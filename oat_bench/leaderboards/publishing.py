@@ -80,7 +80,7 @@ def add(
     for name, content in contents.items():
         written.append(place.with_suffix(PUBLISHED[name]))
         atomic_write(written[-1], content)
-    atomic_write(place, entry.model_dump_json(indent=2, by_alias=True) + "\n")
+    atomic_write(place, entry.as_json())
     for name in stale - contents.keys():
         place.with_suffix(PUBLISHED[name]).unlink(missing_ok=True)
     warnings = [problem for problem in found if problem.severity == "warning"]

@@ -20,9 +20,9 @@ from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
 from oat_bench.results.entries import default_name, make_entry
 from oat_bench.results.outcomes import OutcomeStore, to_parquet
+from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import summarize
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     data = check_fits(classifier.info, data)
     old, worst_over = record.entry, done.baseline.worst_over()
     results = with_costs(
-        summarize(done.outcomes, worst_over),
+        summarize(done.outcomes, worst_over, classifier.info.trained_at),
         classifier,
         data.test,
         done.device,
@@ -210,7 +210,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     )
     contents: dict[Path, bytes | str] = {
         record.outcomes_path: to_parquet(done.outcomes),
-        record.entry_path: entry.model_dump_json(indent=2, by_alias=True) + "\n",
+        record.entry_path: entry.as_json(),
     }
     checkpoint = record.beside("checkpoint.safetensors")
     if checkpoint.exists():

@@ -11,19 +11,18 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from oat_bench.errors import UserError, unknown
 from oat_bench.results.checks import Verdict
-from oat_bench.results.curves import robust_at
-from oat_bench.results.entries import Entry, EntryCost
-from oat_bench.results.models import Model, common, models_of
+from oat_bench.results.models import Model, common, models_of, suite
+from oat_bench.results.points import Cost
 from oat_bench.results.records import Record
 from oat_bench.results.reliability import doubts, verdict_of
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import WORST, Estimate
 from oat_bench.statistics.frontier import ORIGIN, Floats, Rightness
 
 Sort = Literal["hypervolume", "ra-at-sa", "cost"]
@@ -48,47 +47,38 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Score:
-    """A number in percent with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Row:
     """One model at one width.
 
     Attributes:
-        label: tells it from the others.
         record: its entry.
         width: share of the channels.
         n: number of examples, where that of RA is lower that one.
+        verdict: of the report of attack integrity; None where the model was not examined.
+        doubts: why it is unreliable; empty where it is not.
+        remark: why it has no place; empty where it has one.
         model: its curve and outcomes; None where it cannot be compared.
         hypervolume: of its frontier, see `oat_bench.statistics.frontier.hypervolume`.
         robust: RA at the required SA, see `oat_bench.statistics.frontier.robustness_at`; None where
             that is not reached.
         lams: where that RA is: at one lambda, or drawn between two.
         cost: of an image.
-        verdict: of the report of attack integrity; None where the model was not examined.
-        doubts: why it is unreliable; empty where it is not.
-        remark: why it has no place; empty where it has one.
+        label: tells it from the others.
         rank: from 1; shared in ties; None where it has no place.
     """
 
-    label: str
     record: Record
     width: float
     n: int
-    model: Model | None
-    hypervolume: Score | None
-    robust: Score | None
-    lams: tuple[float, ...]
-    cost: EntryCost | None
     verdict: Verdict | None
     doubts: tuple[str, ...]
-    remark: str = ""
+    remark: str
+    model: Model | None = None
+    hypervolume: Estimate | None = None
+    robust: Estimate | None = None
+    lams: tuple[float, ...] = ()
+    cost: Cost | None = None
+    label: str = ""
     rank: int | None = None
 
 
@@ -148,15 +138,11 @@ def rank(
         UserError: if no entry has the attack, or outcomes are damaged.
     """
     rule = rule or Rule()
-    attack, suite = _choose(records, attack)
-    fit = [record for record in records if _suite(record.entry, attack) == suite]
+    attack, run = _choose(records, attack)
+    fit = [record for record in records if suite(record.entry).get(attack) == run]
     rows = [_row(fit[m.curve.entry], m, attack, rule) for m in models_of(fit, attack)]
-    rows += [
-        _odd(record, width, attack)
-        for record in records
-        if record not in fit
-        for width in _widths(record)
-    ]
+    odd = [record for record in records if record not in fit]
+    rows += [_odd(record, width, attack) for record in odd for width in record.entry.widths]
     rows = _on_one_machine(_labelled(rows), rule)
     entry = records[0].entry
     return Board(entry.dataset, entry.threat_model, entry.eps, attack, rule, _ranked(rows, rule))
@@ -165,25 +151,14 @@ def rank(
 # --- whose RA
 
 
-def _suite(entry: Entry, attack: str) -> Hashable:
-    """Say what an attack was, so that the same compare; None if it was not run at every point."""
-    if any(robust_at(point, attack) is None for point in entry.operating_points):
-        return None
-    attacks = {one.name: (one.card, one.eps) for one in entry.attacks}
-    return frozenset(attacks.items()) if attack == WORST else attacks.get(attack)
-
-
 def _attacks(records: Sequence[Record]) -> list[str]:
     """Return the attacks that an entry has at every point, the strongest first.
 
     They are `WORST`, AutoAttack, and the others from the last on, as entries have the weak first.
     """
     names = [WORST, "autoattack", *(a.name for r in records for a in r.entry.attacks[::-1])]
-    return [
-        name
-        for name in dict.fromkeys(names)
-        if any(_suite(record.entry, name) is not None for record in records)
-    ]
+    known = {name for record in records for name in suite(record.entry)}
+    return [name for name in dict.fromkeys(names) if name in known]
 
 
 def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashable]:
@@ -196,10 +171,9 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
         raise unknown("attack of these entries", wanted, known)
     if not known:
         raise UserError(f"{records[0].path}: the entry has no RA at every operating point")
+    suites = [suite(record.entry) for record in records]
     counted = {
-        name: Counter(
-            suite for r in records if (suite := _suite(r.entry, name)) is not None
-        ).most_common(1)[0]
+        name: Counter(one[name] for one in suites if name in one).most_common(1)[0]
         for name in known
     }
     shared = (name for name in known if 2 * counted[name][1] > len(records))
@@ -211,67 +185,42 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 
 
 def _row(record: Record, model: Model, attack: str, rule: Rule) -> Row:
-    points = model.points(attack)
-    robust = _robust(model, attack, rule.min_sa, points)
-    costs = [point.cost for point in model.curve.points if point.cost is not None]
+    points, curve = model.points(attack), model.curve
+    robust = None
+    if not np.isnan(frontier.robustness_at(rule.min_sa, points)[0]):
+        robust = _estimate(model, attack, lambda points: _robust_at(points, rule.min_sa))
+    costs = [point.cost for point in curve.points if point.cost is not None]
     cost = None
     if costs:
         latency = median(one.latency_ms for one in costs)
         cost = costs[0].model_copy(update={"latency_ms": latency})
+    stated = {
+        one.attack: one.hypervolume
+        for one in record.entry.frontiers or ()
+        if (one.width, one.reference) == (curve.width, ORIGIN)
+    }
     return Row(
-        label="",
-        record=record,
-        width=model.curve.width,
-        n=model.n(attack),
-        model=model,
-        hypervolume=_hypervolume(record.entry, model, attack),
-        robust=robust,
-        lams=_lams(model.curve.lambdas(), points, rule.min_sa),
-        cost=cost,
-        verdict=verdict_of(record),
-        doubts=tuple(doubts(record, attack)),
-        remark=_lacking(points, robust, cost, rule),
+        record,
+        curve.width,
+        model.n(attack),
+        verdict_of(record),
+        tuple(doubts(record, attack)),
+        _lacking(points, robust, cost, rule),
+        model,
+        stated.get(attack) or _estimate(model, attack, frontier.hypervolume),
+        robust,
+        _lams(curve.lambdas(), points, rule.min_sa),
+        cost,
     )
 
 
 def _odd(record: Record, width: float, attack: str) -> Row:
-    run = _suite(record.entry, attack) is not None
     name = "the worst case" if attack == WORST else attack
-    remark = f"{name} is of other attacks" if run else f"{name} was not run"
-    if run and attack != WORST:
-        remark = f"its {attack} is another"
-    return Row(
-        label="",
-        record=record,
-        width=width,
-        n=min(point.n for point in record.entry.operating_points if point.width == width),
-        model=None,
-        hypervolume=None,
-        robust=None,
-        lams=(),
-        cost=None,
-        verdict=verdict_of(record),
-        doubts=tuple(doubts(record, attack)),
-        remark=remark,
-    )
-
-
-def _widths(record: Record) -> list[float]:
-    return sorted({point.width for point in record.entry.operating_points}, reverse=True)
-
-
-def _hypervolume(entry: Entry, model: Model, attack: str) -> Score:
-    for stated in entry.frontiers or ():
-        if (stated.attack, stated.width, stated.reference) == (attack, model.curve.width, ORIGIN):
-            volume = stated.hypervolume
-            return Score(volume.value, volume.low, volume.high)
-    return _score(model, attack, frontier.hypervolume)
-
-
-def _robust(model: Model, attack: str, sa: float, points: Floats) -> Score | None:
-    if np.isnan(frontier.robustness_at(sa, points)[0]):
-        return None
-    return _score(model, attack, lambda points: _robust_at(points, sa))
+    remark = f"{name} was not run"
+    if attack in suite(record.entry):
+        remark = f"{name} is of other attacks" if attack == WORST else f"its {attack} is another"
+    n = min(point.n for point in record.entry.operating_points if point.width == width)
+    return Row(record, width, n, verdict_of(record), tuple(doubts(record, attack)), remark)
 
 
 def _robust_at(points: Floats, sa: float) -> float:
@@ -279,37 +228,36 @@ def _robust_at(points: Floats, sa: float) -> float:
     return float(np.nan_to_num(frontier.robustness_at(sa, points)[0]))
 
 
-def _score(model: Model, attack: str, statistic: Callable[[Floats], float]) -> Score:
+def _estimate(model: Model, attack: str, statistic: Callable[[Floats], float]) -> Estimate:
     """Give a number that grows with every accuracy its interval.
 
     By bootstrap where there are outcomes; else from the ends of all accuracies' own intervals at
     once, which is wider.
     """
-    right = model.right
-    if right is not None:
-        ends = right.interval(lambda index: statistic(right.points(index)), (0.0, 100.0))
-        return Score(statistic(model.points(attack)), *ends)
+    if model.right is not None:
+        return model.right.estimate(statistic)
     pairs = list(zip(model.curve.clean(), model.curve.robust(attack), strict=True))
     low = np.array([(clean.low, robust.low) for clean, robust in pairs])
     high = np.array([(clean.high, robust.high) for clean, robust in pairs])
-    return Score(statistic(model.points(attack)), statistic(low), statistic(high))
+    value = statistic(model.points(attack))
+    return Estimate(value=value, low=statistic(low), high=statistic(high))
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
     """Return lambda of the Pareto-optimal points that `robustness_at` draws between."""
-    optimal = frontier.pareto(points)
     found = sorted(
-        (point[0], lam) for lam, point, best in zip(lams, points, optimal, strict=True) if best
+        (float(point[0]), lam)
+        for lam, point, best in zip(lams, points, frontier.pareto(points), strict=True)
+        if best
     )
-    above = [lam for value, lam in found if value >= sa]
-    below = [lam for value, lam in found if value < sa]
-    exact = any(value == sa for value, _ in found)
-    if not above:
-        return ()
-    return (above[0],) if exact or not below else tuple(sorted((below[-1], above[0])))
+    above = [one for one in found if one[0] >= sa][:1]
+    below = [one for one in found if one[0] < sa][-1:]
+    if not above or above[0][0] == sa:
+        below = []
+    return tuple(sorted(lam for _, lam in above + below))
 
 
-def _lacking(points: Floats, robust: Score | None, cost: EntryCost | None, rule: Rule) -> str:
+def _lacking(points: Floats, robust: Estimate | None, cost: Cost | None, rule: Rule) -> str:
     """Say why a model has no place by a rule; nothing if it has one."""
     if rule.sort == "hypervolume":
         return ""
@@ -339,15 +287,14 @@ def _on_one_machine(rows: list[Row], rule: Rule) -> list[Row]:
 
 def _labelled(rows: list[Row]) -> list[Row]:
     """Name each row by its entry, where that is needed by its width and its file too."""
-    several = {row.record.path for row in rows if len(_widths(row.record)) > 1}
-    names: dict[str, set[Any]] = {}
+    paths: dict[str, set[object]] = {}
     for row in rows:
-        names.setdefault(row.record.entry.name, set()).add(row.record.path)
+        paths.setdefault(row.record.entry.name, set()).add(row.record.path)
     labelled = []
     for row in rows:
-        name = row.record.entry.name
-        label = name if len(names[name]) == 1 else f"{name} ({row.record.stem})"
-        narrow = row.record.path in several or row.width != 1
+        entry = row.record.entry
+        label = entry.name if len(paths[entry.name]) == 1 else f"{entry.name} ({row.record.stem})"
+        narrow = len(entry.widths) > 1 or row.width != 1
         labelled.append(replace(row, label=f"{label}, width {row.width:g}" if narrow else label))
     return labelled
 
@@ -357,17 +304,17 @@ def _labelled(rows: list[Row]) -> list[Row]:
 
 def _ranked(rows: list[Row], rule: Rule) -> list[Row]:
     value, same = _criterion(rule)
-    placed = sorted(
-        (row for row in rows if not row.doubts and not row.remark), key=value, reverse=True
-    )
+    reliable = [row for row in rows if not row.doubts]
+    placed = sorted((row for row in reliable if not row.remark), key=value, reverse=True)
     ranks = group_ranks(placed, same)
     placed = [replace(row, rank=place) for row, place in zip(placed, ranks, strict=True)]
-    without = [row for row in rows if not row.doubts and row.remark]
-    doubted = [row for row in rows if row.doubts]
-    last = len(placed) + len(without) + 1
+    without = [row for row in reliable if row.remark]
     doubted = sorted(
-        doubted, key=lambda row: value(row) if not row.remark else -np.inf, reverse=True
+        (row for row in rows if row.doubts),
+        key=lambda row: value(row) if not row.remark else -np.inf,
+        reverse=True,
     )
+    last = len(reliable) + 1
     doubted = [row if row.remark else replace(row, rank=last) for row in doubted]
     return [*placed, *without, *doubted]
 
@@ -394,13 +341,12 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
 
         return saved, lambda best, row: saved(best) == saved(row)
 
-    def score(row: Row) -> Score:
+    def score(row: Row) -> Estimate:
         found = row.hypervolume if rule.sort == "hypervolume" else row.robust
         assert found is not None
         return found
 
-    def statistic(right: Rightness, index: Any) -> float:
-        points = right.points(index)
+    def statistic(points: Floats) -> float:
         if rule.sort == "hypervolume":
             return frontier.hypervolume(points)
         return _robust_at(points, rule.min_sa)
@@ -409,11 +355,7 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
         pair = _paired(best, row)
         if pair is None:
             return score(best).low <= score(row).high
-        first, second = pair
-        low, _ = first.interval(
-            lambda index: statistic(first, index) - statistic(second, index), (-100.0, 100.0)
-        )
-        return low <= 0
+        return pair[0].above(pair[1], statistic).low <= 0
 
     return lambda row: score(row).value, same
 

@@ -11,7 +11,7 @@ from oat_bench.cards import Threat
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import Entry
+from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 
 #: entries are small; a larger file is a mistake
@@ -173,13 +173,9 @@ def read_all(paths: Iterable[str | Path]) -> list[Record]:
     records = [read(path) for path in paths]
     first = records[0]
     for other in records[1:]:
-        if _threat(other.entry) != _threat(first.entry):
+        if threat_of(other.entry) != threat_of(first.entry):
             raise UserError(
-                f"{first.path} is of {_threat(first.entry)}, {other.path} of "
-                f"{_threat(other.entry)}; only runs of one data set and threat model compare"
+                f"{first.path} is of {threat_of(first.entry)}, {other.path} of "
+                f"{threat_of(other.entry)}; only runs of one data set and threat model compare"
             )
     return records
-
-
-def _threat(entry: Entry) -> str:
-    return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from oat_bench.attacks.card import attack_card
 from oat_bench.files import read_bounded
 from oat_bench.results.checks import Verdict
-from oat_bench.results.entries import EntryAttack, EntryPart
+from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
 from oat_bench.statistics.accuracy import WORST
 
@@ -70,13 +70,12 @@ def on_expectation(attack: EntryAttack) -> bool:
     Expectation over transformation (Athalye et al., arXiv:1707.07397): by averaging the gradients
     of several draws, as AutoAttack's version for random defences does.
     """
-    return any(_averages(part) for part in attack.chain())
-
-
-def _averages(part: EntryPart) -> bool:
-    draws = part.parameters.get("eot_iter", 2 if part.class_ == "EOTPGD" else 1)
-    averaged = isinstance(draws, int | float) and draws > 1
-    return averaged or part.parameters.get("version") == "rand"
+    for part in attack.chain():
+        draws = part.parameters.get("eot_iter", 2 if part.class_ == "EOTPGD" else 1)
+        averaged = isinstance(draws, int | float) and draws > 1
+        if averaged or part.parameters.get("version") == "rand":
+            return True
+    return False
 
 
 def departs(attack: EntryAttack) -> str | None:

@@ -14,8 +14,9 @@ from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.files import read_bounded
 from oat_bench.progress import note
-from oat_bench.results.entries import Entry, EntryPoint, Percent
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import PointResult
+from oat_bench.statistics.accuracy import WORST, Percent
 
 #: data sets that RobustBench has a leaderboard of
 DATASETS = ("cifar10", "cifar100", "imagenet")
@@ -131,16 +132,15 @@ def model_info(
         UserError: if the entry has no such point, or no RA under AutoAttack there.
     """
     point = _point(entry, lam, width)
-    at = f"lambda {point.lam:g}" + (f", width {point.width:g}" if point.width != 1 else "")
     if point.autoattack_acc is None:
         raise UserError(
-            f"AutoAttack was not run at {at}, and RobustBench ranks by it; evaluate with "
+            f"AutoAttack was not run at {point}, and RobustBench ranks by it; evaluate with "
             "--attacks autoattack"
         )
     autoattack = point.robust_acc.get("autoattack")
     n = point.n if autoattack is None or autoattack.n is None else autoattack.n
     counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
-    remarks = [f"{entry.method.upper()} at {at}, {counted}."]
+    remarks = [f"{entry.method.upper()} at {point}, {counted}."]
     remarks += [entry.footnote] if entry.footnote else []
     remarks += [f"Unreliable: {', '.join(doubts)}."] if doubts else []
     info: dict[str, Any] = {
@@ -166,13 +166,12 @@ def model_info(
     return info
 
 
-def _point(entry: Entry, lam: float, width: float) -> EntryPoint:
+def _point(entry: Entry, lam: float, width: float) -> PointResult:
     for point in entry.operating_points:
         if abs(point.lam - lam) < _SAME and abs(point.width - width) < _SAME:
             return point
-    widths = sorted({point.width for point in entry.operating_points}, reverse=True)
-    if width not in widths:
-        have = ", ".join(f"{known:g}" for known in widths)
+    if width not in entry.widths:
+        have = ", ".join(f"{known:g}" for known in entry.widths)
         raise UserError(f"the entry has no width {width:g}; it has {have}")
     have = ", ".join(f"{point.lam:g}" for point in entry.operating_points if point.width == width)
     raise UserError(f"the entry has no lambda {lam:g}; it has {have}")

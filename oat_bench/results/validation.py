@@ -1,7 +1,7 @@
 """What is wrong with entries, beyond what their types forbid."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +13,11 @@ from oat_bench.cards import publishable
 from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
 from oat_bench.results.checks import LADDER
-from oat_bench.results.entries import EntryPoint, Interval, results
+from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.records import Record, find, read
 from oat_bench.results.reliability import departs, integrity_of
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult, summarize
+from oat_bench.statistics.accuracy import Accuracy
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 #: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last
@@ -146,7 +146,7 @@ def _attacks(record: Record) -> Iterator[str]:
     for point in record.entry.operating_points:
         for name in point.robust_acc:
             if name not in names:
-                yield f"{_at(point)}: nothing says what attack {name!r} was"
+                yield f"{point}: nothing says what attack {name!r} was"
 
 
 def _standard(record: Record) -> Iterator[str]:
@@ -165,54 +165,39 @@ def _standard(record: Record) -> Iterator[str]:
 
 def _accuracies(record: Record) -> Iterator[str]:
     for point in record.entry.operating_points:
-        at, n = _at(point), point.n
-        stated = {"SA": point.clean_acc_interval, **point.robust_acc}
-        if point.worst_case_acc is not None:
-            stated[WORST] = point.worst_case_acc
-        for name, interval in stated.items():
-            yield from (f"{at}: {name}: {text}" for text in _interval(interval, n))
+        n, robust = point.n, point.robust_acc
+        for name, accuracy in point.accuracies.items():
+            yield from (f"{point}: {name}: {text}" for text in _interval(accuracy, n))
         if point.clean_acc != point.clean_acc_interval.value:
-            yield f"{at}: clean_acc is {point.clean_acc:g}, its interval is of another value"
-        autoattack = point.robust_acc.get("autoattack")
+            yield f"{point}: clean_acc is {point.clean_acc:g}, its interval is of another value"
+        autoattack = robust.get("autoattack")
         if point.autoattack_acc != (autoattack.value if autoattack else None):
-            yield f"{at}: autoattack_acc is not that of robust_acc"
-        for name, interval in point.robust_acc.items():
-            # only what is of the same examples compares
-            if interval.n in (None, n) and interval.value > point.clean_acc:
-                yield f"{at}: RA under {name}, {interval.value:g}, is above SA, {point.clean_acc:g}"
-        yield from _worst(point, record.worst_over())
+            yield f"{point}: autoattack_acc is not that of robust_acc"
+        # only what is of the same examples compares
+        for name, one in robust.items():
+            if one.n in (None, n) and one.value > point.clean_acc:
+                yield f"{point}: RA under {name}, {one.value:g}, is above SA, {point.clean_acc:g}"
+            worst = point.worst_case_acc if name in record.worst_over() else None
+            if worst and (one.n or n) == (worst.n or n) and worst.value > one.value:
+                yield (
+                    f"{point}: the worst case, {worst.value:g}, is above RA under {name}, "
+                    f"{one.value:g}"
+                )
 
 
-def _interval(interval: Interval, n: int) -> Iterator[str]:
-    n = interval.n or n
-    if not interval.low <= interval.value <= interval.high:
-        yield f"{interval.value:g} is outside its interval [{interval.low:g}, {interval.high:g}]"
-        return
-    hits = round(interval.value * n / 100)
-    if abs(100 * hits / n - interval.value) > _ROUNDING:
-        yield f"{interval.value:g}% is no share of {n} examples"
-        return
+def _interval(accuracy: Accuracy, n: int) -> Iterator[str]:
+    n, value, ends = accuracy.n or n, accuracy.value, f"[{accuracy.low:g}, {accuracy.high:g}]"
+    hits = round(value * n / 100)
     wilson = Accuracy.counted(hits, n)
-    ends = (wilson.low, wilson.high)
-    if not _close((interval.low, interval.high), ends):
+    if not accuracy.low <= value <= accuracy.high:
+        yield f"{value:g} is outside its interval {ends}"
+    elif not _close(wilson.value, value):
+        yield f"{value:g}% is no share of {n} examples"
+    elif not (_close(accuracy.low, wilson.low) and _close(accuracy.high, wilson.high)):
         yield (
-            f"[{interval.low:g}, {interval.high:g}] is not the Wilson interval of {hits} of {n}, "
-            f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+            f"{ends} is not the Wilson interval of {hits} of {n}, "
+            f"[{wilson.low:.2f}, {wilson.high:.2f}]"
         )
-
-
-def _worst(point: EntryPoint, attacks: Sequence[str]) -> Iterator[str]:
-    worst = point.worst_case_acc
-    if worst is None:
-        return
-    for name in attacks:
-        robust = point.robust_acc.get(name)
-        same = robust is not None and (robust.n or point.n) == (worst.n or point.n)
-        if robust is not None and same and worst.value > robust.value:
-            yield (
-                f"{_at(point)}: the worst case, {worst.value:g}, is above RA under {name}, "
-                f"{robust.value:g}"
-            )
 
 
 def _implausible(record: Record) -> Iterator[str]:
@@ -224,7 +209,7 @@ def _implausible(record: Record) -> Iterator[str]:
             ours, theirs = point.robust_acc[weak], point.robust_acc[strong]
             if ours.high < theirs.low and eps.get(weak) == eps.get(strong):
                 yield (
-                    f"{_at(point)}: {weak} breaks more than {strong} (RA {ours.value:g} against "
+                    f"{point}: {weak} breaks more than {strong} (RA {ours.value:g} against "
                     f"{theirs.value:g}); are gradients masked? See oat-bench integrity"
                 )
 
@@ -266,40 +251,37 @@ def _outcomes(record: Record) -> Iterator[str]:
         if outcomes.duplicated(["lam", "width", "attack", "example"]).any():
             yield f"{name} holds an outcome twice"
             return
-        counted = {(r.lam, r.width): r for r in summarize(outcomes, record.worst_over())}
+        counted = _by_place(summarize(outcomes, record.worst_over()))
     except UserError as error:
         yield str(error)
         return
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError):
+    except ValueError:
         yield f"{name}: the outcomes cannot be counted"
         return
-    stated = {(r.lam, r.width): r for r in results(record.entry)}
+    stated = _by_place(record.entry.operating_points)
     if set(counted) != set(stated):
         yield f"{name} is of other operating points"
         return
-    different = list(_different(stated, counted))
-    yield from (f"{name}: {text}" for text in different)
-    if not different:
-        yield from (f"{name}: {text}" for text in _frontiers(record, outcomes))
+    different = [text for k, point in stated.items() for text in _different(point, counted[k])]
+    yield from (f"{name}: {text}" for text in different or _frontiers(record, outcomes))
 
 
-def _different(
-    stated: dict[tuple[float, float], PointResult], counted: dict[tuple[float, float], PointResult]
-) -> Iterator[str]:
-    for place, ours in stated.items():
-        theirs = counted[place]
-        at = f"lambda {place[0]:g}" + (f", width {place[1]:g}" if place[1] != 1 else "")
-        if set(ours.robust) != set(theirs.robust):
-            yield f"{at}: the outcomes are of {', '.join(theirs.robust)}"
-            continue
-        pairs = {"SA": (ours.clean, theirs.clean)}
-        pairs |= {name: (ours.robust[name], theirs.robust[name]) for name in ours.robust}
-        for name, (one, other) in pairs.items():
-            if one.n != other.n or not _close((one.value,), (other.value,)):
-                yield (
-                    f"{at}: {name} is {one.value:g} of {one.n}, by the outcomes {other.value:.2f} "
-                    f"of {other.n}"
-                )
+def _by_place(points: Sequence[PointResult]) -> Mapping[tuple[float, float], PointResult]:
+    return {(point.lam, point.width): point for point in points}
+
+
+def _different(ours: PointResult, theirs: PointResult) -> Iterator[str]:
+    if set(ours.robust) != set(theirs.robust):
+        yield f"{ours}: the outcomes are of {', '.join(theirs.robust)}"
+        return
+    for name, one in ours.accuracies.items():
+        other = theirs.accuracies[name]
+        n, counted = one.n or ours.n, other.n or theirs.n
+        if n != counted or not _close(one.value, other.value):
+            yield (
+                f"{ours}: {name} is {one.value:g} of {n}, by the outcomes {other.value:.2f} "
+                f"of {counted}"
+            )
 
 
 def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
@@ -314,12 +296,9 @@ def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
         except (ValueError, ZeroDivisionError):
             yield f"{where}: there are no outcomes of it"
             continue
-        pareto = [
-            lam for lam, best in zip(right.lams, frontier.pareto(points), strict=True) if best
-        ]
-        if not _close((stated.hypervolume.value,), (volume,)):
+        if not _close(stated.hypervolume.value, volume):
             yield f"{where}: hypervolume {stated.hypervolume.value:g}, by the outcomes {volume:.2f}"
-        if stated.pareto != pareto:
+        if stated.pareto != frontier.pareto_lambdas(right.lams, points):
             yield f"{where}: pareto is not that of the outcomes"
 
 
@@ -350,9 +329,5 @@ def _published(record: Record) -> bool:
     return record.entry_path.name != "entry.json"
 
 
-def _at(point: EntryPoint) -> str:
-    return f"lambda {point.lam:g}" + (f", width {point.width:g}" if point.width != 1 else "")
-
-
-def _close(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    return all(abs(a - b) <= _ROUNDING for a, b in zip(ours, theirs, strict=True))
+def _close(ours: float, theirs: float) -> bool:
+    return abs(ours - theirs) <= _ROUNDING

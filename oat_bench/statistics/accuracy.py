@@ -1,67 +1,74 @@
-"""From outcomes to accuracies with their intervals."""
+"""Numbers with their intervals, and what outcomes say is right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator, Field
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from oat_bench.evaluation.cost import Cost
+from oat_bench.written import Written
 
 #: the column of the per-example worst case over attacks
 WORST = "worst"
+#: of numbers that are written: so many that tables of one decimal, made from them, are not rounded
+#: twice
+DECIMALS = 4
+
+_ROUNDED = AfterValidator(lambda value: round(value, DECIMALS))
+Number = Annotated[float, _ROUNDED]
+Percent = Annotated[float, Field(ge=0, le=100), _ROUNDED]
+#: a number of examples, parameters or operations, as files of other programs hold it too
+Count = Annotated[int, Field(lt=2**63)]
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """An accuracy in percent with its 95% Wilson interval.
+class Estimate(Written):
+    """A number with its 95% interval, in percent or in points; rounded to `DECIMALS`."""
 
-    Attributes:
-        value: share of right answers.
-        low: lower end of the interval.
-        high: upper end.
-        n: number of examples.
-    """
+    value: Number
+    low: Number
+    high: Number
 
-    value: float
-    low: float
-    high: float
-    n: int
+    def __format__(self, spec: str) -> str:
+        """Write it as ``93.4 [91.0, 95.5]``; ``spec`` is of each number, ``.1f`` if empty."""
+        spec = spec or ".1f"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+class Accuracy(Estimate):
+    """An accuracy in percent with its 95% Wilson interval."""
+
+    value: Percent
+    low: Percent
+    high: Percent
+    n: Count | None = Field(
+        default=None, ge=1, description="examples, where fewer than the point's n"
+    )
 
     @classmethod
-    def of(cls, right: pd.Series) -> "Accuracy":
-        """Count right answers."""
-        return cls.counted(int(right.sum()), len(right))
+    def of(cls, right: pd.Series, usual_n: int | None = None) -> Self:
+        """Count right answers; say how many there are where that is not the usual number."""
+        n = len(right)
+        found = cls.counted(int(right.sum()), n)
+        return found if usual_n in (None, n) else found.model_copy(update={"n": n})
 
     @classmethod
-    def counted(cls, hits: int, n: int) -> "Accuracy":
+    def counted(cls, hits: int, n: int) -> Self:
         """Give a count its interval (Wilson, JASA 22, 1927; scipy's implementation)."""
-        interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        return cls(100 * hits / n, 100 * float(interval.low), 100 * float(interval.high), n)
+        ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """What several seeds make of one number.
+class Spread(Estimate):
+    """The mean of a number over seeds with its 95% t-interval; see `of`."""
 
-    Attributes:
-        mean: over seeds.
-        std: standard deviation of the seeds, n - 1 in the denominator.
-        low: lower end of the mean's 95% t-interval.
-        high: upper end.
-        n: number of seeds.
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    n: int
+    std: Number = Field(description="of the seeds, n - 1 in the denominator")
+    n: int = Field(description="number of seeds")
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> Self:
         """Sum up a number a seed (Student, Biometrika 6, 1908; scipy's quantile).
 
         The interval is of the mean over all seeds that could be drawn, and not of the examples: it
@@ -75,26 +82,7 @@ class Spread:
             raise ValueError(f"{n} seeds; expected at least 2")
         mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
         half = float(student.ppf(0.975, n - 1)) * std / n**0.5
-        return cls(mean, std, mean - half, mean + half, n)
-
-
-@dataclass(frozen=True)
-class PointResult:
-    """What was measured at one operating point.
-
-    Attributes:
-        lam: robustness weight.
-        width: share of the channels.
-        clean: standard accuracy (SA).
-        robust: robust accuracy (RA) per attack, in the order of the columns; `WORST` last.
-        cost: what a pass takes there; None where it was not measured.
-    """
-
-    lam: float
-    width: float
-    clean: Accuracy
-    robust: dict[str, Accuracy]
-    cost: Cost | None = None
+        return cls(value=mean, low=mean - half, high=mean + half, std=std, n=n)
 
 
 def clean_right(outcomes: pd.DataFrame) -> "pd.Series[bool]":
@@ -112,32 +100,3 @@ def in_common(outcomes: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     rows = outcomes[outcomes["attack"].isin(attacks)]
     seen = rows.groupby("example")["attack"].nunique()
     return rows[rows["example"].isin(seen.index[seen == rows["attack"].nunique()])]
-
-
-def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[PointResult]:
-    """Sum up outcomes per operating point.
-
-    RA counts an example as right if it is right both clean and attacked. The worst case counts it
-    as right if no attack broke it; it is of the examples that every attack saw.
-
-    Args:
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        worst_over: the attacks of the worst case: those of the benchmark's own threat model.
-
-    Returns:
-        One result per operating point, by width and lambda.
-    """
-    frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
-    results = []
-    for _, rows in frame.groupby(["width", "lam"]):
-        width, lam = rows["width"].iloc[0], rows["lam"].iloc[0]
-        once = rows.drop_duplicates("example")
-        robust = {
-            str(name): Accuracy.of(part["robust"])
-            for name, part in rows.groupby("attack", sort=False)
-        }
-        counted = in_common(rows, worst_over)
-        if len(counted):
-            robust[WORST] = Accuracy.of(counted.groupby("example")["robust"].all())
-        results.append(PointResult(float(lam), float(width), Accuracy.of(once["clean"]), robust))
-    return results

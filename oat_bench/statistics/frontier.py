@@ -6,17 +6,29 @@ both. Everything is exact in two dimensions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy.stats import bootstrap
 
-from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_right
+from oat_bench.cards import Name
+from oat_bench.statistics.accuracy import (
+    WORST,
+    Accuracy,
+    Estimate,
+    Number,
+    clean_right,
+    in_common,
+    robust_right,
+)
+from oat_bench.written import Written
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 #: (SA, RA) in percent that every hypervolume is measured from, unless another is given
 ORIGIN = (0.0, 0.0)
@@ -24,45 +36,25 @@ ORIGIN = (0.0, 0.0)
 RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class Hole:
-    """What lies between lambda = 0 and the first lambda above it that was evaluated.
+class Hole(Written):
+    """What lies between lambda = 0 and the first lambda above it, in points."""
 
-    Attributes:
-        lam: that first lambda.
-        sa: SA at lambda = 0 less SA there, in points.
-        ra: RA there less RA at lambda = 0, in points.
-        distance: Euclidean distance of the two, in points.
-    """
-
-    lam: float
-    sa: float
-    ra: float
-    distance: float
+    lam: float = Field(description="the first lambda above 0 that was evaluated")
+    sa: Number
+    ra: Number
+    distance: Number = Field(description="Euclidean")
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a frontier comes down to.
+class Summary(Written):
+    """What the frontier of SA and RA comes down to; see `oat_bench.statistics.frontier`."""
 
-    Attributes:
-        attack: whose RA it is; `WORST` for the worst case.
-        width: share of the channels.
-        pareto: the lambda that no other lambda beats in both accuracies.
-        reference: the (SA, RA) that the hypervolume is measured from, in percent.
-        hypervolume: in percent, see `hypervolume`.
-        low: lower end of its 95% bootstrap interval over examples.
-        high: upper end.
-        hole: None where lambda = 0 or every lambda above it is missing.
-    """
-
-    attack: str
+    attack: Name | Literal["worst"] = Field(
+        description="whose RA it is, or worst: the worst case over attacks"
+    )
     width: float
-    pareto: list[float]
-    reference: tuple[float, float]
-    hypervolume: float
-    low: float
-    high: float
+    pareto: list[float] = Field(description="lambda that no other beats in SA and RA")
+    reference: tuple[float, float] = Field(description="SA, RA that the hypervolume begins at")
+    hypervolume: Accuracy = Field(description="percent of the box from there to (100, 100)")
     hole: Hole | None
 
 
@@ -120,15 +112,22 @@ class Rightness:
         robust = self.robust[index].sum(axis=0) / self.attacked[index].sum()
         return 100.0 * np.stack([self.clean[index].mean(axis=0), robust], axis=1)
 
-    def interval(
-        self, statistic: Callable[[NDArray[np.int64]], float], bounds: tuple[float, float]
-    ) -> tuple[float, float]:
-        """Return the 95% bootstrap interval of a statistic of examples; see `bootstrap_interval`.
+    def estimate(self, statistic: Callable[[Floats], float]) -> Estimate:
+        """Give a number in percent that is made of `points` its interval; see `bootstrapped`."""
+        return bootstrapped(lambda index: statistic(self.points(index)), self._strata())
 
-        As many attacked examples are drawn as there are.
-        """
+    def above(self, other: "Rightness", statistic: Callable[[Floats], float]) -> Estimate:
+        """Return what such a number is above that of another on the same examples."""
+
+        def difference(index: Ints) -> float:
+            return statistic(self.points(index)) - statistic(other.points(index))
+
+        return bootstrapped(difference, self._strata(), (-100.0, 100.0))
+
+    def _strata(self) -> list[Ints]:
+        """As many attacked examples are drawn as there are."""
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
-        return bootstrap_interval(statistic, [part for part in strata if len(part)], bounds)
+        return [part for part in strata if len(part)]
 
 
 def rightness(
@@ -183,31 +182,23 @@ def summarize(
         reference: (SA, RA) in percent that hypervolumes are measured from.
     """
     attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
-    return [
-        summary_of(rightness(outcomes, attack, worst_over, width), attack, width, reference)
-        for width in sorted(set(outcomes["width"]), reverse=True)
-        for attack in attacks
-    ]
-
-
-def summary_of(
-    right: Rightness, attack: str, width: float, reference: tuple[float, float] = ORIGIN
-) -> Summary:
-    """Sum up one frontier."""
-    points = right.points()
-    low, high = right.interval(
-        lambda index: hypervolume(right.points(index), reference), (0.0, 100.0)
-    )
-    return Summary(
-        attack,
-        width,
-        [lam for lam, best in zip(right.lams, pareto(points), strict=True) if best],
-        reference,
-        hypervolume(points, reference),
-        low,
-        high,
-        hole(right.lams, points),
-    )
+    found = []
+    for width in sorted(set(outcomes["width"]), reverse=True):
+        for attack in attacks:
+            right = rightness(outcomes, attack, worst_over, width)
+            points = right.points()
+            volume = right.estimate(lambda points: hypervolume(points, reference))
+            found.append(
+                Summary(
+                    attack=attack,
+                    width=width,
+                    pareto=pareto_lambdas(right.lams, points),
+                    reference=reference,
+                    hypervolume=Accuracy(**dict(volume)),
+                    hole=hole(right.lams, points),
+                )
+            )
+    return found
 
 
 def pareto(points: ArrayLike) -> Bools:
@@ -223,6 +214,11 @@ def pareto(points: ArrayLike) -> Bools:
     as_good = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return ~np.asarray((as_good & better).any(axis=0), dtype=np.bool_)
+
+
+def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
+    """Return the lambda of each Pareto-optimal point."""
+    return [lam for lam, best in zip(lams, pareto(points), strict=True) if best]
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
@@ -253,7 +249,7 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
         return None
     first = min(above)
     sa, ra = values[0][0] - values[first][0], values[first][1] - values[0][1]
-    return Hole(first, float(sa), float(ra), float(np.hypot(sa, ra)))
+    return Hole(lam=first, sa=sa, ra=ra, distance=np.hypot(sa, ra))
 
 
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
@@ -290,15 +286,15 @@ def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
     return Distance(tuple(float(gap) for gap in gaps), float(lacking.max()))
 
 
-def bootstrap_interval(
-    statistic: Callable[[NDArray[np.int64]], float],
-    strata: Sequence[NDArray[np.int64]],
-    bounds: tuple[float, float],
+def bootstrapped(
+    statistic: Callable[[Ints], float],
+    strata: Sequence[Ints],
+    bounds: tuple[float, float] = (0.0, 100.0),
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95% percentile interval of a statistic over resampled examples.
+) -> Estimate:
+    """Return a statistic of examples with its 95% percentile interval over resampled examples.
 
     Every classifier that the statistic looks at sees the same resample: the interval of a
     difference is a paired one.
@@ -306,21 +302,32 @@ def bootstrap_interval(
     Args:
         statistic: from the places of examples, drawn with replacement, to a number.
         strata: places of examples, each shape [n]; of each n are drawn.
-        bounds: what is returned where there is nothing to resample, n = 1.
+        bounds: the interval where there is nothing to resample, n = 1.
         resamples: how often.
         seed: of the draws.
     """
-    if min(map(len, strata)) < 2:
-        return bounds
-    interval = bootstrap(
-        tuple(strata),
-        lambda *drawn: statistic(np.concatenate(drawn)),
-        n_resamples=resamples,
-        vectorized=False,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    low, high = bounds
+    if min(map(len, strata)) > 1:
+        low, high = bootstrap(
+            tuple(strata),
+            lambda *drawn: statistic(np.concatenate(drawn)),
+            n_resamples=resamples,
+            vectorized=False,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
+    return Estimate(value=statistic(np.concatenate(strata)), low=low, high=high)
+
+
+def mean_accuracy(shares: ArrayLike) -> Accuracy:
+    """Return the mean over examples in percent, with its interval; see `bootstrapped`.
+
+    Args:
+        shares: how often each is right, in [0, 1], shape [n].
+    """
+    percents = 100 * np.asarray(shares, dtype=np.float64)
+    places = [np.arange(len(percents))]
+    return Accuracy(**dict(bootstrapped(lambda index: float(percents[index].mean()), places)))
 
 
 def _points(points: ArrayLike) -> Floats:

@@ -4,13 +4,15 @@ An example that the first has right and the second wrong is *lost*; the other wa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy.optimize import brentq
 from scipy.stats import beta, binom, binomtest, norm
+
+from oat_bench.statistics.accuracy import Estimate
 
 Floats = NDArray[np.float64]
 
@@ -24,23 +26,11 @@ _NEGLIGIBLE = 1e-12
 _ALONG = np.arange(0.0, 20.0, 0.05)
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Two classifiers on the same examples.
+class Paired(Estimate):
+    """What accuracy is above another's, in points; the interval is that of `interval`."""
 
-    Attributes:
-        difference: accuracy of the first less that of the second, in points.
-        low: lower end of its 95% interval (Agresti and Min, Statistics in Medicine 24, 2005).
-        high: upper end.
-        p_value: of McNemar's exact test that neither is better (Psychometrika 12, 1947).
-        n: number of examples.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    n: int
+    p_value: float = Field(description="of McNemar's exact test; see `mcnemar`")
+    n: int = Field(description="number of examples")
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
@@ -55,8 +45,13 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
         raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
     only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
     low, high = interval(a.astype(np.float64) - b)
-    difference = 100 * (only_a - only_b) / n
-    return Paired(difference, 100 * low, 100 * high, mcnemar(only_a, only_b), n)
+    return Paired(
+        value=100 * (only_a - only_b) / n,
+        low=100 * low,
+        high=100 * high,
+        p_value=mcnemar(only_a, only_b),
+        n=n,
+    )
 
 
 def mcnemar(

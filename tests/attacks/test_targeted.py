@@ -21,9 +21,9 @@ from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
+from oat_bench.results.points import summarize
 from oat_bench.results.records import read
 from oat_bench.run import prepare_attacks
-from oat_bench.statistics.accuracy import summarize
 from oat_bench.training.pgd import pgd
 
 THREAT = Threat(eps=0.3, step_size=0.05)

@@ -5,6 +5,7 @@ import pytest
 from oat_bench import calibration
 from oat_bench.calibration import report
 from oat_bench.errors import UserError
+from oat_bench.reports.calibration import sentence
 
 BRIEFLY = ["--split", "test", "--n-examples", "120", "--attack", "pgd-7"]
 
@@ -20,7 +21,7 @@ def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, m
     found = report.read(finished / "calibration.json")
     assert (found.goal, found.value, found.confidence) == ("min-sa", 0.8, 0.95)
     assert found.command == f"oat-bench calibrate {finished} --min-sa 80% {' '.join(BRIEFLY)}"
-    assert report.sentence(found) in out
+    assert sentence(found) in out
     assert f"model = classifier.at(lam={found.choice.lam!r})  # RA under pgd-7: " in out
     assert "Warning: pgd-7 alone overestimates RA" in out
     assert f"{100 * found.spent.passes / found.grid.passes:.0f}% of the passes" in out

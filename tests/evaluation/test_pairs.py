@@ -29,8 +29,8 @@ def test_mcnemar_is_the_binomial_of_the_discordant_pairs():
     second = [False] * 9 + [True] * 2 + [True] * 30
     result = pairs.paired(first, second)
     assert result.p_value == pytest.approx(2 * binom.cdf(2, 11, 0.5))
-    assert result.difference == pytest.approx(100 * 7 / 41)
-    assert result.low < result.difference < result.high
+    assert result.value == pytest.approx(100 * 7 / 41)
+    assert result.low < result.value < result.high
     assert result.n == 41
 
 
@@ -48,7 +48,7 @@ def test_mcnemars_test_of_one_side(only_first, only_second):
 def test_equal_classifiers_do_not_differ():
     right = np.arange(100) % 3 > 0
     result = pairs.paired(right, right)
-    assert (result.difference, result.p_value) == (0, 1)
+    assert (result.value, result.p_value) == (0, 1)
     assert result.low < 0 < result.high
 
 
@@ -56,7 +56,7 @@ def test_equal_classifiers_do_not_differ():
 def test_the_other_way_round_is_the_negative(examples):
     first, second = zip(*examples, strict=True)
     one, other = pairs.paired(first, second), pairs.paired(second, first)
-    assert one.difference == -other.difference
+    assert one.value == -other.value
     assert one.low == pytest.approx(-other.high)
     assert one.p_value == other.p_value
     assert -100 <= one.low <= one.high <= 100

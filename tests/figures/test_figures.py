@@ -16,8 +16,9 @@ from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.figures import batch_norm, jacobian, style
 from oat_bench.methods.oat import OAT
-from oat_bench.results import curves
-from oat_bench.results.entries import Entry, EntryCost
+from oat_bench.results import models
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import Cost
 from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST
 
@@ -303,23 +304,23 @@ def test_a_panel_for_each_attack():
 
 def test_only_attacks_that_all_have_are_drawn():
     entries = [make_entry(("fgsm", "pgd-7")), make_entry(("pgd-7", "pgd-20"), method="pgd-at")]
-    assert curves.common_attacks(entries) == ["pgd-7"]  # no worst case: not the same attacks
+    assert models.common_attacks(entries) == ["pgd-7"]  # no worst case: not the same attacks
     assert [axes.get_title() for axes in figures.attacks(entries).axes] == ["pgd-7"]
-    assert curves.choose_attack(entries) == "pgd-7"
+    assert models.choose_attack(entries) == "pgd-7"
     nothing = [make_entry(("fgsm",)), make_entry(("pgd-7",))]
     with pytest.raises(UserError, match="no attack was run, with one card, on every"):
         figures.attacks(nothing)
     other = make_entry(method="pgd-at")
     changed = [a.model_copy(update={"card": "x"}) for a in other.attacks if a.name == "fgsm"]
     other = other.model_copy(update={"attacks": [*changed, other.attacks[1]]})
-    assert curves.common_attacks([make_entry(), other]) == ["pgd-7"]  # fgsm is another fgsm
-    assert curves.common_attacks([make_entry(worst=False)]) == ["fgsm", "pgd-7"]
-    assert curves.choose_attack([make_entry()]) == WORST
+    assert models.common_attacks([make_entry(), other]) == ["pgd-7"]  # fgsm is another fgsm
+    assert models.common_attacks([make_entry(worst=False)]) == ["fgsm", "pgd-7"]
+    assert models.choose_attack([make_entry()]) == WORST
 
 
 def test_labels_say_what_differs_and_no_more():
     def labels(*changes):
-        return curves.labels([make_entry(**c) for c in changes])
+        return models.labels([make_entry(**c) for c in changes])
 
     assert labels({}) == ["OAT"]
     assert labels({}, {"method": "pgd-at"}) == ["OAT", "PGD-AT"]
@@ -438,7 +439,7 @@ def with_costs(entry):
     points = [
         point.model_copy(
             update={
-                "cost": EntryCost(
+                "cost": Cost(
                     parameters=1000,
                     flops=int(4e6 * point.width**2),
                     latency_ms=1.0,
@@ -543,14 +544,14 @@ def test_gradients_are_shown_around_grey():
 def test_the_mosaic_holds_every_picture_in_its_place(channels):
     grid = torch.rand(2, 3, channels, 24, 36)
     whole = jacobian._mosaic(grid)
-    assert whole.shape[:2] == (24 * 2 + 2, 36 * 3 + 2 * 3)
+    assert whole.shape == (24 * 2 + 3, 36 * 3 + 2 * 3, 3)
     for row in range(2):
         for column in range(3):
-            found = whole[row * 26 : row * 26 + 24, column * 39 : column * 39 + 36]
+            found = whole[row * 27 : row * 27 + 24, column * 39 : column * 39 + 36]
             picture = grid[row, column]
-            expected = picture.permute(1, 2, 0) if channels == 3 else picture.mean(0)
-            assert np.allclose(found, expected)
-    assert (whole[24:26] == 1).all()
+            grey = picture.mean(0)[..., None].expand(24, 36, 3)
+            assert np.allclose(found, picture.permute(1, 2, 0) if channels == 3 else grey)
+    assert (whole[24:27] == 1).all()
 
 
 def test_the_grid_has_one_image_a_class_and_a_column_a_lambda(build_classifier, digits, tmp_path):

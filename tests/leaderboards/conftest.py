@@ -1,7 +1,6 @@
 """Entries of known numbers, with the outcomes behind them."""
 
 import json
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,8 +12,8 @@ from oat_bench.evaluation.cost import Cost
 from oat_bench.results import records
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
+from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import summarize
 
 
 def make_outcomes(points, n, width=1.0):
@@ -54,9 +53,11 @@ def publish(build_classifier, tmp_path):
         frame = pd.concat([make_outcomes(points, n, width) for width in widths])
         attacks = list(dict.fromkeys(frame["attack"]))
         info = build_classifier().info.model_copy(update={"benchmark_card": "b" * 64})
-        results = summarize(frame, attacks)
+        results = summarize(frame, attacks, info.trained_at)
         if costs is not None:
-            results = [replace(result, cost=costs[result.width]) for result in results]
+            results = [
+                result.model_copy(update={"cost": costs[result.width]}) for result in results
+            ]
         entry = make_entry(
             info,
             results,

@@ -13,7 +13,8 @@ from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.results import published
 from oat_bench.results.entries import make_entry
-from oat_bench.statistics.accuracy import Accuracy, PointResult
+from oat_bench.results.points import PointResult
+from oat_bench.statistics.accuracy import Accuracy
 
 HEADER = (
     "dataset,network,method,lambda,width,attack,norm,eps,step_size,SA,RA,uncertainty,source,note"
@@ -116,8 +117,21 @@ def entry(build_classifier):
     def entry(card, threat, *, method="oat", dataset="svhn", architecture="wrn-16-8"):
         attack = prepare(card, threat, n_classes=10, seed=0)
         info = build_classifier().info
-        point = Accuracy(90.0, 89.0, 91.0, 100)
-        results = [PointResult(lam, 1.0, point, {card.name: point}) for lam in (0.0, 0.15)]
+        found = Accuracy(value=90, low=89, high=91)
+        results = [
+            PointResult(
+                lam=lam,
+                width=1,
+                trained=True,
+                n=100,
+                clean_acc=90,
+                clean_acc_interval=found,
+                autoattack_acc=None,
+                robust_acc={card.name: found},
+                worst_case_acc=None,
+            )
+            for lam in (0.0, 0.15)
+        ]
         made = make_entry(
             info,
             results,

@@ -83,16 +83,3 @@ def test_keys_that_came_later_have_defaults():
     entry = Entry.model_validate({k: v for k, v in old.items() if k in FIRST})
     assert (entry.footnote, entry.unreliable, entry.attack_seed) == (None, None, None)
     assert (entry.randomized, entry.data_fingerprint) == (False, "")
-
-
-def test_results_and_summaries_come_back_as_they_went_in(publish):
-    record = publish("a", {0.1: (90, {"fgsm": 30, "pgd-20": 20})}, with_frontiers=True)
-    (result,) = entries.results(record.entry)
-    assert (result.lam, result.width, result.clean.value, result.clean.n) == (0.1, 1.0, 90.0, 100)
-    assert {k: v.value for k, v in result.robust.items()} == {
-        "fgsm": 30.0,
-        "pgd-20": 20.0,
-        "worst": 20.0,
-    }
-    summary = entries.summaries(record.entry)[-1]
-    assert (summary.attack, summary.hypervolume, summary.pareto) == ("worst", 18.0, [0.1])

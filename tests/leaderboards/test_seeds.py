@@ -1,15 +1,18 @@
 """Families of runs, against NumPy on the accuracies of their entries."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from oat_bench.reports import comparison, seeds
-from oat_bench.results import records
-from oat_bench.results.entries import Entry, EntryPoint, Interval
+from oat_bench.reports import comparison as reports
+from oat_bench.results import comparison, records, seeds
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import PointResult
+from oat_bench.statistics.accuracy import Accuracy
 
 
 def make_entry(seed, *, lambdas=(0.0, 0.1, 1.0), width=1.0, trained=(0.0, 1.0), **changes):
@@ -18,9 +21,9 @@ def make_entry(seed, *, lambdas=(0.0, 0.1, 1.0), width=1.0, trained=(0.0, 1.0), 
     points = []
     for lam in lambdas:
         sa, ra = np.round(draw.uniform(20, 90, 2), 2)
-        clean, robust = (Interval(value=v, low=v - 1, high=v + 1) for v in (sa, ra))
+        clean, robust = (Accuracy(value=v, low=v - 1, high=v + 1) for v in (sa, ra))
         points.append(
-            EntryPoint(
+            PointResult(
                 lam=lam,
                 width=width,
                 trained=lam in trained,
@@ -77,10 +80,10 @@ def test_a_family_is_summed_up_as_numpy_and_scipy_do():
             (row.robust, [point.robust_acc["fgsm"].value for point in points]),
         ):
             assert spread.n == 4
-            assert spread.mean == pytest.approx(np.mean(values))
-            assert spread.std == pytest.approx(np.std(values, ddof=1))
+            assert spread.value == pytest.approx(np.mean(values), abs=1e-4)
+            assert spread.std == pytest.approx(np.std(values, ddof=1), abs=1e-4)
             interval = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-            assert (spread.low, spread.high) == pytest.approx(interval)
+            assert (spread.low, spread.high) == pytest.approx(interval, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -139,32 +142,35 @@ def write(tmp_path):
 def test_the_comparison_shows_it_beside_what_it_shows_of_each_run(write):
     found = write(make_entry(0), make_entry(1), make_entry(2, method="pgd-at"))
     result = comparison.compare(found, attack="fgsm")
-    text = comparison.markdown(result)
+    text = reports.page(result).markdown()
     lines = [line for line in text.splitlines() if line.startswith("| method")]
     assert len(lines) == 3
     assert " mean SA |" in lines[-1]
-    assert seeds.NOTE in text
-    assert "Wilson" in seeds.NOTE
-    frame = seeds.table(result.over_seeds)
+    assert reports.SEEDS in text
+    assert "Wilson" in reports.SEEDS
     first = result.over_seeds[1]
-    shown = frame.iloc[1].to_list()
+    (shown,) = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if re.match(r"\| OAT +\| +0\.1 \* \| +2 \|", line)
+    ]
     assert shown[:3] == ["OAT", "0.1 *", "2"]
-    assert shown[3] == f"{first.clean.mean:.1f} [{first.clean.low:.1f}, {first.clean.high:.1f}]"
+    assert shown[3] == f"{first.clean.value:.1f} [{first.clean.low:.1f}, {first.clean.high:.1f}]"
     assert shown[6] == f"{first.robust.std:.2f}"
-    alone = comparison.markdown(comparison.compare(found[1:], attack="fgsm"))
+    alone = reports.page(comparison.compare(found[1:], attack="fgsm")).markdown()
     assert "std SA" not in alone
-    assert seeds.NOTE not in alone
+    assert reports.SEEDS not in alone
 
 
 def test_the_csv_holds_every_number(write):
     rows = seeds.over_seeds([make_entry(seed) for seed in range(3)], "fgsm")
-    frame = pd.read_csv(io.StringIO(seeds.csv(rows)))
+    frame = pd.read_csv(io.StringIO(reports.seeds_csv(rows)))
     assert frame["lambda"].to_list() == [0.0, 0.1, 1.0]
     assert frame["seeds"].to_list() == [3] * 3
     for place, row in enumerate(rows):
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
             for column, value in (
-                ("mean", spread.mean),
+                ("mean", spread.value),
                 ("std", spread.std),
                 ("mean low", spread.low),
                 ("mean high", spread.high),

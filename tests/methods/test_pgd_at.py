@@ -285,7 +285,7 @@ def test_a_family_is_evaluated_at_its_lambda(family, card, digits, tmp_path):
     ids = run.choose_examples(card, digits)
     for result in report.points:
         right = family.at(result.lam)(x[ids]).argmax(1) == y[ids]
-        assert result.clean.value == pytest.approx(100 * right.double().mean().item())
+        assert result.clean_acc == pytest.approx(100 * right.double().mean().item())
     entry = json.loads((tmp_path / "entry.json").read_text())
     assert entry["method"] == "pgd-at"
     assert [point["trained"] for point in entry["operating_points"]] == [True] * 3

@@ -15,7 +15,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.oat import OAT
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
-from oat_bench.statistics.accuracy import summarize
+from oat_bench.results.points import summarize
 
 ATTACKS = ("fgsm", "pgd-7")
 
@@ -35,7 +35,7 @@ def publish(path: Path, classifier, data, ready, outcomes, **changes) -> Path:
     threat = classifier.info.threat
     entry = make_entry(
         classifier.info,
-        summarize(outcomes, [attack.card.name for attack in ready]),
+        summarize(outcomes, [attack.card.name for attack in ready], classifier.info.trained_at),
         ready,
         model_fingerprint=classifier.fingerprint(),
         command="oat-bench run",

@@ -9,11 +9,10 @@ from oat_bench import __version__
 from oat_bench.escape import one_line
 from oat_bench.leaderboards.site.examples import ATTACK, Examples
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
-from oat_bench.reports.per_lambda import short
-from oat_bench.results.curves import attack_name, robust_at
-from oat_bench.results.entries import EntryPoint, Interval
-from oat_bench.results.ranking import Score
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.reports.table import short
+from oat_bench.results.models import attack_name
+from oat_bench.results.points import PointResult
+from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate
 
 #: nothing but the site's own files; the charts' library writes styles into the page
 _POLICY = (
@@ -41,7 +40,6 @@ def _environment() -> Environment:
     environment.globals |= {
         "version": __version__,
         "worst": WORST,
-        "robust_at": robust_at,
         "required_sa": REQUIRED_SA,
         "policy": _POLICY.format(styles=""),
         "policy_of_charts": _POLICY.format(styles=" 'unsafe-inline'"),
@@ -95,7 +93,7 @@ def model(
         model: the model.
         examples: attacked images; None if there are none.
         reason: why there are none.
-        figures: captions of the figures beside the page, by the name of the file.
+        figures: captions of the figures beside the page, by file.
         files: names of the files beside the page, by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
@@ -136,7 +134,7 @@ def model(
 
 
 def _has(rows: Sequence[Row], attack: str) -> bool:
-    return any(robust_at(point, attack) for row in rows for point in row.points)
+    return any(attack in point.robust for row in rows for point in row.points)
 
 
 def _attack_names(attacks: Sequence[str]) -> list[list[str]]:
@@ -172,23 +170,21 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _score(score: Score | None) -> list[float] | None:
-    return None if score is None else [round(n, 4) for n in (score.value, score.low, score.high)]
+def _score(score: Estimate | None) -> list[float] | None:
+    return None if score is None else [score.value, score.low, score.high]
 
 
-def _point(point: EntryPoint) -> dict[str, Any]:
-    attacks = [*point.robust_acc, *([WORST] if point.worst_case_acc else [])]
-    found = {name: robust_at(point, name) for name in attacks}
+def _point(point: PointResult) -> dict[str, Any]:
     return {
         "lam": point.lam,
         "trained": point.trained,
         "n": point.n,
         "sa": _interval(point.clean_acc_interval, point.n),
-        "ra": {name: _interval(ra, point.n) for name, ra in found.items() if ra is not None},
+        "ra": {name: _interval(ra, point.n) for name, ra in point.robust.items()},
     }
 
 
-def _interval(interval: Interval, n: int) -> list[float]:
+def _interval(interval: Accuracy, n: int) -> list[float]:
     return [interval.value, interval.low, interval.high, interval.n or n]
 
 

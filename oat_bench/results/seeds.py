@@ -3,30 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
-from oat_bench.results.curves import robust_at
-from oat_bench.results.entries import Entry, EntryPoint
+from oat_bench.results.entries import Entry
+from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import Spread
-
-NOTE = (
-    "Over seeds: mean of the runs' accuracies with its 95% t-interval, and their standard "
-    "deviation (n - 1). That is how trainings vary; Wilson intervals say how examples do."
-)
 
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One operating point of a family of runs.
-
-    Attributes:
-        method: label of the family.
-        lam: robustness weight.
-        width: share of the channels.
-        trained: whether training sampled this lambda.
-        clean: SA over seeds.
-        robust: RA over seeds.
-    """
+    """SA and RA over seeds, at one operating point of a family of runs."""
 
     method: str
     lam: float
@@ -52,17 +36,16 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
     rows = []
     for name, runs in zip(_labels([runs[0] for runs in found]), found, strict=True):
-        points: dict[tuple[float, float], list[EntryPoint]] = {}
+        points: dict[tuple[float, float], list[PointResult]] = {}
         for run in runs:
             for point in run.operating_points:
                 points.setdefault((-point.width, point.lam), []).append(point)
         several = {width for width, _ in points} != {-1.0}
         for (width, lam), same in sorted(points.items()):
-            robust = [robust_at(point, attack) for point in same]
-            values = [interval.value for interval in robust if interval is not None]
+            values = [point.robust[attack].value for point in same if attack in point.robust]
             if len(values) == len(same) > 1:
                 label = f"{name}, width {-width:g}" if several else name
-                clean = Spread.of([point.clean_acc_interval.value for point in same])
+                clean = Spread.of([point.clean_acc for point in same])
                 rows.append(SeedRow(label, lam, -width, same[0].trained, clean, Spread.of(values)))
     return rows
 
@@ -85,47 +68,3 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
         if len(set(names)) < len(names):
             names = [name + detail for name, detail in zip(names, details, strict=True)]
     return names
-
-
-def table(rows: Sequence[SeedRow]) -> pd.DataFrame:
-    """Return the table, as text: a row for each family and lambda."""
-    return pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "lambda": f"{row.lam:g}" + ("" if row.trained else " *"),
-                "seeds": str(row.clean.n),
-                "mean SA": _mean(row.clean),
-                "std SA": f"{row.clean.std:.2f}",
-                "mean RA": _mean(row.robust),
-                "std RA": f"{row.robust.std:.2f}",
-            }
-            for row in rows
-        ]
-    )
-
-
-def _mean(spread: Spread) -> str:
-    return f"{spread.mean:.1f} [{spread.low:.1f}, {spread.high:.1f}]"
-
-
-def csv(rows: Sequence[SeedRow]) -> str:
-    """Write the rows as CSV, every number in a column of its own."""
-    values = []
-    for row in rows:
-        columns: dict[str, object] = {
-            "method": row.method,
-            "lambda": row.lam,
-            "width": row.width,
-            "trained": row.trained,
-            "seeds": row.clean.n,
-        }
-        for name, spread in (("SA", row.clean), ("RA", row.robust)):
-            columns |= {
-                f"{name} mean": round(spread.mean, 4),
-                f"{name} std": round(spread.std, 4),
-                f"{name} mean low": round(spread.low, 4),
-                f"{name} mean high": round(spread.high, 4),
-            }
-        values.append(columns)
-    return pd.DataFrame(values).to_csv(index=False)

@@ -1,0 +1,38 @@
+"""Results that are written as JSON and read back."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from oat_bench.complaints import explain
+from oat_bench.errors import UserError
+from oat_bench.files import read_bounded
+
+#: results are small; a larger file is a mistake
+_MAX_BYTES = 1 << 26
+
+
+class Written(BaseModel):
+    """Base of results: no unknown keys, no changes, finite numbers (not so in free dicts)."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
+    )
+
+    @classmethod
+    def read(cls, path: Path, what: str) -> Self:
+        """Read a file.
+
+        Raises:
+            UserError: if it cannot be read, or is not what it should be.
+        """
+        content = read_bounded(path, _MAX_BYTES, what)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise UserError(f"{path}: not {what}: {explain(error, cls)}") from error
+
+    def as_json(self) -> str:
+        """Return what a file of it holds."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"

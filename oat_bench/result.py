@@ -17,7 +17,7 @@ from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
-from oat_bench.evaluation.costed import with_costs
+from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder

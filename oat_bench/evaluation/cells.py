@@ -18,19 +18,14 @@ from oat_bench.results.outcomes import COLUMNS
 
 @dataclass(frozen=True)
 class Origin:
-    """Where images were attacked that are classified elsewhere.
-
-    Attributes:
-        kind: of the threat model.
-        source: what its fingerprint is made of: by its repr.
-        lams: all lambda that decide the images.
-        place: in the name of the cell.
-        words: in the description of the cell.
-    """
+    """Where images were attacked that are classified elsewhere."""
 
     kind: str
+    #: its repr goes into the fingerprint
     source: object
+    #: all that decide the images
     lams: Sequence[float]
+    #: in the name of the cell, and in its description
     place: str
     words: str
 
@@ -72,13 +67,9 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
 
 
 class Cell:
-    """The outcomes of one attack at one operating point, as the store holds them.
+    """The outcomes of an attack at the point where its images are classified, in the store.
 
-    Args:
-        at: where images are classified.
-        attack: all of it.
-        part: the number, from 1, of that which the cell is of.
-        origin: where they are attacked, if elsewhere.
+    Of an attack of several parts it is of one, by its number from 1.
     """
 
     def __init__(
@@ -162,12 +153,9 @@ def fill(
 ) -> None:
     """Attack what a cell lacks, once, and classify it at each cell that lacks it.
 
-    Args:
-        cells: of the points where the images are classified.
-        examples: ids.
-        craft: from ids, on the device of the data, to attacked images.
-        split: ids into what is attacked at a time; it may add some that are attacked with them.
-        done: is told ids that are finished.
+    ``craft`` makes attacked images of ids on the device of the data; ``split`` tells what is
+    attacked at a time, and may add ids that are attacked with others; ``done`` is told what is
+    finished.
     """
     missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
     needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]

@@ -117,16 +117,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
 
 
 def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-    """Corrupt images.
+    """Corrupt images of shape [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS`.
 
-    Args:
-        x: of shape [n, C, H, W] in [0, 1], C 1 or 3.
-        corruption: one of `CORRUPTIONS`.
-        severity: 1 to 5.
-        ids: of the examples, shape [n]; they own the random numbers.
-
-    Returns:
-        Images of shape [n, C, H, W] in 0 ... 255, rounded down as the authors' are.
+    The severity is 1 to 5; the ids of the examples, shape [n], own the random numbers. Images in
+    0 ... 255 come out, rounded down as the authors' are.
     """
     function, levels = CORRUPTIONS[corruption]
     changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
@@ -149,16 +143,12 @@ def computed(test: Split) -> Source:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier got right at one operating point.
-
-    Attributes:
-        point: where.
-        clean: of the images as they are, shape [n].
-        right: of corrupted ones, shape [corruptions, severities, n].
-    """
+    """What a classifier got right at one operating point."""
 
     point: OperatingPoint
+    #: of the images as they are, shape [n]
     clean: NDArray[np.bool_]
+    #: of corrupted ones, shape [corruptions, severities, n]
     right: NDArray[np.bool_]
 
     def mean(self) -> Accuracy:
@@ -176,14 +166,6 @@ def evaluate(
     show: bool = True,
 ) -> tuple[list[Outcomes], str]:
     """Classify corrupted images at every operating point.
-
-    Args:
-        subject: the classifier and the examples.
-        points: operating points.
-        source: of the corrupted images.
-        corruptions: names that it knows.
-        severities: of 1 to 5.
-        show: whether to draw a progress bar.
 
     Returns:
         The outcomes of each operating point, and the SHA-256 of all corrupted images in order.

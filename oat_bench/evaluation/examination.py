@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,23 +38,18 @@ _NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Suite:
-    """The attacks of an examination, made ready.
+    """The attacks of an examination, made ready."""
 
-    Attributes:
-        ladder: those whose order is known, the weakest first.
-        base: the attack that is swept over eps.
-        doubled: the same with twice the steps.
-        noise: random noise.
-        square: the attack without gradients.
-        remark: which attacks were left out, and why.
-    """
-
+    #: those whose order is known, the weakest first
     ladder: list[Attack]
+    #: swept over eps; and the same with twice the steps
     base: Attack
     doubled: Attack
     noise: Attack
+    #: without gradients
     square: Attack
-    remark: str = ""
+    #: which attacks were left out, and why
+    remark: str
 
     @property
     def names(self) -> list[str]:
@@ -77,13 +73,8 @@ def make_suite(
     if threat.eps == 0:
         raise UserError("the threat model has eps 0, which leaves no attack to examine")
 
-    def ready(name: str, **changes: object) -> Attack:
-        card = attack_card(name)
-        if changes:
-            named = "-".join([name, *(f"{value}" for value in changes.values())])
-            parameters = card.parameters | changes
-            card = card.model_copy(update={"name": named, "parameters": parameters})
-        return prepare(card, threat, n_classes=n_classes, seed=seed)
+    def ready(name: str) -> Attack:
+        return prepare(attack_card(name), threat, n_classes=n_classes, seed=seed)
 
     chosen, remarks = [], []
     for name in (name for name in LADDER if name in ladder):
@@ -95,10 +86,27 @@ def make_suite(
             if chosen[-1].label != name:
                 remarks.append(f"{name} is {chosen[-1].label}: the rest needs more classes")
     base = ready(BASE)
-    doubled = ready(BASE, steps=2 * base.parameters["steps"])
+    steps = 2 * base.parameters["steps"]
+    doubled = variant(base, f"{BASE}-{steps}", {"steps": steps})
     # its squares shrink in the course of its queries, however few
-    square = ready("square", n_queries=QUERIES, resc_schedule=True)
+    fewer = {"n_queries": QUERIES, "resc_schedule": True}
+    square = variant(ready("square"), f"square-{QUERIES}-True", fewer)
     return Suite(chosen, base, doubled, ready("noise"), square, ", ".join(remarks))
+
+
+def variant(
+    attack: Attack,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    **changes: float,
+) -> Attack:
+    """Return an attack under another name, with other parameters, another seed or ball."""
+    own = {**attack.card.parameters, **(parameters or {})}
+    card = attack.card.model_copy(update={"name": name, "parameters": own, **changes})
+    seed = attack.seed if seed is None else seed
+    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=seed)
 
 
 def examine(
@@ -175,11 +183,7 @@ def dial_lambdas(trained: Sequence[float], *, continuous: bool) -> list[float]:
     """Return the lambda of a dial to look at: the trained ones, and many between them.
 
     Tenths, the middle of every two trained ones, and several close to 0, where the network changes
-    its batch norm.
-
-    Args:
-        trained: ascending.
-        continuous: whether there is anything between.
+    its batch norm. Where the method is not ``continuous``, there is nothing between.
     """
     if not continuous:
         return list(trained)
@@ -200,12 +204,7 @@ def examine_dial(
 ) -> Check:
     """Compare the lambda of one width with each other, clean and under the base attack.
 
-    Args:
-        subject: the classifier.
-        points: of that width, such as at `dial_lambdas`.
-        examples: ids to attack.
-        suite: the attacks.
-        line: of progress; it moves on by one for each point.
+    The line of progress moves on by one for each point.
     """
     clean, robust = {}, {}
     for point in points:
@@ -260,8 +259,5 @@ def _radii(threat: Threat, data: Split) -> list[float]:
 
 def _with_eps(attack: Attack, eps: float) -> Attack:
     """Return an attack in a ball of another size, its step in proportion."""
-    threat = attack.threat
-    step_size = threat.step_size * eps / threat.eps
-    changes = {"name": f"{attack.card.name}-eps-{eps:.3g}", "eps": eps, "step_size": step_size}
-    card = attack.card.model_copy(update=changes)
-    return prepare(card, threat, n_classes=attack.n_classes, seed=attack.seed)
+    step_size = attack.threat.step_size * eps / attack.threat.eps
+    return variant(attack, f"{attack.card.name}-eps-{eps:.3g}", eps=eps, step_size=step_size)

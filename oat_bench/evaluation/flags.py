@@ -8,16 +8,15 @@ made. All of it is kept in the store.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
-from oat_bench.evaluation.examination import before_square, under_all
+from oat_bench.evaluation.examination import before_square, under_all, variant
 from oat_bench.evaluation.grid import outcomes as outcomes_of
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import sha256
@@ -47,15 +46,10 @@ Frames = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Doubt:
-    """A check of an evaluation at one operating point, whatever its verdict.
-
-    Attributes:
-        point: the operating point.
-        attack: that the check is of; empty where it is of the network.
-        check: what was found.
-    """
+    """A check of an evaluation at one operating point, whatever its verdict."""
 
     point: OperatingPoint
+    #: that the check is of; empty where it is of the network
     attack: str
     check: Check
 
@@ -66,13 +60,7 @@ class Doubt:
 
 
 def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) -> list[Doubt]:
-    """Check an evaluation.
-
-    Args:
-        subject: the classifier, the examples that were evaluated, and the store of the outcomes.
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        attacks: that made them.
-    """
+    """Check what `oat_bench.evaluation.grid.evaluate` returned of a subject and attacks."""
     subject = replace(subject, compile_it=False)
     balls: dict[tuple[str, float], list[Attack]] = {}
     for attack in attacks:
@@ -159,7 +147,11 @@ def _retry(
     if not bases:
         return
     base = max(bases, key=lambda one: one.parameters["steps"] * one.parameters.get("restarts", 1))
-    attack = _longer(base)
+    # twice the steps and another seed, without its restarts
+    longer = {"steps": 2 * base.parameters["steps"]}
+    longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
+    name = f"{base.label[:40]}{RETRIED_NAME}"
+    attack = variant(base, name, longer, seed=base.seed + 1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]
@@ -173,14 +165,3 @@ def _retry(
         stands = robust_right(outcomes_of(subject, point, attack, chosen))
         words = f"{base.label} with {attack.parameters['steps']} steps from another start"
         yield base.label, integrity.retry(words, int((~stands).sum()), len(stands))
-
-
-def _longer(attack: Attack) -> Attack:
-    """Return an attack with twice the steps and another seed, without its restarts."""
-    changes: dict[str, Any] = {"steps": 2 * attack.parameters["steps"]}
-    if "restarts" in attack.card.parameters:
-        changes["restarts"] = 1
-    name = f"{attack.label[:40]}{RETRIED_NAME}"
-    parameters = attack.card.parameters | changes
-    card = attack.card.model_copy(update={"name": name, "parameters": parameters})
-    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=attack.seed + 1)

@@ -36,13 +36,8 @@ def evaluate(
     for: in-house attacks draw random numbers for the example, and attacks of other libraries see
     their block of the data set (`oat_bench.evaluation.blocks`), all of it.
 
-    Args:
-        subject: the classifier and the examples.
-        points: operating points.
-        attacks: made ready by `oat_bench.attacks.prepare`.
-        images: where attacked images go, those of examples that are wrong already too; outcomes in
-            the store without their images are computed again. None: they are not kept.
-        show: whether to draw a progress bar.
+    Attacked images go to ``images``, if given, those of examples that are wrong already too;
+    outcomes in the store without their images are then computed again.
 
     Returns:
         One row for each operating point, attack and example: the columns of

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from oat_bench.results.checks import Check, Numbers, Verdict
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 Stands = Mapping[str, "pd.Series[bool]"]
@@ -88,6 +88,15 @@ def fewest(n_tests: float) -> int:
 # --- checks of outcomes
 
 
+def checked(
+    name: str, verdict: Verdict | bool, evidence: str, **numbers: int | float | list[float]
+) -> Check:
+    """Return a check; its verdict may be whether it passed, or failed."""
+    if isinstance(verdict, bool):
+        verdict = "pass" if verdict else "fail"
+    return Check(name=name, verdict=verdict, evidence=evidence, numbers=numbers)
+
+
 def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
     """No attack breaks more than a stronger one; the ladder begins with the weakest."""
     found = inversions(ladder)
@@ -97,10 +106,8 @@ def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
         for name, stands in accuracies.items()
     )
     evidence = "; ".join(part for part in (listed, *found, remark) if part)
-    numbers: dict[str, float] = {name: _value(stands) for name, stands in accuracies.items()}
-    numbers["inversions"] = len(found)
-    verdict = _failed(bool(found))
-    return Check(name="order", verdict=verdict, evidence=evidence, numbers=numbers)
+    ra = {name: _value(stands) for name, stands in accuracies.items()}
+    return checked("order", not found, evidence, **ra, inversions=len(found))
 
 
 def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
@@ -118,8 +125,7 @@ def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
     strongest = max(higher, key=higher.__getitem__, default=None)
     if strongest is None or higher[strongest] <= 0:
         evidence = f"no attack leaves less than {name}, {_percent(stands)}"
-        numbers: dict[str, float] = {"difference": 0.0, "n": len(stands)}
-        return Check(name="estimate", verdict="pass", evidence=evidence, numbers=numbers)
+        return checked("estimate", True, evidence, difference=0.0, n=len(stands))
     ids, tried = seen[strongest], len(higher)
     ours, theirs = stands[ids], others[strongest][ids]
     only, without, p = breaks_more(theirs, ours)
@@ -136,8 +142,8 @@ def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
         f"{test.high:.1f}]"
     )
     numbers = {"difference": test.value, "low": test.low, "high": test.high, "n": len(ids)}
-    numbers |= {"p_higher": min(1.0, tried * p), "p_beyond": p_beyond}
-    return Check(name="estimate", verdict=verdict, evidence=evidence, numbers=numbers)
+    p_higher = min(1.0, tried * p)
+    return checked("estimate", verdict, evidence, **numbers, p_higher=p_higher, p_beyond=p_beyond)
 
 
 def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
@@ -146,20 +152,19 @@ def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
     found = inversions({f"eps {eps:.3g}": series for eps, series in stands.items()})
     left = stands[max(stands)]
     p = above(NEGLIGIBLE, int(left.sum()), len(left))
-    complaints = [f"{changed} predictions change at eps 0"] if changed else []
-    complaints += found
-    if p <= LEVEL:
-        complaints.append(f"RA does not vanish (above {100 * NEGLIGIBLE:g}%, {_p(p)})")
+    complaints = [f"{changed} predictions change at eps 0"] * (changed > 0) + found
+    complaints += [f"RA does not vanish (above {100 * NEGLIGIBLE:g}%, {_p(p)})"] * (p <= LEVEL)
     listed = ", ".join(f"{_percent(series)} at {eps:.3g}" for eps, series in stands.items())
-    numbers: Numbers = {
-        "eps": list(stands),
-        "ra": [_value(series) for series in stands.values()],
-        "changed_at_0": changed,
-        "inversions": len(found),
-        "p_vanishes": p,
-    }
-    evidence, verdict = "; ".join([f"RA {listed}", *complaints]), _failed(bool(complaints))
-    return Check(name="eps sweep", verdict=verdict, evidence=evidence, numbers=numbers)
+    return checked(
+        "eps sweep",
+        not complaints,
+        "; ".join([f"RA {listed}", *complaints]),
+        eps=list(stands),
+        ra=[_value(series) for series in stands.values()],
+        changed_at_0=changed,
+        inversions=len(found),
+        p_vanishes=p,
+    )
 
 
 def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
@@ -173,16 +178,15 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     if test.low > 100 * NEGLIGIBLE:
         verdict, evidence = "warn", f"{evidence}; not converged, use more steps"
     numbers = {"difference": test.value, "low": test.low, "high": test.high}
-    return Check(name="steps", verdict=verdict, evidence=evidence, numbers=numbers)
+    return checked("steps", verdict, evidence, **numbers)
 
 
 def retry(name: str, broken: int, n: int) -> Check:
     """A longer attack from another start breaks next to none of the n images that stood."""
     p = above(NEGLIGIBLE, broken, n)
-    verdict: Verdict = "warn" if p <= LEVEL else "pass"
     evidence = f"{name} breaks {broken} of {n} images that stood"
-    numbers = {"broken": broken, "n": n, "p_value": p}
-    return Check(name="retry", verdict=verdict, evidence=evidence, numbers=numbers)
+    verdict: Verdict = "warn" if p <= LEVEL else "pass"
+    return checked("retry", verdict, evidence, broken=broken, n=n, p_value=p)
 
 
 def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
@@ -195,7 +199,7 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
     if p <= LEVEL:
         evidence += f"; the gradients are masked ({_p(p)})"
     numbers = {"only_noise": ours, "only_gradient": theirs, "p_value": p}
-    return Check(name="noise", verdict=_failed(p <= LEVEL), evidence=evidence, numbers=numbers)
+    return checked("noise", p > LEVEL, evidence, **numbers)
 
 
 def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
@@ -222,9 +226,8 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     elif ours > NEGLIGIBLE * n:
         verdict = "warn"
         evidence += "; attacks by gradients are not enough"
-    numbers: dict[str, float] = {"only_gradient_free": ours, "only_gradient": theirs, "n": n}
-    numbers |= {"p_more": p_more, "p_missed": p_missed}
-    return Check(name="gradient-free", verdict=verdict, evidence=evidence, numbers=numbers)
+    numbers = {"only_gradient_free": ours, "only_gradient": theirs, "n": n}
+    return checked("gradient-free", verdict, evidence, **numbers, p_more=p_more, p_missed=p_missed)
 
 
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
@@ -255,19 +258,16 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
         f"{_points(robust, lam, other)}; p {p:.2g})"
         for lam, (other, p) in beaten.items()
     ]
-    numbers: Numbers = {
-        "lambda": list(clean),
-        "sa": list(sa.values()),
-        "ra": list(ra.values()),
-        "beaten": list(beaten),
-        "detectable": fewest(len(pairs)) if pairs else 0,
-    }
-    evidence = "; ".join([f"SA/RA {listed}", *complaints])
-    return Check(name="dial", verdict=_failed(bool(beaten)), evidence=evidence, numbers=numbers)
-
-
-def _failed(failed: bool) -> Verdict:
-    return "fail" if failed else "pass"
+    return checked(
+        "dial",
+        not beaten,
+        "; ".join([f"SA/RA {listed}", *complaints]),
+        **{"lambda": list(clean)},
+        sa=list(sa.values()),
+        ra=list(ra.values()),
+        beaten=list(beaten),
+        detectable=fewest(len(pairs)) if pairs else 0,
+    )
 
 
 def _value(stands: pd.Series) -> float:

@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack
-from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above
+from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above, checked
 from oat_bench.evaluation.subject import AtPoint
-from oat_bench.results.checks import Check, Numbers, Verdict
+from oat_bench.results.checks import Check, Verdict
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
 #: the share of examples whose loss PGD is expected to raise, at least
@@ -79,8 +79,8 @@ def loss(losses: Tensor) -> Check:
         f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
         f"{drops} of them down; it rises for {raised} of {n} examples"
     )
-    numbers: Numbers = {"mean": mean, "raised": raised, "n": n, "drops": drops, "p_value": p}
-    return Check(name="loss", verdict=verdict, evidence=evidence, numbers=numbers)
+    numbers = {"raised": raised, "n": n, "drops": drops, "p_value": p}
+    return checked("loss", verdict, evidence, mean=mean, **numbers)
 
 
 def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
@@ -106,7 +106,7 @@ def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
         evidence += f", the margin has none at {both} of these: {why}"
     verdict: Verdict = "fail" if p <= LEVEL else "warn" if zero else "pass"
     numbers = {"zero": zero, "zero_margin_too": both, "n": n, "p_value": p}
-    return Check(name="zero gradients", verdict=verdict, evidence=evidence, numbers=numbers)
+    return checked("zero gradients", verdict, evidence, **numbers)
 
 
 def batch(alone: Tensor, together: Tensor) -> Check:
@@ -132,8 +132,7 @@ def logits(rows: Tensor) -> Check:
     if probabilities:
         evidence += "; each row sums to 1: probabilities, which flatten what attacks climb"
     verdict: Verdict = "fail" if not finite else "warn" if probabilities else "pass"
-    numbers = {"low": low, "high": high, "row_sum_from_1": sums}
-    return Check(name="logits", verdict=verdict, evidence=evidence, numbers=numbers)
+    return checked("logits", verdict, evidence, low=low, high=high, row_sum_from_1=sums)
 
 
 def _compared(
@@ -148,13 +147,11 @@ def _compared(
         f"logits of {of} differ by {difference:.1g} of the largest; {changed}{among} predictions "
         f"change{'' if same else remark}"
     )
-    numbers = {"difference": difference, "changed": changed, "n": len(first)}
-    verdict: Verdict = "pass" if same else "fail"
-    return Check(name=name, verdict=verdict, evidence=evidence, numbers=numbers)
+    return checked(name, same, evidence, difference=difference, changed=changed, n=len(first))
 
 
 def _nothing_to_attack(name: str) -> Check:
-    return Check(name=name, verdict="warn", evidence="no example is right", numbers={"n": 0})
+    return checked(name, "warn", "no example is right", n=0)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

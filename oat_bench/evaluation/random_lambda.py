@@ -22,7 +22,8 @@ from oat_bench.evaluation.cells import Cell, Count, Origin, fill
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
-from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
+from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
+from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
 from oat_bench.training.pgd import pgd
 
 #: the columns of `evaluate`'s result
@@ -31,12 +32,7 @@ KEYS = ["lam", "width", *COLUMNS]
 
 @dataclass(frozen=True)
 class Draw:
-    """How the defender draws lambda.
-
-    Attributes:
-        lams: the set, ascending.
-        chances: of each, adding up to 1.
-    """
+    """How the defender draws lambda: a set, ascending, and the chance of each; they add up to 1."""
 
     lams: tuple[float, ...]
     chances: tuple[float, ...]
@@ -58,10 +54,10 @@ class Draw:
         order, total = np.argsort(lams), sum(given)
         return cls(tuple(lams[i] for i in order), tuple(given[i] / total for i in order))
 
-    @property
-    def uniform(self) -> bool:
-        """Whether every lambda has the same chance."""
-        return len(set(self.chances)) == 1
+    def __str__(self) -> str:
+        uniform = len(set(self.chances)) == 1
+        chances = "" if uniform else f", drawn {', '.join(f'{c:.3g}' for c in self.chances)}"
+        return f"lambda {', '.join(f'{lam:g}' for lam in self.lams)}{chances}"
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,11 @@ class RandomLambda:
     worst: Accuracy
 
 
-class _Members(nn.Module):
+class _Members(nn.ModuleList):
     """All networks of the set at once: images to logits [n, L, num_classes]."""
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([network(x) for network in self.networks], dim=1)
+        return torch.stack([network(x) for network in self], dim=1)
 
 
 def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
@@ -113,11 +105,7 @@ def applies(attack: Attack) -> bool:
 
 
 def check_attack(attack: Attack) -> None:
-    """Refuse an attack whose loss cannot be replaced by its expectation.
-
-    Raises:
-        UserError: naming the card.
-    """
+    """Refuse an attack to which expectation does not apply, by a `UserError`."""
     if not applies(attack):
         raise UserError(
             f"attack {attack.card.name!r} cannot attack the expectation over lambda; expected a "
@@ -143,7 +131,7 @@ def attack_expectation(
 
     Args:
         networks: plain, in eval mode.
-        attack: see `check_attack`.
+        attack: of which `applies` holds.
         x: images of shape [n, C, H, W] in [0, 1].
         y: labels of shape [n].
         example_ids: shape [n]; they own the random starts.
@@ -153,7 +141,6 @@ def attack_expectation(
     Returns:
         Attacked images, in [0, 1]; x where the attack left the ball of its threat model.
     """
-    check_attack(attack)
     given = dict(attack.parameters)
     each = torch.as_tensor(Draw.of(range(len(networks)), chances).chances, device=x.device)
     answering = _Members(networks if exact is None else exact)
@@ -185,12 +172,7 @@ def evaluate(
 
     An image that is wrong at every lambda of the set is not attacked.
 
-    Args:
-        subject: the classifier and the examples; its batch size is of images times lambda.
-        draw: the set that the defender draws from.
-        attack: see `check_attack`.
-        width: share of the channels.
-        show: whether to draw a progress bar.
+    The batch size of the subject is of images times lambda.
 
     Returns:
         One row for each lambda and example: the columns of `KEYS`.
@@ -202,7 +184,7 @@ def evaluate(
     wanted = subject.ids
     passes = attack.passes * len(wanted) * len(draw.lams)
     points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
-    origin = Origin("expectation", draw, draw.lams, "expectation", _words(draw))
+    origin = Origin("expectation", draw, draw.lams, "expectation", f"expectation over {draw}")
     cells = [Cell(at, attack, origin=origin) for at in points]
 
     def craft(ids: Tensor) -> Tensor:
@@ -262,8 +244,3 @@ def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], ND
     )
     lams = list(draw.lams)
     return table["clean"][lams].to_numpy(np.float64), table["right"][lams].to_numpy(np.float64)
-
-
-def _words(draw: Draw) -> str:
-    chances = "" if draw.uniform else f", drawn {', '.join(f'{c:.3g}' for c in draw.chances)}"
-    return f"expectation over lambda {', '.join(f'{lam:g}' for lam in draw.lams)}{chances}"

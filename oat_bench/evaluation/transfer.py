@@ -5,7 +5,6 @@ gradients are masked, and the honest number is that of the worst lambda for each
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -20,30 +19,12 @@ from oat_bench.evaluation.integrity import LEVEL, breaks_more
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
+from oat_bench.results.transfer import MaskedGradients
 from oat_bench.statistics.accuracy import Accuracy, robust_right
 from oat_bench.statistics.pairs import holm
 
 #: the columns of `transfer`'s result
 KEYS = ["crafted", "lam", "width", *COLUMNS]
-
-
-@dataclass(frozen=True)
-class Masked:
-    """A lambda at which images attacked elsewhere break more than those attacked there.
-
-    Attributes:
-        lam: where the images are classified.
-        crafted: where the stronger ones were attacked.
-        only_there: examples that only these broke.
-        only_here: examples that only those attacked at ``lam`` broke.
-        p_value: exact, one-sided, of pairs; corrected by Holm for all pairs of lambda.
-    """
-
-    lam: float
-    crafted: float
-    only_there: int
-    only_here: int
-    p_value: float
 
 
 def transfer(
@@ -55,18 +36,10 @@ def transfer(
     width: float = 1.0,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Attack every image at each lambda of one list, and classify it at each of another.
+    """Attack every image at each lambda of ``crafted``, and classify it at each of ``tested``.
 
     An image is attacked where it is already wrong too: it may be right where it is classified. One
     that is wrong everywhere is not attacked, but by attacks of other libraries, which see blocks.
-
-    Args:
-        subject: the classifier and the examples.
-        crafted: the lambda that the adversary attacks at.
-        tested: the lambda that the attacked images are classified at.
-        attack: made ready by `oat_bench.attacks.prepare`.
-        width: share of the channels.
-        show: whether to draw a progress bar.
 
     Returns:
         One row for each pair of lambda and example: the columns of `KEYS`.
@@ -110,13 +83,9 @@ def _filled(source: AtPoint, places: Sequence[AtPoint], attack: Attack, count: C
 
 
 def rightness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Say which examples are right both clean and attacked.
+    """Say which examples of `transfer`'s result are right both clean and attacked.
 
-    Args:
-        frame: from `transfer`.
-
-    Returns:
-        Bool, a row for each (lam, example), a column for each lambda that was attacked at.
+    Bool: a row for each (lam, example), a column for each lambda that was attacked at.
     """
     return frame.assign(right=robust_right(frame)).pivot(
         index=["lam", "example"], columns="crafted", values="right"
@@ -157,7 +126,7 @@ def pairs(frame: pd.DataFrame) -> list[tuple[float, float]]:
     return [(s, lam) for s, lam in product(sources, lams) if s != lam and lam in sources]
 
 
-def masked(frame: pd.DataFrame) -> list[Masked]:
+def masked(frame: pd.DataFrame) -> list[MaskedGradients]:
     """Find the lambda whose own gradients are not the worst, beyond chance.
 
     Exact one-sided tests of pairs (McNemar) at the level of `oat_bench.evaluation.integrity`,
@@ -167,7 +136,7 @@ def masked(frame: pd.DataFrame) -> list[Masked]:
     tests = [breaks_more(right.loc[lam][source], right.loc[lam][lam]) for source, lam in compared]
     corrected = holm([p for _, _, p in tests])
     return [
-        Masked(lam, source, there, here, p)
+        MaskedGradients(lam=lam, crafted=source, only_there=there, only_here=here, p_value=p)
         for (source, lam), (there, here, _), p in zip(compared, tests, corrected, strict=True)
         if p <= LEVEL
     ]

@@ -12,7 +12,7 @@ from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
-from oat_bench.evaluation.costed import with_costs
+from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all

@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Verdict = Literal["pass", "warn", "fail"]
-Numbers = Mapping[str, int | float | list[float]]
 
 #: attacks whose order is known, the weakest first
 LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
@@ -27,7 +26,7 @@ class Check(BaseModel):
     name: str
     verdict: Verdict
     evidence: str
-    numbers: Numbers
+    numbers: Mapping[str, int | float | list[float]]
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -191,7 +191,7 @@ def test_a_classifier_that_is_always_wrong_is_never_attacked(data, lines):
     assert lines.seen == {"at": 1, "calls": 1, "images": len(data)}
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd-7", "pgd-20"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd-7"])
 def test_outcomes_do_not_depend_on_batch_size_or_order(trained, digits, name):
     attack = prepare(attack_card(name), Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
     points = [OperatingPoint(0.0), OperatingPoint(0.7)]
@@ -268,7 +268,7 @@ def test_an_evaluation_leaves_generators_and_weights_alone(trained, digits):
     np.random.seed(1)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()
     weights, kept = trained.fingerprint(), trained.network.training
-    subject = Subject(trained, digits.test, "", torch.arange(4))
+    subject = Subject(trained, digits.test.take(slice(0, 4)), "")
     evaluate(subject, [OperatingPoint(0.5)], [ready("pgd-7"), ready("apgd-ce")], show=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(

@@ -46,8 +46,6 @@ def right(frame):
 def test_a_draw_is_in_order_and_adds_up():
     assert Draw.of([1.0, 0.0]) == Draw.of([0.0, 1.0], [3, 3]) == Draw((0.0, 1.0), (0.5, 0.5))
     assert Draw.of([1.0, 0.0], [3.0, 1.0]) == Draw((0.0, 1.0), (0.25, 0.75))
-    assert Draw.of(LAMBDAS).uniform
-    assert not Draw.of([0.0, 1.0], [1, 2]).uniform
 
 
 @pytest.mark.parametrize(

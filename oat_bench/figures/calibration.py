@@ -4,8 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from oat_bench.calibration.report import Bounded, Calibration, percent
+from oat_bench.calibration.report import Calibration, percent
 from oat_bench.figures import style
+from oat_bench.statistics.accuracy import Estimate
 
 
 @style.styled
@@ -95,5 +96,5 @@ def _draw_choice(report: Calibration, axes: Axes) -> None:
     )
 
 
-def _spread(bounded: Bounded) -> list[list[float]]:
+def _spread(bounded: Estimate) -> list[list[float]]:
     return [[bounded.value - bounded.low], [bounded.high - bounded.value]]

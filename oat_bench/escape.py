@@ -6,7 +6,6 @@ order in which a line reads.
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 #: links to people and issues included
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
@@ -47,45 +46,3 @@ def csv(text: str) -> str:
     """Keep a spreadsheet from taking text for a formula, by an apostrophe before it."""
     line = one_line(text)
     return f"'{line}" if line.startswith(_FORMULA) else line
-
-
-def tabular(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Write a LaTeX table in the style of booktabs.
-
-    Args:
-        headers: one a column, escaped.
-        rows: their cells, escaped.
-        align: a letter a column: ``l``, ``r`` or ``c``.
-    """
-    lines = [" & ".join(cells) + r" \\" for cells in (headers, *rows)]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
-
-
-def latex_table(title: str, tables: Sequence[str], notes: Sequence[str]) -> str:
-    r"""Write a floating LaTeX table; it needs ``\usepackage{booktabs}``.
-
-    Args:
-        title: of the caption, escaped.
-        tables: each a `tabular`, with what stands above it, under one another.
-        notes: paragraphs below, escaped.
-    """
-    parts = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{title}}}",
-        "\n\n\\medskip\n".join(tables),
-        *[rf"\par\smallskip{{\footnotesize {note}\par}}" for note in notes],
-        r"\end{table}",
-    ]
-    return "\n".join(parts) + "\n"

@@ -23,6 +23,7 @@ from oat_bench.evaluation.images import ImageFolder
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
+from oat_bench.reports.table import Page
 from oat_bench.results import published
 from oat_bench.results.entries import Entry, EntryFlag, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
@@ -76,7 +77,12 @@ class Result:
     @property
     def markdown(self) -> str:
         """The table as Markdown, with its title and notes."""
-        return per_lambda.markdown(
+        return self.page.markdown()
+
+    @property
+    def page(self) -> Page:
+        """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
+        return per_lambda.page(
             self.points,
             self.trained,
             self.title,
@@ -94,15 +100,12 @@ class Result:
         It holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``, ``table.tex``,
         ``outcomes.parquet`` and ``figures``.
         """
-        out, shown = make_folder(Path(folder)), (self.points, self.trained)
+        out = make_folder(Path(folder))
         write_parquet(out / "outcomes.parquet", self.outcomes)
         atomic_write(out / "entry.json", self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
-        atomic_write(out / "table.csv", per_lambda.csv(*shown, self.published))
-        latex = per_lambda.latex(
-            *shown, self.title, self.published, self.frontiers, self.entry.attacks
-        )
-        atomic_write(out / "table.tex", latex)
+        atomic_write(out / "table.csv", per_lambda.csv(self.points, self.trained, self.published))
+        atomic_write(out / "table.tex", self.page.latex())
         quoted = published.of_entries([self.entry])
         drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
         atomic_write(out / "report.md", report.page(self.entry, self.markdown, drawn))

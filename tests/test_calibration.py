@@ -14,12 +14,13 @@ from oat_bench import calibration, figures
 from oat_bench.attacks import in_house
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
-from oat_bench.calibration import Goal, guarantee, model, procedure, report, search, strength
+from oat_bench.calibration import Goal, guarantee, model, procedure, search, strength
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.registry import METHODS
+from oat_bench.reports import calibration as reports
 from oat_bench.results.outcomes import OutcomeStore
 
 counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count.of, st.integers(0, n), st.just(n)))
@@ -380,12 +381,12 @@ def test_nothing_that_qualifies_shows_the_nearest(trained, held):
     found = calibrated(trained, held, Goal("min-ra", 0.95), n=200)
     assert found.choice is None
     assert found.nearest.lam == 1
-    words = report.sentence(found)
+    words = reports.sentence(found)
     assert words.startswith(
         "No operating point can be guaranteed, with confidence 95%, to have an RA under pgd-7 of "
         "at least 95%: the nearest, lambda 1, has "
     )
-    assert report.snippet(found) == ""
+    assert reports.snippet(found) == ""
     assert figures.calibration(found).axes
 
 
@@ -393,18 +394,18 @@ def test_a_report_is_read_back_and_damage_is_one_line(trained, held, tmp_path):
     found = calibrated(trained, held)
     path = tmp_path / "calibration.json"
     path.write_text(found.model_dump_json())
-    assert report.read(path) == found
+    assert calibration.Calibration.read(path) == found
     path.write_text(json.dumps(json.loads(path.read_text()) | {"confidence": 2}))
     with pytest.raises(UserError, match="confidence"):
-        report.read(path)
+        calibration.Calibration.read(path)
     with pytest.raises(UserError, match="cannot be read"):
-        report.read(tmp_path / "none.json")
+        calibration.Calibration.read(tmp_path / "none.json")
 
 
 def test_the_snippet_makes_the_chosen_classifier(trained, held):
     found = calibrated(trained, held)
     made = {"classifier": trained}
-    exec(report.snippet(found), made)
+    exec(reports.snippet(found), made)
     x = held.data.inputs(slice(0, 50))
     expected = trained.at(found.choice.lam, found.choice.width)(x)
     assert torch.equal(made["model"](x), expected)
@@ -496,14 +497,14 @@ def test_what_is_timed_is_one_batch_under_pgd(trained, held):
 def test_a_weak_attack_is_warned_of(trained, held):
     found = calibrated(trained, held)
     assert found.attack == found.search_attack == "pgd-7"
-    assert "Warning: pgd-7 alone overestimates RA" in report.markdown(found)
+    assert "Warning: pgd-7 alone overestimates RA" in reports.page(found).markdown()
     strong = found.model_copy(update={"attack": "autoattack", "search_attack": "apgd"})
     for name in ("autoattack", "apgd"):
         assert strength.caution(ready(trained.info, name)) == ""
-    assert list(report.table(strong).columns[1:3]) == ["SA", "RA (apgd)"]
-    assert "and RA under autoattack is " in report.sentence(strong)
-    assert "# RA under autoattack: " in report.snippet(strong)
-    assert "The search attacks with apgd alone, the tests" in report.markdown(strong)
+    assert reports.page(strong).tables[0].columns[1:3] == ["SA", "RA (apgd)"]
+    assert "and RA under autoattack is " in reports.sentence(strong)
+    assert "# RA under autoattack: " in reports.snippet(strong)
+    assert "The search attacks with apgd alone, the tests" in reports.page(strong).markdown()
 
 
 def test_a_report_from_before_there_were_two_attacks_is_read(trained, held, tmp_path):
@@ -511,7 +512,7 @@ def test_a_report_from_before_there_were_two_attacks_is_read(trained, held, tmp_
     old = json.loads(found.model_dump_json(exclude={"search_attack", "caution"}))
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(old))
-    assert report.read(path).searched_under == "pgd-7"
+    assert calibration.Calibration.read(path).searched_under == "pgd-7"
 
 
 @pytest.mark.slow
@@ -533,7 +534,7 @@ def test_what_is_promised_of_the_digits_holds_on_other_images(monkeypatch):
         attack, goal = ready(info, name), Goal("min-ra", bar)
         examples = {"examples": order[:128], "store": store}
         found = calibration.calibrate(published, data, attack, goal, **examples, **options)
-        assert f"RA under {name} is at least {100 * bar:g}%" in report.sentence(found)
+        assert f"RA under {name} is at least {100 * bar:g}%" in reports.sentence(found)
         return OperatingPoint(found.choice.lam)
 
     def right(point):

@@ -19,7 +19,6 @@ from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
-from oat_bench.calibration import report as calibrations
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, check_fits
 from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, default_out, load_model
@@ -28,11 +27,10 @@ from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
 from oat_bench.registry import METHODS
 from oat_bench.regression import baseline
-from oat_bench.reports import comparison, integrity
-from oat_bench.reports import per_lambda as tables
-from oat_bench.results import entries, records
+from oat_bench.reports import comparison as comparisons
+from oat_bench.reports import per_lambda
+from oat_bench.results import comparison, entries, records
 from oat_bench.results import listing as results
-from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack
@@ -197,9 +195,9 @@ def test_entries(tmp_path, every, monkeypatch):
     def use():
         record = records.read(path)
         result = comparison.compare([record, record])
-        assert comparison.markdown(result)
+        assert comparisons.page(result).markdown()
         shown = record.entry.operating_points
-        assert tables.markdown(shown, [0.0], "title", [], record.entry.frontiers or ())
+        assert per_lambda.page(shown, [0.0], "title", [], record.entry.frontiers or ()).latex()
         for recorded in record.entry.attacks:
             points = [OperatingPoint(0.0)]
             baseline.Baseline(record, [recorded], points, pd.DataFrame()).prepare(10)
@@ -227,29 +225,6 @@ def test_descriptions_of_cells(tmp_path, every):
 
 
 @EVERY
-def test_integrity_reports(tmp_path, build_classifier, every):
-    checks = [Check(name="order", verdict="pass", evidence="e", numbers={"a": 1.0})]
-    report = integrity.make_report(
-        build_classifier().info,
-        [integrity.IntegrityPoint.of(OperatingPoint(0.1), checks)],
-        attacks=["fgsm", "pgd-20"],
-        n=20,
-        fewer={"fgsm": 10},
-        seed=3,
-        model_fingerprint="model",
-        data_fingerprint="data",
-        command="oat-bench integrity runs/x",
-    )
-    path = tmp_path / "integrity.json"
-    check_each(
-        report.model_dump(mode="json"),
-        lambda changed: path.write_text(json.dumps(changed)),
-        lambda: integrity.markdown(integrity.read(path)),
-        every=every,
-    )
-
-
-@EVERY
 def test_calibration_reports(tmp_path, trained, digits, every):
     held = calibration.held_out(trained.info, "digits", "test")
     found = calibration.calibrate(
@@ -268,7 +243,7 @@ def test_calibration_reports(tmp_path, trained, digits, every):
     check_each(
         tree,
         lambda changed: path.write_text(json.dumps(changed)),
-        lambda: calibrations.read(path),
+        lambda: calibration.Calibration.read(path),
         every=every,
     )
 

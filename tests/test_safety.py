@@ -37,9 +37,9 @@ from oat_bench.datasets.stl10 import _read as read_stl10
 from oat_bench.datasets.svhn import _read as read_svhn
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
-from oat_bench.reports import comparison
+from oat_bench.reports import comparison as reports
+from oat_bench.results import comparison, published, records
 from oat_bench.results import listing as results
-from oat_bench.results import published, records
 from oat_bench.results.outcomes import CellInfo, OutcomeStore, write_parquet
 from oat_bench.statistics import frontier
 from oat_bench.training.loop import Trainer
@@ -303,8 +303,8 @@ def read_and_compare(path):
     """Read an entry and do with it what `compare` does."""
     record = records.read(path)
     result = comparison.compare([record, record])
-    assert comparison.markdown(result)
-    assert comparison.csv(result)
+    assert reports.page(result).markdown()
+    assert reports.csv(result)
     return record
 
 

@@ -20,11 +20,11 @@ from oat_bench.cli.options import (
     Number,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, show
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.calibration import Calibration, Goal
+    from oat_bench.calibration import Goal
     from oat_bench.calibration.report import WidthCost
     from oat_bench.classifier import TunableClassifier
     from oat_bench.datasets import Split
@@ -168,9 +168,10 @@ def calibrate(
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
-    from oat_bench.calibration import procedure, report
+    from oat_bench.calibration import procedure
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import note
+    from oat_bench.reports import calibration as reports
     from oat_bench.results.outcomes import OutcomeStore
 
     keep_freed_memory()
@@ -222,10 +223,11 @@ def calibrate(
         costs=costs,
         command=command_line(),
     )
-    atomic_write(folder / "calibration.json", found.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "calibration.md", report.markdown(found))
+    atomic_write(folder / "calibration.json", found.as_json())
+    page = reports.page(found)
+    atomic_write(folder / "calibration.md", page.markdown())
     figures.write(figures.calibration(found), folder / "calibration")
-    _print(found, folder)
+    show(page, f"report, picture and outcomes in {folder}")
     if found.choice is None:
         click.get_current_context().exit(1)
 
@@ -255,23 +257,3 @@ def _costs(
     from oat_bench.calibration import affordable
 
     return affordable(trained, data, widths, max_flops=max_flops, max_latency=max_latency)
-
-
-def _print(found: "Calibration", folder: Path) -> None:
-    from oat_bench.calibration import report
-    from oat_bench.reports import comparison
-
-    console = plain_console()
-    if not console.is_terminal:
-        click.echo(report.markdown(found), nl=False)
-        return
-    console.print(report.title(found), style="italic")
-    print_whole(console, comparison.terminal(report.table(found)))
-    console.print()
-    console.print(report.sentence(found), style="bold")
-    if found.choice is not None:
-        console.print(report.snippet(found), style="green")
-    console.print()
-    for paragraph in report.notes(found):
-        console.print(paragraph, style="dim")
-    console.print(f"report, picture and outcomes in {folder}", soft_wrap=True)

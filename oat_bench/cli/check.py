@@ -19,7 +19,7 @@ from oat_bench.cli.options import (
     Number,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, plain_console
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,10 +146,7 @@ def _print(report: "Report", form: str) -> None:
 
     console = plain_console()
     if form == "text" and console.is_terminal:
-        console.print(report.title, style="italic", soft_wrap=True)
-        print_whole(console, formats.terminal(report.comparison))
-        for note in formats.notes(report.comparison):
-            console.print(note, style="dim")
+        formats.page(report).draw(console)
         console.print(formats.verdict(report), style="bold", soft_wrap=True)
         for line in formats.offer(report):
             console.print(line, soft_wrap=True)

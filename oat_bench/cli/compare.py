@@ -6,7 +6,7 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import ATTACK, RUNS, Number, example
-from oat_bench.cli.printing import plain_console, print_whole
+from oat_bench.cli.printing import show
 from oat_bench.errors import UserError
 
 
@@ -47,8 +47,8 @@ def compare(
         )
     from oat_bench import figures
     from oat_bench.files import atomic_write, make_folder
-    from oat_bench.reports import comparison, seeds
-    from oat_bench.results import published, records
+    from oat_bench.reports import comparison as reports
+    from oat_bench.results import comparison, published, records
 
     found = records.read_all(runs)
     place = 0 if reference is None else runs.index(reference)
@@ -56,24 +56,14 @@ def compare(
         found, attack=attack, reference=place, reference_lam=reference_lambda
     )
     folder = make_folder(out)
-    text = comparison.markdown(result)
-    atomic_write(folder / "compare.md", text)
-    atomic_write(folder / "compare.csv", comparison.csv(result))
+    page = reports.page(result)
+    atomic_write(folder / "compare.md", page.markdown())
+    atomic_write(folder / "compare.csv", reports.csv(result))
     if result.over_seeds:
-        atomic_write(folder / "seeds.csv", seeds.csv(result.over_seeds))
+        atomic_write(folder / "seeds.csv", reports.seeds_csv(result.over_seeds))
     else:  # what an earlier comparison left
         (folder / "seeds.csv").unlink(missing_ok=True)
     entries = [record.entry for record in found]
     drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
     figures.write(drawn, folder / "frontier")
-    console = plain_console()
-    if not console.is_terminal:
-        click.echo(text, nl=False)
-        return
-    console.print(result.title, style="italic")
-    for frame in comparison.tables(result):
-        print_whole(console, comparison.terminal(frame))
-        console.print()
-    for note in comparison.notes(result):
-        console.print(note, style="dim")
-    console.print(f"tables and figure in {folder}", soft_wrap=True)
+    show(page, f"tables and figure in {folder}")

@@ -1,7 +1,6 @@
 """`corruptions`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -26,11 +25,8 @@ from oat_bench.cli.options import (
     Severities,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, show
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.reports.corruptions import Corruptions
 
 
 @cli.command(
@@ -121,24 +117,8 @@ def corruptions(
         images_sha256=digest,
         command=command_line(),
     )
-    atomic_write(folder / "corruptions.json", report.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "corruptions.md", reports.markdown(report))
+    atomic_write(folder / "corruptions.json", report.as_json())
+    page = reports.page(report)
+    atomic_write(folder / "corruptions.md", page.markdown())
     atomic_write(folder / "corruptions.csv", reports.csv(report))
-    _print(report, folder)
-
-
-def _print(report: "Corruptions", folder: Path) -> None:
-    from oat_bench.reports import corruptions as reports
-    from oat_bench.reports.transfer import terminal
-
-    console = plain_console()
-    if not console.is_terminal:
-        click.echo(reports.markdown(report), nl=False)
-        return
-    console.print(reports.title(report), style="italic")
-    console.print()
-    print_whole(console, terminal(reports.table(report)))
-    console.print()
-    for paragraph in reports.notes(report):
-        console.print(paragraph, style="dim")
-    console.print(f"tables in {folder}", soft_wrap=True)
+    show(page, f"tables in {folder}")

@@ -1,7 +1,6 @@
 """`integrity`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -27,11 +26,8 @@ from oat_bench.cli.options import (
     Lambdas,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console
+from oat_bench.cli.printing import command_line, show
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.reports.integrity import Integrity
 
 #: examples, unless told otherwise, of the attacks that take long, and of the comparison of lambda
 _N = {"all": 200, "autoattack": 100, "dial": 500}
@@ -92,6 +88,7 @@ def integrity(
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
     from oat_bench.results.checks import LADDER
+    from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
     from oat_bench.results.outcomes import OutcomeStore
 
     keep_freed_memory()
@@ -138,15 +135,13 @@ def integrity(
     with bar("examining", stages) as line:
         for point in points:
             checks = examination.examine(subject, point, suite, line)
-            found.append(reports.IntegrityPoint.of(point, checks))
+            found.append(IntegrityPoint.of(point, checks))
         for each in dials:
             check = examination.examine_dial(subject, each, nested[:n_dial], suite, line)
             compared.append(
-                reports.IntegrityDial(
-                    width=each[0].width, n=n_dial, verdict=check.verdict, checks=[check]
-                )
+                IntegrityDial(width=each[0].width, n=n_dial, verdict=check.verdict, checks=[check])
             )
-    report = reports.make_report(
+    report = make_report(
         info,
         found,
         dials=compared,
@@ -158,9 +153,10 @@ def integrity(
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "integrity.json", report.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "integrity.md", reports.markdown(report))
-    _print(report, folder)
+    atomic_write(folder / "integrity.json", report.as_json())
+    page = reports.page(report)
+    atomic_write(folder / "integrity.md", page.markdown())
+    show(page, f"report and outcomes in {folder}")
     if report.verdict == "fail":
         click.get_current_context().exit(1)
 
@@ -185,21 +181,3 @@ def _counts(
         raise UserError(f"{max(n, n_dial)} examples asked for; the test set has {available}")
     wanted = {name: count for name, count in (_N | counts).items() if name in known}
     return n, n_dial, {name: count for name, count in wanted.items() if count < n}
-
-
-def _print(report: "Integrity", folder: Path) -> None:
-    from oat_bench.reports import integrity as reports
-
-    console = plain_console()
-    if not console.is_terminal:
-        click.echo(reports.markdown(report), nl=False)
-        return
-    console.print(reports.title(report), style="italic")
-    for point in report.parts:
-        console.print()
-        console.print(reports.heading(report, point), style="bold")
-        console.print(reports.terminal(point))
-    console.print()
-    for paragraph in reports.notes(report):
-        console.print(paragraph, style="dim")
-    console.print(f"report and outcomes in {folder}", soft_wrap=True)

@@ -10,6 +10,7 @@ from oat_bench.cli.options import Number, example
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from oat_bench.reports.table import Page
     from oat_bench.results.ranking import Board, Resource, Sort
     from oat_bench.results.robustbench import RobustBenchPoint
 
@@ -184,26 +185,19 @@ def table(
     Models are ranked by their frontier of SA and RA, a row for each width. Ranks are shared where
     chance may explain a difference. Unreliable entries are marked, and last.
     """
-    from rich.console import Console
-
+    from oat_bench.cli.printing import plain_console
     from oat_bench.reports import ranking as boards
     from oat_bench.results import ranking
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    form = form or _form(out, terminal=console.is_terminal)
+    form = form or _form(out, terminal=plain_console().is_terminal)
     if what is not None and (Path(what).is_file() or (Path(what) / "entry.json").is_file()):
-        _show(_entry(what, form), form, out)
+        page, csv = _entry(what)
+        _show([page], csv, form, out)
         return
     rule = ranking.Rule(sort, min_sa, min_ra, resource)
     ranked = ranking.boards(_records(folder, what), attack=attack, rule=rule)
     found = [(board, _fixed(board, robustbench)) for board in ranked]
-    if form == "csv":
-        _show([boards.csv(found)], form, out)
-    elif form == "terminal":
-        _show([part for board in found for part in _drawn(*board)], form, out)
-    else:
-        write = boards.markdown if form == "markdown" else boards.latex
-        _show([write(*board) for board in found], form, out)
+    _show([boards.page(*board) for board in found], boards.csv(found), form, out)
 
 
 def _form(out: Path | None, *, terminal: bool) -> Form:
@@ -246,24 +240,9 @@ def _fixed(board: "Board", clone: Path | None) -> "list[RobustBenchPoint]":
     return boards.fixed_points(board, points)
 
 
-def _drawn(board: "Board", fixed: "list[RobustBenchPoint]") -> list[Any]:
-    """Return a leaderboard as what is printed to a terminal."""
-    from rich.text import Text
-
-    from oat_bench import escape as text
-    from oat_bench.reports import ranking as boards
-
-    notes = [Text(note, style="dim") for note in boards.notes(board, fixed)]
-    title = Text(text.one_line(boards.title(board)), style="italic")
-    return [title, boards.terminal(board, fixed), *notes, Text()]
-
-
-def _entry(path: str, form: Form) -> list[Any]:
-    """Return the tables of one entry."""
-    from rich.text import Text
-
-    from oat_bench import escape as text
-    from oat_bench.reports import per_lambda as tables
+def _entry(path: str) -> "tuple[Page, str]":
+    """Return the tables of one entry, and the same as CSV."""
+    from oat_bench.reports import per_lambda
     from oat_bench.results import records
 
     entry = records.read(path).entry
@@ -273,38 +252,25 @@ def _entry(path: str, form: Form) -> list[Any]:
         f"{entry.dataset}, {entry.architecture}, {entry.method.upper()}, {entry.threat_model} "
         f"eps {entry.eps}"
     )
-    if form == "csv":
-        return [tables.csv(results, trained)]
-    if form == "markdown":
-        return [tables.markdown(results, trained, title, (), summaries, entry.attacks)]
-    if form == "latex":
-        return [tables.latex(results, trained, title, (), summaries, entry.attacks)]
-    parts: list[Any] = [Text(text.one_line(title), style="italic")]
-    for heading, group in tables.by_width(results):
-        parts += [*([Text(text.one_line(heading))] if heading else [])]
-        parts += [tables.terminal(group, trained), Text()]
-    below = (tables.NOTE, *tables.notes((), summaries, entry.attacks))
-    return [*parts, *[Text(text.one_line(note), style="dim") for note in below]]
+    page = per_lambda.page(results, trained, title, (), summaries, entry.attacks)
+    return page, per_lambda.csv(results, trained)
 
 
-def _show(parts: list[Any], form: Form, out: Path | None) -> None:
+def _show(pages: "list[Page]", csv: str, form: Form, out: Path | None) -> None:
     """Write to a file, print to a pipe or draw in a terminal."""
     if form == "terminal":
-        from rich.console import Console
-        from rich.table import Table
-
-        from oat_bench.cli.printing import print_whole
+        from oat_bench.cli.printing import plain_console
 
         if out is not None:
             raise UserError(f"--out {out}: --format terminal is for a terminal")
-        console = Console(highlight=False, markup=False, emoji=False)
-        for part in parts:
-            if isinstance(part, Table):
-                print_whole(console, part)
-            else:
-                console.print(part)
+        console = plain_console()
+        for place, page in enumerate(pages):
+            if place:
+                console.print()
+            page.draw(console)
         return
-    written = "\n".join(parts)
+    forms = {"markdown": [page.markdown() for page in pages], "latex": [p.latex() for p in pages]}
+    written = "\n".join(forms.get(form, [csv]))
     if out is None:
         click.echo(written, nl=False)
         return

@@ -1,27 +1,21 @@
 """`list`, which as a name of a module would hide Python's."""
 
-import sys
-
 import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import example
-from oat_bench.cli.printing import UNFOLDED
+from oat_bench.cli.printing import plain_console
 
 
 @cli.command("list", epilog=example("oat-bench list attacks"))
 @click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
 def list_(kind: str) -> None:
     """List the cards, data sets and methods that ship with the package."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from oat_bench import cards
     from oat_bench.attacks.card import attack_card
     from oat_bench.benchmark import benchmark_card
+    from oat_bench.reports.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     rows: list[tuple[str, ...]]
     if kind == "attacks":
         headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
@@ -44,8 +38,5 @@ def list_(kind: str) -> None:
 
         headers = ("data set", "what it is")
         rows = [(n, (f.__doc__ or "").splitlines()[0]) for n, f in DATASETS.items()]
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else UNFOLDED).print(table)
+    table = Table([dict(zip(headers, row, strict=True)) for row in rows], headers, fold=headers[-1])
+    table.draw(plain_console())

@@ -4,12 +4,12 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-#: the width of a table where nothing needs to be folded, as in a pipe
-UNFOLDED = 10_000
+    from oat_bench.reports.table import Page
 
 
 def command_line(*options: str) -> str:
@@ -26,9 +26,12 @@ def plain_console() -> "Console":
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def print_whole(console: "Console", table: "Table") -> None:
-    """Print a table whose numbers are never cut: one wider than the terminal runs over."""
-    from rich.console import Console
-
-    whole = console.measure(table, options=console.options.update(width=UNFOLDED)).maximum
-    Console(width=max(whole, console.width)).print(table)
+def show(page: "Page", where: str = "") -> None:
+    """Draw a report in a terminal, and say where its files are; in a pipe write it as Markdown."""
+    console = plain_console()
+    if not console.is_terminal:
+        click.echo(page.markdown(), nl=False)
+        return
+    page.draw(console)
+    if where:
+        console.print(where, soft_wrap=True)

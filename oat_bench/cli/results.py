@@ -7,11 +7,13 @@ import click
 
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import Lambdas, example
-from oat_bench.cli.printing import plain_console, print_whole
+from oat_bench.cli.printing import plain_console
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NUMBERS = {"lambda", "width", "eps", "seed", "n", "SA", "RA"}
 
 
 @cli.command(epilog=example("oat-bench results runs --attack pgd-20 --lambda 0,1 --out all.csv"))
@@ -69,13 +71,15 @@ def results(
 
 
 def _print(table: "pd.DataFrame") -> None:
-    from oat_bench.reports import comparison
+    from oat_bench.reports.table import Table
 
     if table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
         return
+    rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
+    drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
     console = plain_console()
     if console.is_terminal:
-        print_whole(console, comparison.terminal(table))
+        drawn.draw(console)
     else:
-        click.echo(table.to_markdown(index=False, disable_numparse=True))
+        click.echo(drawn.markdown())

@@ -30,7 +30,7 @@ from oat_bench.cli.options import (
     WIDTHS,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, plain_console, show
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -286,23 +286,10 @@ def _evaluate(
 
 def _print(result: "Result", folder: Path) -> None:
     from oat_bench.reports import flags
-    from oat_bench.reports import per_lambda as tables
 
-    console, said = plain_console(), flags.lines(result.flags)
+    show(result.page)
+    console = plain_console()
+    for line in flags.lines(result.flags):
+        console.print(line, style="yellow" if result.flags else "dim", soft_wrap=True)
     if console.is_terminal:
-        console.print(result.title, style="italic")
-        for heading, results in tables.by_width(result.points):
-            if heading:
-                console.print(heading)
-            print_whole(console, tables.terminal(results, result.trained, result.published))
-        below = tables.notes(result.published, result.frontiers, result.entry.attacks)
-        for note in (tables.NOTE, *below):
-            console.print(note, style="dim")
-        for line in said:
-            console.print(line, style="yellow" if result.flags else "dim")
         console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)
-    else:
-        shown = (result.points, result.trained, result.title, result.published)
-        click.echo(tables.markdown(*shown, result.frontiers, result.entry.attacks))
-        for line in said:
-            click.echo(line)

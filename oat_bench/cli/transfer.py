@@ -1,7 +1,7 @@
 """`transfer`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -29,11 +29,8 @@ from oat_bench.cli.options import (
     Weights,
     example,
 )
-from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.printing import command_line, show
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.reports.transfer import Transfer
 
 
 @cli.command(
@@ -156,24 +153,22 @@ def transfer(
         frame,
         expectation,
         draw,
-        attack=ready.label,
-        card=ready.card.fingerprint(),
-        eps=ready.threat.eps,
-        seed=seed,
+        attack=ready,
         gradients=gradients,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "transfer.md", reports.markdown(report))
+    atomic_write(folder / "transfer.json", report.as_json())
+    page = reports.page(report)
+    atomic_write(folder / "transfer.md", page.markdown())
     atomic_write(folder / "transfer.csv", reports.csv(report))
     write_parquet(folder / "transfer.parquet", frame)
     figures.write(figures.transfer(report), folder / "transfer")
     if report.drawn is not None and expectation is not None:
         atomic_write(folder / "random-lambda.csv", reports.random_csv(report.drawn))
         write_parquet(folder / "random-lambda.parquet", expectation)
-    _print(report, folder)
+    show(page, f"tables, outcomes and figure in {folder}")
 
 
 def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | None) -> None:
@@ -184,20 +179,3 @@ def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | 
         if lam not in tested:
             known = ", ".join(f"{one:g}" for one in tested)
             raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
-
-
-def _print(report: "Transfer", folder: Path) -> None:
-    from oat_bench.reports import transfer as reports
-
-    console = plain_console()
-    if not console.is_terminal:
-        click.echo(reports.markdown(report), nl=False)
-        return
-    console.print(reports.title(report), style="italic")
-    for heading, table in reports.tables(report).items():
-        console.print(f"\n{heading}", style="bold")
-        print_whole(console, reports.terminal(table))
-    console.print()
-    for paragraph in reports.notes(report):
-        console.print(paragraph, style="dim")
-    console.print(f"tables, outcomes and figure in {folder}", soft_wrap=True)

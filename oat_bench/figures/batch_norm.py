@@ -12,7 +12,7 @@ from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.norms import ConditionalNorm
 
 #: what the batch norms of a layer are called: the lambda that go through them
-_ROUTES = {"bn_c": "BN_c (lambda = 0)", "bn_a": "BN_a (lambda > 0)"}
+_ROUTES = ("BN_c (lambda = 0)", "BN_a (lambda > 0)")
 
 
 @style.styled
@@ -57,46 +57,31 @@ def collect(
 ) -> tuple[str, dict[str, tuple[Tensor, Tensor]]]:
     """Return the layer's name, and running mean and variance [C] of each of its batch norms.
 
-    Raises:
-        NotApplicableError: if the classifier has no batch norm.
-        UserError: if there is no layer of that name.
+    Arguments and errors are those of `bn_statistics`.
     """
-    networks = _networks(classifier)
+    # a family has networks by lambda, a conditional method one
+    networks = getattr(classifier, "networks", {None: getattr(classifier, "network", None)})
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for lam, network in networks.items():
-        layers = {
-            name: module
-            for name, module in network.backbone.named_modules()
-            if isinstance(module, ConditionalNorm)
-        }
-        if layer is None:
-            layer = list(layers)[-1]
+    for lam, network in dict(networks).items():
+        if not isinstance(network, ConditionalNetwork):
+            continue
+        modules = dict(network.backbone.named_modules())
+        layers = {name: m for name, m in modules.items() if isinstance(m, ConditionalNorm)}
+        layer = list(layers)[-1] if layer is None else layer
         if layer not in layers:
             raise UserError(f"there is no norm layer {layer!r}; {nearest(layer, layers)}")
         # of several widths, the widest
         pair = zip(_ROUTES, layers[layer].batch_norms(network.widths[0]), strict=True)
-        norms = {name: norm for name, norm in pair if norm is not None}
-        for name, norm in norms.items():
+        norms = {route: norm for route, norm in pair if norm is not None}
+        for route, norm in norms.items():
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            if lam is not None:
-                label = f"lambda {lam:g}"
-            elif len(norms) == 1:
-                label = "BN (every lambda)"
-            else:
-                label = _ROUTES[name]
+            label = route if len(norms) > 1 else "BN (every lambda)"
+            label = label if lam is None else f"lambda {lam:g}"
             found[label] = (norm.running_mean.cpu(), norm.running_var.cpu())
-    assert layer is not None
-    return layer, found
-
-
-def _networks(classifier: TunableClassifier) -> dict[float | None, ConditionalNetwork]:
-    """Return the networks of a family by lambda, or the one network of a conditional method."""
-    found = getattr(classifier, "networks", {None: getattr(classifier, "network", None)})
-    networks = {lam: n for lam, n in dict(found).items() if isinstance(n, ConditionalNetwork)}
-    if not networks:
+    if layer is None or not found:
         raise NotApplicableError(
             f"batch norm statistics need the networks of oat-bench; {classifier.info.method} has "
             "none that could be read"
         )
-    return networks
+    return layer, found

@@ -1,14 +1,14 @@
-"""SA against RA, a curve for each model (OAT paper, figures 4 and 7)."""
+"""SA against RA, a curve for each model (OAT paper, figures 4, 6 and 7)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from oat_bench.figures import style
+from oat_bench.reports.table import short
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.models import (
     Curve,
@@ -16,6 +16,7 @@ from oat_bench.results.models import (
     choose_attack,
     common_attacks,
     curves,
+    labels,
 )
 from oat_bench.results.published import Published, by_label
 
@@ -39,37 +40,31 @@ def frontier(
     """
     attack = choose_attack(entries, attack)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
-    drawn = curves(entries)
-    draw_curves(axes, drawn, published, attack)
+    axes, drawn = figure.subplots(), curves(entries)
+    _draw(axes, drawn, published, attack)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
     style.arrange(figure)  # labels need to know where the points come to lie
-    write_lambdas(axes, drawn, attack)
+    _write_lambdas(axes, drawn, attack)
     return figure
 
 
 @style.styled
 def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Figure:
-    """Draw the frontiers of several models, a panel for each attack (figure 7).
-
-    Args:
-        entries: of one data set and threat model.
-        published: rows of the same experiment.
+    """Draw the frontiers of several models, a panel for each attack that all have (figure 7).
 
     Raises:
         UserError: if the entries have no attack in common.
     """
     choose_attack(entries)
-    names = common_attacks(entries)
-    drawn = curves(entries)
+    names, drawn = common_attacks(entries), curves(entries)
     columns = min(3, len(names))
     rows = ceil(len(names) / columns)
     figure = Figure(figsize=(0.6 + 2.7 * columns, 0.9 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(grid, names, strict=False):
-        draw_curves(axes, drawn, published, name)
+        _draw(axes, drawn, published, name)
         axes.set_title(attack_name(name))
     for axes in grid[len(names) :]:
         axes.remove()
@@ -83,53 +78,57 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
     return figure
 
 
-def draw_curves(
+@style.styled
+def widths(
+    entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
+) -> Figure:
+    """Draw SA against RA, a panel for each width, a curve for each model (figure 6).
+
+    Arguments and errors are those of `frontier`.
+
+    Raises:
+        NotApplicableError: if there is only one width.
+    """
+    attack = choose_attack(entries, attack)
+    found = style.widths(entries)
+    figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(found), sharex=True, sharey=True)
+    names = labels(entries)
+    drawn = [replace(curve, label=names[curve.entry]) for curve in curves(entries)]
+    shown = [[curve for curve in drawn if curve.width == width] for width in found]
+    for axes, width, here in zip(panels, found, shown, strict=True):
+        quoted = [row for row in published if row.width == width]
+        _draw(axes, here, quoted, attack, [curve.entry for curve in here])
+        costs = {point.cost.flops for curve in here for point in curve.points if point.cost}
+        flops = f", {short(costs.pop())} FLOPs" if len(costs) == 1 else ""
+        axes.set(title=f"width {width:g}{flops}", xlabel="SA, %")
+    panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
+    figure.suptitle(f"{threat_of(entries[0])} (numbers: lambda)", fontsize=10)
+    style.legend(figure)
+    style.arrange(figure)
+    for axes, here in zip(panels, shown, strict=True):
+        _write_lambdas(axes, here, attack)
+    return figure
+
+
+def _draw(
     axes: Axes,
     drawn: Sequence[Curve],
     published: Sequence[Published],
     attack: str,
     places: Sequence[int] | None = None,
 ) -> None:
-    """Draw SA against RA into a panel.
-
-    Args:
-        axes: the panel.
-        drawn: the curves.
-        published: rows to draw beside them.
-        attack: whose RA.
-        places: what colours and markers go by; one after the other if None.
-    """
+    """Draw SA against RA; ``places`` are what colours go by, one after the other if None."""
     for place, curve in zip(places or range(len(drawn)), drawn, strict=True):
-        clean, robust = curve.clean(), curve.robust(attack)
-        x, y = [i.value for i in clean], [i.value for i in robust]
-        tint = style.colour(place)
-        axes.errorbar(
-            x,
-            y,
-            style.spread(robust),
-            style.spread(clean),
-            fmt="none",
-            ecolor=tint,
-            **style.INTERVAL,
-        )
-        axes.plot(x, y, color=tint, marker=style.marker(place), label=curve.label, zorder=3)
+        style.curve(axes, curve.clean(), curve.robust(attack), place, curve.label)
     whole = [row for row in published if row.sa is not None and row.ra is not None]
     for place, (label, rows) in enumerate(by_label(whole, attack).items()):
-        axes.plot(
-            np.array([row.sa for row in rows], dtype=np.float64),
-            np.array([row.ra for row in rows], dtype=np.float64),
-            color=style.QUOTED,
-            linestyle="--",
-            linewidth=1,
-            marker=style.marker(place),
-            markerfacecolor="white",
-            label=label,
-            zorder=2,
-        )
+        sa, ra = [row.sa or 0.0 for row in rows], [row.ra or 0.0 for row in rows]
+        style.quote(axes, sa, ra, place, label)
     axes.margins(0.08)
 
 
-def write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
+def _write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
     """Write lambda beside the points: all of them of a single curve, else the ends."""
     for place, curve in enumerate(drawn):
         points = list(zip(curve.clean(), curve.robust(attack), curve.lambdas(), strict=True))
@@ -143,17 +142,7 @@ def write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
                 near[0][2].append(f"{lam:g}")
             else:
                 groups.append((x, y, [f"{lam:g}"]))
-        right = place % 2 == 0  # of two curves that meet, one is written on each side
         for x, y, group in groups:
-            axes.annotate(
-                ", ".join(group),
-                tuple(axes.transData.inverted().transform((x, y))),
-                textcoords="offset points",
-                xytext=(5, 5) if right else (-5, -5),
-                horizontalalignment="left" if right else "right",
-                verticalalignment="bottom" if right else "top",
-                fontsize=7.5,
-                color=style.colour(place),
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-                zorder=6,
-            )
+            at = axes.transData.inverted().transform((x, y))
+            # of two curves that meet, one is written on each side
+            style.write_beside(axes, ", ".join(group), at, place, right=place % 2 == 0)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Dataset, nested_order
@@ -43,12 +44,11 @@ def saliency(
     grid = torch.stack(columns, 1)  # [rows, columns, C, H, W]
     rows, height, across = len(grid), grid.shape[3], grid.shape[4]
     figure = Figure(figsize=(1.2 + len(columns), 0.7 + rows), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(_mosaic(grid), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    gap = _gap(across)
+    axes, gap = figure.subplots(), _gap(across)
+    axes.imshow(_mosaic(grid), vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([k * (across + gap) + (across - 1) / 2 for k in range(len(columns))])
     axes.set_xticklabels(["image", *(f"lambda {lam:g}" for lam in lambdas)])
-    axes.set_yticks([k * (height + _gap(height)) + (height - 1) / 2 for k in range(rows)])
+    axes.set_yticks([k * (height + gap) + (height - 1) / 2 for k in range(rows)])
     names = [data.classes[int(target)] for target in targets]
     axes.set_yticklabels(
         [name if len(name) <= 12 else f"{name[:11]}." for name in map(style.drawable, names)]
@@ -88,12 +88,8 @@ def _gap(pixels: int) -> int:
 
 
 def _mosaic(grid: Tensor) -> NDArray[np.float32]:
-    """Lay pictures [rows, columns, C, H, W] side by side on white: [H', W', 3] or [H', W']."""
-    rows, columns, channels, height, width = grid.shape
-    pictures = grid if channels == 3 else grid.mean(dim=2, keepdim=True)
-    padded = F.pad(pictures, (0, _gap(width), 0, _gap(height)), value=1.0)
-    whole = padded.permute(0, 3, 1, 4, 2).reshape(
-        rows * padded.shape[3], columns * padded.shape[4], pictures.shape[2]
-    )
-    whole = whole[: -_gap(height), : -_gap(width)]
-    return np.asarray(whole.squeeze(2), dtype=np.float32)
+    """Lay pictures [rows, columns, C, H, W] side by side on white: [H', W', 3]."""
+    pictures = grid if grid.shape[2] == 3 else grid.mean(dim=2, keepdim=True)
+    gap = _gap(grid.shape[4])
+    whole = make_grid(pictures.flatten(0, 1), nrow=grid.shape[1], padding=gap, pad_value=1)
+    return np.asarray(whole[:, gap:-gap, gap:-gap].permute(1, 2, 0), dtype=np.float32)

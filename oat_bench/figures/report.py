@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Dataset
+from oat_bench.figures.accuracies import by_lambda, cost, unseen
 from oat_bench.figures.batch_norm import bn_statistics
-from oat_bench.figures.by_lambda import by_lambda, unseen
-from oat_bench.figures.by_width import cost, widths
-from oat_bench.figures.frontiers import attacks, frontier
+from oat_bench.figures.frontiers import attacks, frontier, widths
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.style import NotApplicableError, write
 from oat_bench.results.entries import Entry
@@ -36,10 +35,8 @@ def of_run(
 ) -> Iterator[tuple[str, Figure]]:
     """Draw every figure that applies, in the order of `CAPTIONS`, each with its name.
 
-    Args:
-        entry: what was measured.
-        loaded: the model and its data set; without them only what the entry says is drawn.
-        published: rows of the same experiment, of any method.
+    Without the model and its data set only what the entry says is drawn; of what was published, the
+    rows of the same experiment, of any method.
     """
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
@@ -72,14 +69,7 @@ def draw_report(
     folder: Path,
     published: Sequence[Published] = (),
 ) -> dict[str, str]:
-    """Write every figure that applies, as SVG and PNG.
-
-    Args:
-        entry: what was measured.
-        classifier: the model.
-        data: its data set.
-        folder: where the files go, named by the keys of `CAPTIONS`.
-        published: rows of the same experiment, of any method.
+    """Write every figure that applies, as SVG and PNG, named by the keys of `CAPTIONS`.
 
     Returns:
         The captions of those that were drawn, by name.

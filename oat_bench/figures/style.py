@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
+from oat_bench.results.entries import Entry
 from oat_bench.statistics.accuracy import Estimate
 
 P = ParamSpec("P")
@@ -21,8 +24,6 @@ P = ParamSpec("P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: a second sign beside the colour
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-#: what is not measured here, but quoted
-QUOTED = "0.45"
 FORMATS = (".svg", ".png", ".pdf")
 
 _STYLE: Any = {
@@ -45,8 +46,6 @@ _STYLE: Any = {
     "savefig.dpi": 150,
     "figure.dpi": 150,
 }
-#: how an interval is drawn: there, but behind the points
-INTERVAL: dict[str, Any] = {"elinewidth": 1.0, "alpha": 0.35}
 
 
 class NotApplicableError(UserError):
@@ -94,12 +93,89 @@ def marker(place: int) -> str:
     return MARKERS[place % len(MARKERS)]
 
 
-def spread(intervals: Sequence[Estimate]) -> list[list[float]]:
+def curve(
+    axes: Axes,
+    x: Sequence[float] | Sequence[Estimate],
+    y: Sequence[Estimate],
+    place: int,
+    label: str,
+    *,
+    stars: bool = False,
+) -> None:
+    """Draw a model's points with their intervals, as a line or as stars; nothing of no points."""
+    if not y:
+        return
+    across = [value for value in x if isinstance(value, Estimate)]
+    xs = [value.value if isinstance(value, Estimate) else value for value in x]
+    ys, tint = [interval.value for interval in y], colour(place)
+    spread = _spread(across) if across else None
+    axes.errorbar(xs, ys, _spread(y), spread, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
+    how: dict[str, Any] = {"marker": marker(place), "zorder": 3}
+    if stars:
+        how = {"marker": "*", "linestyle": "none", "markersize": 10, "zorder": 4}
+        how["markeredgecolor"] = "white"
+    axes.plot(xs, ys, color=tint, label=label, **how)
+
+
+def quote(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    place: int,
+    label: str,
+    spread: Sequence[float] | None = None,
+) -> None:
+    """Draw what was published: in grey, dashed and hollow, with its uncertainty if there is one."""
+    axes.errorbar(
+        x,
+        y,
+        spread,
+        color="0.45",
+        linestyle="--",
+        linewidth=1,
+        marker=marker(place),
+        markerfacecolor="white",
+        label=label,
+        zorder=2,
+    )
+
+
+def write_beside(
+    axes: Axes, text: str, at: tuple[float, float], place: int, *, right: bool = True
+) -> None:
+    """Write text above and to the right of a point, or below and to the left."""
+    axes.annotate(
+        text,
+        at,
+        textcoords="offset points",
+        xytext=(5, 5) if right else (-5, -5),
+        horizontalalignment="left" if right else "right",
+        verticalalignment="bottom" if right else "top",
+        fontsize=7.5,
+        color=colour(place),
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        zorder=6,
+    )
+
+
+def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
     return [
         [max(i.value - i.low, 0.0) for i in intervals],
         [max(i.high - i.value, 0.0) for i in intervals],
     ]
+
+
+def widths(entries: Sequence[Entry]) -> list[float]:
+    """Return the widths of entries, the widest first.
+
+    Raises:
+        NotApplicableError: if there is only one.
+    """
+    found = {point.width for entry in entries for point in entry.operating_points}
+    if len(found) < 2:
+        raise NotApplicableError("only one width was evaluated; see --method oats and --widths")
+    return sorted(found, reverse=True)
 
 
 def legend(figure: Figure) -> None:

@@ -4,7 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from oat_bench.figures import style
-from oat_bench.reports.transfer import Transfer, title
+from oat_bench.reports.transfer import title
+from oat_bench.results.transfer import Transfer
 
 
 @style.styled

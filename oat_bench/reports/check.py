@@ -7,18 +7,14 @@ what it would take for its own.
 import json
 import math
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from xml.etree import ElementTree
 
-import pandas as pd
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
+from oat_bench import escape
 from oat_bench.errors import one_line
-from oat_bench.escape import markdown as escaped
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import POWER, RETRAINED, Comparison, Row
+from oat_bench.reports.table import Cell, Page, Table
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
@@ -159,52 +155,38 @@ def _round(count: int | None) -> str:
     return f"{float(f'{count:.2g}'):,.0f}"
 
 
-# --- tables
+# --- the table
 
 
-def frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the table as text, a row for each accuracy."""
-    several = len({row.width for row in comparison.rows if row.width is not None}) > 1
+def page(report: Report) -> Page:
+    """Return title, table and notes: a row for each accuracy."""
+    found = report.comparison.rows
+    several = len({row.width for row in found if row.width is not None}) > 1
     rows = []
-    for row in comparison.rows:
-        values = {"lambda": "mean" if row.lam is None else f"{row.lam:g}"}
-        if several:
-            values["width"] = "" if row.width is None else f"{row.width:g}"
-        values |= {
+    for row in found:
+        cells = {
+            "lambda": "mean" if row.lam is None else f"{row.lam:g}",
+            "width": f"{row.width:g}" if several and row.width is not None else "",
             "accuracy": row.accuracy,
             "n": str(row.n),
             "baseline": f"{row.baseline:.1f}",
             "now": f"{row.now:.1f}",
             "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
-            "verdict": row.verdict,
         }
-        rows.append(values)
-    return pd.DataFrame(rows)
+        style = _STYLES[row.verdict]
+        styled = {name: Cell(text, style=style) for name, text in cells.items()}
+        verdict = Cell(row.verdict, style=style, strong=row.verdict == "worse")
+        rows.append(styled | {"verdict": verdict})
+    places = [place(row) for row in found]
+    gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
+    table = Table(rows, ("accuracy", "verdict"), gaps=gaps)
+    return Page(report.title, [table], notes(report.comparison))
 
 
 def markdown(report: Report) -> str:
     """Write title, verdict, table and notes as Markdown."""
-    table = frame(report.comparison)
-    for name in ("accuracy", "verdict"):
-        table[name] = table[name].map(escaped)
-    table["verdict"] = table["verdict"].map({"worse": "**worse**"}).fillna(table["verdict"])
-    written = table.to_markdown(
-        index=False,
-        disable_numparse=True,
-        colalign=["left" if c in ("accuracy", "verdict") else "right" for c in table.columns],
-    )
-    said = [verdict(report), *offer(report)]
-    return (
-        "\n\n".join(
-            [
-                f"**{escaped(report.title)}**",
-                *map(escaped, said),
-                written,
-                *notes(report.comparison),
-            ]
-        )
-        + "\n"
-    )
+    said = [escape.markdown(line) for line in (verdict(report), *offer(report))]
+    return replace(page(report), said=said).markdown()
 
 
 def plain(report: Report) -> str:
@@ -213,22 +195,6 @@ def plain(report: Report) -> str:
     rows = [row for row in comparison.rows if row.verdict != "ok"]
     said = [report.title, verdict(report), *(_told(row, comparison) for row in rows)]
     return "\n".join([*said, *notes(comparison)[1:]])
-
-
-def terminal(comparison: Comparison) -> Table:
-    """Draw the table for a terminal."""
-    found = frame(comparison)
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
-    for name in found.columns:
-        table.add_column(name, justify="left" if name in ("accuracy", "verdict") else "right")
-    above = ""
-    for row, (_, cells) in zip(comparison.rows, found.iterrows(), strict=True):
-        here = place(row)
-        if above and here != above:
-            table.add_section()
-        above = here
-        table.add_row(*[Text(str(cell), style=_STYLES[row.verdict]) for cell in cells])
-    return table
 
 
 # --- for programs

@@ -2,51 +2,18 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
 
 import numpy as np
-import pandas as pd
-from pydantic import Field
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.reports import comparison
+from oat_bench.reports.table import Page, Row, Table, accuracy, ends, to_csv
+from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
-from oat_bench.statistics.accuracy import DECIMALS, Accuracy, Percent
-from oat_bench.written import Written
+from oat_bench.statistics.accuracy import DECIMALS, Accuracy
 
 #: decoders and quantiles that computed images depend on
 _LIBRARIES = ("numpy", "scipy", "pillow")
-
-
-class CorruptionPoint(Written):
-    """One operating point."""
-
-    lam: float
-    width: float
-    sa: Accuracy = Field(description="of the images as they are, with a Wilson interval")
-    mean: Accuracy = Field(
-        description="over corruptions and severities, with a bootstrap interval over images"
-    )
-    corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")
-
-
-class Corruptions(Written):
-    """What is written as corruptions.json."""
-
-    format_version: Literal[1] = 1
-    dataset: str
-    method: str
-    architecture: str
-    source: str = Field(description="of the images: computed, or what was published")
-    n: int = Field(description="number of images")
-    severities: list[int]
-    operating_points: list[CorruptionPoint] = Field(min_length=1)
-    model_fingerprint: str
-    data_fingerprint: str
-    images_sha256: str = Field(description="of all corrupted images, in the order of evaluation")
-    command: str
-    versions: dict[str, str]
 
 
 def make_report(
@@ -93,30 +60,29 @@ def make_report(
 # --- as text
 
 
-def title(report: Corruptions) -> str:
-    """Name the model, and where the images come from."""
-    return (
+def page(report: Corruptions) -> Page:
+    """Return the report: a row for each operating point; accuracies in percent."""
+    title = (
         f"{report.dataset}, {report.architecture}, {report.method.upper()}: common corruptions, "
         f"{report.source}, {report.n} images"
     )
+    several = any(point.width != 1 for point in report.operating_points)
+    rows: list[Row] = [
+        {
+            "lambda": f"{point.lam:g}",
+            "width": f"{point.width:g}" if several else "",
+            "SA": accuracy(point.sa),
+            "mean": accuracy(point.mean),
+            **{
+                name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()
+            },
+        }
+        for point in report.operating_points
+    ]
+    return Page(title, [Table(rows)], _notes(report))
 
 
-def table(report: Corruptions) -> pd.DataFrame:
-    """Return a row for each operating point; accuracies in percent."""
-    rows = []
-    for point in report.operating_points:
-        row = {"lambda": f"{point.lam:g}"}
-        if any(other.width != 1 for other in report.operating_points):
-            row["width"] = f"{point.width:g}"
-        row |= {"SA": comparison.written(point.sa), "mean": comparison.written(point.mean)}
-        for name, found in point.corruptions.items():
-            row[name.replace("_", " ")] = f"{np.mean(found):.1f}"
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def notes(report: Corruptions) -> list[str]:
-    """Return what stands below the table."""
+def _notes(report: Corruptions) -> list[str]:
     n_corruptions, chosen = len(report.operating_points[0].corruptions), report.severities
     severities = f"severit{'y' if len(chosen) == 1 else 'ies'} {', '.join(map(str, chosen))}"
     made = "the authors' files"
@@ -135,21 +101,14 @@ def notes(report: Corruptions) -> list[str]:
     ]
 
 
-def markdown(report: Corruptions) -> str:
-    """Write the report as Markdown."""
-    rows = table(report).to_markdown(index=False, disable_numparse=True, stralign="right")
-    return "\n\n".join([f"**{title(report)}**", rows, *notes(report)]) + "\n"
-
-
 def csv(report: Corruptions) -> str:
     """Write a row for each operating point, with every severity."""
     rows = []
     for point in report.operating_points:
-        row: dict[str, float | str] = {"lambda": point.lam, "width": point.width, "n": report.n}
-        for name, found in (("SA", point.sa), ("mean", point.mean)):
-            row |= {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+        row: dict[str, object] = {"lambda": point.lam, "width": point.width, "n": report.n}
+        row |= ends("SA", point.sa) | ends("mean", point.mean)
         for name, each in point.corruptions.items():
             row[name] = round(float(np.mean(each)), DECIMALS)
             row |= {f"{name} {s}": v for s, v in zip(report.severities, each, strict=True)}
         rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False)
+    return to_csv(rows)

@@ -1,15 +1,10 @@
-"""The per-lambda tables, one for each width: for a terminal, as Markdown, CSV, LaTeX."""
+"""The accuracies of a run at every lambda: a table for each width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import median
 
-import pandas as pd
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from oat_bench import escape as text
+from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, short, to_csv
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
@@ -23,80 +18,86 @@ NOTE = (
     "trained value dual batch norms are mixed (folded-affine)."
 )
 
-
-def _lambda(result: PointResult, trained: list[float]) -> str:
-    return f"{result.lam:g}" + ("" if result.lam in trained else " *")
-
-
-def _published(result: PointResult, name: str, rows: Sequence[Published]) -> list[Published]:
-    """Return what was published of one accuracy at one operating point."""
-    here = [row for row in rows if (row.lam, row.width) == (result.lam, result.width)]
-    if name == "SA":
-        return [row for row in here if row.sa is not None]
-    return [row for row in here if row.attack == name and row.ra is not None]
+#: what was published, each with its row, by lambda, width and the name of the accuracy
+_Quoted = Mapping[tuple[float, float, str], list[tuple[float, Published]]]
 
 
-def _value(row: Published, name: str) -> float:
-    value = row.sa if name == "SA" else row.ra
-    assert value is not None
-    return value
+def page(
+    results: Sequence[PointResult],
+    trained: Sequence[float],
+    title: str,
+    published: Sequence[Published] = (),
+    frontiers: Sequence[Summary] = (),
+    attacks: Sequence[EntryAttack] = (),
+) -> Page:
+    """Return the report.
+
+    Args:
+        results: one for each operating point.
+        trained: the lambda that training sampled; others have a star.
+        title: what stands above.
+        published: what was published of the same experiment; it stands beside.
+        frontiers: all summaries; those of the worst case are shown, or else of the last attack.
+        attacks: of the columns; those whose RA is another one are explained.
+    """
+    quoted = _quoted(published)
+    tables = [
+        Table(_rows(group, trained, quoted), heading=heading, digits=0)
+        for heading, group in _by_width(results)
+    ]
+    return Page(title, tables, [NOTE, *_notes(published, frontiers, attacks)])
 
 
-def _beside(accuracy: Accuracy, row: Published, name: str) -> str:
-    """Write a published accuracy, its uncertainty, and what the measured one is above it."""
-    value = _value(row, name)
-    written = f"{value:.2f}"
-    if row.uncertainty >= 0.05:
-        written = f"{value:.1f} +/- {row.uncertainty:.1f}"
-    return f"{written} ({accuracy.value - value:+.1f})"
+def _quoted(published: Sequence[Published]) -> _Quoted:
+    found: dict[tuple[float, float, str], list[tuple[float, Published]]] = {}
+    for row in published:
+        for name, value in (("SA", row.sa), (row.attack, row.ra)):
+            if value is not None:
+                found.setdefault((row.lam, row.width, name), []).append((value, row))
+    return found
 
 
-def _compared(results: list[PointResult], published: Sequence[Published]) -> list[str]:
-    """Name the accuracies that something was published of."""
-    names = results[0].accuracies
-    return [name for name in names if any(_published(r, name, published) for r in results)]
+def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
+    """Name the accuracies that something was published of at one of the points."""
+    points = {(result.lam, result.width) for result in results}
+    return {name for lam, width, name in quoted if (lam, width) in points}
 
 
-def _headers(results: list[PointResult], published: Sequence[Published] = ()) -> list[str]:
-    compared = _compared(results, published)
-    headers = ["lambda", "n"]
-    for name, accuracy in results[0].accuracies.items():
-        fewer = "" if accuracy.n is None else f" (n {accuracy.n})"
-        headers += [f"{name}{fewer}", *([f"{name} published"] if name in compared else [])]
-    return headers
-
-
-def _rows(
-    results: list[PointResult],
-    trained: list[float],
-    published: Sequence[Published],
-    show: Callable[[Accuracy], str],
-) -> list[list[str]]:
-    compared = _compared(results, published)
-    rows = []
+def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted) -> list[Row]:
+    compared = _compared(results, quoted)
+    headers = {
+        name: name if found.n is None else f"{name} (n {found.n})"
+        for name, found in results[0].accuracies.items()
+    }
+    rows: list[Row] = []
     for result in results:
-        row = [_lambda(result, trained), str(result.n)]
-        for name, accuracy in result.accuracies.items():
-            row.append(show(accuracy))
+        star = "" if result.lam in trained else " *"
+        row: dict[str, str | Cell] = {
+            "lambda": f"{result.lam:g}{star}",
+            "n": str(result.n),
+        }
+        for name, found in result.accuracies.items():
+            row[headers.get(name, name)] = accuracy(found, "bold" if name == WORST else "")
             if name in compared:
-                found = _published(result, name, published)
-                row.append("; ".join(_beside(accuracy, other, name) for other in found))
+                others = quoted.get((result.lam, result.width, name), ())
+                row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
         rows.append(row)
     return rows
 
 
-def notes(
-    published: Sequence[Published] = (),
-    frontiers: Sequence[Summary] = (),
-    attacks: Sequence[EntryAttack] = (),
-) -> list[str]:
-    """Return the paragraphs that stand below a table, after `NOTE`.
+def _beside(measured: Accuracy, value: float, row: Published) -> str:
+    """Write a published accuracy, its uncertainty, and what the measured one is above it."""
+    written = f"{value:.2f}"
+    if row.uncertainty >= 0.05:
+        written = f"{value:.1f} +/- {row.uncertainty:.1f}"
+    return f"{written} ({measured.value - value:+.1f})"
 
-    Args:
-        published: the rows that the table shows; their sources are named.
-        frontiers: all summaries; those of the worst case are shown, or else of the last attack.
-        attacks: of the columns; those whose RA is another one are explained.
-    """
+
+def _notes(
+    published: Sequence[Published],
+    frontiers: Sequence[Summary],
+    attacks: Sequence[EntryAttack],
+) -> list[str]:
     paragraphs = [
         f"{attack.name}: an image is broken where it is taken for its target ({attack.targeted}), "
         "and no other class counts; not part of worst."
@@ -118,8 +119,7 @@ def notes(
             f"From {'; '.join(sources)}."
         )
     shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
-    paragraphs += [summary(one, with_width=len(shown) > 1) for one in shown]
-    return paragraphs
+    return [*paragraphs, *(summary(one, with_width=len(shown) > 1) for one in shown)]
 
 
 def summary(frontier: Summary, *, with_width: bool = False) -> str:
@@ -141,7 +141,7 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     return said + "."
 
 
-def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
+def _by_width(results: Sequence[PointResult]) -> list[tuple[str, list[PointResult]]]:
     """Return the results of each width, widest first, with a heading: the width and its cost.
 
     The width is said where there are several, the cost where it was measured.
@@ -155,7 +155,7 @@ def by_width(results: list[PointResult]) -> list[tuple[str, list[PointResult]]]:
     return list(zip(headings, groups, strict=True))
 
 
-def _cost(results: list[PointResult]) -> str:
+def _cost(results: Sequence[PointResult]) -> str:
     """Say what one width costs; lambda makes no difference but by chance, in the latency."""
     costs = [result.cost for result in results if result.cost is not None]
     if not costs:
@@ -167,66 +167,17 @@ def _cost(results: list[PointResult]) -> str:
     )
 
 
-def short(count: int) -> str:
-    """Write a count in three digits: 1.16 G."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= 0.9995 * size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
-
-
-def markdown(
-    results: list[PointResult],
-    trained: list[float],
-    title: str,
-    published: Sequence[Published] = (),
-    frontiers: Sequence[Summary] = (),
-    attacks: Sequence[EntryAttack] = (),
-) -> str:
-    """Write a table a width as Markdown, what was published beside it, summary numbers below."""
-    parts = [f"**{text.markdown(title)}**"]
-    for heading, group in by_width(results):
-        rows = _rows(
-            group, trained, published, lambda a: f"{a.value:.1f} [{a.low:.1f}, {a.high:.1f}]"
-        )
-        frame = pd.DataFrame(rows, columns=_headers(group, published))
-        table = frame.to_markdown(index=False, disable_numparse=True, stralign="right")
-        parts += [text.markdown(heading), table] if heading else [table]
-    return "\n\n".join([*parts, NOTE, *notes(published, frontiers, attacks)]) + "\n"
-
-
-def latex(
-    results: list[PointResult],
-    trained: list[float],
-    title: str,
-    published: Sequence[Published] = (),
-    frontiers: Sequence[Summary] = (),
-    attacks: Sequence[EntryAttack] = (),
-) -> str:
-    """Write the same as LaTeX, for the package booktabs."""
-    parts = []
-    for heading, group in by_width(results):
-        rows = _rows(
-            group,
-            trained,
-            published,
-            lambda a: rf"{a.value:.1f} {{\scriptsize [{a.low:.1f}, {a.high:.1f}]}}",
-        )
-        headers = [text.latex(name) for name in _headers(group, published)]
-        above = f"{text.latex(heading)}\\\\[2pt]\n" if heading else ""
-        parts.append(above + text.tabular(headers, rows, "r" * len(headers)))
-    below = [text.latex(note) for note in (NOTE, *notes(published, frontiers, attacks))]
-    return text.latex_table(text.latex(title), parts, below)
-
-
 def csv(
-    results: list[PointResult], trained: list[float], published: Sequence[Published] = ()
+    results: Sequence[PointResult],
+    trained: Sequence[float],
+    published: Sequence[Published] = (),
 ) -> str:
     """Write the table as CSV: for each accuracy its value and the ends of its interval.
 
     What was published follows, with what the measured value is above it; the mean of several.
     """
-    compared = _compared(results, published)
+    quoted = _quoted(published)
+    compared = _compared(results, quoted)
     rows = []
     for result in results:
         row: dict[str, object] = {
@@ -241,39 +192,20 @@ def csv(
                 "FLOPs": result.cost.flops,
                 "latency, ms": f"{result.cost.latency_ms:.3f}",
             }
-        for name, accuracy in result.accuracies.items():
+        for name, found in result.accuracies.items():
             row |= {
-                name: f"{accuracy.value:.2f}",
-                f"{name} low": f"{accuracy.low:.2f}",
-                f"{name} high": f"{accuracy.high:.2f}",
+                name: f"{found.value:.2f}",
+                f"{name} low": f"{found.low:.2f}",
+                f"{name} high": f"{found.high:.2f}",
             }
-            if accuracy.n is not None:
-                row[f"{name} n"] = accuracy.n
+            if found.n is not None:
+                row[f"{name} n"] = found.n
             if name in compared:
-                found = [_value(p, name) for p in _published(result, name, published)]
-                mean = sum(found) / len(found) if found else None
+                values = [value for value, _ in quoted.get((result.lam, result.width, name), ())]
+                mean = sum(values) / len(values) if values else None
                 row |= {
                     f"{name} published": "" if mean is None else f"{mean:.2f}",
-                    f"{name} difference": "" if mean is None else f"{accuracy.value - mean:.2f}",
+                    f"{name} difference": "" if mean is None else f"{found.value - mean:.2f}",
                 }
         rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False)
-
-
-def terminal(
-    results: list[PointResult], trained: list[float], published: Sequence[Published] = ()
-) -> Table:
-    """Draw the table of one width for a terminal, each interval below its accuracy."""
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
-    for name in _headers(results, published):
-        table.add_column(name, justify="right", style="bold" if name.startswith(WORST) else "")
-    for cells in _rows(
-        results, trained, published, lambda a: f"{a.value:.1f}\n{a.low:.0f}-{a.high:.0f}"
-    ):
-        table.add_row(*[_two_lines(cell) for cell in cells])
-    return table
-
-
-def _two_lines(cell: str) -> Text:
-    value, _, interval = cell.partition("\n")
-    return Text.assemble(value, *([("\n" + interval, "dim")] if interval else []))
+    return to_csv(rows)

@@ -4,18 +4,24 @@ from dataclasses import asdict
 from typing import Literal
 
 import pandas as pd
-from pydantic import Field
-from rich.table import Table
 
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
-from oat_bench.reports import comparison
+from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, ends, to_csv
 from oat_bench.results.entries import format_eps, versions
-from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right
-from oat_bench.written import Written
+from oat_bench.results.transfer import (
+    Drawn,
+    DrawnAttack,
+    MaskedGradients,
+    Transfer,
+    TransferCell,
+    TransferPoint,
+)
+from oat_bench.statistics.accuracy import Accuracy, clean_right
 
 #: what the attacker knows, in the words of the headings
 KNOWN = "Lambda is public: attacked at the lambda that classifies"
@@ -24,91 +30,13 @@ ANY = "Lambda is public, and the attacker may attack at any lambda: the worst fo
 DRAWN = "Lambda is drawn at random for each query: the attacker knows the set, not the draw"
 
 
-class TransferCell(Written):
-    """RA where images are attacked at one lambda and classified at another."""
-
-    crafted: float
-    lam: float
-    ra: Accuracy
-
-
-class TransferPoint(Written):
-    """One lambda that images are classified at."""
-
-    lam: float
-    sa: Accuracy
-    any_lambda: Accuracy = Field(description="RA where each image is attacked at its worst lambda")
-    strongest: float = Field(description="the one lambda that, attacked at, breaks most")
-
-
-class MaskedGradients(Written):
-    """A lambda at which images attacked elsewhere break more, beyond chance."""
-
-    lam: float
-    crafted: float
-    only_there: int
-    only_here: int
-    p_value: float
-
-
-class DrawnAttack(Written):
-    """Accuracies of a defender who draws lambda, under one attack."""
-
-    attacked: float | Literal["expectation", "worst"] = Field(
-        description="one lambda; worst: of all of these the worst for each image"
-    )
-    expected: Accuracy = Field(description="chance that one query is answered right")
-    worst: Accuracy = Field(description="right at every lambda of the set")
-
-
-class Drawn(Written):
-    """A defender who draws lambda from a set."""
-
-    lams: list[float]
-    chances: list[float]
-    expected_clean: Accuracy
-    worst_clean: Accuracy
-    attacks: list[DrawnAttack]
-    best_single: float = Field(description="the one lambda with the lowest expected RA")
-    gain: Estimate = Field(description="expected RA: of the expectation less of the best single")
-
-
-class Transfer(Written):
-    """What is written as transfer.json."""
-
-    format_version: Literal[1] = 1
-    dataset: str
-    method: str
-    architecture: str
-    norm: str
-    eps: str
-    width: float
-    attack: str
-    card: str = Field(description="fingerprint of the attack card")
-    seed: int
-    gradients: str
-    n: int
-    cells: list[TransferCell]
-    points: list[TransferPoint]
-    compared: int = Field(description="pairs of lambda that were tested for masked gradients")
-    masked: list[MaskedGradients]
-    drawn: Drawn | None
-    model_fingerprint: str
-    data_fingerprint: str
-    command: str
-    versions: dict[str, str]
-
-
 def make_report(
     info: ModelInfo,
     frame: pd.DataFrame,
     expectation: pd.DataFrame | None,
     draw: Draw,
     *,
-    attack: str,
-    card: str,
-    eps: float,
-    seed: int,
+    attack: Attack,
     gradients: str,
     model_fingerprint: str,
     data_fingerprint: str,
@@ -121,13 +49,10 @@ def make_report(
         frame: from `oat_bench.evaluation.transfer.transfer`.
         expectation: from `oat_bench.evaluation.random_lambda.evaluate`; None if not asked for.
         draw: how lambda is drawn, of those that ``frame`` has.
-        attack: name of the card.
-        card: its fingerprint.
-        eps: of the attack.
-        seed: of the attack.
+        attack: as it was run.
         gradients: precision that it computed in.
-        model_fingerprint: names the weights.
-        data_fingerprint: names the data.
+        model_fingerprint: of the classifier.
+        data_fingerprint: of the data set.
         command: what made the numbers.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
@@ -138,25 +63,25 @@ def make_report(
         method=info.method,
         architecture=info.architecture,
         norm=info.threat.norm,
-        eps=format_eps(eps),
+        eps=format_eps(attack.threat.eps),
         width=float(frame["width"].iloc[0]),
-        attack=attack,
-        card=card,
-        seed=seed,
+        attack=attack.label,
+        card=attack.card.fingerprint(),
+        seed=attack.seed,
         gradients=gradients,
         n=frame["example"].nunique(),
         cells=[
-            TransferCell(crafted=source, lam=lam, ra=accuracy)
-            for (source, lam), accuracy in matrix(frame).items()
+            TransferCell(crafted=source, lam=lam, ra=found)
+            for (source, lam), found in matrix(frame).items()
         ],
         points=[
             TransferPoint(
                 lam=lam,
                 sa=Accuracy.of(clean.get_group(lam)),
-                any_lambda=accuracy,
+                any_lambda=found,
                 strongest=most[lam],
             )
-            for lam, accuracy in any_lambda(frame).items()
+            for lam, found in any_lambda(frame).items()
         ],
         compared=len(pairs(frame)),
         masked=[MaskedGradients(**asdict(one)) for one in masked(frame)],
@@ -206,63 +131,78 @@ def title(report: Transfer) -> str:
     )
 
 
-def tables(report: Transfer) -> dict[str, pd.DataFrame]:
-    """Return the tables, by heading; accuracies in percent with 95% intervals."""
+def page(report: Transfer) -> Page:
+    """Return the report: a table for each threat model, the verdicts, what the columns mean."""
+    tables = [Table(rows, heading=heading) for heading, rows in _tables(report) if rows]
+    return Page(title(report), tables, _notes(report), heading="### ")
+
+
+def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+    """Return RA by the lambda attacked at and the one classified at; and the former."""
     cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
-    sources = sorted({source for source, _ in cells})
-    known = [point for point in report.points if point.lam in sources]
-    found: dict[str, pd.DataFrame] = {}
-    if known:
-        found[KNOWN] = pd.DataFrame(
-            {
-                "lambda": [f"{point.lam:g}" for point in known],
-                "SA": [comparison.written(point.sa) for point in known],
-                "RA": [comparison.written(cells[(point.lam, point.lam)]) for point in known],
-            }
-        )
+    return cells, sorted({source for source, _ in cells})
+
+
+def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
+    cells, sources = _cells(report)
+    known: list[Row] = [
+        {
+            "lambda": f"{point.lam:g}",
+            "SA": accuracy(point.sa),
+            "RA": accuracy(cells[point.lam, point.lam]),
+        }
+        for point in report.points
+        if point.lam in sources
+    ]
+    unknown: list[Row] = []
+    any_one: list[Row] = []
     if any(source != lam for source, lam in cells):
         # what is attacked where it is classified is another threat model
-        square = {"attacked at": [f"{source:g}" for source in sources]}
-        for lam in [point.lam for point in report.points]:
-            square[f"RA at {lam:g}"] = [
-                "" if source == lam else comparison.written(cells[(source, lam)])
-                for source in sources
-            ]
-        found[UNKNOWN] = pd.DataFrame(square)
-        found[ANY] = pd.DataFrame(
-            {
-                "lambda": [f"{point.lam:g}" for point in report.points],
-                "SA": [comparison.written(point.sa) for point in report.points],
-                "RA, any lambda": [comparison.written(point.any_lambda) for point in report.points],
-                "strongest": [f"{point.strongest:g}" for point in report.points],
+        unknown = [
+            {"attacked at": f"{source:g}"}
+            | {
+                f"RA at {point.lam:g}": Cell("")
+                if source == point.lam
+                else accuracy(cells[source, point.lam])
+                for point in report.points
             }
-        )
-    if report.drawn is not None:
-        drawn = report.drawn
-        shown = [a for a in drawn.attacks if a.attacked in ("expectation", drawn.best_single)]
-        shown += [a for a in drawn.attacks if a.attacked == "worst"]
-        found[DRAWN] = pd.DataFrame(
+            for source in sources
+        ]
+        any_one = [
             {
-                "attacked": [_attacked(one) for one in shown],
-                "expected SA": comparison.written(drawn.expected_clean),
-                "expected RA": [comparison.written(one.expected) for one in shown],
-                "SA at every lambda": comparison.written(drawn.worst_clean),
-                "RA at every lambda": [comparison.written(one.worst) for one in shown],
+                "lambda": f"{point.lam:g}",
+                "SA": accuracy(point.sa),
+                "RA, any lambda": accuracy(point.any_lambda),
+                "strongest": f"{point.strongest:g}",
             }
-        )
-    return found
+            for point in report.points
+        ]
+    return [(KNOWN, known), (UNKNOWN, unknown), (ANY, any_one), (DRAWN, _drawn_rows(report.drawn))]
 
 
-def _attacked(one: DrawnAttack) -> str:
-    if one.attacked == "expectation":
-        return "the expectation"
-    if one.attacked == "worst":
-        return "the worst of all for each image"
-    return f"the best one lambda, {one.attacked:g}"
+def _drawn_rows(drawn: Drawn | None) -> list[Row]:
+    if drawn is None:
+        return []
+    names: dict[float | str, str] = {
+        "expectation": "the expectation",
+        drawn.best_single: f"the best one lambda, {drawn.best_single:g}",
+        "worst": "the worst of all for each image",
+    }
+    attacks = {one.attacked: one for one in drawn.attacks}
+    return [
+        {
+            "attacked": name,
+            "expected SA": accuracy(drawn.expected_clean),
+            "expected RA": accuracy(attacks[key].expected),
+            "SA at every lambda": accuracy(drawn.worst_clean),
+            "RA at every lambda": accuracy(attacks[key].worst),
+        }
+        for key, name in names.items()
+        if key in attacks
+    ]
 
 
-def notes(report: Transfer) -> list[str]:
-    """Return what stands below the tables: the verdicts, and what the columns mean."""
+def _notes(report: Transfer) -> list[str]:
     paragraphs = [_verdict(report)]
     if report.drawn is not None:
         paragraphs.append(_draws(report.drawn))
@@ -322,65 +262,38 @@ def _draws(drawn: Drawn) -> str:
     )
 
 
-def markdown(report: Transfer) -> str:
-    """Write the report as Markdown."""
-    parts = [f"**{title(report)}**"]
-    for heading, table in tables(report).items():
-        parts += [
-            f"### {heading}",
-            table.to_markdown(index=False, disable_numparse=True, stralign="right"),
-        ]
-    return "\n\n".join([*parts, *notes(report)]) + "\n"
-
-
-def terminal(frame: pd.DataFrame) -> Table:
-    """Draw one of the `tables` for a terminal, each interval below its accuracy."""
-    return comparison.terminal(frame.map(lambda cell: cell.replace(" [", "\n[")))
-
-
 def csv(report: Transfer) -> str:
     """Write a row for each lambda that classifies; every threat model has columns of its own."""
-    cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
-    sources = sorted({source for source, _ in cells})
+    cells, sources = _cells(report)
     rows = []
     for point in report.points:
         lam = point.lam
-        accuracies: dict[str, Accuracy | None] = {
-            "SA": point.sa,
-            "RA, lambda public": cells.get((lam, lam)),
-            **{
-                f"RA, lambda unknown, attacked at {source:g}": cells[(source, lam)]
-                if source != lam
-                else None
-                for source in sources
-            },
-            "RA, any lambda": point.any_lambda,
-        }
         row: dict[str, object] = {"lambda": lam, "width": report.width, "n": report.n}
-        for name, found in accuracies.items():
-            row |= _columns(name, found)
+        row |= ends("SA", point.sa) | ends("RA, lambda public", cells.get((lam, lam)))
+        for source in sources:
+            other = None if source == lam else cells[source, lam]
+            row |= ends(f"RA, lambda unknown, attacked at {source:g}", other)
+        row |= ends("RA, any lambda", point.any_lambda)
         masking = [one.crafted for one in report.masked if one.lam == lam]
         row |= {
             "strongest": point.strongest,
             "masked, by images attacked at": " ".join(f"{source:g}" for source in masking),
         }
         rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False)
+    return to_csv(rows)
 
 
 def random_csv(drawn: Drawn) -> str:
     """Write a row for each attack on a defender who draws lambda."""
-    rows = []
-    for one in drawn.attacks:
-        row: dict[str, object] = {"attacked": one.attacked}
-        row |= _columns("expected SA", drawn.expected_clean)
-        row |= _columns("expected RA", one.expected)
-        row |= _columns("SA at every lambda", drawn.worst_clean)
-        row |= _columns("RA at every lambda", one.worst)
-        rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False)
-
-
-def _columns(name: str, found: Accuracy | None) -> dict[str, float | None]:
-    values = (None,) * 3 if found is None else (found.value, found.low, found.high)
-    return dict(zip((name, f"{name} low", f"{name} high"), values, strict=True))
+    return to_csv(
+        [
+            {
+                "attacked": one.attacked,
+                **ends("expected SA", drawn.expected_clean),
+                **ends("expected RA", one.expected),
+                **ends("SA at every lambda", drawn.worst_clean),
+                **ends("RA at every lambda", one.worst),
+            }
+            for one in drawn.attacks
+        ]
+    )

@@ -1,5 +1,6 @@
 """`oat-bench integrity` as a user meets it."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,7 @@ from commands import files, in_terminal
 
 import oat_bench
 from oat_bench.evaluation import examination
-from oat_bench.reports import integrity
+from oat_bench.results.integrity import Integrity
 
 #: a minute less than by default
 BRIEFLY = ["--attacks", "fgsm,pgd-7,pgd-20", "--lambda", "1", "--n-examples", "40,square=20"]
@@ -23,7 +24,7 @@ def test_integrity_prints_a_verdict_and_writes_it(invoke, finished):
     assert out.startswith("**digits, wrn-10-1, OAT, Linf eps 0.2: attack integrity: ")
     rows = [line.split("|")[1:-1] for line in out.splitlines() if line[:1] == "|"]
     assert [cell.strip() for cell in rows[0]] == ["check", "verdict", "evidence"]
-    report = integrity.read(finished / "integrity.json")
+    report = Integrity.model_validate_json((finished / "integrity.json").read_text())
     (point,) = report.operating_points
     assert (point.lam, point.width, report.n, report.fewer_examples) == (1, 1, 40, {"square": 20})
     printed = [
@@ -62,7 +63,7 @@ def test_integrity_fails_a_model_whose_softmax_is_saturated(invoke, finished, tm
     assert {"eps sweep", "loss", "zero gradients"} <= failed
     # results of a checkpoint lie under its fingerprint
     (folder,) = Path("runs").iterdir()
-    assert integrity.read(folder / "integrity.json").verdict == "fail"
+    assert json.loads((folder / "integrity.json").read_text())["verdict"] == "fail"
 
 
 @pytest.mark.parametrize("command", ["integrity", "transfer"])

@@ -17,7 +17,7 @@ from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
 from oat_bench.evaluation import examination, integrity, probes
 from oat_bench.evaluation.integrity import MISSED, NEGLIGIBLE
-from oat_bench.results.checks import LADDER
+from oat_bench.results.checks import LADDER, worst
 from oat_bench.results.outcomes import OutcomeStore
 
 EPS = 0.05
@@ -140,9 +140,9 @@ def test_detectable_is_the_fewest_examples_that_a_test_can_see():
 
 
 def test_the_worst_verdict():
-    assert integrity.worst(["pass", "warn", "pass"]) == "warn"
-    assert integrity.worst(["warn", "fail"]) == "fail"
-    assert integrity.worst(["pass"]) == "pass"
+    assert worst(["pass", "warn", "pass"]) == "warn"
+    assert worst(["warn", "fail"]) == "fail"
+    assert worst(["pass"]) == "pass"
 
 
 # --- outcomes, made up

@@ -544,14 +544,14 @@ def test_gradients_are_shown_around_grey():
 def test_the_mosaic_holds_every_picture_in_its_place(channels):
     grid = torch.rand(2, 3, channels, 24, 36)
     whole = jacobian._mosaic(grid)
-    assert whole.shape[:2] == (24 * 2 + 2, 36 * 3 + 2 * 3)
+    assert whole.shape == (24 * 2 + 3, 36 * 3 + 2 * 3, 3)
     for row in range(2):
         for column in range(3):
-            found = whole[row * 26 : row * 26 + 24, column * 39 : column * 39 + 36]
+            found = whole[row * 27 : row * 27 + 24, column * 39 : column * 39 + 36]
             picture = grid[row, column]
-            expected = picture.permute(1, 2, 0) if channels == 3 else picture.mean(0)
-            assert np.allclose(found, expected)
-    assert (whole[24:26] == 1).all()
+            grey = picture.mean(0)[..., None].expand(24, 36, 3)
+            assert np.allclose(found, picture.permute(1, 2, 0) if channels == 3 else grey)
+    assert (whole[24:27] == 1).all()
 
 
 def test_the_grid_has_one_image_a_class_and_a_column_a_lambda(build_classifier, digits, tmp_path):

@@ -54,7 +54,7 @@ def cells(markdown):
 
 
 def test_markdown_has_the_ranks_in_order_and_the_unreliable_last(board):
-    text = boards.markdown(board)
+    text = boards.page(board).markdown()
     assert text.startswith("**digits, Linf eps 0.25: worst-case RA, by RA at SA 85**\n\n")
     good, poor, odd = cells(text)
     assert [(row["rank"], row["model"]) for row in (good, poor, odd)] == [
@@ -71,7 +71,7 @@ def test_markdown_has_the_ranks_in_order_and_the_unreliable_last(board):
 
 
 def test_columns_that_say_nothing_are_left_out(board):
-    assert set(cells(boards.markdown(board))[0]).isdisjoint(
+    assert set(cells(boards.page(board).markdown())[0]).isdisjoint(
         {"width", "venue", "FLOPs", "ms", "integrity", "SA", "RA"}
     )
 
@@ -90,12 +90,14 @@ def test_csv_has_every_number_in_a_column_of_its_own(board):
 
 
 def test_latex_and_terminal_have_the_cells_of_markdown(board):
-    rows = cells(boards.markdown(board))
-    body = re.search(r"\\midrule\n(.*)\n\\bottomrule", boards.latex(board), re.DOTALL)[1]
+    rows = cells(boards.page(board).markdown())
+    body = re.search(r"\\midrule\n(.*)\n\\bottomrule", boards.page(board).latex(), re.DOTALL)[1]
     for line, row in zip(body.splitlines(), rows, strict=True):
-        assert [cell.strip() for cell in line.removesuffix(r" \\").split(" & ")] == [*row.values()]
+        assert [cell.strip() for cell in line.removesuffix(r" \\").split(" & ")] == [
+            cell.replace("[", r"{\scriptsize [").replace("]", "]}") for cell in row.values()
+        ]
     console = Console(width=200, file=io.StringIO())
-    console.print(boards.terminal(board))
+    console.print(boards.page(board).tables[0].terminal())
     printed = console.file.getvalue()
     for row in rows:
         for name, cell in row.items():
@@ -119,7 +121,7 @@ def test_models_of_robustbench_stand_where_their_numbers_put_them(board):
             theirs("None", 99, 99, eps=None),
         ],
     )
-    rows = cells(boards.markdown(board, fixed))
+    rows = cells(boards.page(board, fixed).markdown())
     assert [row["model"] for row in rows] == [
         *("Best", "good", "Between", "poor", "Near", "Inaccurate", "odd"),
     ]
@@ -149,7 +151,7 @@ def test_robustbench_has_no_ra_under_other_attacks(publish):
 
 
 def test_hostile_text_is_text_in_markdown(evil):
-    text = boards.markdown(evil)
+    text = boards.page(evil).markdown()
     rest = re.sub(r"\\[\\`*_\[\]<>|~$&]", "", text)
     assert "<script" not in rest
     assert "](http" not in rest
@@ -162,7 +164,7 @@ def test_hostile_text_is_text_in_markdown(evil):
 
 
 def test_hostile_text_is_text_in_latex(evil):
-    text = boards.latex(evil)
+    text = boards.page(evil).latex()
     assert r"\input" not in text
     assert r"\textbackslash{}input\{/etc/passwd\}" in text
     assert not re.search(r"(?<!\\)[$#~^]", text)
@@ -179,7 +181,7 @@ def test_hostile_text_is_text_in_csv_and_terminal(evil):
     for name in ("model", "venue", "dataset", "authors"):
         assert table[name].to_list()[0].startswith("'=cmd()")
     console = Console(width=500, file=io.StringIO(), force_terminal=True, color_system=None)
-    console.print(boards.terminal(evil))
+    console.print(boards.page(evil).tables[0].terminal())
     printed = console.file.getvalue()
     assert "[b](http://c)" in printed
     assert "\x1b[31m" not in printed
@@ -195,9 +197,8 @@ def test_the_table_of_an_entry_as_latex(publish):
         {0.1: (90, {"fgsm": 40, "pgd-20": 20}), 1.0: (80, {"fgsm": 60, "pgd-20": 50})},
         with_frontiers=True,
     )
-    text = tables.latex(
-        record.entry.operating_points, [0.1], "50% [a_b]", (), record.entry.frontiers
-    )
+    entry = record.entry
+    text = tables.page(entry.operating_points, [0.1], "50% [a_b]", (), entry.frontiers).latex()
     body = re.search(r"\\midrule\n(.*)\n\\bottomrule", text, re.DOTALL)[1].splitlines()
     assert [line.split(" & ")[0] for line in body] == ["0.1", "1 *"]
     values = [re.sub(r" \{\\scriptsize .*?\}", "", line) for line in body]
@@ -214,6 +215,6 @@ def test_the_table_of_an_entry_as_latex(publish):
 
 def test_every_width_has_a_table(publish, cost):
     record = publish("a", {0.1: (90, 20)}, costs={1.0: cost(2000), 0.5: cost(500)})
-    text = tables.latex(record.entry.operating_points, [0.1], "t")
+    text = tables.page(record.entry.operating_points, [0.1], "t").latex()
     assert text.count(r"\begin{tabular}") == 2
     assert text.index("width 1: 10 parameters") < text.index("width 0.5: 10 parameters")

@@ -11,8 +11,8 @@ from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
-from oat_bench.reports import comparison
-from oat_bench.results import records
+from oat_bench.reports import comparison as reports
+from oat_bench.results import comparison, records
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
 from oat_bench.results.points import summarize
@@ -125,8 +125,8 @@ def test_an_attack_that_saw_fewer_examples_changes_ra_alone(write_run):
         assert clean.value == pytest.approx(100 * (ours.mean() - theirs.mean()))
         ours, theirs = (right(o, row.point.lam, "pgd-7")[:40] for o in reversed(draws))
         assert robust.value == pytest.approx(100 * (ours.mean() - theirs.mean()))
-    assert "(up to 200; for RA 40)" in comparison.markdown(result)
-    assert set(comparison.points_table(result)["n of RA"]) == {"40"}
+    assert "(up to 200; for RA 40)" in reports.page(result).markdown()
+    assert {row["n of RA"] for row in reports.page(result).tables[0].rows} == {"40"}
 
 
 def test_the_frontiers_are_compared_too(write_run):
@@ -190,7 +190,7 @@ def test_without_outcomes_differences_are_those_of_the_entries(write_run):
     assert result.totals[0].interval is None
     assert result.totals[1].interval is not None
     assert result.totals[1].difference_interval is None
-    text = comparison.markdown(result)
+    text = reports.page(result).markdown()
     assert "McNemar" not in text
     assert "p 0" not in text
 
@@ -219,7 +219,7 @@ def test_the_text_says_what_the_numbers_say(write_run):
         [write_run("a", make_outcomes(1)), write_run("b", make_outcomes(0, lift=0.4), seed=1)]
     )
     result = comparison.compare(found, attack="pgd-7")
-    text = comparison.markdown(result)
+    text = reports.page(result).markdown()
     lines = [line for line in text.splitlines() if line[:1] == "|"]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells[0] == ["method", "lambda", "n", "SA", "RA", "SA difference", "RA difference"]
@@ -232,7 +232,7 @@ def test_the_text_says_what_the_numbers_say(write_run):
             assert ", p " in shown[6]
     assert cells[8][:3] == ["method", "hypervolume", "difference"]
     assert "Differences are to OAT seed 0" in text
-    frame = pd.read_csv(io.StringIO(comparison.csv(result)))
+    frame = pd.read_csv(io.StringIO(reports.csv(result)))
     assert frame["RA"].to_list() == [row.robust.value for row in result.rows]
     assert frame["RA p"].isna().to_list() == [True] * 3 + [False] * 3
     assert frame["RA difference"].to_list()[3:] == [
@@ -270,13 +270,13 @@ def test_the_lambda_of_a_run_alone_are_compared(write_run, reference, expected, 
         largest = max(largest, min(1.0, (4 - rank) * p_values[place]))
         assert corrected[place] == pytest.approx(largest)
     assert min(corrected) < 0.05
-    text = comparison.markdown(result)
+    text = reports.page(result).markdown()
     assert f"{words} On the same examples (200): 95% intervals" in text
     assert "corrected by Holm for all 4 tests" in text
-    assert "to lambda" in comparison.points_table(result).columns
-    assert "epsilon" not in comparison.totals_table(result).columns
-    assert "difference" not in comparison.totals_table(result).columns
-    frame = pd.read_csv(io.StringIO(comparison.csv(result)))
+    points, totals = reports.page(result).tables
+    assert "to lambda" in points.columns
+    assert not {"epsilon", "difference"} & set(totals.columns)
+    frame = pd.read_csv(io.StringIO(reports.csv(result)))
     assert frame["RA p"].dropna().to_list() == pytest.approx(corrected[1::2])
     assert frame.set_index("lambda")["to lambda"].dropna().to_dict() == expected
 
@@ -302,11 +302,11 @@ def test_a_run_alone_without_outcomes_or_of_one_lambda(write_run):
     row = result.rows[1]
     assert row.robust_difference.paired is None
     assert row.robust_difference.value == row.robust.value - result.rows[0].robust.value
-    assert "McNemar" not in comparison.markdown(result)
+    assert "McNemar" not in reports.page(result).markdown()
     one = write_run("b", make_outcomes(0, lambdas=(1.0,)))
     result = comparison.compare(records.read_all([one]))
-    assert list(comparison.points_table(result).columns) == ["method", "lambda", "n", "SA", "RA"]
-    assert "Differences" not in comparison.markdown(result)
+    assert reports.page(result).tables[0].columns == ["method", "lambda", "n", "SA", "RA"]
+    assert "Differences" not in reports.page(result).markdown()
 
 
 def test_a_reference_lambda_is_of_a_run_alone_that_has_it(write_run):

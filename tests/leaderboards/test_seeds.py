@@ -1,14 +1,15 @@
 """Families of runs, against NumPy on the accuracies of their entries."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from oat_bench.reports import comparison, seeds
-from oat_bench.results import records
+from oat_bench.reports import comparison as reports
+from oat_bench.results import comparison, records, seeds
 from oat_bench.results.entries import Entry
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import Accuracy
@@ -141,26 +142,29 @@ def write(tmp_path):
 def test_the_comparison_shows_it_beside_what_it_shows_of_each_run(write):
     found = write(make_entry(0), make_entry(1), make_entry(2, method="pgd-at"))
     result = comparison.compare(found, attack="fgsm")
-    text = comparison.markdown(result)
+    text = reports.page(result).markdown()
     lines = [line for line in text.splitlines() if line.startswith("| method")]
     assert len(lines) == 3
     assert " mean SA |" in lines[-1]
-    assert seeds.NOTE in text
-    assert "Wilson" in seeds.NOTE
-    frame = seeds.table(result.over_seeds)
+    assert reports.SEEDS in text
+    assert "Wilson" in reports.SEEDS
     first = result.over_seeds[1]
-    shown = frame.iloc[1].to_list()
+    (shown,) = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if re.match(r"\| OAT +\| +0\.1 \* \| +2 \|", line)
+    ]
     assert shown[:3] == ["OAT", "0.1 *", "2"]
     assert shown[3] == f"{first.clean.value:.1f} [{first.clean.low:.1f}, {first.clean.high:.1f}]"
     assert shown[6] == f"{first.robust.std:.2f}"
-    alone = comparison.markdown(comparison.compare(found[1:], attack="fgsm"))
+    alone = reports.page(comparison.compare(found[1:], attack="fgsm")).markdown()
     assert "std SA" not in alone
-    assert seeds.NOTE not in alone
+    assert reports.SEEDS not in alone
 
 
 def test_the_csv_holds_every_number(write):
     rows = seeds.over_seeds([make_entry(seed) for seed in range(3)], "fgsm")
-    frame = pd.read_csv(io.StringIO(seeds.csv(rows)))
+    frame = pd.read_csv(io.StringIO(reports.seeds_csv(rows)))
     assert frame["lambda"].to_list() == [0.0, 0.1, 1.0]
     assert frame["seeds"].to_list() == [3] * 3
     for place, row in enumerate(rows):

@@ -70,7 +70,7 @@ def test_csv_holds_every_accuracy_with_its_interval(results):
 
 
 def test_markdown_holds_every_accuracy_with_its_interval(results):
-    text = tables.markdown(results, TRAINED, "a title")
+    text = tables.page(results, TRAINED, "a title").markdown()
     lines = text.splitlines()
     assert lines[0] == "**a title**"
     assert lines[1] == ""
@@ -86,16 +86,16 @@ def test_markdown_holds_every_accuracy_with_its_interval(results):
 
 
 def test_the_star_marks_what_was_not_trained_and_nothing_else(results):
-    everything = tables.markdown(results, [0.0, 0.1, 0.15, 1.0], "t")
+    everything = tables.page(results, [0.0, 0.1, 0.15, 1.0], "t").markdown()
     assert " * " not in everything.split("Accuracies")[0]
-    nothing = tables.markdown(results, [], "t")
+    nothing = tables.page(results, [], "t").markdown()
     assert nothing.split("Accuracies")[0].count(" * ") == 4
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_shows_every_number_whole(results, width):
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(tables.terminal(results, TRAINED))
+    console.print(tables.page(results, TRAINED, "t").tables[0].terminal())
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0].split() == ["lambda", "n", "SA", *ATTACKS]
@@ -112,7 +112,7 @@ def test_the_terminal_shows_every_number_whole(results, width):
 def test_tables_without_a_worst_case_have_no_such_column(results):
     few = [result(r.lam, r.clean_acc_interval, {"fgsm": r.robust["fgsm"]}) for r in results]
     assert WORST not in tables.csv(few, TRAINED)
-    assert tables.markdown(few, TRAINED, "t").splitlines()[2].count("|") == 5
+    assert tables.page(few, TRAINED, "t").markdown().splitlines()[2].count("|") == 5
 
 
 # --- beside what was published
@@ -151,7 +151,7 @@ def cells(text):
 
 
 def test_published_values_stand_beside_the_measured_with_the_difference(results, known):
-    text = tables.markdown(results, TRAINED, "t", known)
+    text = tables.page(results, TRAINED, "t", known).markdown()
     header, _, *rows = cells(text)
     at = header.index("pgd-7 published")
     assert header[at - 1] == "pgd-7"
@@ -169,7 +169,7 @@ def test_published_values_stand_beside_the_measured_with_the_difference(results,
 
 def test_two_sources_stand_in_one_cell(results, known):
     two = [*known, published(0.1, 96.0, 4.0, source="a third")]
-    header, _, *rows = cells(tables.markdown(results, TRAINED, "t", two))
+    header, _, *rows = cells(tables.page(results, TRAINED, "t", two).markdown())
     assert rows[1][header.index("SA published")] == "97.00 (+0.6); 96.00 (+1.6)"
 
 
@@ -183,14 +183,14 @@ def test_csv_holds_published_values_and_differences(results, known):
 
 def test_the_terminal_shows_them_too(results, known):
     console = Console(width=200, file=io.StringIO())
-    console.print(tables.terminal(results, TRAINED, known))
+    console.print(tables.page(results, TRAINED, "t", known).tables[0].terminal())
     assert "80.0 +/- 0.3 (+5.0)" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("row", [published(0.05, 97.0, 5.0), published(0.1, 97.0, 5.0, width=0.5)])
 def test_other_points_change_nothing(results, row):
-    plain = tables.markdown(results, TRAINED, "t")
-    assert tables.markdown(results, TRAINED, "t", [row]).startswith(plain.rstrip("\n"))
+    plain = tables.page(results, TRAINED, "t").markdown()
+    assert tables.page(results, TRAINED, "t", [row]).markdown().startswith(plain.rstrip("\n"))
     assert tables.csv(results, TRAINED, [row]) == tables.csv(results, TRAINED)
 
 
@@ -205,17 +205,21 @@ def frontier_summary(attack=WORST, width=1.0, hole=True):
     )
 
 
+def notes(results, *frontiers):
+    return tables.page(results, TRAINED, "t", frontiers=frontiers).notes
+
+
 def test_the_summary_of_the_worst_case_is_the_last_line(results):
     frontiers = [frontier_summary("pgd-7", hole=False), frontier_summary()]
-    text = tables.markdown(results, TRAINED, "t", (), frontiers)
+    text = tables.page(results, TRAINED, "t", (), frontiers).markdown()
     assert text.splitlines()[-1] == (
         "Frontier of SA and worst-case RA: hypervolume 43.2% [41.0, 45.4] of the box from (0, 0)% "
         "to (100, 100)%; Pareto-optimal lambda 0, 0.1, 1; hole between lambda 0 and 0.1: SA -2.2, "
         "RA +36.2, 36.3 points apart."
     )
     assert text.count("Frontier of") == 1
-    only = tables.notes((), [frontier_summary("pgd-7", hole=False)])
+    _, *only = notes(results, frontier_summary("pgd-7", hole=False))
     assert only[0].startswith("Frontier of SA and RA under pgd-7: hypervolume")
     assert only[0].endswith("lambda 0, 0.1, 1.")
-    widths = tables.notes((), [frontier_summary(width=w) for w in (1.0, 0.5)])
+    _, *widths = notes(results, *[frontier_summary(width=w) for w in (1.0, 0.5)])
     assert ["at width 1:" in widths[0], "at width 0.5:" in widths[1]] == [True, True]

@@ -66,16 +66,3 @@ def test_a_cell_of_csv_is_no_formula(value):
     assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
     written = pd.DataFrame({"a": [cell], "b": [1]}).to_csv(index=False)
     assert list(csv.reader(io.StringIO(written))) == [["a", "b"], [cell, "1"]]
-
-
-def test_a_tabular_is_as_booktabs_wants_it():
-    assert text.tabular(["a", "b"], [["1", "2"], ["3", "4"]], "lr").split("\n") == [
-        r"\begin{tabular}{lr}",
-        r"\toprule",
-        r"a & b \\",
-        r"\midrule",
-        r"1 & 2 \\",
-        r"3 & 4 \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]

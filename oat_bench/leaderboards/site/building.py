@@ -1,6 +1,7 @@
 """Building the site: reads entries, attacks examples, draws figures, writes every page."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,10 @@ _ASSETS = ("site.css", "icon.svg", "site.js", "chart.js", "board.js", "model.js"
 _PLOTLY = "plotly.min.js"
 
 
+#: names of files below the folder of the site, and what is in them
+_Files = Iterator[tuple[str, bytes | str]]
+
+
 @dataclass
 class Site:
     """What a build made.
@@ -35,21 +40,6 @@ class Site:
     boards: int = 0
     models: int = 0
     without_examples: dict[str, str] = field(default_factory=dict)
-
-
-class _Writer:
-    """Writes files below a folder, and remembers which."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.written: set[str] = set()
-
-    def write(self, name: str, content: bytes | str) -> None:
-        """Write a file; one that is the same stays untouched."""
-        self.written.add(name)
-        path, data = self.folder / name, content.encode() if isinstance(content, str) else content
-        if not path.is_file() or path.read_bytes() != data:
-            atomic_write(path, data)
 
 
 def build(
@@ -75,22 +65,18 @@ def build(
             package of the charts is not installed.
     """
     plotly = _plotly()
-    found = plan(leaderboards, robustbench)
-    writer, before = _open(out)
-    site = Site(out, len(found), sum(len(board.models) for board in found))
-    for name in _ASSETS:
-        asset = files("oat_bench.leaderboards.site").joinpath("assets", name)
-        writer.write(f"assets/{name}", asset.read_bytes())
-    writer.write(f"assets/{_PLOTLY}", plotly)
-    for board in found:
-        for model in board.models:
-            note(one_line(f"{board.title}: {model.entry.name}"))
-            _model(writer, board, model, data_dir, with_examples, site)
-        writer.write(f"{board.slug}/index.html", pages.board(board))
-    writer.write("index.html", pages.index(found))
-    for name in before - writer.written:
+    boards = plan(leaderboards, robustbench)
+    before = _open(out)
+    site = Site(out, len(boards), sum(len(board.models) for board in boards))
+    written = set()
+    for name, content in _files(boards, plotly, site, data_dir, with_examples):
+        written.add(name)
+        path, data = out / name, content.encode() if isinstance(content, str) else content
+        if not path.is_file() or path.read_bytes() != data:
+            atomic_write(path, data)
+    for name in before - written:
         (out / name).unlink(missing_ok=True)
-    atomic_write(out / _LIST, json.dumps(sorted(writer.written), indent=0) + "\n")
+    atomic_write(out / _LIST, json.dumps(sorted(written), indent=0) + "\n")
     return site
 
 
@@ -103,7 +89,7 @@ def _plotly() -> bytes:
         ) from error
 
 
-def _open(out: Path) -> tuple[_Writer, set[str]]:
+def _open(out: Path) -> set[str]:
     """Prepare the folder; return what an earlier build wrote.
 
     Raises:
@@ -122,18 +108,27 @@ def _open(out: Path) -> tuple[_Writer, set[str]]:
     make_folder(out)
     atomic_write(listed, json.dumps(sorted(before), indent=0) + "\n")
     # a list that names a file outside the folder is not one of ours
-    inside = {n for n in before if not PurePosixPath(n).is_absolute() and ".." not in n.split("/")}
-    return _Writer(out), inside
+    return {n for n in before if not PurePosixPath(n).is_absolute() and ".." not in n.split("/")}
+
+
+def _files(
+    boards: list[Board], plotly: bytes, site: Site, data_dir: Path | None, with_examples: bool
+) -> _Files:
+    for name in _ASSETS:
+        asset = files("oat_bench.leaderboards.site").joinpath("assets", name)
+        yield f"assets/{name}", asset.read_bytes()
+    yield f"assets/{_PLOTLY}", plotly
+    for board in boards:
+        for model in board.models:
+            note(one_line(f"{board.title}: {model.entry.name}"))
+            yield from _model(board, model, site, data_dir, with_examples)
+        yield f"{board.slug}/index.html", pages.board(board)
+    yield "index.html", pages.index(boards)
 
 
 def _model(
-    writer: _Writer,
-    board: Board,
-    model: Model,
-    data_dir: Path | None,
-    with_examples: bool,
-    site: Site,
-) -> None:
+    board: Board, model: Model, site: Site, data_dir: Path | None, with_examples: bool
+) -> _Files:
     from oat_bench import figures
 
     entry, stem = model.entry, f"{board.slug}/{model.slug}"
@@ -147,16 +142,16 @@ def _model(
         except UserError as error:
             reason = str(error)
             site.without_examples[one_line(f"{board.title}: {entry.name}")] = reason
-    writer.write(f"{stem}.json", model.record.entry_path.read_bytes())
+    yield f"{stem}.json", model.record.entry_path.read_bytes()
     links = {"JSON": f"{model.slug}.json"}
     outcomes = model.record.outcomes_path
     if outcomes.is_file():
-        writer.write(f"{stem}.parquet", outcomes.read_bytes())
+        yield f"{stem}.parquet", outcomes.read_bytes()
         links["Parquet"] = f"{model.slug}.parquet"
     captions = {}
     known = published.of_entries([entry])
     for name, figure in figures.of_run(entry, loaded, known):
-        writer.write(f"{stem}-{name}.svg", figures.svg(figure))
+        yield f"{stem}-{name}.svg", figures.svg(figure)
         captions[f"{model.slug}-{name}.svg"] = figures.CAPTIONS[name]
     page = pages.model(board, model, examples=shown, reason=reason, figures=captions, files=links)
-    writer.write(f"{stem}.html", page)
+    yield f"{stem}.html", page

@@ -1,10 +1,10 @@
 """Test images as an adversary leaves them at each operating point, and what the model says."""
 
 import base64
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,44 +26,24 @@ COUNT = 8
 ATTACK = "pgd-20"
 
 
-@dataclass(frozen=True)
-class Example:
-    """One image at one operating point.
-
-    Attributes:
-        image: attacked, as a data URI.
-        clean: the class that is predicted of the clean image.
-        attacked: the class that is predicted of the attacked one.
-    """
+class Example(NamedTuple):
+    """One image as it was attacked, a data URI, and the classes that are predicted of it."""
 
     image: str
     clean: str
     attacked: str
 
 
-@dataclass(frozen=True)
-class Original:
-    """One test image.
-
-    Attributes:
-        id: its place in the test split.
-        image: as a data URI.
-        label: its class.
-    """
+class Original(NamedTuple):
+    """One test image: its place in the test split, the image as a data URI, its class."""
 
     id: int
     image: str
     label: str
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Attacked images of one model.
-
-    Attributes:
-        originals: the images.
-        attacked: by (lambda, width), one for each original.
-    """
+class Examples(NamedTuple):
+    """The images, and what becomes of each at every (lambda, width)."""
 
     originals: list[Original]
     attacked: dict[tuple[float, float], list[Example]]
@@ -143,14 +123,9 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
 
 
 def picture(image: Tensor) -> str:
-    """Return an image as the data URI of a PNG.
+    """Return an image, [C, H, W] in [0, 1] with C 1 or 3, as the data URI of a PNG."""
+    from torchvision.transforms.functional import to_pil_image
 
-    Args:
-        image: of shape [C, H, W] in [0, 1], C 1 or 3.
-    """
-    from PIL import Image
-
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     buffer = BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    to_pil_image((image.clamp(0, 1) * 255).round().byte().cpu()).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

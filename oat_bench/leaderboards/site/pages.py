@@ -9,7 +9,7 @@ from oat_bench import __version__
 from oat_bench.escape import one_line
 from oat_bench.leaderboards.site.examples import ATTACK, Examples
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
-from oat_bench.reports.per_lambda import short
+from oat_bench.reports.table import short
 from oat_bench.results.models import attack_name
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate
@@ -93,7 +93,7 @@ def model(
         model: the model.
         examples: attacked images; None if there are none.
         reason: why there are none.
-        figures: captions of the figures beside the page, by the name of the file.
+        figures: captions of the figures beside the page, by file.
         files: names of the files beside the page, by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)

@@ -23,12 +23,9 @@ _TAKEN = ("assets", "index")
 
 @dataclass(frozen=True)
 class Model:
-    """One entry.
+    """One entry; its page and the files beside it are named by the slug.
 
-    Attributes:
-        record: the entry, and what lies beside it.
-        slug: name of its page and of the files beside it.
-        doubts: why its RA under the board's first attack is not to be trusted.
+    Doubts are why its RA under the board's first attack is not to be trusted.
     """
 
     record: Record
@@ -43,15 +40,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Row:
-    """One model at one width.
-
-    Attributes:
-        label: tells it from the others.
-        model: the entry.
-        width: share of the channels.
-        points: by lambda, ascending.
-        scores: how it ranks, by attack.
-    """
+    """One model at one width: its points, lambda ascending, and how it ranks, by attack."""
 
     label: str
     model: Model
@@ -66,8 +55,6 @@ class Board:
 
     Attributes:
         slug: name of its folder.
-        dataset: its name.
-        threat: norm and eps.
         models: in the order of their files.
         attacks: that a model was evaluated with, the worst case last.
         attack: the one that is shown first.
@@ -93,9 +80,7 @@ class Board:
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
     """Read every entry under a folder; sort them by data set and threat model, and rank them.
 
-    Args:
-        folder: of the leaderboards.
-        robustbench: a clone of RobustBench whose models are shown beside them.
+    Models of ``robustbench``, a clone of RobustBench, are shown beside them.
 
     Raises:
         UserError: if there is no entry, or one is damaged, or the clone is none.
@@ -116,24 +101,22 @@ def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -
     first = ranking.rank(found, rule=rule)
     attacks = _attacks(found)
     ranked = {name: ranking.rank(found, attack=name, rule=rule) for name in attacks}
+    scores: dict[tuple[Path, float], dict[str, ranking.Row]] = {}
+    for name, board in ranked.items():
+        for row in board.rows:
+            scores.setdefault((row.record.path, row.width), {})[name] = row
+    doubts = {row.record.path: row.doubts for row in first.rows}
     names: set[str] = set()
     models = {
-        record.path: Model(
-            record,
-            slug(record.stem, names),
-            next(row.doubts for row in first.rows if row.record is record),
-        )
+        record.path: Model(record, slug(record.stem, names), doubts[record.path])
         for record in found
     }
     rows = []
     for row in first.rows:
-        scores = {
-            name: next(r for r in board.rows if (r.record, r.width) == (row.record, row.width))
-            for name, board in ranked.items()
-        }
-        points = [p for p in row.record.entry.operating_points if p.width == row.width]
+        path, width = row.record.path, row.width
+        points = [p for p in row.record.entry.operating_points if p.width == width]
         points.sort(key=lambda point: point.lam)
-        rows.append(Row(row.label, models[row.record.path], row.width, points, scores))
+        rows.append(Row(row.label, models[path], width, points, scores[path, width]))
     fixed: list[RobustBenchPoint] = []
     theirs = next((name for name in (WORST, "autoattack") if name in ranked), None)
     if robustbench is not None and theirs is not None:
@@ -159,14 +142,10 @@ def _attacks(found: Sequence[Record]) -> list[str]:
 
 
 def slug(text: str, taken: set[str]) -> str:
-    """Turn a text into a name for a file or a folder of a site, and take it.
+    """Turn a text into a name for a file or a folder of a site: letters, digits and . _ -.
 
-    Args:
-        text: any.
-        taken: names in lower case that are taken; the new one is added.
-
-    Returns:
-        Letters, digits and . _ - that no other page has, not hidden, at most about 60.
+    It is not hidden, at most about 60 long, and none of those taken, in lower case, to which it is
+    added.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60].strip("-.") or "unnamed"
     free, number = name, 1

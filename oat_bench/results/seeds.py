@@ -3,30 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from oat_bench.results.entries import Entry
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import Spread
 
-NOTE = (
-    "Over seeds: mean of the runs' accuracies with its 95% t-interval, and their standard "
-    "deviation (n - 1). That is how trainings vary; Wilson intervals say how examples do."
-)
-
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One operating point of a family of runs.
-
-    Attributes:
-        method: label of the family.
-        lam: robustness weight.
-        width: share of the channels.
-        trained: whether training sampled this lambda.
-        clean: SA over seeds.
-        robust: RA over seeds.
-    """
+    """SA and RA over seeds, at one operating point of a family of runs."""
 
     method: str
     lam: float
@@ -84,47 +68,3 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
         if len(set(names)) < len(names):
             names = [name + detail for name, detail in zip(names, details, strict=True)]
     return names
-
-
-def table(rows: Sequence[SeedRow]) -> pd.DataFrame:
-    """Return the table, as text: a row for each family and lambda."""
-    return pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "lambda": f"{row.lam:g}" + ("" if row.trained else " *"),
-                "seeds": str(row.clean.n),
-                "mean SA": _mean(row.clean),
-                "std SA": f"{row.clean.std:.2f}",
-                "mean RA": _mean(row.robust),
-                "std RA": f"{row.robust.std:.2f}",
-            }
-            for row in rows
-        ]
-    )
-
-
-def _mean(spread: Spread) -> str:
-    return f"{spread}"
-
-
-def csv(rows: Sequence[SeedRow]) -> str:
-    """Write the rows as CSV, every number in a column of its own."""
-    values = []
-    for row in rows:
-        columns: dict[str, object] = {
-            "method": row.method,
-            "lambda": row.lam,
-            "width": row.width,
-            "trained": row.trained,
-            "seeds": row.clean.n,
-        }
-        for name, spread in (("SA", row.clean), ("RA", row.robust)):
-            columns |= {
-                f"{name} mean": spread.value,
-                f"{name} std": spread.std,
-                f"{name} mean low": spread.low,
-                f"{name} mean high": spread.high,
-            }
-        values.append(columns)
-    return pd.DataFrame(values).to_csv(index=False)

@@ -1,0 +1,265 @@
+"""Tables of reports, and the page around them: for a terminal, as Markdown, LaTeX and CSV.
+
+A report says what its columns, rows and notes are; how they are written is said here, and what
+comes from files of strangers is escaped here.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table as Drawing
+from rich.text import Text
+from tabulate import tabulate
+
+from oat_bench import escape
+from oat_bench.statistics.accuracy import Estimate
+
+#: the width of a table where nothing needs to be folded
+_UNFOLDED = 10_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one cell.
+
+    Attributes:
+        text: a line.
+        interval: of the number; in brackets after it, in a terminal below it.
+        style: in a terminal, as rich has it.
+        strong: whether it is bold in Markdown.
+    """
+
+    text: str
+    interval: tuple[float, float] | None = None
+    style: str = ""
+    strong: bool = False
+
+    def ends(self, digits: int = 1, between: str = ", ") -> str:
+        """Write the interval; nothing if there is none."""
+        return between.join(f"{end:.{digits}f}" for end in self.interval or ())
+
+
+Row = Mapping[str, str | Cell]
+
+
+def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return all columns, in the order of the longest row."""
+    return list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+
+
+def _cell(row: Row, column: str) -> Cell:
+    content = row.get(column, "")
+    return Cell(content) if isinstance(content, str) else content
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; columns that say nothing are left out.
+
+    Attributes:
+        rows: cells by column, which are in the order of the longest row.
+        words: the columns of text, which stand to the left; numbers stand to the right.
+        heading: what stands above.
+        foreign: whether words may be anybody's, and are to be escaped.
+        fold: the column of long text, which a terminal folds; nothing else is cut.
+        digits: of the ends of intervals in a terminal.
+        gaps: places of the rows that a terminal sets apart from the one before.
+    """
+
+    rows: Sequence[Row]
+    words: Collection[str] = ()
+    heading: str = ""
+    foreign: bool = True
+    fold: str = ""
+    digits: int = 1
+    gaps: Collection[int] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that say something."""
+        names = _names(self.rows)
+        return [name for name in names if any(_cell(row, name).text for row in self.rows)]
+
+    def _written(self, write: Callable[[str, Cell], str]) -> list[list[str]]:
+        columns = self.columns
+        return [[write(name, _cell(row, name)) for name in columns] for row in self.rows]
+
+    def markdown(self) -> str:
+        """Write it as Markdown."""
+
+        def write(name: str, cell: Cell) -> str:
+            text = cell.text
+            if self.foreign and name in self.words:
+                text = escape.markdown(text)
+            text = f"**{text}**" if cell.strong else text
+            return f"{text} [{cell.ends()}]" if cell.interval else text
+
+        columns, rows = self.columns, self._written(write)
+        align = ["left" if name in self.words else "right" for name in columns]
+        written: str = tabulate(rows, columns, "pipe", disable_numparse=True, colalign=align)
+        return written
+
+    def latex(self) -> str:
+        """Write it as LaTeX, in the style of booktabs."""
+
+        def write(name: str, cell: Cell) -> str:
+            text = escape.latex(cell.text) if name in self.words else cell.text
+            return rf"{text} {{\scriptsize [{cell.ends()}]}}" if cell.interval else text
+
+        columns, rows = self.columns, self._written(write)
+        align = "".join("l" if name in self.words else "r" for name in columns)
+        header, *body = [" & ".join(row) + r" \\" for row in [map(escape.latex, columns), *rows]]
+        return "\n".join(
+            [
+                rf"\begin{{tabular}}{{{align}}}",
+                *(r"\toprule", header, r"\midrule", *body, r"\bottomrule"),
+                r"\end{tabular}",
+            ]
+        )
+
+    def terminal(self) -> Drawing:
+        """Draw it for a terminal, each interval below its number."""
+        drawing = Drawing(
+            box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False
+        )
+        columns = self.columns
+        for name in columns:
+            drawing.add_column(
+                name,
+                justify="left" if name in self.words else "right",
+                overflow="fold",
+                no_wrap=self.fold not in ("", name),
+            )
+        for place, row in enumerate(self.rows):
+            if place in self.gaps:
+                drawing.add_section()
+            drawing.add_row(*[self._drawn(_cell(row, name)) for name in columns])
+        return drawing
+
+    def _drawn(self, cell: Cell) -> Text:
+        text = Text(escape.one_line(cell.text), style=cell.style)
+        between = "-" if self.digits == 0 else ", "
+        return text.append("\n" + cell.ends(self.digits, between), "dim") if cell.interval else text
+
+    def draw(self, console: Console) -> None:
+        """Print it; a table whose numbers would be cut runs over the terminal."""
+        drawing, width = self.terminal(), console.width
+        if not self.fold or not console.is_terminal:
+            unfolded = console.options.update(width=_UNFOLDED)
+            width = max(console.measure(drawing, options=unfolded).maximum, width)
+        wide = Console(file=console.file, force_terminal=console.is_terminal, width=width)
+        wide.print(drawing)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Attributes:
+        title: what stands above it.
+        tables: under one another.
+        notes: paragraphs below.
+        said: what it comes to, in Markdown; the first thing after the title, in a terminal the
+            first after the tables.
+        code: Python, below that.
+        heading: what headings of tables begin with in Markdown.
+    """
+
+    title: str
+    tables: Sequence[Table]
+    notes: Sequence[str] = ()
+    said: Sequence[str] = ()
+    code: str = ""
+    heading: str = ""
+
+    def markdown(self) -> str:
+        """Write it as Markdown."""
+        parts = [f"**{escape.markdown(self.title)}**", *self.said]
+        parts += [f"```py\n{self.code}\n```"] if self.code else []
+        for table in self.tables:
+            above = [self.heading + escape.markdown(table.heading)] if table.heading else []
+            parts += [*above, table.markdown()]
+        return "\n\n".join([*parts, *self.notes]) + "\n"
+
+    def latex(self) -> str:
+        r"""Write it as a floating table of LaTeX; it needs ``\usepackage{booktabs}``."""
+        tables = []
+        for table in self.tables:
+            above = f"{escape.latex(table.heading)}\\\\[2pt]\n" if table.heading else ""
+            tables.append(above + table.latex())
+        parts = [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape.latex(self.title)}}}",
+            "\n\n\\medskip\n".join(tables),
+            *[rf"\par\smallskip{{\footnotesize {escape.latex(one)}\par}}" for one in self.notes],
+            r"\end{table}",
+        ]
+        return "\n".join(parts) + "\n"
+
+    def draw(self, console: Console) -> None:
+        """Print it to a terminal."""
+        console.print(escape.one_line(self.title), style="italic")
+        for place, table in enumerate(self.tables):
+            if place or table.heading:
+                console.print()
+            if table.heading:
+                console.print(escape.one_line(table.heading), style="bold")
+            table.draw(console)
+        console.print()
+        for sentence in self.said:
+            console.print(sentence, style="bold")
+        if self.code:
+            console.print(self.code, style="green")
+        if self.said:
+            console.print()
+        for note in self.notes:
+            console.print(escape.one_line(note), style="dim")
+
+
+# --- cells and columns
+
+
+def accuracy(found: Estimate | None, style: str = "") -> Cell:
+    """Write an accuracy with its interval; an empty cell for none."""
+    if found is None:
+        return Cell("")
+    return Cell(f"{found.value:.1f}", (found.low, found.high), style)
+
+
+def short(count: int) -> str:
+    """Write a count in three digits: 1.16 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
+def ends(name: str, found: Estimate | None, digits: int | None = None) -> dict[str, float | None]:
+    """Return a number with its interval as columns of a CSV; rounded if ``digits`` is given."""
+    names = (name, f"{name} low", f"{name} high")
+    if found is None:
+        return dict.fromkeys(names)
+    numbers = (found.value, found.low, found.high)
+    return dict(zip(names, [round(one, digits) if digits else one for one in numbers], strict=True))
+
+
+def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Write rows as CSV, every number in a column of its own."""
+    harmless = [{name: _harmless(value) for name, value in row.items()} for row in rows]
+    return pd.DataFrame(harmless, columns=_names(rows), dtype=object).to_csv(index=False)
+
+
+def _harmless(value: object) -> object:
+    """Keep text from being a formula; a number may begin with a minus."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            float(value)
+            return value
+        return escape.csv(value)
+    return value

@@ -118,12 +118,11 @@ def read(path: str | Path) -> Record:
             f"no entry at {file}; expected a run's folder or an entry.json, as `oat-bench run` and "
             "`oat-bench evaluate` write them"
         )
-    content = read_bounded(file, _MAX_BYTES, "an entry")
+    entry = Entry.read(file)
     try:
-        entry = Entry.model_validate_json(content)
         Threat.model_validate({"eps": entry.eps})
     except ValidationError as error:
-        raise UserError(f"{file}: not an entry of oat-bench: {explain(error, Entry)}") from error
+        raise UserError(f"{file}: not {Entry.what}: {explain(error, Entry)}") from error
     if not entry.operating_points:
         raise UserError(f"{file}: the entry has no operating points")
     points = {(point.lam, point.width) for point in entry.operating_points}

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from oat_bench.cards import Threat
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
-from oat_bench.files import read_bounded
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 

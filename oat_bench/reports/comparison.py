@@ -7,7 +7,7 @@ from oat_bench.reports import table
 from oat_bench.reports.table import Page, Table, ends, to_csv
 from oat_bench.results.comparison import Comparison, Difference, Row, Total
 from oat_bench.results.seeds import SeedRow
-from oat_bench.statistics.accuracy import WORST, Estimate
+from oat_bench.statistics.accuracy import DECIMALS, WORST, Estimate
 from oat_bench.statistics.pairs import Paired
 
 #: what is said of seeds
@@ -146,8 +146,8 @@ def csv(comparison: Comparison) -> str:
         ):
             test = difference if isinstance(difference, Paired) else None
             values |= ends(name, found) | ends(f"{name} difference", test)
-            if test is None:
-                values[f"{name} difference"] = difference
+            if isinstance(difference, float):
+                values[f"{name} difference"] = round(difference, DECIMALS)
             values[f"{name} p"] = test.p_value if test else None
         rows.append(values)
     return to_csv(rows)

@@ -1,7 +1,7 @@
 """Results that are written as JSON and read back."""
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,18 +20,21 @@ class Written(BaseModel):
         extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
     )
 
+    #: what a file of it is, in errors
+    what: ClassVar[str] = "a result of oat-bench"
+
     @classmethod
-    def read(cls, path: Path, what: str) -> Self:
+    def read(cls, path: Path) -> Self:
         """Read a file.
 
         Raises:
             UserError: if it cannot be read, or is not what it should be.
         """
-        content = read_bounded(path, _MAX_BYTES, what)
+        content = read_bounded(path, _MAX_BYTES, cls.what)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise UserError(f"{path}: not {what}: {explain(error, cls)}") from error
+            raise UserError(f"{path}: not {cls.what}: {explain(error, cls)}") from error
 
     def as_json(self) -> str:
         """Return what a file of it holds."""

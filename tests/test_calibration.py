@@ -15,7 +15,7 @@ from oat_bench import calibration, figures
 from oat_bench.attacks import in_house
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
-from oat_bench.calibration import Goal, guarantee, model, procedure, report, search, strength
+from oat_bench.calibration import Goal, guarantee, model, procedure, search, strength
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
@@ -25,7 +25,7 @@ from oat_bench.registry import METHODS
 from oat_bench.reports import calibration as reports
 from oat_bench.results.outcomes import OutcomeStore
 
-counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count, st.integers(0, n), st.just(n)))
+counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count.of, st.integers(0, n), st.just(n)))
 shares = st.floats(0.01, 0.99)
 
 # --- exact bounds
@@ -36,19 +36,20 @@ def test_bounds_are_those_of_scipy(count, bar, confidence):
     test = binomtest(count.right, count.n, bar, alternative="greater")
     assert guarantee.p_value(count, bar) == pytest.approx(test.pvalue, rel=1e-9, abs=1e-300)
     low = test.proportion_ci(confidence, method="exact").low
-    assert guarantee.lower_bound(count, confidence) == pytest.approx(low, abs=1e-9)
+    assert guarantee.lower_bound(count.right, count.n, confidence) == pytest.approx(low, abs=1e-9)
     both = binomtest(count.right, count.n).proportion_ci(confidence, method="exact")
-    assert guarantee.interval(count, confidence) == pytest.approx((both.low, both.high), abs=1e-9)
+    found = guarantee.interval(count, confidence)
+    assert (found.low, found.high) == pytest.approx((100 * both.low, 100 * both.high), abs=1e-4)
     several = binomtest(count.right, count.n).proportion_ci(1 - (1 - confidence) / 4)
-    assert guarantee.interval(count, confidence, 4) == pytest.approx(
-        (several.low, several.high), abs=1e-9
-    )
+    found = guarantee.interval(count, confidence, 4)
+    expected = (100 * several.low, 100 * several.high)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-4)
 
 
 @given(st.integers(1, 500), shares, st.floats(0.5, 0.999))
 def test_needed_is_the_least_that_passes(n, bar, confidence):
     least = guarantee.needed(n, bar, confidence)
-    passing = [k for k in range(n + 1) if guarantee.p_value(Count(k, n), bar) <= 1 - confidence]
+    passing = [k for k in range(n + 1) if guarantee.p_value(Count.of(k, n), bar) <= 1 - confidence]
     assert least == (passing[0] if passing else None)
     assert (least is not None) == (n >= guarantee.fewest(bar, confidence))
 
@@ -58,10 +59,10 @@ def test_a_sequence_ends_at_the_first_that_fails():
 
     def count(name):
         seen.append(name)
-        return {"a": Count(100, 100), "b": Count(90, 100), "c": Count(100, 100)}[name]
+        return {"a": Count.of(100, 100), "b": Count.of(90, 100), "c": Count.of(100, 100)}[name]
 
     tests = guarantee.fixed_sequence("abc", count, 0.9, 0.95)
-    assert [(test.candidate, test.holds) for test in tests] == [("a", True), ("b", False)]
+    assert [(test.place, test.holds) for test in tests] == [(1, True), (2, False)]
     assert seen == ["a", "b"]
 
 
@@ -164,12 +165,12 @@ def test_the_bar_is_broken_in_at_most_one_of_twenty_draws(sa, searched, goal, le
         choice = run(Population(sa, searched, 300, seed), goal, tester=tester).choice
         if choice is None:
             continue
-        point = choice.candidate.point
+        point = OperatingPoint(choice.lam, choice.width)
         own, other = (sa, robust) if goal.kind == "min-sa" else (robust, sa)
         chosen += 1
         broken += own(point) < goal.value
         estimate = choice.ra if goal.kind == "min-sa" else choice.sa
-        outside += not estimate.low <= other(point) <= estimate.high
+        outside += not estimate.low <= 100 * other(point) <= estimate.high
     assert chosen >= least_chosen
     # three standard errors of 1,000 draws above 5%
     most = draws * 0.05 + 3 * np.sqrt(draws * 0.05 * 0.95)
@@ -183,7 +184,9 @@ def test_without_a_sequence_the_bar_is_broken_far_more_often():
     for seed in range(draws):
         population = Population(just_below, robust, 300, seed, own=1.0)
         tests = [
-            guarantee.p_value(Count(int(population.right(OperatingPoint(lam))[0].sum()), 300), 0.95)
+            guarantee.p_value(
+                Count.of(int(population.right(OperatingPoint(lam))[0].sum()), 300), 0.95
+            )
             for lam in np.linspace(0, 1, 21)
         ]
         broken += min(tests) <= 0.05
@@ -193,31 +196,28 @@ def test_without_a_sequence_the_bar_is_broken_far_more_often():
 def test_the_search_finds_what_is_best_and_attacks_little():
     population = Population(with_a_gap, robust, 8000, 0)
     outcome = run(population, Goal("min-sa", 0.95))
-    lam = outcome.choice.candidate.point.lam
+    lam = outcome.choice.lam
     # SA is 95% at lambda 2/3
     assert 0.45 < lam < 0.667
-    assert outcome.choice.ra.low < robust(OperatingPoint(lam)) < outcome.choice.ra.high
+    assert outcome.choice.ra.low < 100 * robust(OperatingPoint(lam)) < outcome.choice.ra.high
     assert population.attacked < 0.25 * 21 * 8000
 
 
 def test_a_narrow_width_that_is_as_good_is_taken():
     outcome = run(Population(falling, robust, 2000, 0, own=0.0), Goal("min-sa", 0.9), (1.0, 0.5))
-    assert outcome.choice.candidate.point == OperatingPoint(1.0, 0.5)
+    assert (outcome.choice.lam, outcome.choice.width) == (1.0, 0.5)
 
 
 def test_a_weight_chooses_without_a_test():
     population = Population(falling, robust, 4000, 0)
     outcome = run(population, Goal("sa-weight", 0.5))
     assert outcome.tested == []
-    assert outcome.choice.candidate.point.lam > 0.8
-    point = outcome.choice.candidate.point
+    assert outcome.choice.lam > 0.8
+    point = OperatingPoint(outcome.choice.lam)
     truth = 0.5 * falling(point) + 0.5 * robust(point)
     weighted = outcome.choice.weighted
-    assert weighted.low < truth < weighted.high
-    assert (
-        run(Population(falling, robust, 4000, 0), Goal("sa-weight", 1.0)).choice.candidate.point.lam
-        < 0.1
-    )
+    assert weighted.low < 100 * truth < weighted.high
+    assert run(Population(falling, robust, 4000, 0), Goal("sa-weight", 1.0)).choice.lam < 0.1
 
 
 def test_a_failing_test_of_ra_stops_attacking():
@@ -225,9 +225,9 @@ def test_a_failing_test_of_ra_stops_attacking():
     outcome = run(population, Goal("min-ra", 0.6))
     assert outcome.choice is None
     (test,) = outcome.tested
-    assert test.candidate.point == OperatingPoint(1.0)
+    assert outcome.sequence[0].point == OperatingPoint(1.0)
     assert not test.holds
-    assert test.count.n < outcome.n_test
+    assert test.counted.n < outcome.n_test
 
 
 def test_what_the_search_attacked_more_weakly_is_in_no_test():
@@ -236,10 +236,11 @@ def test_what_the_search_attacked_more_weakly_is_in_no_test():
     outcome = run(weaker, Goal("min-ra", 0.3), tester=tester)
     unseen = np.arange(1000, 4000)
     assert len(outcome.tested) > 1
-    for test in outcome.tested:
-        right = tester.right(test.candidate.point)[1][unseen[: test.count.n]]
-        assert test.count == Count(int(right.sum()), len(right))
-    assert outcome.choice.ra.value == tester.right(outcome.choice.candidate.point)[1][unseen].mean()
+    for test, one in zip(outcome.tested, outcome.sequence, strict=False):
+        right = tester.right(one.point)[1][unseen[: test.counted.n]]
+        assert test.counted == Count.of(int(right.sum()), len(right))
+    right = tester.right(OperatingPoint(outcome.choice.lam))[1][unseen]
+    assert outcome.choice.ra.value == round(100 * right.mean(), 4)
 
 
 @settings(deadline=None, max_examples=30)
@@ -388,12 +389,12 @@ def test_a_report_is_read_back_and_damage_is_one_line(trained, held, tmp_path):
     found = calibrated(trained, held)
     path = tmp_path / "calibration.json"
     path.write_text(found.model_dump_json())
-    assert report.read(path) == found
+    assert calibration.Calibration.read(path) == found
     path.write_text(json.dumps(json.loads(path.read_text()) | {"confidence": 2}))
     with pytest.raises(UserError, match="confidence"):
-        report.read(path)
+        calibration.Calibration.read(path)
     with pytest.raises(UserError, match="cannot be read"):
-        report.read(tmp_path / "none.json")
+        calibration.Calibration.read(tmp_path / "none.json")
 
 
 def test_the_snippet_makes_the_chosen_classifier(trained, held):
@@ -502,7 +503,7 @@ def test_a_report_from_before_there_were_two_attacks_is_read(trained, held, tmp_
     old = json.loads(found.model_dump_json(exclude={"search_attack", "caution"}))
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(old))
-    assert report.read(path).searched_under == "pgd-7"
+    assert calibration.Calibration.read(path).searched_under == "pgd-7"
 
 
 @pytest.mark.slow

@@ -20,7 +20,6 @@ from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
-from oat_bench.calibration import report as calibrations
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, check_fits
 from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, default_out, load_model
@@ -245,7 +244,7 @@ def test_calibration_reports(tmp_path, trained, digits, every):
     check_each(
         tree,
         lambda changed: path.write_text(json.dumps(changed)),
-        lambda: calibrations.read(path),
+        lambda: calibration.Calibration.read(path),
         every=every,
     )
 

@@ -1,56 +1,52 @@
 """What a count of right answers guarantees of an accuracy: exact binomial tests and bounds.
 
-The held-out images are taken for independent draws of those that the classifier will meet. All
-accuracies here are shares in [0, 1].
+The held-out images are taken for independent draws of those that the classifier will meet. Bars
+and confidences are shares in (0, 1).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import ceil, log
-from typing import Generic, TypeVar
+from typing import Self, TypeVar
 
+from pydantic import Field
 from scipy.stats import beta, binom
+
+from oat_bench.statistics.accuracy import Estimate
+from oat_bench.written import Written
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Count:
-    """Right answers among some examples.
+class Count(Written):
+    """Right answers among some examples."""
 
-    Attributes:
-        right: how many are right.
-        n: of how many.
-    """
-
+    value: float = Field(description="percent")
     right: int
     n: int
 
+    @classmethod
+    def of(cls, right: int, n: int) -> Self:
+        """Count, of at least one example."""
+        return cls(value=round(100 * right / n, 2), right=right, n=n)
+
     @property
     def share(self) -> float:
-        """The accuracy."""
+        """The accuracy, not rounded."""
         return self.right / self.n
 
 
-@dataclass(frozen=True)
-class Tested(Generic[T]):
-    """A candidate, and the test of its accuracy being below the bar.
+class BarTest(Written):
+    """The test of an operating point against the bar."""
 
-    Attributes:
-        candidate: what was tested.
-        count: right answers on the examples of the test.
-        p_value: exact, one-sided.
-        holds: whether the test is passed.
-    """
-
-    candidate: T
-    count: Count
-    p_value: float
+    place: int = Field(description="in the sequence, from 1")
+    counted: Count = Field(description="the accuracy that has the bar; cut short where it failed")
+    p_value: float = Field(description="exact, one-sided, of the accuracy being below the bar")
+    bound: float = Field(description="exact one-sided lower bound of this point alone, percent")
     holds: bool
 
 
 def p_value(count: Count, bar: float) -> float:
-    """Return the exact one-sided p-value of the accuracy being below a bar in (0, 1)."""
+    """Return the exact one-sided p-value of the accuracy being below a bar."""
     return float(binom.sf(count.right - 1, count.n, bar))
 
 
@@ -61,22 +57,20 @@ def needed(n: int, bar: float, confidence: float) -> int | None:
 
 
 def fewest(bar: float, confidence: float) -> int:
-    """Return the fewest examples with which a bar in (0, 1) can be passed: all of them right."""
+    """Return the fewest examples with which a bar can be passed: all of them right."""
     return ceil(log(1 - confidence) / log(bar) - 1e-9)
 
 
-def lower_bound(count: Count, confidence: float) -> float:
-    """Return the exact one-sided lower bound (Clopper and Pearson, Biometrika 26, 1934).
+def lower_bound(right: int, n: int, confidence: float) -> float:
+    """Return the exact one-sided lower bound (Clopper and Pearson, Biometrika 26, 1934), a share.
 
     It is at least the bar exactly where `p_value` is at most 1 - confidence.
     """
-    if not count.right:
-        return 0.0
-    return float(beta.ppf(1 - confidence, count.right, count.n - count.right + 1))
+    return float(beta.ppf(1 - confidence, right, n - right + 1)) if right else 0.0
 
 
-def interval(count: Count, confidence: float, of: int = 1) -> tuple[float, float]:
-    """Return the exact two-sided interval of one among several accuracies.
+def interval(count: Count, confidence: float, of: int = 1) -> Estimate:
+    """Return one among several accuracies in percent, with its exact two-sided interval.
 
     Args:
         count: right answers.
@@ -84,17 +78,15 @@ def interval(count: Count, confidence: float, of: int = 1) -> tuple[float, float
             which one is looked at, nor why.
         of: how many intervals there are.
     """
-    one_side = 1 - (1 - confidence) / (2 * of)
-    wrong = Count(count.n - count.right, count.n)
-    return lower_bound(count, one_side), 1 - lower_bound(wrong, one_side)
+    one_side, n = 1 - (1 - confidence) / (2 * of), count.n
+    low = lower_bound(count.right, n, one_side)
+    high = 1 - lower_bound(n - count.right, n, one_side)
+    return Estimate(value=100 * count.share, low=100 * low, high=100 * high)
 
 
 def fixed_sequence(
-    candidates: Sequence[T],
-    count: Callable[[T], Count],
-    bar: float,
-    confidence: float,
-) -> list[Tested[T]]:
+    candidates: Sequence[T], count: Callable[[T], Count], bar: float, confidence: float
+) -> list[BarTest]:
     """Test candidates one after the other, up to the first that fails.
 
     The chance that any candidate passes whose accuracy is below the bar is at most 1 - confidence,
@@ -106,14 +98,16 @@ def fixed_sequence(
     Args:
         candidates: in the order of the tests.
         count: counts right answers on the examples of the test; called only for what is tested.
-        bar: in (0, 1).
-        confidence: in (0, 1).
+        bar: that none may be below.
+        confidence: of all tests together.
     """
-    tested: list[Tested[T]] = []
-    for candidate in candidates:
-        found = count(candidate)
-        p = p_value(found, bar)
-        tested.append(Tested(candidate, found, p, p <= 1 - confidence))
-        if not tested[-1].holds:
+    tests: list[BarTest] = []
+    for place, candidate in enumerate(candidates, 1):
+        counted = count(candidate)
+        p = p_value(counted, bar)
+        bound = round(100 * lower_bound(counted.right, counted.n, confidence), 2)
+        holds = p <= 1 - confidence
+        tests.append(BarTest(place=place, counted=counted, p_value=p, bound=bound, holds=holds))
+        if not holds:
             break
-    return tested
+    return tests

@@ -10,16 +10,17 @@ from torch import Tensor
 from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.calibration import procedure
-from oat_bench.calibration.report import Calibration, Passes, WidthCost, make_report
+from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
 from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
-from oat_bench.calibration.strength import cheaper
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.calibration.strength import caution, cheaper
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
+from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
 
@@ -33,7 +34,7 @@ class ModelProbe:
 
     Attributes:
         subject: the classifier and the held-out images.
-        attack: made ready by `oat_bench.attacks.prepare`.
+        attack: made ready by `oat_bench.attacks.engines.prepare`.
         predicted: clean images that the answers took.
         attacked: attacked images that they took.
         line: advances by one for each of the images to attack.
@@ -98,7 +99,7 @@ def calibrate(
     Args:
         classifier: on the device of the data.
         data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.prepare`; what RA is guaranteed under. The search
+        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The search
             may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do not.
         goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
         data_fingerprint: names the data in the store.
@@ -147,30 +148,64 @@ def calibrate(
             said=line.note,
         )
     points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
-    clean = [one.sa.share for one in outcome.found]
     # what comes out is predicted too
     each, each_searched = attack.passes + 1, search_attack.passes + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
-    grid = points * len(ids), round(points * len(ids) * sum(clean) / len(clean))
-    return make_report(
-        info,
-        outcome,
-        goal,
-        attack,
-        search_attack=search_attack,
-        confidence=confidence,
+    clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)
+    on_grid = points * len(ids), round(points * len(ids) * clean)
+    return Calibration(
+        dataset=info.dataset,
         held_out=held_out,
+        architecture=info.architecture,
+        method=info.method,
+        selection=info.selection,
+        threat_model=attack.threat.norm,
+        eps=format_eps(attack.threat.eps),
+        attack=attack.label,
+        search_attack=search_attack.label,
+        caution=caution(attack),
+        card=attack.card.fingerprint(),
+        seed=attack.seed,
         gradients=gradients,
+        goal=goal.kind,
+        value=goal.value,
+        confidence=confidence,
+        n_search=outcome.n_search,
+        n_test=outcome.n_test,
+        needed=outcome.needed,
         widths=shares,
-        costs=costs,
+        costs=list(costs),
+        points=_points(outcome, info),
+        choice=outcome.choice,
         spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
-        grid=Passes(predicted=grid[0], attacked=grid[1], passes=grid[0] + each * grid[1]),
+        grid=Passes(
+            predicted=on_grid[0], attacked=on_grid[1], passes=on_grid[0] + each * on_grid[1]
+        ),
         grid_points=points,
         model_fingerprint=classifier.fingerprint(),
         data_fingerprint=data_fingerprint,
         command=command,
+        versions=versions(),
     )
+
+
+def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoint]:
+    planned = {id(one): place for place, one in enumerate(outcome.sequence, 1)}
+    tests = {test.place: test for test in outcome.tested}
+    return [
+        CalibrationPoint(
+            lam=one.point.lam,
+            width=one.point.width,
+            trained=info.trained_at(one.point.lam),
+            sa=one.sa,
+            ra=one.ra,
+            dropped=one.dropped,
+            planned=planned.get(id(one)),
+            test=tests.get(planned.get(id(one), 0)),
+        )
+        for one in outcome.found
+    ]
 
 
 def affordable(
@@ -202,7 +237,7 @@ def affordable(
         fits = (max_flops is None or cost.flops <= max_flops) and (
             max_latency is None or cost.latency_ms <= max_latency
         )
-        costs.append(WidthCost.of(width, cost, fits))
+        costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
     if not any(cost.fits for cost in costs):
         known = "; ".join(
             f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"

@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
-from oat_bench.calibration.guarantee import Count, Tested, fewest, fixed_sequence, interval, needed
-from oat_bench.calibration.search import (
-    Candidate,
-    Goal,
-    Ints,
-    Probe,
-    search,
-    sequence,
+from oat_bench.calibration.guarantee import (
+    BarTest,
+    Count,
+    fewest,
+    fixed_sequence,
+    interval,
+    needed,
 )
+from oat_bench.calibration.search import Candidate, Goal, Ints, Probe, search, sequence
 from oat_bench.errors import UserError
+from oat_bench.statistics.accuracy import Estimate
+from oat_bench.written import Written
 
 #: share of the held-out examples that the search sees
 SEARCHED = 1 / 4
@@ -22,44 +25,18 @@ SEARCHED = 1 / 4
 _CHUNK = 64
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """An accuracy on the examples of the tests.
-
-    Attributes:
-        value: a share in [0, 1].
-        low: lower end of its interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, count: Count, confidence: float, of: int) -> "Estimate":
-        """Take the exact interval of one of several accuracies; see `guarantee.interval`."""
-        return cls(count.share, *interval(count, confidence, of))
-
-
-@dataclass(frozen=True)
-class Choice:
+class ChosenPoint(Written):
     """The operating point that was chosen, on the examples of the tests.
 
     Its intervals hold for all points of the sequence at once: it does not matter that this one was
     chosen by these examples.
-
-    Attributes:
-        candidate: the point, and what the search saw of it.
-        sa: standard accuracy.
-        ra: robust accuracy.
-        weighted: of a goal without a bar, what it weighs.
     """
 
-    candidate: Candidate
+    lam: float
+    width: float
     sa: Estimate
-    ra: Estimate
-    weighted: Estimate | None
+    ra: Estimate = Field(description="under `attack`")
+    weighted: Estimate | None = Field(description="of a goal without a bar: W SA + (1 - W) RA")
 
 
 @dataclass(frozen=True)
@@ -69,9 +46,8 @@ class Outcome:
     Attributes:
         found: all points that the search looked at.
         sequence: the points to test, in order.
-        tested: the tests, up to the first that failed; none of a goal without a bar.
+        tested: their tests, up to the first that failed; none of a goal without a bar.
         choice: None where no point passed.
-        nearest: the point that is the safest, or the one chosen.
         n_search: examples that the search saw.
         n_test: examples that the tests saw.
         needed: right answers that a test takes; None without a bar.
@@ -79,9 +55,8 @@ class Outcome:
 
     found: list[Candidate]
     sequence: list[Candidate]
-    tested: list[Tested[Candidate]]
-    choice: Choice | None
-    nearest: Candidate
+    tested: list[BarTest]
+    choice: ChosenPoint | None
     n_search: int
     n_test: int
     needed: int | None
@@ -155,34 +130,41 @@ def run(
                 break  # it fails, whatever the others are
         return _count(right)
 
-    tested: list[Tested[Candidate]] = []
-    chosen: Candidate | None = planned[0]
+    tests, chosen = [], planned[:1]
     if goal.barred is not None:
-        tested = fixed_sequence(planned, count, goal.value, confidence)
-        chosen = next((test.candidate for test in reversed(tested) if test.holds), None)
+        tests = fixed_sequence(planned, count, goal.value, confidence)
+        held = sum(test.holds for test in tests)
+        chosen = planned[held - 1 : held] if held else []
     choice = None
-    if chosen is not None:
-        said(f"measuring lambda {chosen.point.lam:g}")
-        choice = _measure(tester, goal, chosen, unseen, confidence, len(planned))
-    return Outcome(found, planned, tested, choice, chosen or planned[0], n_search, n_test, least)
+    if chosen:
+        said(f"measuring lambda {chosen[0].point.lam:g}")
+        choice = _measure(tester, goal, chosen[0], unseen, confidence, len(planned))
+    return Outcome(found, planned, tests, choice, n_search, n_test, least)
 
 
 def _measure(
     probe: Probe, goal: Goal, one: Candidate, examples: Ints, confidence: float, of: int
-) -> Choice:
-    sa, ra = _count(probe.clean(one.point, examples)), _count(probe.robust(one.point, examples))
+) -> ChosenPoint:
+    point = one.point
+    sa, ra = _count(probe.clean(point, examples)), _count(probe.robust(point, examples))
     weighted = None
     if goal.barred is None:
         # both intervals at once, so that theirs is one too
-        a, b = Estimate.of(sa, confidence, 2), Estimate.of(ra, confidence, 2)
+        a, b = interval(sa, confidence, 2), interval(ra, confidence, 2)
         w = goal.value
-        ends = ((a.value, b.value), (a.low, b.low), (a.high, b.high))
-        weighted = Estimate(*(w * x + (1 - w) * y for x, y in ends))
-    return Choice(one, Estimate.of(sa, confidence, of), Estimate.of(ra, confidence, of), weighted)
+        ends = {k: w * x + (1 - w) * y for (k, x), y in zip(a, dict(b).values(), strict=True)}
+        weighted = Estimate(**ends)
+    return ChosenPoint(
+        lam=point.lam,
+        width=point.width,
+        sa=interval(sa, confidence, of),
+        ra=interval(ra, confidence, of),
+        weighted=weighted,
+    )
 
 
 def _count(right: np.ndarray) -> Count:
-    return Count(int(right.sum()), len(right))
+    return Count.of(int(right.sum()), len(right))
 
 
 def _images(least: int) -> int:

@@ -1,62 +1,12 @@
-"""What a calibration found: one JSON file, read back, and shown as a table."""
+"""What a calibration found: one JSON file, read back."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from oat_bench.attacks.engines import Attack
-from oat_bench.calibration.guarantee import Count, lower_bound
-from oat_bench.calibration.procedure import Estimate, Outcome
-from oat_bench.calibration.search import Candidate, Goal
-from oat_bench.calibration.strength import caution
-from oat_bench.classifier import ModelInfo
-from oat_bench.complaints import explain
-from oat_bench.errors import UserError
-from oat_bench.files import read_bounded
-from oat_bench.results.entries import format_eps, versions
-from oat_bench.results.points import Cost
+from oat_bench.calibration.guarantee import BarTest, Count
+from oat_bench.calibration.procedure import ChosenPoint
 from oat_bench.written import Written
-
-#: reports are small; a larger file is a mistake
-_MAX_BYTES = 1 << 26
-
-
-class Counted(Written):
-    """An accuracy as it was counted."""
-
-    value: float = Field(description="percent")
-    right: int
-    n: int
-
-    @classmethod
-    def of(cls, count: Count) -> "Counted":
-        """Take a count of at least one example."""
-        return cls(value=round(100 * count.share, 2), right=count.right, n=count.n)
-
-
-class Bounded(Written):
-    """An accuracy in percent on the examples of the tests, with its exact interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> "Bounded":
-        """Round to two decimals, the interval outwards no further than to them."""
-        return cls(**{k: round(100 * getattr(estimate, k), 2) for k in ("value", "low", "high")})
-
-
-class BarTest(Written):
-    """The test of an operating point against the bar."""
-
-    place: int = Field(description="in the sequence, from 1")
-    counted: Counted = Field(description="the accuracy that has the bar; cut short where it failed")
-    p_value: float = Field(description="exact, one-sided, of the accuracy being below the bar")
-    bound: float = Field(description="exact one-sided lower bound of this point alone, percent")
-    holds: bool
 
 
 class CalibrationPoint(Written):
@@ -65,23 +15,13 @@ class CalibrationPoint(Written):
     lam: float
     width: float
     trained: bool = Field(description="whether training sampled this lambda")
-    sa: Counted = Field(description="on the examples of the search")
-    ra: Counted | None = Field(
+    sa: Count = Field(description="on the examples of the search")
+    ra: Count | None = Field(
         description="on the first of them, under the attack of the search; None: not attacked"
     )
     dropped: str = Field(description="why it was not attacked on more of them; empty if it was")
     planned: int | None = Field(description="its place in the sequence of tests, from 1")
     test: BarTest | None = None
-
-
-class ChosenPoint(Written):
-    """The operating point that was chosen."""
-
-    lam: float
-    width: float
-    sa: Bounded
-    ra: Bounded = Field(description="under `attack`")
-    weighted: Bounded | None = Field(description="of a goal without a bar: W SA + (1 - W) RA")
 
 
 class Passes(Written):
@@ -101,15 +41,11 @@ class WidthCost(Written):
     machine: str
     fits: bool = Field(description="whether it keeps to the limits")
 
-    @classmethod
-    def of(cls, width: float, cost: Cost, fits: bool) -> "WidthCost":
-        """Take what was measured."""
-        measured = {k: getattr(cost, k) for k in ("flops", "latency_ms", "machine")}
-        return cls(width=width, fits=fits, **measured)
-
 
 class Calibration(Written):
     """Where to run a model, and what is guaranteed there."""
+
+    what: ClassVar[str] = "a report of oat-bench calibrate"
 
     format_version: Literal[1] = 1
     dataset: str
@@ -161,105 +97,3 @@ class Calibration(Written):
         if not tested:
             return min(self.points, key=lambda point: point.planned or len(self.points) + 1)
         return max(tested, key=lambda point: point.test.bound if point.test is not None else 0.0)
-
-
-def make_report(
-    info: ModelInfo,
-    outcome: Outcome,
-    goal: Goal,
-    attack: Attack,
-    *,
-    search_attack: Attack,
-    confidence: float,
-    held_out: str,
-    gradients: str,
-    widths: Sequence[float],
-    costs: Sequence[WidthCost],
-    spent: Passes,
-    grid: Passes,
-    grid_points: int,
-    model_fingerprint: str,
-    data_fingerprint: str,
-    command: str,
-) -> Calibration:
-    """Build the report of a calibration."""
-    tests = {
-        id(test.candidate): BarTest(
-            place=place,
-            counted=Counted.of(test.count),
-            p_value=test.p_value,
-            bound=round(100 * lower_bound(test.count, confidence), 2),
-            holds=test.holds,
-        )
-        for place, test in enumerate(outcome.tested, 1)
-    }
-    planned = {id(one): place for place, one in enumerate(outcome.sequence, 1)}
-
-    def point(one: Candidate) -> CalibrationPoint:
-        return CalibrationPoint(
-            lam=one.point.lam,
-            width=one.point.width,
-            trained=info.trained_at(one.point.lam),
-            sa=Counted.of(one.sa),
-            ra=Counted.of(one.ra) if one.ra is not None else None,
-            dropped=one.dropped,
-            planned=planned.get(id(one)),
-            test=tests.get(id(one)),
-        )
-
-    choice = None
-    if outcome.choice is not None:
-        chosen = outcome.choice
-        choice = ChosenPoint(
-            lam=chosen.candidate.point.lam,
-            width=chosen.candidate.point.width,
-            sa=Bounded.of(chosen.sa),
-            ra=Bounded.of(chosen.ra),
-            weighted=Bounded.of(chosen.weighted) if chosen.weighted is not None else None,
-        )
-    return Calibration(
-        dataset=info.dataset,
-        held_out=held_out,
-        architecture=info.architecture,
-        method=info.method,
-        selection=info.selection,
-        threat_model=attack.threat.norm,
-        eps=format_eps(attack.threat.eps),
-        attack=attack.label,
-        search_attack=search_attack.label,
-        caution=caution(attack),
-        card=attack.card.fingerprint(),
-        seed=attack.seed,
-        gradients=gradients,
-        goal=goal.kind,
-        value=goal.value,
-        confidence=confidence,
-        n_search=outcome.n_search,
-        n_test=outcome.n_test,
-        needed=outcome.needed,
-        widths=list(widths),
-        costs=list(costs),
-        points=[point(one) for one in outcome.found],
-        choice=choice,
-        spent=spent,
-        grid=grid,
-        grid_points=grid_points,
-        model_fingerprint=model_fingerprint,
-        data_fingerprint=data_fingerprint,
-        command=command,
-        versions=versions(),
-    )
-
-
-def read(path: Path) -> Calibration:
-    """Read a ``calibration.json``.
-
-    Raises:
-        UserError: if it cannot be read, or is damaged.
-    """
-    content = read_bounded(path, _MAX_BYTES, "a report")
-    try:
-        return Calibration.model_validate_json(content)
-    except ValidationError as error:
-        reason = explain(error, Calibration)
-        raise UserError(f"{path}: not a report of oat-bench calibrate: {reason}") from error

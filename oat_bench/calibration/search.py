@@ -102,12 +102,12 @@ class Candidate:
     @property
     def sa(self) -> Count:
         """Right clean images."""
-        return Count(int(self.clean.sum()), len(self.clean))
+        return Count.of(int(self.clean.sum()), len(self.clean))
 
     @property
     def ra(self) -> Count | None:
         """Right attacked images; None before an attack."""
-        return Count(int(self.robust.sum()), len(self.robust)) if len(self.robust) else None
+        return Count.of(int(self.robust.sum()), len(self.robust)) if len(self.robust) else None
 
     @property
     def measured(self) -> bool:
@@ -266,9 +266,10 @@ def _drop_beaten(found: Sequence[Candidate]) -> None:
     An exact test of pairs, on the examples that both were attacked on (McNemar, Psychometrika 12,
     1947).
     """
-    for one in found:
-        for other in found:
-            if one.dropped or other.dropped or other.sa.right < one.sa.right:
+    right = [int(one.clean.sum()) for one in found]
+    for one, ours in zip(found, right, strict=True):
+        for other, theirs in zip(found, right, strict=True):
+            if one.dropped or other.dropped or theirs < ours:
                 continue
             both = min(len(one.robust), len(other.robust))
             gained = int((other.robust[:both] & ~one.robust[:both]).sum())

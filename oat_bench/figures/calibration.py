@@ -2,9 +2,10 @@
 
 from matplotlib.figure import Figure
 
-from oat_bench.calibration.report import Bounded, Calibration
+from oat_bench.calibration.report import Calibration
 from oat_bench.figures import style
 from oat_bench.reports.calibration import percent
+from oat_bench.statistics.accuracy import Estimate
 
 
 @style.styled
@@ -69,5 +70,5 @@ def calibration(report: Calibration) -> Figure:
     return figure
 
 
-def _spread(bounded: Bounded) -> list[list[float]]:
+def _spread(bounded: Estimate) -> list[list[float]]:
     return [[bounded.value - bounded.low], [bounded.high - bounded.value]]

@@ -1,7 +1,9 @@
 """What a calibration found: what to run, and what is guaranteed of it; the points below."""
 
-from oat_bench.calibration.report import Bounded, Calibration, CalibrationPoint, Counted
+from oat_bench.calibration.guarantee import Count
+from oat_bench.calibration.report import Calibration, CalibrationPoint
 from oat_bench.reports.table import Page, Table
+from oat_bench.statistics.accuracy import Estimate
 
 
 def page(report: Calibration) -> Page:
@@ -50,7 +52,7 @@ def _shown(report: Calibration) -> list[CalibrationPoint]:
     return [point for point in report.points if not point.dropped or point.planned is not None]
 
 
-def _counted(counted: Counted | None) -> str:
+def _counted(counted: Count | None) -> str:
     return "" if counted is None else f"{counted.value:.1f} ({counted.right}/{counted.n})"
 
 
@@ -83,7 +85,7 @@ def sentence(report: Calibration) -> str:
     )
 
 
-def _bounded(bounded: Bounded) -> str:
+def _bounded(bounded: Estimate) -> str:
     return f"{bounded.value:.1f} [{bounded.low:.1f}, {bounded.high:.1f}]%"
 
 

@@ -20,7 +20,7 @@ def page(report: Integrity) -> Page:
             [
                 {
                     "check": check.name,
-                    "verdict": Cell(check.verdict, style=_STYLES[check.verdict]),
+                    "verdict": Cell(check.verdict, _STYLES[check.verdict]),
                     "evidence": check.evidence,
                 }
                 for check in part.checks

@@ -10,7 +10,7 @@ from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
-from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, ends, to_csv
+from oat_bench.reports.table import Page, Row, Table, ends, to_csv
 from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import (
     Drawn,
@@ -146,8 +146,8 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
     known: list[Row] = [
         {
             "lambda": f"{point.lam:g}",
-            "SA": accuracy(point.sa),
-            "RA": accuracy(cells[point.lam, point.lam]),
+            "SA": point.sa,
+            "RA": cells[point.lam, point.lam],
         }
         for point in report.points
         if point.lam in sources
@@ -159,9 +159,7 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
         unknown = [
             {"attacked at": f"{source:g}"}
             | {
-                f"RA at {point.lam:g}": Cell("")
-                if source == point.lam
-                else accuracy(cells[source, point.lam])
+                f"RA at {point.lam:g}": None if source == point.lam else cells[source, point.lam]
                 for point in report.points
             }
             for source in sources
@@ -169,8 +167,8 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
         any_one = [
             {
                 "lambda": f"{point.lam:g}",
-                "SA": accuracy(point.sa),
-                "RA, any lambda": accuracy(point.any_lambda),
+                "SA": point.sa,
+                "RA, any lambda": point.any_lambda,
                 "strongest": f"{point.strongest:g}",
             }
             for point in report.points
@@ -190,10 +188,10 @@ def _drawn_rows(drawn: Drawn | None) -> list[Row]:
     return [
         {
             "attacked": name,
-            "expected SA": accuracy(drawn.expected_clean),
-            "expected RA": accuracy(attacks[key].expected),
-            "SA at every lambda": accuracy(drawn.worst_clean),
-            "RA at every lambda": accuracy(attacks[key].worst),
+            "expected SA": drawn.expected_clean,
+            "expected RA": attacks[key].expected,
+            "SA at every lambda": drawn.worst_clean,
+            "RA at every lambda": attacks[key].worst,
         }
         for key, name in names.items()
         if key in attacks

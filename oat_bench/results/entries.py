@@ -10,7 +10,7 @@ A key that came later has a default, which means what was done before there was 
 """
 
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,8 @@ class EntryFlag(Written):
 
 class Entry(Written):
     """One model on a leaderboard."""
+
+    what: ClassVar[str] = "an entry of oat-bench"
 
     format_version: Literal[1] = 1
     name: str = Field(description="in RobustBench the title of the paper")

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from oat_bench.cards import Threat
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
-from oat_bench.files import read_bounded
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 
@@ -118,12 +117,11 @@ def read(path: str | Path) -> Record:
             f"no entry at {file}; expected a run's folder or an entry.json, as `oat-bench run` and "
             "`oat-bench evaluate` write them"
         )
-    content = read_bounded(file, _MAX_BYTES, "an entry")
+    entry = Entry.read(file)
     try:
-        entry = Entry.model_validate_json(content)
         Threat.model_validate({"eps": entry.eps})
     except ValidationError as error:
-        raise UserError(f"{file}: not an entry of oat-bench: {explain(error, Entry)}") from error
+        raise UserError(f"{file}: not {Entry.what}: {explain(error, Entry)}") from error
     if not entry.operating_points:
         raise UserError(f"{file}: the entry has no operating points")
     points = {(point.lam, point.width) for point in entry.operating_points}

@@ -3,7 +3,6 @@
 import pytest
 
 from oat_bench import calibration
-from oat_bench.calibration import report
 from oat_bench.errors import UserError
 from oat_bench.reports.calibration import sentence
 
@@ -18,7 +17,7 @@ def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, m
     assert out.startswith(
         "**digits, wrn-10-1, OAT: the highest RA under pgd-7 whose SA is at least 80%, Linf eps 0.2"
     )
-    found = report.read(finished / "calibration.json")
+    found = calibration.Calibration.read(finished / "calibration.json")
     assert (found.goal, found.value, found.confidence) == ("min-sa", 0.8, 0.95)
     assert found.command == f"oat-bench calibrate {finished} --min-sa 80% {' '.join(BRIEFLY)}"
     assert sentence(found) in out
@@ -44,7 +43,7 @@ def test_what_cannot_be_guaranteed_has_exit_code_1(invoke, finished):
     code, out, err = invoke("calibrate", finished, "--min-ra", "95%", *BRIEFLY)
     assert (code, err) == (1, "")
     assert "No operating point can be guaranteed, with confidence 95%, to have an RA" in out
-    assert report.read(finished / "calibration.json").choice is None
+    assert calibration.Calibration.read(finished / "calibration.json").choice is None
 
 
 def test_a_weight_and_limits(invoke, finished):
@@ -53,7 +52,7 @@ def test_a_weight_and_limits(invoke, finished):
     assert code == 0
     assert "Run it at lambda " in out
     assert "0.5 SA + 0.5 RA is" in out
-    (cost,) = report.read(finished / "calibration.json").costs
+    (cost,) = calibration.Calibration.read(finished / "calibration.json").costs
     assert cost.fits
     assert f"{cost.flops:.3g} FLOPs" in out
 

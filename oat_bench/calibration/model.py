@@ -99,8 +99,9 @@ def calibrate(
     Args:
         classifier: on the device of the data.
         data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The search
-            may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do not.
+        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The
+            search may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do
+            not.
         goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
         data_fingerprint: names the data in the store.
         confidence: of the guarantee and of all intervals, in (0, 1).

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -113,15 +114,7 @@ def examine(
     subject: Subject, point: OperatingPoint, suite: Suite, line: Bar | None = None
 ) -> list[Check]:
     """Run all checks at one operating point; the line of progress moves on by `stages`."""
-
-    def run(attack: Attack, examples: Tensor) -> pd.DataFrame:
-        if line is not None:
-            line.note(f"lambda {point.lam:g}, {attack.label}")
-        frame = outcomes(subject, point, attack, examples)
-        if line is not None:
-            line.advance()
-        return frame
-
+    run = partial(_run, subject, point, line=line)
     base = run(suite.base, subject.share(BASE))
     clean, once = clean_right(base), robust_right(base)
     ladder = {a.card.name: robust_right(run(a, subject.share(a.card.name))) for a in suite.ladder}
@@ -129,13 +122,13 @@ def examine(
     share, budget = subject.share("square"), f"{QUERIES} queries"
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
-        budget = f"{QUERIES} queries, and 5000 after AutoAttack's other parts"
     square = free = robust_right(run(suite.square, share))
-    if "autoattack" in ladder and (others := before_square(suite.ladder[-1])) is not None:
-        # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
-        without = robust_right(outcomes(subject, point, others, share))
-        by_gradients.append(without)
-        free = free & (~without | ladder["autoattack"][without.index])
+    if "autoattack" in ladder:
+        budget += ", and 5000 after AutoAttack's other parts"
+        without = before_square(subject, point, suite.ladder[-1], share)
+        if without is not None:
+            by_gradients.append(without)
+            free = free & (~without | ladder["autoattack"][without.index])
     doubled = robust_right(run(suite.doubled, subject.share(BASE)))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
@@ -161,13 +154,24 @@ def examine(
     ]
 
 
-def before_square(attack: Attack) -> Attack | None:
+def without_square(attack: Attack) -> Attack | None:
     """Return an attack of parts without its last, if that is Square; None if it is not."""
     parts = attack.parts()
     if len(parts) == 1 or parts[-1].class_ != "Square":
         return None
     # of one part that is left the cell has the part's name
     return replace(attack, chain=attack.chain[:-1]) if len(parts) > 2 else parts[0]
+
+
+def before_square(
+    subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
+) -> "pd.Series[bool] | None":
+    """Say what stands before an attack's last part, if that is Square; None if it is not.
+
+    It is read, not run: the outcomes of the parts lie in cells of their own.
+    """
+    others = without_square(attack)
+    return None if others is None else robust_right(outcomes(subject, point, others, examples))
 
 
 def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
@@ -208,13 +212,20 @@ def examine_dial(
     """
     clean, robust = {}, {}
     for point in points:
-        if line is not None:
-            line.note(f"dial, lambda {point.lam:g}")
-        frame = outcomes(subject, point, suite.base, examples)
+        frame = _run(subject, point, suite.base, examples, line=line)
         clean[point.lam], robust[point.lam] = clean_right(frame), robust_right(frame)
-        if line is not None:
-            line.advance()
     return integrity.dial(clean, robust)
+
+
+def _run(
+    subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor, line: Bar | None
+) -> pd.DataFrame:
+    if line is not None:
+        line.note(f"lambda {point.lam:g}, {attack.label}")
+    frame = outcomes(subject, point, attack, examples)
+    if line is not None:
+        line.advance()
+    return frame
 
 
 def stages(subject: Subject, suite: Suite) -> int:

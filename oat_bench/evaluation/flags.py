@@ -124,14 +124,13 @@ def _gradient_free(
     free, gradient = {}, []
     for attack in attacks:
         name = attack.label
-        stands, before = robust_right(frames[name]), before_square(attack)
+        stands = robust_right(frames[name])
+        left = before_square(subject, point, attack, _ids(stands))
         if _is_free(attack):
             free[name] = stands
-        elif before is None:
+        elif left is None:
             gradient.append(stands)
         else:
-            # read, not run: the outcomes of the parts lie in cells of their own
-            left = robust_right(outcomes_of(subject, point, before, _ids(stands)))
             gradient.append(left)
             free[f"Square in {name}"] = ~left | stands[left.index]
     for name, series in free.items() if gradient else ():

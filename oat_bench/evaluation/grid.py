@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import torch
@@ -73,8 +74,7 @@ def _attacked(
     at: AtPoint, attack: Attack, wanted: Tensor, count: Count, images: ImageFolder | None
 ) -> pd.DataFrame:
     """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
-    blocks = at.subject.blocks
-    standing = wanted if attack.per_example else blocks.whole(wanted)
+    standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
     kept = lacking = None
     if images is not None and attack.card.engine != "file":
         kept = Kept(images, cell_name(at, attack, (), None))
@@ -85,22 +85,8 @@ def _attacked(
         cell = Cell(at, attack, number)
         if lacking is not None and cell.forget(standing[~lacking.there(standing)]):
             lacking.folder.note_again()
-
-        def craft(ids: Tensor, part: Attack = part) -> Tensor:
-            x_adv = at.craft(part, ids)
-            if lacking is not None:
-                lacking.add(ids, x_adv)
-            return x_adv
-
-        def split(ids: Tensor, part: Attack = part, among: Tensor = standing) -> Sequence[Tensor]:
-            if not part.per_example and len(ids):
-                # a block is attacked as a whole, all of it that is right and stands
-                mates = among[torch.isin(among, blocks.whole(ids))]
-                ids = mates[at.right(mates.to(at.data.labels.device)).cpu()]
-            return at.batches(part, ids)
-
-        last = part is parts[-1]
-        fill([cell], standing, craft, split, count if last else lambda _ids: None)
+        craft, split = partial(_craft, at, part, lacking), partial(_split, at, part, standing)
+        fill([cell], standing, craft, split, count if part is parts[-1] else lambda _ids: None)
         rows = cell.rows(standing).set_index("example")
         found = rows if number == 1 else rows.combine_first(found)
         broken = torch.tensor((rows["attacked_prediction"] != rows["label"]).to_numpy())
@@ -110,9 +96,23 @@ def _attacked(
         # what is wrong already is attacked for its image alone: elsewhere it may be right
         wrong = found.index[found["clean_prediction"] != found["label"]].to_numpy()
         for batch in at.batches(attack, torch.tensor(wrong, dtype=torch.int64)):
-            ids = batch.to(at.data.labels.device)
-            lacking.add(ids, at.craft(attack, ids))
+            _craft(at, attack, lacking, batch.to(at.data.labels.device))
     if kept is not None:
         kept.write(describe(at, attack), wanted, at.data.labels)
     columns = dict.fromkeys(COLUMNS[1:], "int64")
     return found.loc[wanted.numpy()].astype(columns).reset_index()
+
+
+def _craft(at: AtPoint, attack: Attack, kept: Kept | None, ids: Tensor) -> Tensor:
+    x_adv = at.craft(attack, ids)
+    if kept is not None:
+        kept.add(ids, x_adv)
+    return x_adv
+
+
+def _split(at: AtPoint, attack: Attack, standing: Tensor, ids: Tensor) -> Sequence[Tensor]:
+    """Split ids into batches: a block as a whole, all of it that is right and stands."""
+    if not attack.per_example and len(ids):
+        mates = standing[torch.isin(standing, at.subject.blocks.whole(ids))]
+        ids = mates[at.right(mates.to(at.data.labels.device)).cpu()]
+    return at.batches(attack, ids)

@@ -62,19 +62,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class RandomLambda:
-    """Accuracies in percent of a defender who draws lambda at random.
+    """Accuracies of a defender who draws lambda at random."""
 
-    Attributes:
-        expected_clean: chance that a query with a clean image is answered right.
-        expected: the same of an attacked image, and right when clean.
-        worst_clean: share of images that are right at every lambda of the set.
-        worst: share that is right at every lambda both clean and attacked: who may ask again and
-            again, with any attacked image at hand, meets every lambda.
-    """
-
+    #: the chance that a query with a clean image is answered right
     expected_clean: Accuracy
+    #: the same of an attacked image, and right when clean
     expected: Accuracy
+    #: the share of images that are right at every lambda of the set
     worst_clean: Accuracy
+    #: the share that is right there both clean and attacked: who may ask again and again, with any
+    #: attacked image at hand, meets every lambda
     worst: Accuracy
 
 
@@ -88,10 +85,7 @@ class _Members(nn.ModuleList):
 def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
     """Return each example's cross-entropy, the mean over the draw of lambda, shape [n].
 
-    Args:
-        logits: of every lambda, shape [n, L, num_classes].
-        y: labels of shape [n].
-        chances: of every lambda, shape [L].
+    Logits are of shape [n, L, num_classes], labels [n], the chances of every lambda [L].
     """
     several = y[:, None].expand(logits.shape[:2])
     losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
@@ -121,8 +115,8 @@ def attack_expectation(
     y: Tensor,
     example_ids: Tensor,
     *,
-    chances: Sequence[float] | None = None,
-    exact: Sequence[nn.Module] | None = None,
+    chances: Sequence[float],
+    exact: Sequence[nn.Module],
 ) -> Tensor:
     """Attack images that a network drawn at random from several will classify.
 
@@ -135,20 +129,19 @@ def attack_expectation(
         x: images of shape [n, C, H, W] in [0, 1].
         y: labels of shape [n].
         example_ids: shape [n]; they own the random starts.
-        chances: of each network, adding up to 1; all alike if None.
-        exact: the networks that answer, where the attack's compute in another precision.
+        chances: of each network, adding up to 1.
+        exact: the networks that answer; the attack's may compute in another precision.
 
     Returns:
         Attacked images, in [0, 1]; x where the attack left the ball of its threat model.
     """
-    given = dict(attack.parameters)
-    each = torch.as_tensor(Draw.of(range(len(networks)), chances).chances, device=x.device)
-    answering = _Members(networks if exact is None else exact)
+    given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
+    attacked, answering = _Members(networks), _Members(exact)
     best, least = x.clone(), torch.full(y.shape, 2.0, device=x.device)
     highest = torch.zeros_like(least)
     for restart in range(given.pop("restarts", 1)):
         x_adv = pgd(
-            _Members(networks),
+            attacked,
             x,
             y,
             **given,
@@ -170,9 +163,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
-    An image that is wrong at every lambda of the set is not attacked.
-
-    The batch size of the subject is of images times lambda.
+    An image that is wrong at every lambda of the set is not attacked. The subject's batch size is
+    of images times lambda.
 
     Returns:
         One row for each lambda and example: the columns of `KEYS`.
@@ -208,12 +200,11 @@ def evaluate(
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw; intervals are 95%: Wilson's, of means bootstrap ones.
+    """Sum up accuracies over a draw, whose lambda are among those of every frame.
 
-    Args:
-        frames: attacks on the same examples, of each image the worst counts: from `evaluate`, or
-            rows of `oat_bench.evaluation.transfer.transfer` that were attacked at one lambda.
-        draw: its lambda are among those of every frame.
+    The frames are of attacks on the same examples, and the worst of each image counts: from
+    `evaluate`, or rows of `oat_bench.evaluation.transfer.transfer` attacked at one lambda.
+    Intervals are 95%: Wilson's, of means bootstrap ones.
     """
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])

@@ -32,6 +32,12 @@ def run(family, data, attack=None, draw=UNIFORM, **options):
     return random_lambda.evaluate(subject, draw, attack or ready("pgd-7"), show=False)
 
 
+def expectation(networks, attack, x, y, ids, chances=None, exact=None):
+    """Attack it; all networks alike likely if nothing is said, and the judges of themselves."""
+    chances = Draw.of(range(len(networks)), chances).chances
+    return attack_expectation(networks, attack, x, y, ids, chances=chances, exact=exact or networks)
+
+
 def right(frame):
     """Which examples are right clean and attacked: a row an example, a column a lambda."""
     good = (frame["clean_prediction"] == frame["label"]) & (
@@ -71,7 +77,7 @@ def test_a_draw_that_is_none_is_refused(lams, weights):
 def test_of_two_networks_that_are_one_the_expectation_is_the_network(data):
     network, attack = Turning().at(0.5), ready("pgd-20")
     x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
-    ours = attack_expectation([network, network], attack, x, y, ids)
+    ours = expectation([network, network], attack, x, y, ids)
     alone = pgd(network, x, y, **attack.parameters, example_ids=ids, seed=0)
     assert torch.equal(ours, alone)
 
@@ -95,7 +101,7 @@ def test_the_attack_finds_the_corner_of_the_ball_with_the_highest_expected_loss(
     x = 0.4 + 0.2 * torch.rand((40, 1, 1, 2), generator=draws)
     y = torch.randint(0, 2, (40,), generator=draws)
     attack = ready("pgd-20", restarts=4)
-    x_adv = attack_expectation(lines, attack, x, y, torch.arange(40), chances=chances)
+    x_adv = expectation(lines, attack, x, y, torch.arange(40), chances)
 
     def values(images):
         logits = torch.stack([line(images) for line in lines], 1)
@@ -126,7 +132,7 @@ def test_restarts_keep_the_image_that_is_least_likely_answered_right(data, chanc
 
     def chance(answering, **options):
         attack = ready("pgd-7", step_size=EPS / 8, **options)
-        x_adv = attack_expectation(networks, attack, x, y, ids, chances=chances, exact=judges)
+        x_adv = expectation(networks, attack, x, y, ids, chances, judges)
         logits = torch.stack([network(x_adv) for network in answering], 1)
         return ((logits.argmax(2) == y[:, None]) * weights).sum(1)
 
@@ -144,7 +150,7 @@ def test_no_single_lambda_raises_the_expected_loss_as_far(data):
         logits = torch.stack([network(images) for network in networks], 1)
         return expected_losses(logits, y, torch.ones(3) / 3).sum().item()
 
-    ours = loss(attack_expectation(networks, attack, x, y, ids))
+    ours = loss(expectation(networks, attack, x, y, ids))
     assert loss(x) < ours
     for network in networks:
         assert loss(attack(network, x, y, ids)) < ours

@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from oat_bench.datasets.cifar10 import cifar10
-from oat_bench.datasets.cifar100 import cifar100
+from oat_bench.datasets.cifar import cifar10, cifar100
 from oat_bench.datasets.digits import digits
 from oat_bench.datasets.fashion_12x12 import fashion_12x12
 from oat_bench.datasets.fashion_mnist import fashion_mnist

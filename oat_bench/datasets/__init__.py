@@ -1,21 +1,15 @@
 """Data sets: images as uint8 tensors with a train, a validation and a test split.
 
-A data set is a function from a folder to a `Dataset`, one file each, entered in `DATASETS`; any
-folder of images is one too, by its path.
+A data set is a function from a folder to a `Dataset`, entered in `DATASETS`; any folder of images
+is one too, by its path.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from oat_bench.datasets.cifar import cifar10, cifar100
-from oat_bench.datasets.digits import digits
-from oat_bench.datasets.fashion_12x12 import fashion_12x12
-from oat_bench.datasets.fashion_mnist import fashion_mnist
 from oat_bench.datasets.folder import free_name, image_folder
+from oat_bench.datasets.published import BUNDLED, DATASETS
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
-from oat_bench.datasets.stl10 import stl10
-from oat_bench.datasets.svhn import svhn
 from oat_bench.errors import UserError, unknown
 
 __all__ = [
@@ -32,36 +26,14 @@ __all__ = [
     "nested_order",
 ]
 
-#: data sets that come with the package, or with one that it needs
-BUNDLED = ("fashion-12x12", "digits")
 #: where data sets are looked for, and downloaded to
 DATA_DIR = Path("data")
 
 
-def _unnamed(_data_dir: Path) -> Dataset:
-    """Any folder of images, by its path: train/ and test/ with a folder a class, or one a class."""
-    raise UserError("an image folder is named by its path, such as --dataset ./my-images")
-
-
-#: every data set by its name
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    "fashion-12x12": fashion_12x12,
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "svhn": svhn,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "stl10": stl10,
-    "image-folder": _unnamed,
-}
-
-
 def is_folder(name: str) -> bool:
     """Whether a data set is named by a path: no known name, and a separator in it or a folder."""
-    if name in DATASETS:
-        return False
-    separators = [separator for separator in (os.sep, os.altsep) if separator]
-    return any(separator in name for separator in separators) or os.path.isdir(name)  # noqa: PTH112
+    separated = any(separator in name for separator in (os.sep, os.altsep) if separator)
+    return name not in DATASETS and (separated or os.path.isdir(name))  # noqa: PTH112
 
 
 def check_known(name: str) -> None:

@@ -14,7 +14,8 @@ CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
     "Ankle boot",
 )  # fmt: skip
-PARTS = {"train": "train", "test": "t10k"}
+#: of the training and of the test files' names
+PARTS = ("train", "t10k")
 #: of Debian's package dataset-fashion-mnist: the same bytes, without name and time in gzip's header
 _DEBIAN = {
     "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
@@ -49,13 +50,9 @@ def fashion_mnist(data_dir: Path) -> Dataset:
 
 
 def read_part(folder: Path, part: str, suffix: str = "") -> Split:
-    """Read images and labels of a part, ``train`` or ``test``, from files of the published names.
-
-    ``suffix`` is that of the files' names, ``.gz`` if they are compressed.
-    """
+    """Read images and labels of one of `PARTS` from files of the published names and a suffix."""
     images, labels = (
-        read_idx(folder / f"{PARTS[part]}-{kind}-ubyte{suffix}")
-        for kind in ("images-idx3", "labels-idx1")
+        read_idx(folder / f"{part}-{kind}-ubyte{suffix}") for kind in ("images-idx3", "labels-idx1")
     )
     return Split(
         torch.from_numpy(images[:, None].copy()), torch.from_numpy(labels.astype(np.int64))

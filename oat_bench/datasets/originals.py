@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.progress import console, note
 
@@ -71,7 +71,7 @@ def one_by_one(
 ) -> Path:
     """Find files that are published one by one, or download those that are absent.
 
-    ``also`` maps files to another MD5 that they were published with; see `from_archive`.
+    ``also`` maps files to another MD5 that they were published with; for the rest `from_archive`.
     """
     md5 = {source.filename: source.md5 for source in sources}
     found = locate(name, data_dir, folder, md5, partial=True) or data_dir / folder
@@ -86,23 +86,10 @@ def one_by_one(
 def locate(
     name: str, data_dir: Path, folder: str, files: Iterable[str], *, partial: bool = False
 ) -> Path | None:
-    """Find files where people and torchvision put them.
-
-    Looked for, in this order, in ``data_dir/folder``, ``data_dir``, ``data_dir/name/folder`` and
-    ``data_dir/name``.
-
-    Args:
-        name: of the data set.
-        data_dir: the user's folder of data sets.
-        folder: the folder inside the published archive; may be empty.
-        files: their names.
-        partial: a folder that holds some of them will do.
-
-    Returns:
-        The folder that holds them, or None if there is not one of them.
+    """Return the folder that holds some files where people and torchvision put them, or None.
 
     Raises:
-        UserError: if some are there and some are not.
+        UserError: if some are there and some are not, unless ``partial``.
     """
     files = list(files)
     for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
@@ -118,21 +105,11 @@ def locate(
 
 
 def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
-    """Refuse files that are not the published ones, byte for byte.
-
-    Args:
-        name: of the data set.
-        folder: where the files lie.
-        published: the MD5 of each file; one mapping for each form in which they were published.
-    """
+    """Refuse files that no mapping of names to MD5s of published files knows."""
     files = list(published[0])
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(_md5, [folder / file for file in files]))
-    others = [
-        file
-        for file, md5 in zip(files, found, strict=True)
-        if md5 not in [checksums.get(file) for checksums in published]
-    ]
+        found = dict(zip(files, pool.map(_md5, [folder / file for file in files]), strict=True))
+    others = [file for file in files if found[file] not in [md5.get(file) for md5 in published]]
     if others:
         raise UserError(
             f"{folder}: not the published {', '.join(others)} of {name} (MD5 differs); remove what "
@@ -143,7 +120,7 @@ def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
 
 def _md5(path: Path) -> str:
     if path.stat().st_size > _LARGEST:
-        return "none that was published"
+        return "of none that was published"
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -169,11 +146,10 @@ def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
             ) from error
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
-            reason = " ".join(str(getattr(reason, "strerror", None) or reason).split())
+            reason = one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
             raise UserError(
-                f"{name} is not in {folder} and cannot be downloaded "
-                f"({reason or type(error).__name__}); put {wanted} there, or name the folder that "
-                "holds its files with --data-dir"
+                f"{name} is not in {folder} and cannot be downloaded ({reason}); put {wanted} "
+                "there, or name the folder that holds its files with --data-dir"
             ) from error
         (Path(part) / path.name).replace(path)
     return path

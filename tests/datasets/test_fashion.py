@@ -96,7 +96,7 @@ def test_the_script_that_made_it(fashion_mnist, data_dir, tmp_path, monkeypatch)
             seen[label] += 1
             if seen[label] <= per_class:
                 places.append(place)
-        reduced = read_part(tmp_path, {"train": "train", "t10k": "test"}[part])
+        reduced = read_part(tmp_path, part)
         assert reduced.labels.tolist() == labels[places].tolist()
         exact = weights @ fashion_mnist.images[part][places[:50]] @ weights.T
         assert np.abs(reduced.images[:50, 0].numpy() - exact).max() <= 0.5 + 1e-9

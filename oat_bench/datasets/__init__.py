@@ -1,16 +1,16 @@
 """Data sets: images as uint8 tensors with a train, a validation and a test split.
 
-A data set is a function from a folder to a `Dataset`, entered in `DATASETS`; any folder of images
-is one too, by its path.
+A data set is a function from a folder to a `Dataset`, named in `oat_bench.registry.DATASETS`; any
+folder of images is one too, by its path.
 """
 
 import os
 from pathlib import Path
 
 from oat_bench.datasets.folder import free_name, image_folder
-from oat_bench.datasets.published import BUNDLED, DATASETS
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
 from oat_bench.errors import UserError, unknown
+from oat_bench.registry import DATASETS
 
 __all__ = [
     "BUNDLED",
@@ -26,8 +26,15 @@ __all__ = [
     "nested_order",
 ]
 
+#: data sets that come with the package, or with one that it needs
+BUNDLED = ("fashion-12x12", "digits")
 #: where data sets are looked for, and downloaded to
 DATA_DIR = Path("data")
+
+
+def unnamed_folder(_data_dir: Path) -> Dataset:
+    """Any folder of images, by its path: train/ and test/ with a folder a class, or one a class."""
+    raise UserError("an image folder is named by its path, such as --dataset ./my-images")
 
 
 def is_folder(name: str) -> bool:
@@ -78,4 +85,5 @@ def load(
     for option, value in (("--dataset-name", label), ("--image-size", image_size)):
         if value is not None:
             raise UserError(f"{option} is for folders of images; {name!r} is a published data set")
-    return DATASETS[name](Path(data_dir))
+    found: Dataset = DATASETS[name](Path(data_dir))
+    return found

@@ -10,10 +10,10 @@ import torch
 from oat_bench.cards import publishable
 from oat_bench.datasets import layout, pictures
 from oat_bench.datasets.layout import Layout
-from oat_bench.datasets.published import DATASETS
 from oat_bench.datasets.splits import Dataset, Split, hold_out_tenth, stratified
 from oat_bench.errors import UserError, one_line
 from oat_bench.progress import note
+from oat_bench.registry import DATASETS
 
 #: classes that are shown; of more, the first
 _SHOWN = 12

@@ -10,7 +10,8 @@ import torch
 import torchvision.datasets as published
 from formats import CIFAR10_FILES, make_images, write_batch
 
-from oat_bench import cards, datasets
+from oat_bench import datasets
+from oat_bench.benchmark import benchmark_card
 from oat_bench.datasets import cifar
 from oat_bench.errors import UserError
 
@@ -148,7 +149,7 @@ def test_classes_are_in_alphabetical_order():
 
 @pytest.mark.parametrize("name", ["cifar100", "cifar100-small"])
 def test_the_benchmarks_of_cifar_100_differ_in_the_data_set_only(name):
-    card, other = cards.benchmark(name), cards.benchmark(name.replace("100", "10"))
+    card, other = benchmark_card(name), benchmark_card(name.replace("100", "10"))
     assert card.dataset == "cifar100"
     parts = ("network", "threat", "training", "evaluation", "method")
     assert all(getattr(card, part) == getattr(other, part) for part in parts)

@@ -38,14 +38,9 @@ class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
     ) -> None:
         if is_tf_model:
             raise ValueError("is_tf_model=True is not supported by pyautoattack")
+        attacks = list(attacks_to_run) or None
         super().__init__(
-            model,
-            attacks=list(attacks_to_run) or None,
-            device=device,
-            eps=eps,
-            norm=norm,
-            seed=seed,
-            version=version,
+            model, attacks=attacks, device=device, eps=eps, norm=norm, seed=seed, version=version
         )
         self.verbose = verbose
 

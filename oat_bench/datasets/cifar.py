@@ -78,7 +78,9 @@ def cifar10(data_dir: Path) -> Dataset:
 
 
 def cifar100(data_dir: Path) -> Dataset:
-    """Photographs of a hundred classes, by their fine labels; for the rest like CIFAR-10.
+    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test.
+
+    Labels are the fine ones; for the rest like CIFAR-10.
 
     Args:
         data_dir: holds ``cifar-100-python``, ``cifar-100-binary`` or the archive of the first.

@@ -30,18 +30,15 @@ def image_folder(
 
     `oat_bench.datasets.layout` finds the splits and the classes. Without splits a stratified fifth
     of the images is the test split; without a validation split a stratified tenth of the training
-    images is; they are always the same. If there is a validation split and no test split, it is the
-    test split. Classes are sorted by name, images by path. All images must be of one size, or be
-    made so. If one of them is in colour, all are read so; transparency is dropped, EXIF's
-    orientation applied. A link inside the folder may not lead out of it.
+    images is; they are always the same. Classes are sorted by name, images by path. All images must
+    be of one size, or be made so. If one of them is in colour, all are read so; transparency is
+    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it.
 
     Args:
         path: the folder.
         name: of the data set; made from the folder's name if None.
-        skip_broken: leave out images that cannot be read or are of another size than most, and say
-            how many.
-        image_size: pixels that the shorter side of every image is resized to, of which the centre
-            is kept.
+        skip_broken: leave out images that cannot be read or are of another size than most.
+        image_size: pixels that the shorter side is resized to, of which the centre is kept.
 
     Raises:
         UserError: naming what is amiss and how to mend it.

@@ -18,6 +18,7 @@ from oat_bench.classifier import ModelInfo, TunableClassifier, load
 from oat_bench.datasets import Dataset
 from oat_bench.methods import OAT
 from oat_bench.networks import ConditionalNetwork, PlainNorm, build_backbone
+from oat_bench.networks.backbones import Layers
 
 torch.set_num_threads(1)
 
@@ -66,7 +67,10 @@ def make_network(
 def make_plain(architecture: str, num_classes: int, in_channels: int, dropout: float = 0.0):
     """Build a backbone that has no condition."""
     return build_backbone(
-        architecture, num_classes, in_channels, lambda channels, film: PlainNorm(channels), dropout
+        architecture,
+        num_classes,
+        in_channels,
+        Layers(lambda channels, _: PlainNorm(channels), dropout=dropout),
     )
 
 

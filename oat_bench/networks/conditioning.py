@@ -19,11 +19,7 @@ _SAME = 1e-6
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
-    """Refuse a lambda outside of the trained range, where no network is known to belong.
-
-    Args:
-        lam: in [0, 1].
-        trained: ascending.
+    """Refuse a lambda outside of the trained ones' range, where no network is known to belong.
 
     Raises:
         UserError: naming the nearest lambda that there is a network at.
@@ -39,13 +35,9 @@ def check_within(lam: float, trained: Sequence[float]) -> None:
 def bridged_below(trained: Sequence[float], norm: str, sampling: str) -> float | None:
     """Return the first trained lambda above 0, if those between it and 0 need a bridge.
 
-    They do where lambda = 0 has a batch norm of its own and training drew none of them: the other
-    batch norm has never met their codes. See `LambdaEncoding`.
-
-    Args:
-        trained: ascending.
-        norm: ``dual`` or ``single`` batch norm.
-        sampling: of lambda in training: ``list`` or ``uniform``.
+    They do where lambda = 0 has a batch norm of its own and training, which samples them from the
+    ``list`` of ``trained`` or ``uniform``, drew none of them: the other batch norm has never met
+    their codes. See `LambdaEncoding`.
     """
     if (norm, sampling, trained[0]) != ("dual", "list", 0) or len(trained) == 1:
         return None
@@ -94,7 +86,7 @@ class LambdaEncoding(nn.Module):
     these are interpolated linearly (``folded-affine``).
 
     Args:
-        trained: the distinct lambda that training samples from, in [0, 1].
+        trained: the distinct lambda values that training samples from, in [0, 1].
         kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
             ``orthogonal`` (rows of a random orthogonal matrix).
         dim: length of a code; at least the number of trained values, but for ``scalar``.
@@ -126,8 +118,8 @@ class LambdaEncoding(nn.Module):
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
                 raise ValueError(
-                    f"a {kind} encoding of {len(values)} lambda needs dim >= {len(values)}, "
-                    f"got {dim}"
+                    f"a {kind} encoding of {len(values)} lambda values needs dim >= "
+                    f"{len(values)}, got {dim}"
                 )
             self.register_buffer("trained", values)
             self.register_buffer("codes", _codes(values, kind, dim, seed))
@@ -145,23 +137,28 @@ class LambdaEncoding(nn.Module):
         codes, between = self.encode(lam)
         return codes if between is None else between(codes)
 
-    def encode(self, lam: Tensor) -> tuple[Tensor, "Between | None"]:
-        """Encode lambda for FiLM.
+    def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
+        """Encode lambda of shape [k], in [0, 1], for FiLM.
 
         Args:
-            lam: shape [k], in [0, 1].
+            lam: see above.
+            every: keep rows that do not count, so that no shape depends on values.
 
         Returns:
             The codes that FiLM maps, and how what it makes of them becomes that of each lambda:
-            None where the codes, of shape [k, dim], are those of the lambda themselves.
+            None where the codes, of shape [k, dim], are those of ``lam`` themselves.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
-        between = self.between(lam)
+        # as searchsorted does, in operations that every exporter knows
+        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
+        low, high = self.trained[upper - 1], self.trained[upper]
+        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
+        between = Between(upper - 1, upper, weight)
         if self.interpolation == "film":
-            return between.of_rows(self.codes)
+            return (self.codes, between) if every else between.of_rows(self.codes)
         if self.interpolation == "spherical-codes":
-            return _slerp(self.codes[between.low], self.codes[between.high], between.weight), None
+            return _slerp(self.codes[between.low], self.codes[between.high], weight), None
         return between(self.codes), None
 
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -178,14 +175,6 @@ class LambdaEncoding(nn.Module):
         below = (lam > 0) & (lam < first)
         share = torch.where(below, lam / first, torch.ones_like(lam))
         return torch.cat([self.trained[:1], torch.where(below, first, lam)]), share[:, None]
-
-    def between(self, lam: Tensor) -> "Between":
-        """Say where lambda of shape [k] lie between the rows; there must be two or more."""
-        # as searchsorted does, in operations that every exporter knows
-        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
-        low, high = self.trained[upper - 1], self.trained[upper]
-        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        return Between(upper - 1, upper, weight)
 
 
 def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
@@ -309,3 +298,11 @@ class Folded:
 
     affines: tuple[tuple[Tensor, Tensor], ...]
     width: float = 1.0
+
+    def apply(self, h: Tensor, site: int) -> Tensor:
+        """Scale and shift h of shape [n, C, H, W] as the norm layer of a site does."""
+        scale, shift = self.affines[site]
+        return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
+
+
+AnyCondition = Condition | Folded | None

@@ -63,7 +63,7 @@ class PlainNetwork(Backbone):
         return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-class PlainWideResNet(PlainNetwork, WideResNet):  # type: ignore[misc]  # one argument less
+class PlainWideResNet(PlainNetwork, WideResNet):
     """A wide residual network."""
 
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -72,7 +72,7 @@ class PlainWideResNet(PlainNetwork, WideResNet):  # type: ignore[misc]  # one ar
         return F.relu(self.norm(h))
 
 
-class PlainResNet(PlainNetwork, ResNet):  # type: ignore[misc]  # one argument less
+class PlainResNet(PlainNetwork, ResNet):
     """A residual network."""
 
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]

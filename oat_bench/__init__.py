@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 compat.install()
 
 if TYPE_CHECKING:
-    from oat_bench.classifier import OperatingPoint, TunableClassifier, load, save
+    from oat_bench.checkpoint import load, save
+    from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.deployment import export
     from oat_bench.estimator import OATClassifier
     from oat_bench.training.pgd import pgd
@@ -21,9 +22,9 @@ _PUBLIC = {
     "OperatingPoint": "oat_bench.classifier",
     "TunableClassifier": "oat_bench.classifier",
     "export": "oat_bench.deployment",
-    "load": "oat_bench.classifier",
+    "load": "oat_bench.checkpoint",
     "pgd": "oat_bench.training.pgd",
-    "save": "oat_bench.classifier",
+    "save": "oat_bench.checkpoint",
 }
 __all__ = [
     "OATClassifier",

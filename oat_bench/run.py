@@ -1,5 +1,6 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,15 +12,18 @@ import torch
 from torch import Tensor
 
 from oat_bench import cards, datasets, figures
-from oat_bench.attacks import Attack, prepare, saved
-from oat_bench.cards import BenchmarkCard
+from oat_bench.attacks import saved
+from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.selection import select_attacks
+from oat_bench.benchmark import BenchmarkCard
+from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
     ModelInfo,
     OperatingPoint,
     TunableClassifier,
     check_fits,
-    load,
-    save,
+    check_lambdas,
+    check_widths,
 )
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
@@ -30,10 +34,9 @@ from oat_bench.evaluation.examination import Subject
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
-from oat_bench.methods.trainable import Member
-from oat_bench.networks.conditioning import Interpolation
+from oat_bench.methods.trainable import Member, TrainableClassifier
 from oat_bench.progress import note
+from oat_bench.registry import METHODS
 from oat_bench.reports import flags
 from oat_bench.reports import per_lambda as tables
 from oat_bench.reports import run as report
@@ -92,7 +95,7 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
     Raises:
         UserError: if one does not exist or does not fit.
     """
-    chosen = cards.attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
@@ -130,8 +133,8 @@ def train(
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
     """
-    identity = training_identity(card, data, seed)
-    method = METHODS[card.method]
+    identity = training_identity(card.checked(), data, seed)
+    method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         classifier = load(checkpoint, device)
@@ -150,6 +153,7 @@ def train(
         classes=list(data.classes),
         input_shape=data.input_shape,
         network=method.network_card(card.network),
+        options=card.options,
         trained_lambdas=card.training.lambdas,
         interpolation=card.network.interpolation if method.continuous else "none",
         lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
@@ -172,7 +176,7 @@ def train(
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
-            member.network,
+            member.step,
             recipe,
             card.threat,
             train_split,
@@ -181,9 +185,10 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
+        several = sorted({width for _, width in member.step.points()}, reverse=True)
         widths = ""
-        if len(member.network.widths) > 1:
-            widths = f", width {', '.join(f'{width:g}' for width in member.network.widths)}"
+        if len(several) > 1:
+            widths = f", width {', '.join(f'{width:g}' for width in several)}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         by = card.method.upper()
         if recipe.objective.loss != "cross-entropy":
@@ -205,31 +210,20 @@ def train(
             atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / "splits.json", data.describe_splits())
     selection = _describe_selection(selections)
-    classifier.info = info.model_copy(update={"selection": selection})
+    classifier.info = classifier.info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
-    note(f"trained in {seconds:.0f} s; weights: {selection}")
+    if selections:
+        note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
 
 
 def _describe_selection(selections: list[tuple[Member, str]]) -> str:
     """Say once what holds of all networks, else of each."""
+    if not selections:
+        return "none: not trained"
     if len({selection for _, selection in selections}) == 1:
         return selections[0][1]
     return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
-
-
-def with_interpolation(classifier: TunableClassifier, rule: Interpolation) -> TunableClassifier:
-    """Return a checkpoint's classifier with another rule between its trained lambda.
-
-    Raises:
-        UserError: if it does not interpolate, or not by this rule.
-    """
-    if not isinstance(classifier, OAT):
-        raise UserError(f"a model of method {classifier.info.method!r} does not interpolate")
-    try:
-        return classifier.with_interpolation(rule)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
@@ -239,8 +233,10 @@ def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 
 def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     network = METHODS[card.method].network_card(card.network)
-    parts = (network, card.training, card.threat)
-    return sha256(card.method, data.fingerprint(), str(seed), *[p.fingerprint() for p in parts])
+    parts = [part.fingerprint() for part in (network, card.training, card.threat)]
+    if card.options:
+        parts.append(json.dumps(card.options, sort_keys=True))
+    return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 
 def evaluate_and_report(
@@ -318,7 +314,7 @@ def evaluate_and_report(
     )
     known = published.of_entry(published.load(), entry, same_method=True)
     title = (
-        f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
+        f"{data.name}, {info.architecture}, {info.method.upper()}, "
         f"{card.threat.norm} eps {entry.eps}"
     )
     write_parquet(out / "outcomes.parquet", outcomes)

@@ -12,13 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from oat_bench import cards, cli, datasets, run
-from oat_bench.cards import BenchmarkCard, NetworkCard, Threat
-from oat_bench.classifier import ModelInfo, TunableClassifier, load
+from oat_bench import cli, datasets, run
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
+from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.datasets import Dataset
-from oat_bench.methods import OAT
-from oat_bench.networks import ConditionalNetwork, PlainNorm, build_backbone
-from oat_bench.networks.backbones import Layers
+from oat_bench.methods.oat import OAT
+from oat_bench.networks.backbones import Layers, build_backbone
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.norms import PlainNorm
 
 torch.set_num_threads(1)
 
@@ -152,7 +156,7 @@ def brief_toml() -> str:
 def brief(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkCard:
     path = tmp_path_factory.mktemp("cards") / "brief.toml"
     path.write_text(BRIEF)
-    return cards.benchmark(str(path))
+    return benchmark_card(str(path))
 
 
 @pytest.fixture(scope="session")

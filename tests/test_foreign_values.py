@@ -15,10 +15,13 @@ from test_classifier import describe, forge
 
 import oat_bench
 from oat_bench import calibration, cards, datasets, run
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.selection import select_attacks
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.calibration import report as calibrations
-from oat_bench.cards import AttackCard, BenchmarkCard, Threat
-from oat_bench.classifier import OperatingPoint, check_fits, checksum, pack, unpack
+from oat_bench.cards import Threat
+from oat_bench.classifier import OperatingPoint, check_fits
 from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, default_out, load_model
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
@@ -31,6 +34,7 @@ from oat_bench.results import entries, records
 from oat_bench.results import listing as results
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
+from oat_bench.tensors import checksum, pack, unpack
 
 ENTRY = (
     Path(oat_bench.__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
@@ -69,8 +73,8 @@ def use_model(path, digits):
     lambdas = trained.choose_lambdas(None) if hasattr(trained, "choose_lambdas") else None
     lam, width = choose_lambdas(trained, lambdas)[0], choose_widths(trained, None)[0]
     point = OperatingPoint(lam, width)
-    run.choose_points(cards.benchmark("digits"), info.method, info.trained_lambdas, info.widths)
-    prepare(cards.attack("pgd-20"), info.threat, n_classes=info.num_classes, seed=0)
+    run.choose_points(benchmark_card("digits"), info.method, info.trained_lambdas, info.widths)
+    prepare(attack_card("pgd-20"), info.threat, n_classes=info.num_classes, seed=0)
     logits = trained.at(point.lam, point.width)(digits.test.inputs(slice(2)))
     assert logits.shape == (2, len(info.classes))
     entries.make_entry(
@@ -250,7 +254,7 @@ def test_calibration_reports(tmp_path, trained, digits, every):
     found = calibration.calibrate(
         trained,
         held.data,
-        prepare(cards.attack("fgsm"), trained.info.threat, n_classes=10, seed=0),
+        prepare(attack_card("fgsm"), trained.info.threat, n_classes=10, seed=0),
         calibration.Goal("min-sa", 0.5),
         data_fingerprint=held.fingerprint,
         examples=datasets.nested_order(digits.test.labels)[:60],
@@ -297,7 +301,7 @@ def use_attack(path):
 def use_benchmark(path):
     card = cards.read(path, BenchmarkCard)
     datasets.check_known(card.dataset)
-    cards.attacks(card.evaluation.attacks)
+    select_attacks(card.evaluation.attacks)
     return run.choose_points(card, card.method, card.training.lambdas, card.network.widths)
 
 

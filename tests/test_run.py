@@ -16,7 +16,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from oat_bench import cards, run
-from oat_bench.classifier import TunableClassifier, load
+from oat_bench.checkpoint import load
+from oat_bench.classifier import TunableClassifier
 from oat_bench.errors import UserError
 from oat_bench.evaluation import cost
 from oat_bench.results import records, reliability

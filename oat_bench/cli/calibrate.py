@@ -163,10 +163,11 @@ def calibrate(
     Exit code 1: no point can be guaranteed.
     """
     goal = _goal(min_sa, min_ra, sa_weight)
-    from oat_bench import calibration, cards, classifier, datasets, figures
+    from oat_bench import calibration, checkpoint, datasets, figures
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
-    from oat_bench.attacks import prepare
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.engines import prepare
     from oat_bench.calibration import procedure, report
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import note
@@ -174,13 +175,13 @@ def calibrate(
 
     keep_freed_memory()
     where = runs.choose_device(device)
-    trained = classifier.load(model, where)
+    trained = checkpoint.load(model, where)
     info = trained.info
     dataset = data_of(trained, model, dataset)
     shares = choose_widths(trained, widths)
     ready = None
     if attack is not None:
-        ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+        ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
     images = calibration.held_out(
         info, dataset, split, data_dir, skip_broken=skip_broken, image_size=image_size
     )

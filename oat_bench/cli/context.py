@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def load_model(model: str, device: "torch.device") -> "TunableClassifier":
     """Read a checkpoint, a run's folder or an exported file."""
-    from oat_bench import classifier, deployment
+    from oat_bench import checkpoint, deployment
 
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
-    return classifier.load(model, device)
+    return checkpoint.load(model, device)
 
 
 def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:
@@ -78,8 +78,8 @@ def choose_lambdas(
     Raises:
         UserError: if there is no classifier at one.
     """
+    from oat_bench.classifier import check_lambdas
     from oat_bench.deployment import Exported
-    from oat_bench.methods import check_lambdas
 
     if isinstance(trained, Exported):
         lambdas = trained.choose_lambdas(lambdas)
@@ -94,7 +94,7 @@ def choose_widths(trained: "TunableClassifier", widths: list[float] | None) -> l
     Raises:
         UserError: if the network does not have one.
     """
-    from oat_bench.methods import check_widths
+    from oat_bench.classifier import check_widths
 
     check_widths(trained.info.widths, widths or ())
     return widths or trained.info.widths

@@ -54,9 +54,9 @@ def export(
     """
     if dynamic == (lam is not None):
         raise UserError("expected either --lambda, such as --lambda 0.2, or --dynamic")
-    from oat_bench import classifier, deployment
+    from oat_bench import checkpoint, deployment
 
-    trained = classifier.load(model)
+    trained = checkpoint.load(model)
     width = trained.info.widths[0] if width is None else width
     if out is None:
         point = "dynamic" if lam is None else f"lambda{lam:g}"

@@ -127,9 +127,9 @@ def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> Non
 
     Figure 2 of the OAT paper: a point for each channel, a colour for each batch norm.
     """
-    from oat_bench import classifier, figures
+    from oat_bench import checkpoint, figures
 
-    _write(figures.bn_statistics(classifier.load(model), layer), out, "bn-statistics")
+    _write(figures.bn_statistics(checkpoint.load(model), layer), out, "bn-statistics")
 
 
 @figure.command("saliency", epilog=example("oat-bench figure saliency runs/a --lambda 0,0.1,1"))
@@ -155,9 +155,9 @@ def figure_saliency(
 
     Figures 10 to 12 of the OAT paper.
     """
-    from oat_bench import classifier, figures
+    from oat_bench import checkpoint, figures
 
-    trained = classifier.load(model)
+    trained = checkpoint.load(model)
     data = load_data(
         trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
     )

@@ -34,8 +34,8 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.cards import BenchmarkCard
-    from oat_bench.networks.conditioning import Interpolation
+    from oat_bench.benchmark import BenchmarkCard
+    from oat_bench.networks.card import Interpolation
     from oat_bench.run import Report
 
 
@@ -156,7 +156,8 @@ def _card(
     image_size: int | None = None,
 ) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
-    from oat_bench import cards, datasets
+    from oat_bench import datasets
+    from oat_bench.benchmark import benchmark_card
 
     folder = dataset is not None and datasets.is_folder(dataset)
     if dataset is not None and not folder:
@@ -164,7 +165,7 @@ def _card(
     named = dataset if benchmark is None else benchmark
     if folder and benchmark is None:
         named = "image-folder"
-    card = cards.benchmark(DEFAULT_BENCHMARK if named is None else named)
+    card = benchmark_card(DEFAULT_BENCHMARK if named is None else named)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)
@@ -225,7 +226,7 @@ def _evaluate(
             raise UserError(f"{model}: the rule between lambda is in the file; export another")
     if interpolation is not None:
         assert trained is not None
-        trained = runs.with_interpolation(trained, interpolation)
+        trained = trained.with_interpolation(interpolation)
     if card is None:
         assert trained is not None
         assert model is not None

@@ -105,10 +105,11 @@ def transfer(
     attack at, whether gradients are masked, and what is left of a defender who draws lambda at
     random.
     """
-    from oat_bench import cards, datasets, figures
+    from oat_bench import datasets, figures
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
-    from oat_bench.attacks import prepare
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
     from oat_bench.files import atomic_write, make_folder
@@ -123,7 +124,7 @@ def transfer(
     tested = choose_lambdas(trained, lambdas)
     sources = tested if crafted is None else choose_lambdas(trained, crafted, "--crafted")
     (share,) = choose_widths(trained, [info.widths[0] if width is None else width])
-    ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
     if weights is not None:
         _check_draw(weights, tested, drawn)
     if drawn is None:

@@ -5,7 +5,6 @@ is told whether the published networks have a FiLM layer there: not after a shor
 nor after the last batch norm of a wide residual network.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oat_bench.networks.card import RESNETS, check_architecture
 from oat_bench.networks.conditioning import AnyCondition
 from oat_bench.networks.slimmable import run_layer, share
-
-RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
-_WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
+from oat_bench.registry import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -204,30 +202,9 @@ class ResNet(Backbone):
         return h
 
 
-def check_architecture(name: str) -> str:
-    """Return ``name`` if it names a backbone.
-
-    Raises:
-        ValueError: if it does not; the message says which names exist.
-    """
-    match = _WRN.fullmatch(name)
-    depth, widen = (int(group) for group in match.groups()) if match else (0, 0)
-    if name not in RESNETS and not (depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1):
-        raise ValueError(
-            f"unknown architecture {name!r}; expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN with "
-            "depth 10, 16, 22, 28, ... (6n + 4), such as wrn-16-8"
-        )
-    return name
-
-
-def depth(name: str) -> int:
-    """Return how many layers a backbone has at least, each with weights of its own."""
-    return int(check_architecture(name).split("-")[1])
-
-
 def build_backbone(
     name: str, num_classes: int, in_channels: int, make: Layers, width: float = 1.0
-) -> Backbone:
+) -> nn.Module:
     """Build a backbone (see `check_architecture`) with freshly drawn weights.
 
     Args:
@@ -238,6 +215,10 @@ def build_backbone(
         width: share of the channels of each layer.
     """
     check_architecture(name)
+    if name in ARCHITECTURES:
+        build: Callable[..., nn.Module] = ARCHITECTURES[name]
+        kinds = {"conv": make.conv, "linear": make.linear}
+        return build(num_classes, in_channels, make.norm, width=width, **kinds)
     if name in RESNETS:
         if make.dropout:
             raise ValueError(f"{name} has no dropout; set dropout = 0")

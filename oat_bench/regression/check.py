@@ -7,8 +7,9 @@ import pandas as pd
 import torch
 
 from oat_bench import run as runs
-from oat_bench.attacks import Attack
-from oat_bench.classifier import TunableClassifier, check_fits, to_bytes
+from oat_bench.attacks.engines import Attack
+from oat_bench.checkpoint import to_bytes
+from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError

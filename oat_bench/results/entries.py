@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
-from oat_bench.attacks import Attack, Run
+from oat_bench.attacks.engines import Attack, Run
 from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
@@ -278,9 +278,9 @@ def make_entry(
 ) -> Entry:
     """Build the entry of an evaluation; of the model's data set if ``dataset`` names no other."""
     return Entry(
-        name=default_name(info.method, info.network.architecture),
+        name=default_name(info.method, info.architecture),
         dataset=dataset or info.dataset,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         threat_model=norm,
         eps=format_eps(eps),
         method=info.method,

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save as to_bytes
 
 import oat_bench
-from oat_bench import cards, run
+from oat_bench import run
+from oat_bench.benchmark import benchmark_card
 from oat_bench.errors import UserError
 
 # --- bad input: one line, exit code 2, before anything costly
@@ -187,7 +188,7 @@ def test_a_folder_of_images_without_a_card_takes_the_general_one(invoke, shapes,
     assert invoke("train", "--dataset", shapes)[0] == 0
     ((card, data),) = taken
     assert card.name == data.name == "shapes"
-    general = cards.benchmark("image-folder")
+    general = benchmark_card("image-folder")
     assert (card.network, card.training) == (general.network, general.training)
     assert Path("runs/shapes-seed0").is_dir()
 

@@ -12,7 +12,8 @@ from commands import FIGURES, call
 
 import oat_bench
 from oat_bench import cards, cli, datasets, run
-from oat_bench.methods import METHODS
+from oat_bench.attacks.card import attack_card
+from oat_bench.registry import METHODS
 
 COMMANDS = [
     "run",
@@ -127,7 +128,7 @@ def test_list(invoke, kind, names):
     assert [line.split()[0] for line in lines] == names  # one line each, however long
     if kind == "attacks":
         for line in lines:
-            attack = cards.attack(line.split()[0])
+            attack = attack_card(line.split()[0])
             assert attack.description in line
             assert (" yes " in line) == attack.default
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from oat_bench import run
 from oat_bench.attacks.saved import Images, read, write
-from oat_bench.classifier import load
+from oat_bench.checkpoint import load
 
 #: as they are before the fixture `refused` forbids them
 TRAIN, EVALUATE = run.train, run.evaluate

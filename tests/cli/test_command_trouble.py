@@ -14,7 +14,8 @@ import torch
 from commands import call, files, finish, start, untimed
 
 import oat_bench
-from oat_bench import cards, run
+from oat_bench import run
+from oat_bench.benchmark import benchmark_card
 
 
 def test_an_attack_that_fails_at_work_is_one_line(invoke, finished, card, tmp_path):
@@ -160,7 +161,7 @@ def test_ctrl_c_in_training(card, digits, tmp_path):
     assert (out / "log.csv").read_text().splitlines()[: len(rows)] == rows
     assert pd.read_csv(out / "log.csv")["epoch"].to_list() == list(range(1, 61))
     whole = tmp_path / "whole"
-    run.train(cards.benchmark(str(card)), digits, whole, seed=0, device=torch.device("cpu"))
+    run.train(benchmark_card(str(card)), digits, whole, seed=0, device=torch.device("cpu"))
     assert oat_bench.load(whole).fingerprint() == oat_bench.load(out).fingerprint()
 
 

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from oat_bench import OATClassifier, cli, load, run, save
-from oat_bench.cards import BenchmarkCard, NetworkCard
+from oat_bench.benchmark import BenchmarkCard
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import METHODS, OAT, OATSingleBN, TrainableClassifier
+from oat_bench.methods.oat import OAT, OATSingleBN
+from oat_bench.methods.trainable import TrainableClassifier
+from oat_bench.networks.card import NetworkCard
+from oat_bench.registry import METHODS
 from oat_bench.results.entries import Entry
 
 CPU = torch.device("cpu")
@@ -21,7 +24,10 @@ def short(brief) -> BenchmarkCard:
     return brief.model_copy(update={"training": training})
 
 
-@pytest.mark.parametrize("name", METHODS)
+TRAINED = [name for name in METHODS if name not in ("fixed", "own", "output-mixing")]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_method_trains_from_a_card_and_is_read_back(name, short, digits, tmp_path):
     card = short.with_method(name)
     trained = run.train(card, digits, tmp_path, seed=0, device=CPU)
@@ -40,8 +46,8 @@ def test_every_method_trains_from_a_card_and_is_read_back(name, short, digits, t
 
 
 def test_methods_have_training_identities_of_their_own(short, digits):
-    identities = {run.training_identity(short.with_method(m), digits, 0) for m in METHODS}
-    assert len(identities) == len(METHODS)
+    identities = {run.training_identity(short.with_method(m), digits, 0) for m in TRAINED}
+    assert len(identities) == len(TRAINED)
 
 
 def test_single_bn_is_oat_with_one_batch_norm_and_nothing_else(short, digits, tmp_path):

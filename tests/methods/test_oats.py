@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from oat_bench import cards, run
-from oat_bench.cards import NetworkCard, Threat
-from oat_bench.classifier import ModelInfo, load, save
+from oat_bench import run
+from oat_bench.benchmark import benchmark_card
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load, save
+from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import METHODS
-from oat_bench.methods.oats import OATS, WIDTHS
-from oat_bench.networks import specialize
+from oat_bench.methods.oat import OATS, WIDTHS
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.specialize import specialize
+from oat_bench.registry import METHODS
 from oat_bench.results.entries import Entry
 
 CPU = torch.device("cpu")
@@ -37,7 +40,7 @@ def info(**network) -> ModelInfo:
 
 def brief_card():
     """The card that ships, with a recipe of seconds."""
-    card = cards.benchmark("digits-oats")
+    card = benchmark_card("digits-oats")
     network = {"architecture": "wrn-10-1", "encoding_dim": 8}
     training = {"epochs": 8, "batch_size": 64, "attack_steps": 4, "eps_warmup_epochs": 0}
     training |= {"lambdas": [0, 0.5, 1], "validate_every": 8}
@@ -161,8 +164,8 @@ def test_without_widths_in_the_card_it_has_the_papers():
 def test_one_width_is_not_oats():
     with pytest.raises(ValueError, match=r"widths are \[1\.0\]; expected several"):
         METHODS["oats"].build(info())
-    with pytest.raises(UserError, match="expected one with method 'oat', or method 'oats'"):
-        cards.benchmark("digits").with_widths([1, 0.5])
+    with pytest.raises(UserError, match="expected one, or method 'oats'"):
+        benchmark_card("digits").with_widths([1, 0.5])
 
 
 def test_the_ablation_has_one_batch_norm_for_each_width():
@@ -199,7 +202,7 @@ def test_pgd_ats_is_a_slimmable_network_for_each_lambda(digits, tmp_path):
 
 def test_a_dedicated_network_of_one_width(digits, tmp_path):
     """The baseline that owns no more channels than it needs: any method, one width."""
-    card = cards.benchmark("digits-large-eps").with_method("pgd-at").with_widths([0.5])
+    card = benchmark_card("digits-large-eps").with_method("pgd-at").with_widths([0.5])
     assert card.name == "digits-large-eps-pgd-at-widths-0.5"
     training = {"lambdas": [1], "epochs": 1, "attack_steps": 1}
     card = card.model_copy(update={"training": card.training.model_copy(update=training)})

@@ -11,11 +11,16 @@ from art.attacks.evasion import FastGradientMethod
 from safetensors.torch import save as to_bytes
 
 from oat_bench import OATClassifier, cli, load, run
-from oat_bench.cards import BenchmarkCard, NetworkCard, Threat, TrainingCard
-from oat_bench.classifier import ModelInfo, checksum, unpack
+from oat_bench.benchmark import BenchmarkCard
+from oat_bench.cards import Threat
+from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import PGDAT
+from oat_bench.methods.pgd_at import PGDAT
+from oat_bench.networks.card import NetworkCard
+from oat_bench.tensors import checksum, unpack
 from oat_bench.training import loop
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
 
@@ -98,7 +103,8 @@ def test_lambda_0_is_standard_training(plain, digits):
     card = TrainingCard(
         epochs=1, batch_size=32, lr=0.05, lambdas=[0.0], attack_steps=3, weight_decay=1e-3
     )
-    run_ = Trainer(network, card, Threat(eps=0.3), train, train.take(torch.arange(0)), seed=2)
+    step, empty = ConditionalStep(network), train.take(torch.arange(0))
+    run_ = Trainer(step, card, Threat(eps=0.3), train, empty, seed=2)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     reference.train()
     for step, index in enumerate(run_._batches(0, 0)):
@@ -125,7 +131,8 @@ def test_a_step_at_fixed_lambda_is_equation_1(plain, digits, lam):
         epochs=1, batch_size=32, lr=0.1, lambdas=[lam], momentum=0, weight_decay=0, attack_steps=2
     )
     threat = Threat(eps=0.3, step_size=0.1)
-    run_ = Trainer(network, card, threat, train, train.take(torch.arange(0)), seed=2)
+    step, empty = ConditionalStep(network), train.take(torch.arange(0))
+    run_ = Trainer(step, card, threat, train, empty, seed=2)
     index = next(run_._batches(0, 0))
     loss = run_._step(index)
 
@@ -233,7 +240,7 @@ def test_a_family_broken_in_the_middle_goes_on_there(card, digits, folder, tmp_p
     per_network = (
         2
         * Trainer(
-            PGDAT.build(describe([0.0])).networks[0.0],
+            PGDAT.build(describe([0.0])).members()[0].step,
             card.training,
             card.threat,
             digits.train,

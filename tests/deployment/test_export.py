@@ -363,7 +363,9 @@ def test_a_graph_may_not_ask_for_other_files(files, tmp_path):
 
 def test_a_graph_holds_operators_of_the_standard_alone(files, tmp_path):
     def control(model):
-        model.graph.node.add(op_type="Loop")
+        node = model.graph.node.add(op_type="Loop")
+        body = onnx.helper.make_graph([], "body", [], [])
+        node.attribute.append(onnx.helper.make_attribute("body", body))
 
     def custom(model):
         model.graph.node.add(op_type="Run", domain="com.example")

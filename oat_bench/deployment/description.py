@@ -52,11 +52,7 @@ class Description(Recorded):
         return self
 
     def outline(self) -> nn.Module:
-        """Lay out the network without memory: what its weights are loaded into.
-
-        Raises:
-            ValueError: if there is no such network.
-        """
+        """Lay out the network without memory: what its weights are loaded into."""
         info = self.model
         if self.lam is not None:
             return outline(info.architecture, info.num_classes, info.input_shape[0], self.width)
@@ -85,18 +81,16 @@ def written(description: Description, state: Mapping[str, Tensor]) -> str:
     return json.dumps({"description": values, "sha256": checksum(values, dict(state))})
 
 
-def understood(text: str | bytes, n_tensors: int) -> Description:
-    """Read what `written` wrote.
+def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Description, nn.Module]:
+    """Return the description that `written` wrote, and its network with its weights.
 
-    Args:
-        text: of the file.
-        n_tensors: how many tensors the file holds.
+    Among the tensors may be some that are no weights; a weight may be flat.
 
     Raises:
-        ValueError: if it is something else, of a method that does not exist, or of a deeper network
-            than there are weights.
+        LookupError, TypeError, ValueError, RuntimeError: if they are not those that were written.
     """
-    description = Description.model_validate(json.loads(text)["description"])
+    content = json.loads(text)
+    description = Description.model_validate(content["description"])
     info, lam = description.model, description.lam
     if info.method not in METHODS:
         raise unknown("method", info.method, METHODS)
@@ -104,28 +98,13 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
         raise ValueError(
             f"between lambda 0 and {info.bridged_below:g} it follows an older rule; export again"
         )
-    if depth(info.architecture) > n_tensors:  # before a deep one is built
+    if depth(info.architecture) > len(tensors):  # before a deep one is built
         raise ValueError(f"too few weights for {info.architecture}")
-    return description
-
-
-def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Description, nn.Module]:
-    """Return the description of a file, and the network that it describes with its weights.
-
-    Args:
-        text: of the file.
-        tensors: of the file, those that are no weights too; a weight may be flat.
-
-    Raises:
-        KeyError, ValueError, RuntimeError: if they are not those that were written.
-    """
-    description = understood(text, len(tensors))
     network, state = description.outline(), {}
     for name, expected in network.state_dict().items():
         if tensors[name].dtype != expected.dtype:
             raise ValueError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
         state[name] = tensors[name].reshape(expected.shape)
-    content = json.loads(text)
     if content.get("sha256") != checksum(content["description"], state):
         raise ValueError("the checksum does not match")
     network.load_state_dict(state, assign=True)

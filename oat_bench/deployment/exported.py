@@ -72,10 +72,6 @@ class Exported(TunableClassifier):
         program: the file as its runtime computes it, images (and lambda) to logits; None where that
             is the network.
         fingerprint: hash of the file.
-
-    Attributes:
-        info: the checkpoint's, with the one width that the file has.
-        description: as above.
     """
 
     def __init__(

@@ -205,15 +205,7 @@ class ResNet(Backbone):
 def build_backbone(
     name: str, num_classes: int, in_channels: int, make: Layers, width: float = 1.0
 ) -> nn.Module:
-    """Build a backbone (see `check_architecture`) with freshly drawn weights.
-
-    Args:
-        name: of the architecture.
-        num_classes: number of logits.
-        in_channels: channels of the images.
-        make: its layers.
-        width: share of the channels of each layer.
-    """
+    """Build a backbone (see `check_architecture`) of a share of the channels, weights drawn."""
     check_architecture(name)
     if name in ARCHITECTURES:
         build: Callable[..., nn.Module] = ARCHITECTURES[name]

@@ -106,25 +106,21 @@ class ConditionalNetwork(nn.Module):
         return [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
 
     def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
-        """Note how training samples lambda: it decides what must be bridged, see `LambdaEncoding`.
+        """Note how training samples lambda: from the ``list``, or ``uniform`` on (0, 1] too.
 
-        Args:
-            lambda_sampling: from the ``list`` of trained values, or ``uniform`` on (0, 1] too.
+        It decides what must be bridged, see `LambdaEncoding`.
         """
         trained = self.encoding.trained.tolist()
         below = bridged_below(trained, self._norm_form, lambda_sampling)
         self.encoding.bridge = below is not None
 
     def forward(self, x: Tensor, lam: float | Tensor, width: float | None = None) -> Tensor:
-        """Compute logits.
+        """Compute logits of shape [n, num_classes].
 
         Args:
             x: images of shape [n, C, H, W] in [0, 1].
             lam: one float for all images, or one per image (shape [n]) in any order.
             width: one of the network's widths, for all images; the widest if None.
-
-        Returns:
-            Logits of shape [n, num_classes].
 
         Raises:
             ValueError: if a lambda is not a number in [0, 1], in eval mode outside of the trained
@@ -145,13 +141,8 @@ class ConditionalNetwork(nn.Module):
         """Fix lambda: a function from images to logits, batch norm in eval mode.
 
         Every norm layer is brought down to one affine per channel and distinct lambda, once; what
-        an attack then repeats, step by step, is the plain backbone.
-
-        Args:
-            lam: as in `forward`.
-            n_images: how many images each call will bring.
-            device: where they are; the network's own if None.
-            width: as in `forward`.
+        an attack then repeats, step by step, is the plain backbone. Each call brings ``n_images``,
+        on ``device``: the network's own if None. The others are as in `forward`.
         """
         device = device or self.encoding.codes.device
         order, folded = self.folded(lam, n_images, device, width)
@@ -164,11 +155,7 @@ class ConditionalNetwork(nn.Module):
         device: torch.device,
         width: float | None = None,
     ) -> tuple[Tensor | None, Folded]:
-        """Return the order that sorts a batch (None: it is sorted), and its norm layers folded.
-
-        Raises:
-            ValueError: as in `forward`.
-        """
+        """Return the order that sorts a batch (None: it is sorted), and its norm layers folded."""
         order, condition = self.condition(lam, n_images, device, width)
         for end in condition.lam[[0, -1]].tolist() if len(condition.lam) else ():
             check_within(end, self.encoding.trained.tolist())

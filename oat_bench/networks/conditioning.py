@@ -82,18 +82,15 @@ class LambdaEncoding(nn.Module):
     these are interpolated linearly (``folded-affine``).
 
     Args:
-        trained: the distinct lambda values that training samples from, in [0, 1].
+        trained: the lambda values that training samples from, in [0, 1].
         kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
-            ``orthogonal`` (rows of a random orthogonal matrix).
+            ``orthogonal`` (rows of a random orthogonal matrix, drawn by ``seed``).
         dim: length of a code; at least the number of trained values, but for ``scalar``.
-        seed: for ``orthogonal``.
+        seed: see there.
         interpolation: the rule between trained values.
 
     Attributes:
         bridge: whether ``folded-affine`` goes before it from 0, which must be trained, to the next.
-
-    Raises:
-        ValueError: if ``dim`` is too small, or the rule is unknown or does not go with the kind.
     """
 
     codes: Tensor
@@ -134,15 +131,10 @@ class LambdaEncoding(nn.Module):
         return codes if between is None else between(codes)
 
     def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
-        """Encode lambda of shape [k], in [0, 1], for FiLM.
+        """Return the codes that FiLM maps for lambda of shape [k], and how FiLM's are interpolated.
 
-        Args:
-            lam: see above.
-            every: keep rows that do not count, so that no shape depends on values.
-
-        Returns:
-            The codes that FiLM maps, and how what it makes of them becomes that of each lambda:
-            None where the codes, of shape [k, dim], are those of ``lam`` themselves.
+        They are not (None) where the codes, of shape [k, dim], are those of ``lam`` themselves.
+        ``every`` keeps rows that do not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
@@ -160,10 +152,8 @@ class LambdaEncoding(nn.Module):
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the lambda whose norm layers, folded, those of ``lam`` of shape [k] are made of.
 
-        Returns:
-            Without a bridge ``lam`` and None. With one 0 and then, for each, the upper end of its
-            interval or the lambda itself, shape [1 + k]; and the share of the way there from 0,
-            shape [k, 1]: see `Condition.bridged`.
+        With a bridge: 0 and then, for each, the upper end of its interval or the lambda itself,
+        shape [1 + k]; and the share of the way there from 0, shape [k, 1].
         """
         if not self.bridge:
             return lam, None
@@ -175,13 +165,7 @@ class LambdaEncoding(nn.Module):
 
 @dataclass(frozen=True)
 class Between:
-    """Where each lambda lies between two rows.
-
-    Attributes:
-        low: the row of the trained lambda below, shape [k].
-        high: the row of the one above, shape [k].
-        weight: the share of the way from low to high, shape [k, 1].
-    """
+    """Where lambda lies: rows below and above, [k] each, and the share of the way, [k, 1]."""
 
     low: Tensor
     high: Tensor
@@ -269,9 +253,7 @@ class Condition:
 class Folded:
     """A condition of which each norm layer is already one affine per channel.
 
-    Attributes:
-        affines: scale and shift of each norm layer, shape [n or 1, C, 1, 1], by the layer's site.
-        width: share of the channels of each layer.
+    The affines are scale and shift of each layer, shape [n or 1, C, 1, 1], by the layer's site.
     """
 
     affines: tuple[tuple[Tensor, Tensor], ...]

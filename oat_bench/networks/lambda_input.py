@@ -16,12 +16,7 @@ _OUTSIDE = 1 << 31
 
 
 class LambdaNorm(nn.Module):
-    """A norm layer of a width as a function of lambda alone: batch norm's affines, and FiLM.
-
-    Args:
-        norm: the layer, of which nothing is shared.
-        width: one of its own.
-    """
+    """A norm layer of a width as a function of lambda alone: batch norm's affines, and FiLM."""
 
     def __init__(self, norm: ConditionalNorm, width: float) -> None:
         super().__init__()
@@ -43,12 +38,7 @@ class LambdaInput(nn.Module):
     """A plain backbone that is told lambda with the images, in operations that can be traced.
 
     It neither sorts a batch nor looks at values: each image has its own affine per channel, and a
-    batch may mix any lambda values.
-
-    Args:
-        encoding: of lambda.
-        norms: the norm layers by site.
-        backbone: with a `FoldedNorm` at each site.
+    batch may mix any lambda values. Norm layers are by site; the backbone has a `FoldedNorm` there.
     """
 
     def __init__(
@@ -58,15 +48,12 @@ class LambdaInput(nn.Module):
         self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
 
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits.
+        """Compute logits of shape [n, num_classes].
 
         Args:
             images: shape [n, C, H, W] in [0, 1].
             lam: shape [n], one for each image, or [1], one for all; what lies outside of the
                 trained range is taken for the nearer end.
-
-        Returns:
-            Logits of shape [n, num_classes].
 
         Raises:
             IndexError: if there are neither one nor n lambda values.
@@ -102,12 +89,7 @@ class LambdaInput(nn.Module):
 def lambda_input(network: ConditionalNetwork, width: float | None = None) -> LambdaInput:
     """Return the network of a width that takes lambda as an input, sharing nothing with the other.
 
-    Args:
-        network: conditional, of one width or of several; on "meta" too.
-        width: one of the network's; the widest if None.
-
-    Raises:
-        ValueError: if the network does not have the width.
+    The width is one of the network's, the widest if None; the network may be on "meta".
     """
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]

@@ -95,13 +95,8 @@ class ConditionalNorm(BatchNorms):
 
     With two batch norms lambda = 0 goes through ``bn_c``, every other lambda through ``bn_a``; with
     one, every lambda goes through ``bn_a``. Each width has batch norms of its own (switchable batch
-    norm: of three widths, six); FiLM is shared.
-
-    Args:
-        channels: C of the full width.
-        form: ``dual`` or ``single`` batch norm.
-        film: the FiLM layer that follows, or None.
-        widths: widest first.
+    norm: of three widths, six); FiLM is shared. ``channels`` are the full width's, which is the
+    first of ``widths``.
     """
 
     site: int  # the layer's place in Folded.affines, see `number_norms`
@@ -167,10 +162,7 @@ def affine(
 ) -> tuple[Tensor, Tensor]:
     """Return the scale and shift [k, C] of batch norm by route and FiLM at each lambda.
 
-    Args:
-        condition: of k lambda values.
-        routes: scale and shift [C] of each; of two, the first is that of lambda = 0.
-        film: of C channels or more, or None.
+    The routes are scale and shift [C] of each; of two, the first is that of lambda = 0.
     """
     *standard, other = routes
     scale, shift = (part.expand(condition.lam.shape[0], -1) for part in other)
@@ -191,21 +183,8 @@ def _batch_norm(bn: nn.BatchNorm2d, h: Tensor) -> Tensor:
     return bn(h)  # type: ignore[no-any-return]
 
 
-class PlainNorm(nn.BatchNorm2d):
-    """Batch norm of a network that has no condition."""
-
-    def forward(self, h: Tensor, condition: None = None) -> Tensor:
-        """Normalise h of shape [n, C, H, W]."""
-        return super().forward(h)
-
-
 class Affine(nn.Module):
-    """A norm layer at a fixed lambda.
-
-    Args:
-        scale: shape [C]; kept as [C, 1, 1], as the shift is.
-        shift: shape [C].
-    """
+    """A norm layer at a fixed lambda: scale and shift [C], kept as [C, 1, 1]."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()

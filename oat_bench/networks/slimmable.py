@@ -71,11 +71,7 @@ class SlimmableLinear(nn.Linear):
 def take_weights(narrow: nn.Module, wide: nn.Module, width: float, *, copy: bool) -> None:
     """Give a module of plain layers the leading block of each weight of its wider self.
 
-    Args:
-        narrow: laid out on "meta", with the names of ``wide``; its weights need no gradient.
-        wide: of the full width.
-        width: whose head it is, where each width has one.
-        copy: or else they are views of the other's.
+    They need no gradient, and are copies or views. Of heads it is that of ``width``.
     """
     for name, module in list(narrow.named_modules()):
         own = wide.get_submodule(name)

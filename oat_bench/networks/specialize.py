@@ -20,13 +20,9 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
     with ``network``, maps images [n, C, H, W] in [0, 1] to logits, and costs what a plain network
     of the architecture costs that never had more channels than the width leaves.
 
-    Args:
-        network: conditional, of one width or of several.
-        lam: in [0, 1], within the trained range.
-        width: one of the network's widths; the widest if None.
-
     Raises:
-        ValueError: if ``lam`` is not there, or the network does not have the width.
+        ValueError: if ``lam`` is not in [0, 1] and the trained range, or the network does not have
+            the width; None is the widest.
     """
     _, folded = network.folded(float(lam), 1, network.encoding.codes.device, width)
     plain = network.subnetwork(folded.width, copy=True)
@@ -37,11 +33,7 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
 
 @torch.no_grad()
 def outline(architecture: str, num_classes: int, in_channels: int, width: float = 1.0) -> nn.Module:
-    """Return what `specialize` returns for an architecture, laid out without memory (on "meta").
-
-    Raises:
-        ValueError: if there is no such architecture.
-    """
+    """Return what `specialize` returns for an architecture, laid out without memory (on "meta")."""
     layers = Layers(lambda channels, _: FoldedNorm(channels))
     with torch.device("meta"):
         plain = build_backbone(architecture, num_classes, in_channels, layers, width)
@@ -50,16 +42,10 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 
 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Put scale and shift [C] of each site in the place of a backbone's norm layers.
+    """Put scale and shift [C] of each site in the place of a backbone's `FoldedNorm` layers.
 
-    Where a norm layer directly follows a convolution they go into its weight and bias.
-
-    Args:
-        plain: with a `FoldedNorm` at each site, and plain layers; changed.
-        affines: by site.
-
-    Returns:
-        The backbone in eval mode, which takes no condition and needs no gradient.
+    Where one directly follows a convolution they go into its weight and bias. What is returned is
+    the backbone itself, in eval mode; it takes no condition and needs no gradient.
     """
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):

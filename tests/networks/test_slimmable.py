@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oat_bench.networks.backbones import Layers, build_backbone
 from oat_bench.networks.card import check_widths
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
-from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM, PlainNorm
+from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM
 from oat_bench.networks.slimmable import (
     SlimmableConv2d,
     SlimmableLinear,
@@ -235,24 +234,22 @@ def test_the_full_width_is_the_network_of_one_width(perturbed):
 
 
 @torch.no_grad()
-def test_every_width_is_the_plain_narrow_network_with_the_leading_weights(network):
+def test_every_width_is_the_plain_narrow_network_with_the_leading_weights(network, plain):
     """Against a network of the architecture that was built narrow, layer by layer its own."""
     x = images(5)
     for width in WIDTHS:
         lam = 0.5  # one lambda takes one route: a plain network with batch norm and FiLM in one
         condition = network.condition(lam, 5, x.device, width)[1]
-        plain = build_backbone(
-            network._build.args[0], 7, 3, Layers(lambda c, _: PlainNorm(c)), width
-        ).eval()
+        narrow = plain(network._build.args[0], 7, 3, width=width).eval()
         state = network.backbone.state_dict()
-        for name, parameter in plain.named_parameters():
+        for name, parameter in narrow.named_parameters():
             if "norm" in name:
                 continue
             source = state[name]
             if name.startswith("linear") and width < 1 and "linear.narrow.0.bias" in state:
                 source = state[f"linear.narrow.{WIDTHS.index(width) - 1}.{name.split('.')[1]}"]
             parameter.copy_(source[tuple(slice(0, size) for size in parameter.shape)])
-        norms = [m for m in plain.modules() if isinstance(m, PlainNorm)]
+        norms = [m for m in narrow.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm, own in zip(norms, network.norms, strict=True):
             bn = own.batch_norms(width)[1]
             norm.load_state_dict(bn.state_dict())
@@ -260,7 +257,7 @@ def test_every_width_is_the_plain_narrow_network_with_the_leading_weights(networ
                 gamma, beta = (part[0] for part in own.film.at(condition, bn.num_features))
                 norm.weight.mul_(gamma)
                 norm.bias.mul_(gamma).add_(beta)
-        expected = plain(x)
+        expected = narrow(x)
         scale = expected.abs().max()
         assert scale > 0.01
         torch.testing.assert_close(network(x, lam, width) / scale, expected / scale, **CLOSE)
@@ -282,27 +279,25 @@ def test_specialized_is_the_slimmable_network(network):
             torch.testing.assert_close(plain(x) / scale, expected / scale, **CLOSE)
 
 
-def test_specialized_is_narrow_and_plain(network):
+def test_specialized_is_narrow_and_plain(network, plain):
     """Parameters are those of a network that was built narrow, but for what norms fold into."""
     counts = []
     for width in WIDTHS:
-        plain = specialize(network, 0.3, width)
-        kinds = {type(module) for module in plain.modules()}
+        ours = specialize(network, 0.3, width)
+        kinds = {type(module) for module in ours.modules()}
         assert kinds.isdisjoint({*SLIMMABLE, ConditionalNorm, BatchNorms})
         assert {nn.Conv2d, nn.Linear} <= kinds
-        built = build_backbone(
-            network._build.args[0], 7, 3, Layers(lambda c, _: PlainNorm(c)), width
-        )
+        built = plain(network._build.args[0], 7, 3, width=width)
         for name, module in built.named_modules():
             if isinstance(module, nn.Conv2d):
-                mine = plain.get_submodule(name)
+                mine = ours.get_submodule(name)
                 assert mine.weight.shape == module.weight.shape
                 assert (mine.out_channels, mine.in_channels) == tuple(module.weight.shape[:2])
         # a batch norm's weight and bias at most: folding leaves a bias, or scale and shift
-        counts.append(sum(p.numel() for p in plain.parameters()))
+        counts.append(sum(p.numel() for p in ours.parameters()))
         assert counts[-1] <= sum(p.numel() for p in built.parameters())
         # nothing wide lies behind it
-        for parameter in plain.parameters():
+        for parameter in ours.parameters():
             assert parameter.untyped_storage().nbytes() == 4 * parameter.numel()
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] < counts[0] / 10  # about the width's square

@@ -229,6 +229,11 @@ class TunableClassifier(ABC):
     one_build: ClassVar[bool] = False
 
     @classmethod
+    def label(cls, info: ModelInfo) -> str:
+        """Return what tables call a classifier that nobody has named."""
+        return f"{info.method.upper()} {info.architecture}"
+
+    @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
         """Return the lambda at which a classifier of this kind answers for ``lam``.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reporting import evaluate_and_report
 from torch import nn
 
 from oat_bench import cli, datasets, run
@@ -258,7 +259,7 @@ def reported_folder(brief, digits, trained_folder, tmp_path_factory) -> Path:
     card = brief.model_copy(update={"evaluation": evaluation})
     attacks = run.prepare_attacks(card, 10, 0)
     device = torch.device("cpu")
-    run.evaluate_and_report(
+    evaluate_and_report(
         load(folder), card, digits, attacks, folder, command="oat-bench run", device=device
     )
     return folder

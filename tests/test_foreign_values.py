@@ -27,6 +27,7 @@ from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
 from oat_bench.evaluation.integrity import Check
+from oat_bench.registry import METHODS
 from oat_bench.regression import baseline
 from oat_bench.reports import comparison, integrity
 from oat_bench.reports import per_lambda as tables
@@ -326,7 +327,7 @@ def test_cards(tmp_path, kind, name, use, every):
 
 def test_a_foreign_method_is_refused_wherever_one_is_asked_for():
     for call in (
-        lambda: oat_bench.methods.named("mystery"),
+        lambda: METHODS["mystery"],
         lambda: oat_bench.methods.check_lambdas("mystery", [0.0], []),
     ):
         with pytest.raises(UserError, match="unknown method 'mystery'"):

@@ -36,7 +36,7 @@ from oat_bench.errors import UserError
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
     from oat_bench.networks.card import Interpolation
-    from oat_bench.run import Report
+    from oat_bench.result import Result
 
 
 @cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
@@ -213,6 +213,7 @@ def _evaluate(
     from oat_bench import run as runs
     from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
+    from oat_bench.result import measured
 
     if widths is not None and model is None:
         assert card is not None
@@ -269,31 +270,39 @@ def _evaluate(
     folder = make_folder(out)
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=where)
-    report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command_line(), device=where, images=images
+    result = measured(
+        trained,
+        card,
+        data,
+        ready,
+        command=command_line(),
+        device=where,
+        out=folder,
+        images=images,
     )
-    _print(report)
+    result.save(folder)
+    _print(result, folder)
 
 
-def _print(report: "Report") -> None:
+def _print(result: "Result", folder: Path) -> None:
     from oat_bench.reports import flags
     from oat_bench.reports import per_lambda as tables
 
-    console, said = plain_console(), flags.lines(report.flags)
+    console, said = plain_console(), flags.lines(result.flags)
     if console.is_terminal:
-        console.print(report.title, style="italic")
-        for heading, results in tables.by_width(report.results):
+        console.print(result.title, style="italic")
+        for heading, results in tables.by_width(result.points):
             if heading:
                 console.print(heading)
-            print_whole(console, tables.terminal(results, report.trained, report.published))
-        below = tables.notes(report.published, report.frontiers, report.attacks)
+            print_whole(console, tables.terminal(results, result.trained, result.published))
+        below = tables.notes(result.published, result.frontiers, result.entry.attacks)
         for note in (tables.NOTE, *below):
             console.print(note, style="dim")
         for line in said:
-            console.print(line, style="yellow" if report.flags else "dim")
-        console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
+            console.print(line, style="yellow" if result.flags else "dim")
+        console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)
     else:
-        shown = (report.results, report.trained, report.title, report.published)
-        click.echo(tables.markdown(*shown, report.frontiers, report.attacks))
+        shown = (result.points, result.trained, result.title, result.published)
+        click.echo(tables.markdown(*shown, result.frontiers, result.entry.attacks))
         for line in said:
             click.echo(line)

@@ -37,6 +37,11 @@ class Fixed(TunableClassifier):
             )
         return lam
 
+    @classmethod
+    def label(cls, info: ModelInfo) -> str:
+        """Return the network's own name."""
+        return info.own_name
+
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return a copy of the network.
 

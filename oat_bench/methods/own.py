@@ -30,6 +30,11 @@ class Own(TunableClassifier):
         self._prepare, self._device = prepare, torch.device("cpu")
         self._takes_width = "width" in signature(source.at).parameters
 
+    @classmethod
+    def label(cls, info: ModelInfo) -> str:
+        """Return the network's own name."""
+        return info.own_name
+
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the network at a point, in eval mode.
 

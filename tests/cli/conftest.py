@@ -6,6 +6,7 @@ import pytest
 from commands import call
 
 from oat_bench import run
+from oat_bench.evaluation import grid
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def refused(invoke, monkeypatch):
         raise AssertionError("it went on")
 
     monkeypatch.setattr(run, "train", forbidden)
-    monkeypatch.setattr(run, "evaluate", forbidden)
+    monkeypatch.setattr(grid, "evaluate", forbidden)
 
     def refused(*arguments):
         code, out, err = invoke(*arguments)

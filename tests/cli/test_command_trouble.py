@@ -16,6 +16,7 @@ from commands import call, files, finish, start, untimed
 import oat_bench
 from oat_bench import run
 from oat_bench.benchmark import benchmark_card
+from oat_bench.evaluation import grid
 
 
 def test_an_attack_that_fails_at_work_is_one_line(invoke, finished, card, tmp_path):
@@ -48,7 +49,7 @@ def test_trouble_with_the_machine_is_one_line(invoke, finished, card, monkeypatc
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(run, "evaluate", fail)
+    monkeypatch.setattr(grid, "evaluate", fail)
     code, out, err = invoke("run", "--benchmark", card, "--out", finished)
     assert (code, out) == (2, "")
     lines = err.splitlines()
@@ -61,7 +62,7 @@ def test_a_bug_is_not_hidden(invoke, finished, card, monkeypatch):
     def fail(*_args, **_kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(run, "evaluate", fail)
+    monkeypatch.setattr(grid, "evaluate", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         invoke("run", "--benchmark", card, "--out", finished)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reporting import evaluate_and_report
 
 from oat_bench import OATClassifier, cli, load, run, save
 from oat_bench.benchmark import BenchmarkCard
@@ -76,7 +77,7 @@ def test_a_continuous_run_trains_every_lambda_and_its_report_says_so(short, digi
     assert info.bridge is None
     assert not trained.network.encoding.bridge
     assert info.trained_at(0.123)
-    report = run.evaluate_and_report(
+    report = evaluate_and_report(
         trained, card, digits, run.prepare_attacks(card, 10, 0), tmp_path, command="", device=CPU
     )
     assert report.trained == [0, 0.3, 0.5, 1]

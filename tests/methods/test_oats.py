@@ -6,6 +6,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 import torch
+from reporting import evaluate_and_report
 
 from oat_bench import run
 from oat_bench.benchmark import benchmark_card
@@ -64,17 +65,21 @@ def trained(digits, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report(trained, digits, tmp_path_factory):
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def report(trained, digits, out):
     classifier, card, _ = trained
-    out = tmp_path_factory.mktemp("report")
     attacks = run.prepare_attacks(card, 10, 0)
-    return run.evaluate_and_report(
+    return evaluate_and_report(
         classifier, card, digits, attacks, out, command="the command", device=CPU
     )
 
 
 def test_every_width_learns_and_the_narrower_is_the_cheaper(report):
-    by_width = {width: [r for r in report.results if r.width == width] for width in WIDTHS}
+    by_width = {width: [r for r in report.points if r.width == width] for width in WIDTHS}
     gains = []
     for results in by_width.values():
         standard, robust = results[0], results[-1]
@@ -90,17 +95,17 @@ def test_every_width_learns_and_the_narrower_is_the_cheaper(report):
         assert narrow.flops < 0.65 * wide.flops
 
 
-def test_the_report_has_a_table_for_each_width(report):
-    text = (report.folder / "table.md").read_text()
+def test_the_report_has_a_table_for_each_width(report, out):
+    text = (out / "table.md").read_text()
     headings = re.findall(r"^width (\S+): \S+ k parameters, \S+ [kM] FLOPs and", text, re.MULTILINE)
     assert headings == ["1", "0.75", "0.5"]
     assert text.startswith("**digits, wrn-10-1, OATS, Linf eps 0.25**\n")
     assert text.count(" 0.2 * |") == 3
-    table = pd.read_csv(report.folder / "table.csv")
+    table = pd.read_csv(out / "table.csv")
     assert sorted(zip(table["width"], table["lambda"], strict=True)) == sorted(
         (width, lam) for width in WIDTHS for lam in (0, 0.2, 1)
     )
-    entry = Entry.model_validate_json((report.folder / "entry.json").read_text())
+    entry = Entry.model_validate_json((out / "entry.json").read_text())
     points = {(point.width, point.lam): point for point in entry.operating_points}
     assert len(points) == 9
     for row in table.to_dict("records"):
@@ -115,10 +120,10 @@ def test_a_card_may_evaluate_some_widths(trained, digits, tmp_path):
     few = {"widths": [0.5], "attacks": "fgsm", "n_examples": 10, "lambdas": [1]}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=few)})
     attacks = run.prepare_attacks(card, 10, 0)
-    report = run.evaluate_and_report(
+    report = evaluate_and_report(
         classifier, card, digits, attacks, tmp_path, command="the command", device=CPU
     )
-    assert [(r.lam, r.width) for r in report.results] == [(1, 0.5)]
+    assert [(r.lam, r.width) for r in report.points] == [(1, 0.5)]
     assert "width 0.5" not in (tmp_path / "table.md").read_text().split("\n")[0]
     few = {"widths": [0.6]}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=few)})

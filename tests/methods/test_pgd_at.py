@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from art.attacks.evasion import FastGradientMethod
+from reporting import evaluate_and_report
 from safetensors.torch import save as to_bytes
 
 from oat_bench import OATClassifier, cli, load, run
@@ -15,6 +16,7 @@ from oat_bench.benchmark import BenchmarkCard
 from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
+from oat_bench.evaluation import grid
 from oat_bench.methods.pgd_at import PGDAT
 from oat_bench.networks.card import NetworkCard
 from oat_bench.tensors import checksum, unpack
@@ -183,9 +185,9 @@ def test_an_evaluation_between_is_refused_before_anything_runs(
     between = card.model_copy(
         update={"evaluation": card.evaluation.model_copy(update={"lambdas": [0.0, 0.15, 1.0]})}
     )
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(grid, "evaluate", None)
     with pytest.raises(UserError, match=r"^pgd-at: lambda 0\.15 was not trained.*--lambda$"):
-        run.evaluate_and_report(family, between, digits, [], tmp_path, command="", device=CPU)
+        evaluate_and_report(family, between, digits, [], tmp_path, command="", device=CPU)
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
@@ -277,13 +279,11 @@ def test_what_the_family_does_not_use_is_no_part_of_its_identity(card, digits):
 
 def test_a_family_is_evaluated_at_its_lambda(family, card, digits, tmp_path):
     attacks = run.prepare_attacks(card, 10, 0)
-    report = run.evaluate_and_report(
-        family, card, digits, attacks, tmp_path, command="", device=CPU
-    )
-    assert [result.lam for result in report.results] == LAMBDAS
+    report = evaluate_and_report(family, card, digits, attacks, tmp_path, command="", device=CPU)
+    assert [result.lam for result in report.points] == LAMBDAS
     x, y = digits.test.inputs(), digits.test.labels
     ids = run.choose_examples(card, digits)
-    for result in report.results:
+    for result in report.points:
         right = family.at(result.lam)(x[ids]).argmax(1) == y[ids]
         assert result.clean.value == pytest.approx(100 * right.double().mean().item())
     entry = json.loads((tmp_path / "entry.json").read_text())

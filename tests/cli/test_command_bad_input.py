@@ -112,7 +112,7 @@ def test_a_command_line_that_fails_in_its_own_process(tmp_path):
 def test_any_lambda_is_refused_in_one_line_or_lies_in_the_unit_interval(invoke, monkeypatch, text):
     taken = []
     monkeypatch.setattr(
-        "oat_bench.cli.run._evaluate", lambda **options: taken.append(options["lambdas"])
+        "oat_bench.cli.run._evaluate", lambda _, **options: taken.append(options["lambdas"])
     )
     code, out, err = invoke("run", f"--lambda={text}")
     assert out == ""

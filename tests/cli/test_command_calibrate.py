@@ -4,6 +4,7 @@ import pytest
 
 from oat_bench import calibration
 from oat_bench.calibration import report
+from oat_bench.cli.values import AMOUNT
 from oat_bench.errors import UserError
 
 BRIEFLY = ["--split", "test", "--n-examples", "120", "--attack", "pgd-7"]
@@ -118,6 +119,4 @@ def test_bad_input_is_one_line(invoke, finished, monkeypatch, arguments, words):
     ("written", "number"), [("1e6", 1e6), ("1.5M", 1.5e6), ("387 k", 387e3), ("2G", 2e9)]
 )
 def test_amounts(written, number):
-    from oat_bench.cli.calibrate import Amount
-
-    assert Amount().convert(written, None, None) == pytest.approx(number)
+    assert AMOUNT.convert(written, None, None) == pytest.approx(number)

@@ -51,7 +51,7 @@ def test_every_help_has_an_example_that_parses(invoke, command, monkeypatch):
     assert invoke(*command, "-h") == (0, out, "")
     assert max(map(len, out.splitlines())) <= 100
     # the example is a command that exists, with options that exist
-    monkeypatch.setattr("oat_bench.cli.run._evaluate", lambda **options: None)
+    monkeypatch.setattr("oat_bench.cli.run._evaluate", lambda *_, **__: None)
     monkeypatch.setattr(run, "train", lambda *args, **kwargs: None)
     for called in (command, example.split()):
         found = cli.cli

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import oat_bench
-from oat_bench import cards, datasets
-from oat_bench.attacks import Attack, prepare
+from oat_bench import datasets
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.progress import note
 from oat_bench.statistics.pairs import mcnemar
 
@@ -40,7 +41,7 @@ def main() -> None:
     test = datasets.load(info.dataset, args.data_dir).test
     ids = datasets.nested_order(test.labels)[: args.n_examples]
     batch = (test.inputs(ids), test.labels[ids], ids)
-    card = cards.attack("autoattack")
+    card = attack_card("autoattack")
     attack = prepare(card, info.threat, n_classes=info.num_classes, seed=0)
     rows = []
     for lam in map(float, args.lambdas.split(",")):

@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from oat_bench import cards, datasets
+from oat_bench import datasets
 from oat_bench.acceleration import keep_freed_memory
-from oat_bench.attacks import prepare
-from oat_bench.cards import BenchmarkCard
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Dataset
 from oat_bench.evaluation.grid import evaluate
@@ -44,7 +45,7 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     classifier = train(card, data, out, seed=seed, device=device)
     ready = prepare(
-        cards.attack("pgd-7"), card.threat, n_classes=classifier.info.num_classes, seed=0
+        attack_card("pgd-7"), card.threat, n_classes=classifier.info.num_classes, seed=0
     )
     frame = evaluate(
         classifier,
@@ -111,7 +112,7 @@ def main() -> None:
     args = parse()
     keep_freed_memory()
     default = "digits-large-eps" if args.dataset == "digits" else f"{args.dataset}-small"
-    card = cards.benchmark(args.benchmark or default)
+    card = benchmark_card(args.benchmark or default)
     if args.epochs:
         training = card.training.model_copy(update={"epochs": args.epochs})
         card = card.model_copy(update={"training": training})

@@ -40,15 +40,19 @@ from oat_bench.acceleration import (
     choose_precision,
     operations_per_image,
 )
-from oat_bench.attacks import prepare
-from oat_bench.cards import Threat, TrainingCard, attack
-from oat_bench.classifier import OperatingPoint, load
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
+from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.methods import OAT
-from oat_bench.networks import ConditionalNetwork
+from oat_bench.methods.oat import OAT
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 
 LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
@@ -100,7 +104,7 @@ def training(args: argparse.Namespace) -> Alternatives:
 
     def step(**card: object) -> Callable[[], object]:
         trainer = Trainer(
-            make_network(args),
+            ConditionalStep(make_network(args)),
             TrainingCard(epochs=1, lr=0.01, batch_size=args.batch, lambdas=LAMBDAS, **card),
             THREAT,
             data,
@@ -143,7 +147,7 @@ def oats(args: argparse.Namespace) -> Alternatives:
             trained_lambdas=LAMBDAS,
             widths=widths,
         ).to(args.device)
-        trainer = Trainer(network, card, THREAT, data, data.take(torch.arange(0)))
+        trainer = Trainer(ConditionalStep(network), card, THREAT, data, data.take(torch.arange(0)))
         return lambda: trainer._step(torch.arange(args.batch))
 
     network = ConditionalNetwork(
@@ -201,7 +205,11 @@ def scaling(args: argparse.Namespace) -> Alternatives:
             epochs=1, lr=0.01, batch_size=batch, lambdas=lambdas, compile=args.compile
         )
         trainer = Trainer(
-            make_network(other, lambdas), card, THREAT, data, data.take(torch.arange(0))
+            ConditionalStep(make_network(other, lambdas)),
+            card,
+            THREAT,
+            data,
+            data.take(torch.arange(0)),
         )
         return lambda: trainer._step(torch.arange(batch))
 
@@ -276,7 +284,7 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
     conditional = AtLambda(network, 0.1).eval().to(args.device)
     y = conditional(x).argmax(1)
     plain = specialize(network, 0.1)
-    ready = prepare(attack(f"pgd-{steps}"), THREAT, n_classes=10, seed=0)
+    ready = prepare(attack_card(f"pgd-{steps}"), THREAT, n_classes=10, seed=0)
     ids = torch.arange(args.batch, device=args.device)
     fast = accelerate(plain, compile_it=args.compile)
     rough = accelerate(plain, precision="bf16", compile_it=args.compile)
@@ -325,7 +333,7 @@ def robust_table(
 ) -> Callable[[], None]:
     """Return oat-bench's evaluation: the robust accuracies at six lambda under an attack."""
     info = classifier.info
-    ready = prepare(attack(name), info.threat, n_classes=info.num_classes, seed=0)
+    ready = prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=0)
 
     def run() -> None:
         frame = evaluate(
@@ -395,7 +403,7 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
     classifier, data = of_model("autoattack", args.autoattack, args)
     x, labels, eps = data.inputs(), data.labels, classifier.info.threat.eps
     n_classes = classifier.info.num_classes
-    ready = prepare(attack("autoattack"), classifier.info.threat, n_classes=n_classes, seed=0)
+    ready = prepare(attack_card("autoattack"), classifier.info.threat, n_classes=n_classes, seed=0)
 
     def with_torchattacks(model: nn.Module) -> Tensor:
         # its own AutoAttack makes 10 iterations; these are the attacks and numbers of the card

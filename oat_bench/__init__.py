@@ -10,30 +10,39 @@ __version__ = "0.1.0"
 compat.install()
 
 if TYPE_CHECKING:
-    from oat_bench.classifier import OperatingPoint, TunableClassifier, load, save
+    from oat_bench.checkpoint import load, save
+    from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.deployment import export
     from oat_bench.estimator import OATClassifier
+    from oat_bench.result import Result, evaluate
     from oat_bench.training.pgd import pgd
+    from oat_bench.wrapping import wrap
 
 # imported on first use, so that `oat-bench --help` does not wait for torch
 _PUBLIC = {
     "OATClassifier": "oat_bench.estimator",
     "OperatingPoint": "oat_bench.classifier",
+    "Result": "oat_bench.result",
     "TunableClassifier": "oat_bench.classifier",
+    "evaluate": "oat_bench.result",
     "export": "oat_bench.deployment",
-    "load": "oat_bench.classifier",
+    "load": "oat_bench.checkpoint",
     "pgd": "oat_bench.training.pgd",
-    "save": "oat_bench.classifier",
+    "save": "oat_bench.checkpoint",
+    "wrap": "oat_bench.wrapping",
 }
 __all__ = [
     "OATClassifier",
     "OperatingPoint",
+    "Result",
     "TunableClassifier",
     "__version__",
+    "evaluate",
     "export",
     "load",
     "pgd",
     "save",
+    "wrap",
 ]
 
 

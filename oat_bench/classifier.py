@@ -1,31 +1,24 @@
-"""Tunable classifiers: families of ordinary classifiers indexed by an operating point.
+"""Tunable classifiers: families of ordinary classifiers indexed by an operating point."""
 
-A checkpoint is one safetensors file: the weights, and JSON in its header. Loading it runs no code.
-"""
-
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import ImageSize, Lambdas, NetworkCard, Recorded, Threat, publishable
-from oat_bench.datasets import DATASETS, Dataset, is_folder
+from oat_bench.cards import ImageSize, Lambdas, Recorded, Threat, Widths, publishable
+from oat_bench.datasets import Dataset, is_folder
 from oat_bench.datasets.layout import composed
 from oat_bench.errors import UserError, one_line
-from oat_bench.files import atomic_write, sha256
+from oat_bench.networks.card import Interpolation, NetworkCard
 from oat_bench.networks.conditioning import bridged_below, check_within
+from oat_bench.registry import DATASETS, METHODS
+from oat_bench.tensors import checksum
 
-#: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
-_HEADER = "oat_bench"
-#: what a safetensors file may hold: no network comes near it
-_MAX_HEADER, _MAX_TENSORS = 1 << 24, 1 << 16
 #: lambda closer than this are one: float32 holds about seven digits
 SAME_LAMBDA = 1e-6
 
@@ -71,9 +64,15 @@ class ModelInfo(Recorded):
         Annotated[int, Field(ge=1, le=65536)],
         Annotated[int, Field(ge=1, le=65536)],
     ]
-    network: NetworkCard
+    network: NetworkCard | None = Field(
+        default=None, description="absent: the network is no card's, see `own_name`, `own_widths`"
+    )
+    own_name: str = Field(default="", description="architecture of a network that is no card's")
+    own_widths: Widths = Field(default=[1.0], description="likewise")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
     trained_lambdas: Lambdas
-    interpolation: Literal["linear-codes", "spherical-codes", "film", "none"]
+    dial: bool = Field(default=True, description="false: one classifier, lambda is only a label")
+    interpolation: Literal["linear-codes", "spherical-codes", "film", "none"] = "none"
     lambda_sampling: Literal["list", "uniform"] = "list"
     bridge: Literal["folded-affine"] | None = Field(
         default=None,
@@ -99,7 +98,12 @@ class ModelInfo(Recorded):
     @property
     def widths(self) -> list[float]:
         """Shares of the channels that there is a classifier at, widest first."""
-        return self.network.widths
+        return self.own_widths if self.network is None else self.network.widths
+
+    @property
+    def architecture(self) -> str:
+        """What the network is called, such as ``wrn-16-2``."""
+        return self.own_name if self.network is None else self.network.architecture
 
     def trained_at(self, lam: float) -> bool:
         """Whether training sampled this lambda."""
@@ -112,6 +116,8 @@ class ModelInfo(Recorded):
         The rule, ``folded-affine``, is `oat_bench.networks.conditioning.LambdaEncoding`'s. It is no
         part of the weights: a checkpoint that came before it follows it too.
         """
+        if self.network is None:
+            return None
         return bridged_below(self.trained_lambdas, self.network.norm, self.lambda_sampling)
 
     def bridges(self, lambdas: Iterable[float]) -> bool:
@@ -131,11 +137,9 @@ class ModelInfo(Recorded):
 
     @model_validator(mode="after")
     def _one_rule_of_interpolation(self) -> Self:
-        if self.interpolation not in ("none", self.network.interpolation):
-            raise ValueError(
-                f"interpolation is {self.interpolation!r}, the network's is "
-                f"{self.network.interpolation!r}"
-            )
+        own = "none" if self.network is None else self.network.interpolation
+        if self.interpolation not in ("none", own):
+            raise ValueError(f"interpolation is {self.interpolation!r}, the network's is {own!r}")
         return self
 
 
@@ -221,6 +225,13 @@ class TunableClassifier(ABC):
     slims: ClassVar[bool] = False
     #: whether there is a classifier at every lambda in the trained range, or only at trained ones
     continuous: ClassVar[bool] = True
+    #: whether the networks of all points are of one build, and differ in their tensors alone
+    one_build: ClassVar[bool] = False
+
+    @classmethod
+    def label(cls, info: ModelInfo) -> str:
+        """Return what tables call a classifier that nobody has named."""
+        return f"{info.method.upper()} {info.architecture}"
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
@@ -262,6 +273,32 @@ class TunableClassifier(ABC):
             ValueError: if the operating point does not exist.
         """
 
+    @torch.no_grad()
+    def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
+        """Classify each image at a lambda of its own.
+
+        Args:
+            x: images of shape [n, C, H, W] in [0, 1].
+            lam: shape [n].
+            width: of all.
+
+        Returns:
+            Logits of shape [n, num_classes].
+        """
+        found = x.new_empty((len(x), self.info.num_classes))
+        for value in sorted(set(lam.tolist())):
+            near = self.check_lambda(value, self.info.trained_lambdas)
+            found[lam == value] = self.at(near, width)(x[lam == value])
+        return found
+
+    def with_interpolation(self, rule: Interpolation) -> "TunableClassifier":
+        """Return the classifier with another rule between its trained lambda values.
+
+        Raises:
+            UserError: if it does not interpolate, or not by this rule.
+        """
+        raise UserError(f"a model of method {self.info.method!r} does not interpolate")
+
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
         """Name what decides the networks at these lambda, but is no part of the fingerprint.
 
@@ -295,13 +332,14 @@ class TunableClassifier(ABC):
         """Return the weights that a checkpoint stores."""
 
     @classmethod
-    @abstractmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build the classifier that a checkpoint describes.
 
         Raises:
             ValueError: if the weights do not fit the description.
+            UserError: if no file can rebuild classifiers of this kind.
         """
+        raise UserError(f"models of method {info.method!r} are not read from files")
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
@@ -312,90 +350,35 @@ class TunableClassifier(ABC):
         return checksum(self.info.model_dump(mode="json"), self.state_dict())
 
 
-def checksum(info: object, state: dict[str, Tensor]) -> str:
-    """Hash a description, as JSON holds it, and weights."""
-    parts = [part for name in sorted(state) for part in (name, _raw(state[name]))]
-    return sha256(json.dumps(info, sort_keys=True), *parts)
-
-
-def _raw(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return flat.view(torch.uint8).numpy().data
-
-
-def save(classifier: TunableClassifier, path: str | Path) -> None:
-    """Write a checkpoint, whole or not at all."""
-    atomic_write(Path(path), to_bytes(classifier))
-
-
-def to_bytes(classifier: TunableClassifier) -> bytes:
-    """Return a checkpoint as `save` writes it."""
-    content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
-    return pack(classifier.state_dict(), {_HEADER: json.dumps(content)})
-
-
-def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
-    """Read a checkpoint.
+def check_lambdas(
+    method: str, trained: Sequence[float], lambdas: Iterable[float], option: str = "--lambda"
+) -> None:
+    """Refuse lambda values where a method has no classifier.
 
     Args:
-        path: the file, or the folder of a run that holds ``checkpoint.safetensors``.
-        device: where the weights go.
+        method: its name.
+        trained: the lambda values of training.
+        lambdas: those that are asked for.
+        option: of the command line, by which others may be chosen.
 
     Raises:
-        UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
+        UserError: naming the lambda, and those that there are; or if there is no such method.
     """
-    from oat_bench.methods import named
-    from oat_bench.networks.backbones import depth
-
-    path = Path(path)
-    try:
-        if path.is_dir():
-            path = path / "checkpoint.safetensors"
-        missing = not path.is_file()
-    except OSError:  # the name is too long for a file
-        missing = True
-    if missing:
-        raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
-    state, header = unpack(path)
-    try:
-        content = json.loads(header[_HEADER])
-        if content["sha256"] != checksum(content["info"], state):
-            raise ValueError("the checksum does not match")
-        info = ModelInfo.model_validate(content["info"])
-        if depth(info.network.architecture) > len(state):  # before a deep one is built
-            raise ValueError(f"too few weights for {info.network.architecture}")
-        return named(info.method).from_state(info, state).to(device)
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint of oat-bench, or damaged ({one_line(error)})"
-        ) from error
+    kind: type[TunableClassifier] = METHODS[method]
+    for lam in lambdas:
+        try:
+            kind.check_lambda(lam, trained)
+        except UserError as error:
+            raise UserError(f"{method}: {error}; choose with {option}") from error
 
 
-def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
-    """Serialise tensors and strings as safetensors."""
-    from safetensors.torch import save as to_bytes
-
-    return to_bytes({name: value.detach().contiguous() for name, value in tensors.items()}, header)
-
-
-def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and strings from a safetensors file.
+def check_widths(known: Sequence[float], widths: Iterable[float]) -> None:
+    """Refuse widths that a network does not have.
 
     Raises:
-        UserError: if the file is damaged.
+        UserError: naming the width, and those that there are.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with path.open("rb") as raw:
-            size = int.from_bytes(raw.read(8), "little")
-        if size > _MAX_HEADER:
-            raise ValueError(f"a header of {size} bytes; expected at most {_MAX_HEADER}")
-        with safe_open(path, framework="pt") as file:
-            if len(file.keys()) > _MAX_TENSORS:
-                raise ValueError(f"more than {_MAX_TENSORS} tensors")
-            header: dict[str, str] = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    # a file that is larger than all memory cannot be mapped
-    except (SafetensorError, OSError, MemoryError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged or not a safetensors file ({one_line(error)})") from error
+    for width in widths:
+        if width not in known:
+            have = ", ".join(f"{one:g}" for one in known)
+            raise UserError(f"width {width:g} asked for; the network has {have}")

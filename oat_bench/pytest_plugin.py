@@ -78,8 +78,8 @@ class RobustAccuracy:
         Raises:
             UserError: if model, attack and data do not exist or do not go together.
         """
-        from oat_bench import cards
-        from oat_bench.attacks import prepare
+        from oat_bench.attacks.card import attack_card
+        from oat_bench.attacks.engines import prepare
         from oat_bench.classifier import OperatingPoint
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
@@ -94,7 +94,7 @@ class RobustAccuracy:
                 f"{n} examples asked for; expected 1 to {len(data.test)}, as many as the test set "
                 f"of {data.name} has"
             )
-        card = cards.attack(attack)
+        card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
         outcomes = evaluate(
             classifier,

@@ -1,76 +1,36 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
+import json
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from oat_bench import cards, datasets, figures
-from oat_bench.attacks import Attack, prepare, saved
-from oat_bench.cards import BenchmarkCard
+from oat_bench import cards, datasets
+from oat_bench.attacks import saved
+from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.selection import select_attacks
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
+from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
     ModelInfo,
     OperatingPoint,
     TunableClassifier,
-    check_fits,
-    load,
-    save,
+    check_lambdas,
+    check_widths,
 )
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import flags as doubting
-from oat_bench.evaluation.cost import Cost, machine, measure
-from oat_bench.evaluation.examination import Subject
-from oat_bench.evaluation.grid import evaluate
-from oat_bench.evaluation.images import ImageFolder
-from oat_bench.files import atomic_write, make_folder, sha256
-from oat_bench.methods import METHODS, OAT, check_lambdas, check_widths
-from oat_bench.methods.trainable import Member
-from oat_bench.networks.conditioning import Interpolation
+from oat_bench.files import atomic_write, sha256
+from oat_bench.methods.trainable import Member, TrainableClassifier
 from oat_bench.progress import note
-from oat_bench.reports import flags
-from oat_bench.reports import per_lambda as tables
-from oat_bench.reports import run as report
-from oat_bench.results import published, records
-from oat_bench.results.entries import EntryAttack, EntryFlag, make_entry
-from oat_bench.results.outcomes import OutcomeStore, write_parquet
-from oat_bench.results.published import Published
-from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import PointResult, summarize
+from oat_bench.registry import METHODS
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation found, and where it was written.
-
-    Attributes:
-        results: one for each operating point.
-        trained: the lambda that training sampled.
-        title: of tables and figures.
-        published: what was published of the same experiment.
-        frontiers: summary numbers, by width and attack.
-        flags: what the evaluation doubts of its own numbers.
-        attacks: what was run.
-        folder: holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``,
-            ``table.tex``, ``outcomes.parquet`` and ``figures``.
-    """
-
-    results: list[PointResult]
-    trained: list[float]
-    title: str
-    published: list[Published]
-    frontiers: list[frontier.Summary]
-    flags: list[EntryFlag]
-    attacks: list[EntryAttack]
-    folder: Path
 
 
 def choose_device(name: str) -> torch.device:
@@ -86,13 +46,31 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def card_for(dataset: str) -> BenchmarkCard:
+    """Return the card of a data set; of a folder of images that of all folders."""
+    known = dataset in cards.names("benchmarks")
+    return benchmark_card(dataset if known else "image-folder")
+
+
+def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
+    """Return the card with other values of its evaluation; None leaves one as it is.
+
+    A card may have been written for a larger test set: unless ``n_examples`` is given it evaluates
+    no more than there are.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "n_examples" not in given and card.evaluation.n_examples:
+        given["n_examples"] = min(card.evaluation.n_examples, len(data.test))
+    return card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
+
+
 def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
     """Make the attacks of a card ready, before anything costly begins.
 
     Raises:
         UserError: if one does not exist or does not fit.
     """
-    chosen = cards.attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
@@ -130,8 +108,8 @@ def train(
     Raises:
         UserError: if the folder holds a run of another card, data set or seed.
     """
-    identity = training_identity(card, data, seed)
-    method = METHODS[card.method]
+    identity = training_identity(card.checked(), data, seed)
+    method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         classifier = load(checkpoint, device)
@@ -150,6 +128,7 @@ def train(
         classes=list(data.classes),
         input_shape=data.input_shape,
         network=method.network_card(card.network),
+        options=card.options,
         trained_lambdas=card.training.lambdas,
         interpolation=card.network.interpolation if method.continuous else "none",
         lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
@@ -172,7 +151,7 @@ def train(
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
-            member.network,
+            member.step,
             recipe,
             card.threat,
             train_split,
@@ -181,9 +160,10 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
+        several = sorted({width for _, width in member.step.points()}, reverse=True)
         widths = ""
-        if len(member.network.widths) > 1:
-            widths = f", width {', '.join(f'{width:g}' for width in member.network.widths)}"
+        if len(several) > 1:
+            widths = f", width {', '.join(f'{width:g}' for width in several)}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         by = card.method.upper()
         if recipe.objective.loss != "cross-entropy":
@@ -205,31 +185,20 @@ def train(
             atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / "splits.json", data.describe_splits())
     selection = _describe_selection(selections)
-    classifier.info = info.model_copy(update={"selection": selection})
+    classifier.info = classifier.info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
-    note(f"trained in {seconds:.0f} s; weights: {selection}")
+    if selections:
+        note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
 
 
 def _describe_selection(selections: list[tuple[Member, str]]) -> str:
     """Say once what holds of all networks, else of each."""
+    if not selections:
+        return "none: not trained"
     if len({selection for _, selection in selections}) == 1:
         return selections[0][1]
     return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
-
-
-def with_interpolation(classifier: TunableClassifier, rule: Interpolation) -> TunableClassifier:
-    """Return a checkpoint's classifier with another rule between its trained lambda.
-
-    Raises:
-        UserError: if it does not interpolate, or not by this rule.
-    """
-    if not isinstance(classifier, OAT):
-        raise UserError(f"a model of method {classifier.info.method!r} does not interpolate")
-    try:
-        return classifier.with_interpolation(rule)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
@@ -239,136 +208,10 @@ def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 
 def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     network = METHODS[card.method].network_card(card.network)
-    parts = (network, card.training, card.threat)
-    return sha256(card.method, data.fingerprint(), str(seed), *[p.fingerprint() for p in parts])
-
-
-def evaluate_and_report(
-    classifier: TunableClassifier,
-    card: BenchmarkCard,
-    data: Dataset,
-    attacks: list[Attack],
-    out: Path,
-    *,
-    command: str,
-    device: torch.device,
-    images: Literal["safetensors", "png"] | None = None,
-) -> Report:
-    """Run the evaluation grid and write its report under ``out``.
-
-    With ``images`` the attacked images go to ``out/images``, as PNGs too if it is ``png``.
-
-    Raises:
-        UserError: if the checkpoint is of another data set, or more examples are asked for than
-            there are.
-    """
-    info = classifier.info
-    data = check_fits(info, data)
-    examples = choose_examples(card, data)
-    points = choose_points(card, info.method, info.trained_lambdas, info.widths)
-    subject = Subject(
-        classifier.to(device),
-        data.test.to(device),
-        examples,
-        data.fingerprint(),
-        card.evaluation.fewer_examples,
-        OutcomeStore(make_folder(out / "outcomes")),
-        card.evaluation.batch_size,
-        card.evaluation.gradients,
-    )
-    outcomes = evaluate(
-        subject.classifier,
-        subject.data,
-        points,
-        attacks,
-        data_fingerprint=subject.data_fingerprint,
-        examples=examples,
-        fewer=subject.fewer,
-        store=subject.store,
-        images=ImageFolder(out / "images", png=images == "png") if images else None,
-        batch_size=subject.batch_size,
-        gradients=subject.gradients,
-        compile_it=card.evaluation.compile,
-    )
-    # an attack whose card allows it a larger ball, or a target, is another threat model
-    same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
-    worst_over = [attack.label for attack in same]
-    doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
-    raised = flags.flags(doubts)
-    results = with_costs(
-        summarize(outcomes, worst_over), classifier, data, device, out / "entry.json"
-    )
-    frontiers = frontier.summarize(outcomes, worst_over)
-    shown = [result.lam for result in results if info.trained_at(result.lam)]
-    trained = sorted({*info.trained_lambdas, *shown})
-    entry = make_entry(
-        info,
-        results,
-        attacks,
-        model_fingerprint=classifier.fingerprint(),
-        command=command,
-        eps=card.threat.eps,
-        norm=card.threat.norm,
-        gradients=card.evaluation.gradients,
-        frontiers=frontiers,
-        dataset=data.name,
-        data_fingerprint=data.fingerprint(),
-        randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
-        flags=raised,
-    )
-    known = published.of_entry(published.load(), entry, same_method=True)
-    title = (
-        f"{data.name}, {info.network.architecture}, {info.method.upper()}, "
-        f"{card.threat.norm} eps {entry.eps}"
-    )
-    write_parquet(out / "outcomes.parquet", outcomes)
-    atomic_write(out / "entry.json", entry.model_dump_json(indent=2, by_alias=True) + "\n")
-    table = tables.markdown(results, trained, title, known, frontiers, entry.attacks)
-    atomic_write(out / "table.md", table)
-    atomic_write(out / "table.csv", tables.csv(results, trained, known))
-    latex = tables.latex(results, trained, title, known, frontiers, entry.attacks)
-    atomic_write(out / "table.tex", latex)
-    quoted = published.of_entries([entry])
-    drawn = figures.draw_report(entry, classifier, data, out / "figures", quoted)
-    atomic_write(out / "report.md", report.page(entry, table, drawn))
-    return Report(results, trained, title, known, frontiers, raised, entry.attacks, out)
-
-
-def with_costs(
-    results: list[PointResult],
-    classifier: TunableClassifier,
-    data: Dataset,
-    device: torch.device,
-    before: Path,
-) -> list[PointResult]:
-    """Measure what each operating point costs, and return the results with it.
-
-    Args:
-        results: the points.
-        classifier: on the device.
-        data: whose images are timed.
-        device: where.
-        before: the entry of an earlier report; what it says of this classifier, timed on this
-            machine, is not timed again.
-    """
-    known: dict[tuple[float, float], Cost] = {}
-    with suppress(UserError):
-        entry = records.read(before).entry
-        if entry.model_fingerprint == classifier.fingerprint():
-            known = {
-                (point.lam, point.width): Cost(**point.cost.model_dump())
-                for point in entry.operating_points
-                if point.cost is not None and point.cost.machine == machine(device)
-            }
-    image = data.test.inputs(slice(0, 1)).to(device)
-    costed = []
-    for result in results:
-        point = (result.lam, result.width)
-        cost = known.get(point) or measure(
-            classifier.at(*point), image, classifier.deployed(*point)
-        )
-        costed.append(replace(result, cost=cost))
-    return costed
+    parts = [part.fingerprint() for part in (network, card.training, card.threat)]
+    if card.options:
+        parts.append(json.dumps(card.options, sort_keys=True))
+    return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 
 def choose_points(

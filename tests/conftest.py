@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from reporting import evaluate_and_report
 from torch import nn
 
-from oat_bench import cards, cli, datasets, run
-from oat_bench.cards import BenchmarkCard, NetworkCard, Threat
-from oat_bench.classifier import ModelInfo, TunableClassifier, load
+from oat_bench import cli, datasets, run
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
+from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.datasets import Dataset
-from oat_bench.methods import OAT
-from oat_bench.networks import ConditionalNetwork, PlainNorm, build_backbone
+from oat_bench.methods.oat import OAT
+from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.norms import PlainNorm
 
 torch.set_num_threads(1)
 
@@ -148,7 +154,7 @@ def brief_toml() -> str:
 def brief(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkCard:
     path = tmp_path_factory.mktemp("cards") / "brief.toml"
     path.write_text(BRIEF)
-    return cards.benchmark(str(path))
+    return benchmark_card(str(path))
 
 
 @pytest.fixture(scope="session")
@@ -246,7 +252,7 @@ def reported_folder(brief, digits, trained_folder, tmp_path_factory) -> Path:
     card = brief.model_copy(update={"evaluation": evaluation})
     attacks = run.prepare_attacks(card, 10, 0)
     device = torch.device("cpu")
-    run.evaluate_and_report(
+    evaluate_and_report(
         load(folder), card, digits, attacks, folder, command="oat-bench run", device=device
     )
     return folder

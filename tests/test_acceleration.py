@@ -7,14 +7,16 @@ import sys
 import pytest
 import torch
 
-from oat_bench import acceleration, cards
+from oat_bench import acceleration
 from oat_bench.acceleration import accelerate, choose_compile, choose_precision, compiled
-from oat_bench.attacks import in_house, prepare
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.networks import specialize
+from oat_bench.networks.specialize import specialize
 
 CPU = torch.device("cpu")
 THREAT = Threat(eps=0.1, step_size=0.03)
@@ -51,7 +53,7 @@ def test_gradients_come_in_the_layout_of_the_images(network):
 @pytest.mark.parametrize("name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"])
 def test_every_example_has_the_outcome_of_the_slow_path(network, name):
     x, ids = images(), torch.arange(24)
-    attack = prepare(cards.attack(name), THREAT, n_classes=10, seed=0)
+    attack = prepare(attack_card(name), THREAT, n_classes=10, seed=0)
     slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
     y = slow(x).argmax(1)
     with torch.no_grad():
@@ -65,7 +67,7 @@ def test_every_example_has_the_outcome_of_the_slow_path(network, name):
 def test_robust_accuracy_of_the_slow_path_under_attacks_that_draw_by_batch(perturbed, name):
     network = perturbed("wrn-10-1", num_classes=10, in_channels=3, size=16)
     x, ids = images(40), torch.arange(40)
-    attack = prepare(cards.attack(name), Threat(eps=0.03, step_size=0.01), n_classes=10, seed=0)
+    attack = prepare(attack_card(name), Threat(eps=0.03, step_size=0.01), n_classes=10, seed=0)
     slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
     y = slow(x).argmax(1)
     with torch.no_grad():
@@ -132,7 +134,7 @@ def test_what_only_rounding_breaks_is_attacked_again(monkeypatch):
         return x
 
     monkeypatch.setitem(in_house.CLASSES, "Step", step_until_broken)
-    card = cards.AttackCard.model_validate({"name": "s", "engine": "oat_bench", "class": "Step"})
+    card = AttackCard.model_validate({"name": "s", "engine": "oat_bench", "class": "Step"})
     attack = prepare(card, Threat(eps=0.1), n_classes=2, seed=0)
     # from 180 / 255 = .7059 down: bfloat16 is below .7 from .7012 on, which float32 is not
     data = Split(torch.full((4, 1, 8, 8), 180, dtype=torch.uint8), torch.ones(4).long())
@@ -150,7 +152,7 @@ def test_what_only_rounding_breaks_is_attacked_again(monkeypatch):
 
 
 def test_an_evaluation_with_rough_gradients_is_one_of_its_own(trained, digits):
-    attack = prepare(cards.attack("pgd-7"), trained.info.threat, n_classes=10, seed=0)
+    attack = prepare(attack_card("pgd-7"), trained.info.threat, n_classes=10, seed=0)
     results = [
         evaluate(
             trained,

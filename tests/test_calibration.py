@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binom, binomtest
 
-from oat_bench import calibration, cards, figures
-from oat_bench.attacks import in_house, prepare
+from oat_bench import calibration, figures
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.calibration import Goal, guarantee, model, procedure, report, search, strength
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.methods import METHODS
+from oat_bench.registry import METHODS
 from oat_bench.results.outcomes import OutcomeStore
 
 counts = st.integers(1, 400).flatmap(lambda n: st.builds(Count, st.integers(0, n), st.just(n)))
@@ -288,7 +290,7 @@ def held(trained):
 
 
 def ready(info, name="pgd-7"):
-    return prepare(cards.attack(name), info.threat, n_classes=info.num_classes, seed=0)
+    return prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=0)
 
 
 def calibrated(model, held, goal=Goal("min-sa", 0.8), n=120, **options):  # noqa: B008
@@ -421,7 +423,7 @@ def test_the_figure_shows_bar_and_choice(trained, held):
 
 
 def test_widths_are_those_that_are_affordable(build_classifier):
-    from oat_bench.methods import OAT
+    from oat_bench.methods.oat import OAT
 
     model = build_classifier()
     data = calibration.held_out(model.info, "digits", "test").data

@@ -81,7 +81,7 @@ def test_robustbench_benchmarks_an_operating_point(monkeypatch, perturbed):
     import robustbench.eval
     import torch
 
-    from oat_bench.networks import specialize
+    from oat_bench.networks.specialize import specialize
 
     model = specialize(perturbed(num_classes=10), 0.3)
     x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -21,9 +21,11 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from oat_bench import OATClassifier
-from oat_bench.cards import NetworkCard, Threat, TrainingCard
+from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, TunableClassifier
-from oat_bench.methods import OAT
+from oat_bench.methods.oat import OAT
+from oat_bench.networks.card import NetworkCard
+from oat_bench.training.card import TrainingCard
 from oat_bench.training.loop import Trainer
 
 SHAPE = (1, 8, 8)

@@ -15,15 +15,19 @@ from test_classifier import describe, forge
 
 import oat_bench
 from oat_bench import calibration, cards, datasets, run
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.selection import select_attacks
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.calibration import report as calibrations
-from oat_bench.cards import AttackCard, BenchmarkCard, Threat
-from oat_bench.classifier import OperatingPoint, check_fits, checksum, pack, unpack
+from oat_bench.cards import Threat
+from oat_bench.classifier import OperatingPoint, check_fits
 from oat_bench.cli.context import Context
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
 from oat_bench.evaluation.integrity import Check
+from oat_bench.registry import METHODS
 from oat_bench.regression import baseline
 from oat_bench.reports import comparison, integrity
 from oat_bench.reports import per_lambda as tables
@@ -31,6 +35,7 @@ from oat_bench.results import entries, records
 from oat_bench.results import listing as results
 from oat_bench.results.outcomes import CellInfo, OutcomeStore
 from oat_bench.statistics import frontier
+from oat_bench.tensors import checksum, pack, unpack
 
 ENTRY = (
     Path(oat_bench.__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
@@ -68,8 +73,8 @@ def use_model(path, digits):
     assert len(folder.parts) == 2
     check_fits(info, digits)
     point = context.points(None, None)[0]
-    run.choose_points(cards.benchmark("digits"), info.method, info.trained_lambdas, info.widths)
-    prepare(cards.attack("pgd-20"), info.threat, n_classes=info.num_classes, seed=0)
+    run.choose_points(benchmark_card("digits"), info.method, info.trained_lambdas, info.widths)
+    prepare(attack_card("pgd-20"), info.threat, n_classes=info.num_classes, seed=0)
     logits = trained.at(point.lam, point.width)(digits.test.inputs(slice(2)))
     assert logits.shape == (2, len(info.classes))
     entries.make_entry(
@@ -249,7 +254,7 @@ def test_calibration_reports(tmp_path, trained, digits, every):
     found = calibration.calibrate(
         trained,
         held.data,
-        prepare(cards.attack("fgsm"), trained.info.threat, n_classes=10, seed=0),
+        prepare(attack_card("fgsm"), trained.info.threat, n_classes=10, seed=0),
         calibration.Goal("min-sa", 0.5),
         data_fingerprint=held.fingerprint,
         examples=datasets.nested_order(digits.test.labels)[:60],
@@ -296,7 +301,7 @@ def use_attack(path):
 def use_benchmark(path):
     card = cards.read(path, BenchmarkCard)
     datasets.check_known(card.dataset)
-    cards.attacks(card.evaluation.attacks)
+    select_attacks(card.evaluation.attacks)
     return run.choose_points(card, card.method, card.training.lambdas, card.network.widths)
 
 
@@ -321,7 +326,7 @@ def test_cards(tmp_path, kind, name, use, every):
 
 def test_a_foreign_method_is_refused_wherever_one_is_asked_for():
     for call in (
-        lambda: oat_bench.methods.named("mystery"),
+        lambda: METHODS["mystery"],
         lambda: oat_bench.methods.check_lambdas("mystery", [0.0], []),
     ):
         with pytest.raises(UserError, match="unknown method 'mystery'"):

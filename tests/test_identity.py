@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from oat_bench import cards, datasets, run
-from oat_bench.classifier import check_fits, load, save, trained_on
+from oat_bench import datasets, run
+from oat_bench.benchmark import benchmark_card
+from oat_bench.checkpoint import load, save
+from oat_bench.classifier import check_fits, trained_on
 from oat_bench.errors import UserError
 from oat_bench.leaderboards import publishing
 from oat_bench.regression import baseline as baselines
@@ -47,7 +49,7 @@ def brief_card(tmp_path_factory, brief_toml):
 def model(shapes, brief_card, tmp_path_factory):
     """The folder of a training run on the shapes; not to be written to."""
     out = tmp_path_factory.mktemp("trained")
-    card = cards.benchmark(str(brief_card))
+    card = benchmark_card(str(brief_card))
     run.train(card, datasets.load(str(shapes)), out, seed=0, device=torch.device("cpu"))
     return out
 
@@ -106,7 +108,7 @@ def test_class_names_are_one_however_their_accents_are_written(model, shapes):
 
 def test_training_goes_on_in_a_folder_that_was_renamed(model, shapes, brief_card, tmp_path, capfd):
     copy = shutil.copytree(shapes, tmp_path / "renamed")
-    card, out = cards.benchmark(str(brief_card)), shutil.copytree(model, tmp_path / "out")
+    card, out = benchmark_card(str(brief_card)), shutil.copytree(model, tmp_path / "out")
     device = torch.device("cpu")
     run.train(card, datasets.load(str(copy)), out, seed=0, device=device)
     assert "trained already" in capfd.readouterr().err
@@ -219,14 +221,14 @@ def test_a_model_of_resized_images_is_evaluated_on_images_of_any_size(invoke, br
     assert code == 2
     assert err.splitlines()[-1].endswith("are (1, 6, 6); resize and crop them with --image-size 8")
     # a card may say it; cards that do not are what they were
-    card = cards.benchmark(str(brief_card))
+    card = benchmark_card(str(brief_card))
     assert "image_size" not in card.model_dump()
     text = Path(brief_card).read_text()
     Path("sized.toml").write_text(f"image_size = 8\n{text}")
-    sized = cards.benchmark("sized.toml")
+    sized = benchmark_card("sized.toml")
     assert sized.fingerprint() != card.fingerprint()
     code, _, err = invoke("evaluate", model, "--dataset", "sizes", "--benchmark", "sized.toml")
     assert code == 0, err
     Path("sized.toml").write_text(f"image_size = 0\n{text}")
     with pytest.raises(UserError, match=r"image_size: input should be greater than or equal to 1"):
-        cards.benchmark("sized.toml")
+        benchmark_card("sized.toml")

@@ -75,7 +75,7 @@ def test_a_check_passes_or_fails_with_the_numbers(run):
         f"""
         import pytest
         from oat_bench import load
-        from oat_bench.methods import OAT
+        from oat_bench.methods.oat import OAT
 
         OPTIONS = dict(baseline={BASELINE!r}, attacks=["fgsm"], lambdas=[0.4, 1])
 

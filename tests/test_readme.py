@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from oat_bench import cards, datasets
-from oat_bench.attacks import prepare
+from oat_bench import datasets
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.benchmark import benchmark_card
 from oat_bench.cli.options import DEFAULT_BENCHMARK
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +39,7 @@ def test_the_python_example_runs(trained_folder, capsys):
 def test_the_benchmark_card_is_one(tmp_path):
     path = tmp_path / "my-card.toml"
     path.write_text(blocks("toml")[0])
-    card = cards.benchmark(str(path))
+    card = benchmark_card(str(path))
     assert card.dataset == "cifar10"
     assert (card.network.interpolation, card.training.objective.loss) == ("film", "mma")
 
@@ -45,7 +47,7 @@ def test_the_benchmark_card_is_one(tmp_path):
 def test_the_attack_card_is_one_and_attacks(tmp_path, trained):
     path = tmp_path / "auto-pgd.toml"
     path.write_text(blocks("toml")[1])
-    card = cards.attack(str(path))
+    card = attack_card(str(path))
     attack = prepare(card, trained.info.threat, n_classes=10, seed=0)
     test = datasets.load("digits").test
     x, y = test.inputs(slice(0, 20)), test.labels[:20]
@@ -57,7 +59,7 @@ def test_the_attack_card_is_one_and_attacks(tmp_path, trained):
 
 def test_the_table_is_one_that_the_command_writes():
     (title,) = re.findall(r"^\*\*(.*, OAT, .*eps.*)\*\*$", README, re.MULTILINE)
-    card = cards.benchmark(DEFAULT_BENCHMARK)
+    card = benchmark_card(DEFAULT_BENCHMARK)
     threat = f"{card.threat.norm} eps {card.threat.eps:g}"
     assert title == f"{card.dataset}, {card.network.architecture}, OAT, {threat}"
     rows = re.findall(r"^\| +([\d.]+) \| (\d+) \|", README, re.MULTILINE)

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reporting import evaluate_and_report
 from sklearn.datasets import load_digits
 
 from oat_bench import cards, run
-from oat_bench.classifier import TunableClassifier, load
+from oat_bench.checkpoint import load
+from oat_bench.classifier import TunableClassifier
 from oat_bench.errors import UserError
-from oat_bench.evaluation import cost
+from oat_bench.evaluation import cost, costed
 from oat_bench.results import records, reliability
 from oat_bench.results.entries import Entry
 from oat_bench.results.outcomes import OutcomeStore
@@ -39,7 +41,7 @@ def with_training(card, **changes):
 
 def evaluate(classifier, card, digits, out, seed=0):
     attacks = run.prepare_attacks(card, 10, seed)
-    return run.evaluate_and_report(
+    return evaluate_and_report(
         classifier, card, digits, attacks, out, command="the command", device=CPU
     )
 
@@ -153,9 +155,7 @@ def test_a_folder_of_another_run_is_refused(brief, digits, trained_folder, tmp_p
         (with_training(brief, lr=0.2), 0),
         (brief.model_copy(update={"threat": cards.Threat(eps=0.3)}), 0),
         (
-            brief.model_copy(
-                update={"network": brief.network.model_copy(update={"norm": "single"})}
-            ),
+            brief.model_copy(update={"network": brief.network.model_copy(update={"film": "none"})}),
             0,
         ),
     ]
@@ -212,7 +212,6 @@ def test_a_disk_that_fills_in_training_keeps_what_was_finished(
 
 def test_the_report_is_in_its_folder(reported):
     _, report, out = reported
-    assert report.folder == out
     assert {path.name for path in out.iterdir()} == FILES | {"outcomes", "figures"}
     assert {f"figures/{path.name}" for path in (out / "figures").iterdir()} == FIGURES
     assert report.trained == [0.0, 0.5, 1.0]
@@ -378,7 +377,7 @@ def test_a_random_classifier_is_measured_to_be_one(brief, digits, trained, tmp_p
 
 def test_stronger_attacks_leave_less(reported):
     _, report, _ = reported
-    for result in report.results:
+    for result in report.points:
         values = [result.robust[name].value for name in ("fgsm", "pgd-7", "pgd-20", "worst")]
         assert result.clean.value >= values[0] >= values[1] - 4
         assert values[1] >= values[2] - 4
@@ -418,9 +417,9 @@ def test_costs_are_those_of_the_plain_networks_and_timed_once(
     evaluate(trained, card, digits, tmp_path)
     assert (tmp_path / "entry.json").read_bytes() == (out / "entry.json").read_bytes()
     # on another machine, or of other weights, they are timed anew
-    monkeypatch.setattr(run, "machine", lambda device: "another")
+    monkeypatch.setattr(costed, "machine", lambda device: "another")
     report = evaluate(trained, card, digits, tmp_path)
-    assert {result.cost.latency_ms for result in report.results} == {2}
+    assert {result.cost.latency_ms for result in report.points} == {2}
 
 
 def test_more_examples_compute_only_what_is_missing(reported, digits, trained, tmp_path, computed):
@@ -508,7 +507,7 @@ def test_an_attack_with_a_wider_ball_is_not_in_the_worst_case(brief, digits, tra
     narrow.write_text("engine='oat_bench'\nclass='FGSM'\neps = 0.1\n[parameters]\neps='$eps'\n")
     card = with_evaluation(brief, lambdas=[1.0], attacks=f"fgsm,{wide},{narrow}")
     report = evaluate(trained, card, digits, tmp_path / "out")
-    (result,) = report.results
+    (result,) = report.points
     assert result.robust["wide"].value < result.robust["fgsm"].value
     assert result.robust["worst"].value >= result.robust["wide"].value
     assert result.robust["worst"].value == min(
@@ -535,7 +534,7 @@ def test_a_card_of_any_library_runs_in_a_benchmark(brief, digits, trained, tmp_p
     report = evaluate(trained, card, digits, tmp_path / "out")
     table = pd.read_csv(io.StringIO((tmp_path / "out" / "table.csv").read_text()))
     for name in ("bim", "art-pgd"):
-        assert table[name][0] == report.results[0].robust[name].value < table["SA"][0]
+        assert table[name][0] == report.points[0].robust[name].value < table["SA"][0]
 
 
 # --- what is refused

@@ -26,7 +26,9 @@ from test_classifier import describe, forge
 import oat_bench
 from oat_bench import cards, datasets, run
 from oat_bench.attacks import saved
-from oat_bench.cards import AttackCard, BenchmarkCard, Threat
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.benchmark import BenchmarkCard, benchmark_card
+from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.cli.context import Context
 from oat_bench.datasets import archives, idx, image_folder
@@ -151,7 +153,7 @@ def state(digits):
     """A trainer that has trained an epoch of two, and its state on disk."""
 
     def make(folder):
-        card = cards.benchmark("digits")
+        card = benchmark_card("digits")
         info = run.ModelInfo(
             method="oat",
             dataset="digits",
@@ -732,7 +734,7 @@ def test_a_card_does_not_show_what_lies_in_a_file_elsewhere(tmp_path):
     assert "hunter2" in refusal(lambda: cards.read(secret, AttackCard))
     secret.write_bytes((cards.folder("attacks") / "pgd-20.toml").read_bytes())
     card.write_text(f'extends = "{secret}"')
-    assert cards.read(card, AttackCard).class_ == cards.attack("pgd-20").class_
+    assert cards.read(card, AttackCard).class_ == attack_card("pgd-20").class_
     # what a card itself states is told though it extends one elsewhere
     card.write_text(f'extends = "{secret}"\neps = "much"')
     assert f"{card}: eps: expected a number" in refusal(lambda: cards.read(card, AttackCard))
@@ -741,12 +743,12 @@ def test_a_card_does_not_show_what_lies_in_a_file_elsewhere(tmp_path):
 
 
 def test_names_that_go_into_paths_hold_no_path():
-    shipped = cards.attack("pgd-20").model_dump(by_alias=True)
+    shipped = attack_card("pgd-20").model_dump(by_alias=True)
     for name in ("../x", "/etc/x", "a/b", "..", ".", "", "a\x00b", "a\nb", "C:\\x", "~"):
         with pytest.raises(ValueError, match="expected up to 64 letters"):
             AttackCard.model_validate(shipped | {"name": name})
         with pytest.raises(ValueError, match="expected up to 64 letters"):
-            BenchmarkCard.model_validate(cards.benchmark("digits").model_dump() | {"name": name})
+            BenchmarkCard.model_validate(benchmark_card("digits").model_dump() | {"name": name})
 
 
 def test_an_attack_card_cannot_have_art_write_somewhere(tmp_path):

@@ -5,29 +5,22 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks.card import AttackCard
+from oat_bench.cards import Threat
 from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
 from oat_bench.randomness import uniform
+from oat_bench.registry import ENGINES
 from oat_bench.training.pgd import evaluating
 
-#: the module that runs each engine's cards, and the distribution whose version goes into results
-ENGINES = {
-    "oat_bench": ("oat_bench.attacks.in_house", "oat-bench"),
-    "torchattacks": ("oat_bench.attacks.with_torchattacks", "torchattacks"),
-    "art": ("oat_bench.attacks.with_art", "adversarial-robustness-toolbox"),
-    "file": ("oat_bench.attacks.saved", "oat-bench"),
-}
 #: what the label of a targeted attack ends in
 _TARGETED = "-targeted"
 #: the stream of the seed that draws targets; random starts take the first two
@@ -120,7 +113,7 @@ class Attack:
     @property
     def per_example(self) -> bool:
         """Whether random numbers belong to examples; else they belong to the batch."""
-        return self.card.engine in ("oat_bench", "file")
+        return bool(getattr(self._engine, "PER_EXAMPLE", False))
 
     @property
     def targeted(self) -> bool:
@@ -161,12 +154,17 @@ class Attack:
         return (prediction == aim) != self.targeted
 
     @property
-    def _engine(self) -> ModuleType:
-        return import_module(ENGINES[self.card.engine][0])
+    def _engine(self) -> Any:
+        """What runs the card: ``check(attack)`` and ``run(attack, model, x, y, example_ids)``.
+
+        Besides, ``DISTRIBUTION``, whose version goes into results, and ``PER_EXAMPLE``, true where
+        random numbers belong to examples.
+        """
+        return ENGINES[self.card.engine]
 
     def fingerprint(self) -> str:
         """Hash of all that decides the attacked images of a given model and example."""
-        library = f"{self.card.engine} {version(ENGINES[self.card.engine][1])}"
+        library = f"{self.card.engine} {version(self._engine.DISTRIBUTION)}"
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
         drawn = [] if self.per_example else ["blocks from 128"]

@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
 from oat_bench.training.pgd import Norm, pgd
 
+#: whose version goes into results
+DISTRIBUTION = "oat-bench"
+#: random numbers belong to examples, not to the batch
+PER_EXAMPLE = True
+
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Switch = Annotated[bool, Field(strict=True)]

@@ -16,12 +16,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from oat_bench.attacks.card import AttackCard
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted
-from oat_bench.cards import AttackCard, Name, Norm, explain
-from oat_bench.classifier import pack, unpack
+from oat_bench.cards import Name, Norm
+from oat_bench.complaints import explain
 from oat_bench.datasets.splits import Dataset
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
+from oat_bench.tensors import pack, unpack
+
+#: whose version goes into results
+DISTRIBUTION = "oat-bench"
+#: random numbers belong to examples, not to the batch
+PER_EXAMPLE = True
 
 #: what a selection of attacks names files by
 PREFIX = "file:"

@@ -19,6 +19,9 @@ from oat_bench.attacks.engines import (
     failed,
 )
 
+#: whose version goes into results
+DISTRIBUTION = "adversarial-robustness-toolbox"
+
 #: ART's names of the norms
 _NORMS = {"Linf": np.inf, "L2": 2}
 

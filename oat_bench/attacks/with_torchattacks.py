@@ -15,6 +15,9 @@ from oat_bench.attacks.engines import (
 )
 from oat_bench.progress import note
 
+#: whose version goes into results
+DISTRIBUTION = "torchattacks"
+
 
 def _classes() -> dict[str, type]:
     import torchattacks

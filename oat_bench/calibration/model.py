@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oat_bench.acceleration import Precision
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.calibration import procedure
 from oat_bench.calibration.report import Calibration, Passes, WidthCost, make_report
 from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas

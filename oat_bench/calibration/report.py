@@ -7,13 +7,13 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.calibration.guarantee import Count, lower_bound
 from oat_bench.calibration.procedure import Estimate, Outcome
 from oat_bench.calibration.search import Candidate, Goal
 from oat_bench.calibration.strength import caution
-from oat_bench.cards import explain
 from oat_bench.classifier import ModelInfo
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import Cost
 from oat_bench.files import read_bounded
@@ -220,7 +220,7 @@ def make_report(
     return Calibration(
         dataset=info.dataset,
         held_out=held_out,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         method=info.method,
         selection=info.selection,
         threat_model=attack.threat.norm,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from oat_bench import cards
 from oat_bench.acceleration import Precision
-from oat_bench.attacks import Attack, prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.calibration import procedure, search
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -37,7 +37,7 @@ def cheaper(attack: Attack) -> Attack:
     FAB and Square, which take most of the time, break few images that Auto-PGD left standing; where
     to look can do without them, and what is guaranteed does not rest on the search.
     """
-    whole, parts = (cards.attack(name) for name in STRONG)
+    whole, parts = (attack_card(name) for name in STRONG)
     if attack.card.fingerprint() != whole.fingerprint():
         return attack
     return prepare(parts, attack.threat, n_classes=attack.n_classes, seed=attack.seed)
@@ -76,7 +76,7 @@ def strongest(
     """
     info = classifier.info
     whole, parts, timed = (
-        prepare(cards.attack(name), info.threat, n_classes=info.num_classes, seed=seed)
+        prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=seed)
         for name in (*STRONG, _TIMED)
     )
     point = OperatingPoint(max(info.trained_lambdas), max(widths))

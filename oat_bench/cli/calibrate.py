@@ -77,8 +77,9 @@ def calibrate(
     Exit code 1: no point can be guaranteed.
     """
     goal = _goal(min_sa, min_ra, sa_weight)
-    from oat_bench import calibration, cards, datasets, figures
-    from oat_bench.attacks import prepare
+    from oat_bench import calibration, datasets, figures
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.engines import prepare
     from oat_bench.calibration import procedure, report
     from oat_bench.progress import note
 
@@ -87,7 +88,7 @@ def calibrate(
     shares = context.widths(widths)
     ready = None
     if attack is not None:
-        ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+        ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
     images = calibration.held_out(
         info,
         dataset,

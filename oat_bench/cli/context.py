@@ -29,11 +29,11 @@ def load_model(model: str, device: "torch.device | str") -> "TunableClassifier":
     Raises:
         UserError: if there is none, or it is damaged.
     """
-    from oat_bench import classifier, deployment
+    from oat_bench import checkpoint, deployment
 
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
-    return classifier.load(model, device)
+    return checkpoint.load(model, device)
 
 
 def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:
@@ -138,8 +138,8 @@ class Context:
 
         Of a file of one lambda it is that one.
         """
+        from oat_bench.classifier import check_lambdas
         from oat_bench.deployment import Exported
-        from oat_bench.methods import check_lambdas
 
         info = self.trained.info
         if isinstance(self.trained, Exported):
@@ -149,7 +149,7 @@ class Context:
 
     def widths(self, asked: list[float] | None) -> list[float]:
         """Return the widths asked for, or all, the widest first."""
-        from oat_bench.methods import check_widths
+        from oat_bench.classifier import check_widths
 
         check_widths(self.trained.info.widths, asked or ())
         return asked or self.trained.info.widths

@@ -18,19 +18,21 @@ def list_(kind: str) -> None:
     from rich.table import Table
 
     from oat_bench import cards
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.benchmark import benchmark_card
 
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     rows: list[tuple[str, ...]]
     if kind == "attacks":
         headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
-        found = [cards.attack(name) for name in cards.names("attacks")]
+        found = [attack_card(name) for name in cards.names("attacks")]
         rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
     elif kind == "benchmarks":
         headers = ("benchmark", "data set", "network", "what it is")
-        shipped = [cards.benchmark(name) for name in cards.names("benchmarks")]
+        shipped = [benchmark_card(name) for name in cards.names("benchmarks")]
         rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
     elif kind == "methods":
-        from oat_bench.methods import METHODS
+        from oat_bench.registry import METHODS
 
         headers = ("method", "lambda", "what it is")
         rows = [

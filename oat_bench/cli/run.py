@@ -23,10 +23,10 @@ from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from oat_bench.cards import BenchmarkCard
+    from oat_bench.benchmark import BenchmarkCard
     from oat_bench.datasets import Dataset
-    from oat_bench.networks.conditioning import Interpolation
-    from oat_bench.run import Report
+    from oat_bench.networks.card import Interpolation
+    from oat_bench.result import Result
 
 
 @cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
@@ -107,7 +107,8 @@ def _card(
     label: str | None = None,
 ) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
-    from oat_bench import cards, datasets
+    from oat_bench import datasets
+    from oat_bench.benchmark import benchmark_card
 
     folder = dataset is not None and datasets.is_folder(dataset)
     if dataset is not None and not folder:
@@ -115,7 +116,7 @@ def _card(
     named = dataset if benchmark is None else benchmark
     if folder and benchmark is None:
         named = "image-folder"
-    card = cards.benchmark(DEFAULT_BENCHMARK if named is None else named)
+    card = benchmark_card(DEFAULT_BENCHMARK if named is None else named)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)
@@ -167,6 +168,7 @@ def _evaluate(
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
+    from oat_bench.result import measured
 
     if card is not None and model is None and widths is not None:
         card, widths = card.with_widths(widths), None
@@ -178,7 +180,7 @@ def _evaluate(
             if interpolation is not None:
                 raise UserError(f"{model}: the rule between lambda is in the file; export another")
         if interpolation is not None:
-            trained = context.trained = runs.with_interpolation(trained, interpolation)
+            trained = context.trained = trained.with_interpolation(interpolation)
         card = card or _card(context, context.dataset_name, None)
     assert card is not None
     counts = dict(n_examples or {})
@@ -209,31 +211,39 @@ def _evaluate(
     folder = make_folder(context.out or out)
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device)
-    report = runs.evaluate_and_report(
-        trained, card, data, ready, folder, command=command_line(), device=device, images=images
+    result = measured(
+        trained,
+        card,
+        data,
+        ready,
+        command=command_line(),
+        device=device,
+        out=folder,
+        images=images,
     )
-    _print(report)
+    result.save(folder)
+    _print(result, folder)
 
 
-def _print(report: "Report") -> None:
+def _print(result: "Result", folder: Path) -> None:
     from oat_bench.reports import flags
     from oat_bench.reports import per_lambda as tables
 
-    console, said = plain_console(), flags.lines(report.flags)
+    console, said = plain_console(), flags.lines(result.flags)
     if console.is_terminal:
-        console.print(report.title, style="italic")
-        for heading, results in tables.by_width(report.results):
+        console.print(result.title, style="italic")
+        for heading, results in tables.by_width(result.points):
             if heading:
                 console.print(heading)
-            print_whole(console, tables.terminal(results, report.trained, report.published))
-        below = tables.notes(report.published, report.frontiers, report.attacks)
+            print_whole(console, tables.terminal(results, result.trained, result.published))
+        below = tables.notes(result.published, result.frontiers, result.entry.attacks)
         for note in (tables.NOTE, *below):
             console.print(note, style="dim")
         for line in said:
-            console.print(line, style="yellow" if report.flags else "dim")
-        console.print(f"table, entry, outcomes and figure in {report.folder}", soft_wrap=True)
+            console.print(line, style="yellow" if result.flags else "dim")
+        console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)
     else:
-        shown = (report.results, report.trained, report.title, report.published)
-        click.echo(tables.markdown(*shown, report.frontiers, report.attacks))
+        shown = (result.points, result.trained, result.title, result.published)
+        click.echo(tables.markdown(*shown, result.frontiers, result.entry.attacks))
         for line in said:
             click.echo(line)

@@ -69,8 +69,9 @@ def transfer(
     attack at, whether gradients are masked, and what is left of a defender who draws lambda at
     random.
     """
-    from oat_bench import cards, figures
-    from oat_bench.attacks import prepare
+    from oat_bench import figures
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
     from oat_bench.files import atomic_write
@@ -82,7 +83,7 @@ def transfer(
     tested = context.lambdas(lambdas)
     sources = tested if crafted is None else context.lambdas(crafted, "--crafted")
     (share,) = context.widths([info.widths[0] if width is None else width])
-    ready = prepare(cards.attack(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
     if weights is not None:
         _check_draw(weights, tested, drawn)
     if drawn is None:

@@ -1,23 +1,16 @@
 """Data sets: images as uint8 tensors with a train, a validation and a test split.
 
-A data set is a function from a folder to a `Dataset`, one file each, entered in `DATASETS`; any
-folder of images is one too, by its path.
+A data set is a function from a folder to a `Dataset`, one file each, named in
+`oat_bench.registry.DATASETS`; any folder of images is one too, by its path.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from oat_bench.datasets.cifar10 import cifar10
-from oat_bench.datasets.cifar100 import cifar100
-from oat_bench.datasets.digits import digits
-from oat_bench.datasets.fashion_12x12 import fashion_12x12
-from oat_bench.datasets.fashion_mnist import fashion_mnist
 from oat_bench.datasets.folder import free_name, image_folder
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
-from oat_bench.datasets.stl10 import stl10
-from oat_bench.datasets.svhn import svhn
 from oat_bench.errors import UserError, unknown
+from oat_bench.registry import DATASETS
 
 __all__ = [
     "BUNDLED",
@@ -39,22 +32,9 @@ BUNDLED = ("fashion-12x12", "digits")
 DATA_DIR = Path("data")
 
 
-def _unnamed(_data_dir: Path) -> Dataset:
+def unnamed_folder(_data_dir: Path) -> Dataset:
     """Any folder of images, by its path: train/ and test/ with a folder a class, or one a class."""
     raise UserError("an image folder is named by its path, such as --dataset ./my-images")
-
-
-#: every data set by its name
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    "fashion-12x12": fashion_12x12,
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "svhn": svhn,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "stl10": stl10,
-    "image-folder": _unnamed,
-}
 
 
 def is_folder(name: str) -> bool:
@@ -107,4 +87,5 @@ def load(
     for option, value in (("--dataset-name", label), ("--image-size", image_size)):
         if value is not None:
             raise UserError(f"{option} is for folders of images; {name!r} is a published data set")
-    return DATASETS[name](Path(data_dir))
+    found: Dataset = DATASETS[name](Path(data_dir))
+    return found

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from torch import nn
 
-from oat_bench.classifier import pack, unpack
 from oat_bench.deployment.description import (
     KEY,
     Description,
@@ -13,6 +12,7 @@ from oat_bench.deployment.description import (
     understood,
     written,
 )
+from oat_bench.tensors import pack, unpack
 
 
 def to_bytes(network: nn.Module, description: Description) -> bytes:

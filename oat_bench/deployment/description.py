@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from oat_bench import __version__
 from oat_bench.cards import Lambda, Recorded, Width
-from oat_bench.classifier import ModelInfo, TunableClassifier, checksum
-from oat_bench.errors import UserError, one_line
-from oat_bench.networks.backbones import depth
+from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.errors import UserError, one_line, unknown
+from oat_bench.networks.card import depth
+from oat_bench.registry import METHODS
+from oat_bench.tensors import checksum
 
 Format = Literal["onnx", "pt2", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -66,7 +68,7 @@ class Description(Recorded):
 
         info = self.model
         if self.lam is not None:
-            architecture = info.network.architecture
+            architecture = info.architecture
             return outline(architecture, info.num_classes, info.input_shape[0], self.width)
         with torch.device("meta"):
             return lambda_input(build_network(info, info.trained_lambdas), self.width)
@@ -123,8 +125,6 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
         ValueError: if it is something else, of a method that does not exist, or of a deeper network
             than there are weights.
     """
-    from oat_bench.methods import named
-
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -132,13 +132,14 @@ def understood(text: str | bytes, n_tensors: int) -> Description:
     if not isinstance(content, dict) or "description" not in content:
         raise ValueError("its description is not one")
     description = Description.model_validate(content["description"])
-    named(description.model.method)
+    if description.model.method not in METHODS:
+        raise unknown("method", description.model.method, METHODS)
     info, lam = description.model, description.lam
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
         raise ValueError(
             f"between lambda 0 and {info.bridged_below:g} it follows an older rule; export again"
         )
-    architecture = description.model.network.architecture
+    architecture = description.model.architecture
     if depth(architecture) > n_tensors:  # before a deep one is built
         raise ValueError(f"too few weights for {architecture}")
     return description

@@ -13,6 +13,7 @@ from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, Tunable
 from oat_bench.deployment.description import FORMATS, KEY, Description, Format
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
+from oat_bench.methods.trainable import card_of
 from oat_bench.networks.lambda_input import LambdaInput
 
 
@@ -67,7 +68,7 @@ class Exported(TunableClassifier):
         self.path, self.description = path, description
         self._network, self._program, self._fingerprint = network, program, fingerprint
         one_width = {"widths": [description.width], "heads": "shared"}
-        card = description.model.network.model_copy(update=one_width)
+        card = card_of(description.model).model_copy(update=one_width)
         self.info = description.model.model_copy(update={"network": card})
 
     def choose_lambdas(self, lambdas: list[float] | None) -> list[float] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint, TunableClassifier, check_widths
 from oat_bench.deployment.description import (
     TOLERANCE,
     Description,
@@ -21,7 +21,6 @@ from oat_bench.deployment.exported import Exported, format_module, format_of, lo
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.images import check_images
-from oat_bench.methods import check_widths
 
 #: images, and lambda at most, that a file is compared on
 _IMAGES, _LAMBDAS = 32, 9

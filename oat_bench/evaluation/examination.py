@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 from torch import Tensor, nn
 
-from oat_bench import cards
 from oat_bench.acceleration import (
     Precision,
     accelerate,
     choose_batch_size,
     operations_per_image,
 )
-from oat_bench.attacks import Attack, prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -140,7 +140,7 @@ def make_suite(
         raise UserError("the threat model has eps 0, which leaves no attack to examine")
 
     def ready(name: str, **changes: object) -> Attack:
-        card = cards.attack(name)
+        card = attack_card(name)
         if changes:
             named = "-".join([name, *(f"{value}" for value in changes.values())])
             parameters = card.parameters | changes
@@ -149,7 +149,7 @@ def make_suite(
 
     chosen, remarks = [], []
     for name in (name for name in LADDER if name in ladder):
-        norm = cards.attack(name).norm
+        norm = attack_card(name).norm
         if norm not in (None, threat.norm):
             remarks.append(f"no {name}, which is for {norm}")
         else:

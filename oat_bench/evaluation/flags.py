@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from oat_bench.attacks import Attack, prepare
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.examination import Subject, before_square, under_all

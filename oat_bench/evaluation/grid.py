@@ -15,7 +15,7 @@ from oat_bench.acceleration import (
     choose_compile,
     operations_per_image,
 )
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.blocks import Blocks
@@ -355,7 +355,7 @@ def describe(
         dataset=info.dataset,
         data=data,
         method=info.method,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         model=model,
         lam=subject.point.lam,
         width=subject.point.width,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from oat_bench.attacks import Attack
+from oat_bench.attacks.engines import Attack
 from oat_bench.datasets import Split
 from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, Check, Verdict, above
 from oat_bench.training.pgd import Loss, cross_entropy, pgd

@@ -8,7 +8,7 @@ from oat_bench.classifier import TunableClassifier
 from oat_bench.errors import UserError, nearest
 from oat_bench.figures import style
 from oat_bench.figures.style import NotApplicableError
-from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.norms import ConditionalNorm
 
 #: what the batch norms of a layer are called: the lambda that go through them
@@ -46,7 +46,7 @@ def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Fi
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter())
     info = classifier.info
-    axes.set_title(f"{info.dataset}, {info.network.architecture}, {info.method.upper()}: {name}")
+    axes.set_title(f"{info.dataset}, {info.architecture}, {info.method.upper()}: {name}")
     axes.set_xlabel(f"running mean of {len(mean)} channels")
     style.legend(figure)
     return figure

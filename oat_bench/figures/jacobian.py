@@ -58,7 +58,7 @@ def saliency(
     axes.grid(visible=False)
     info = classifier.info
     figure.suptitle(
-        f"{data.name}, {info.network.architecture}, {info.method.upper()}: gradient of the loss",
+        f"{data.name}, {info.architecture}, {info.method.upper()}: gradient of the loss",
         fontsize=9,
     )
     return figure

@@ -6,12 +6,27 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oat_bench.cards import NetworkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.methods.trainable import Member, TrainableClassifier, build_network, load_network
-from oat_bench.networks import ConditionalNetwork, specialize
-from oat_bench.networks.conditioning import Interpolation, check_interpolation
+from oat_bench.errors import UserError
+from oat_bench.methods.trainable import (
+    Member,
+    TrainableClassifier,
+    build_network,
+    card_of,
+    load_network,
+    slimmable,
+)
+from oat_bench.networks.card import Interpolation, NetworkCard, check_interpolation
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.lambda_input import lambda_input
+from oat_bench.networks.specialize import specialize
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
+from oat_bench.training.pgd import evaluating
+
+#: the paper's (section 3.3); a width of .25, it says, is too small for a robust accuracy worth the
+#: name
+WIDTHS = [1.0, 0.75, 0.5]
 
 
 class OAT(TrainableClassifier):
@@ -22,9 +37,18 @@ class OAT(TrainableClassifier):
         network: f(x, lambda), in eval mode.
     """
 
+    one_build = True
+
     def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
         self.info = info
         self.network = network.eval()
+
+    @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse one batch norm, and an encoding without a code for each lambda."""
+        if network.norm != "dual":
+            raise ValueError('network.norm is "single"; expected "dual", or a single-bn method')
+        check_codes(network, training)
 
     @classmethod
     def build(cls, info: ModelInfo) -> Self:
@@ -34,11 +58,11 @@ class OAT(TrainableClassifier):
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build the classifier with stored weights."""
-        return cls(info, load_network(lambda: cls.build(info).network, state))
+        return cls(info, load_network(lambda: cls.build(info).network, info, state))
 
     def members(self) -> list[Member]:
         """Return the one network, trained at every lambda."""
-        return [Member("", self.network, list(self.info.trained_lambdas))]
+        return [Member("", ConditionalStep(self.network), list(self.info.trained_lambdas))]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`.
@@ -53,6 +77,13 @@ class OAT(TrainableClassifier):
         """Name the bridge, if one of the lambda is on it; see `TunableClassifier`."""
         return ("folded-affine",) if self.info.bridges(lambdas) else ()
 
+    @torch.no_grad()
+    def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
+        """Classify each image at a lambda of its own, all in one pass."""
+        with evaluating(self.network):
+            found: Tensor = self.network(x, lam, width)
+        return found
+
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
         """Return the network of a width that takes lambda; see `TunableClassifier`."""
         return lambda_input(self.network, width)
@@ -63,10 +94,14 @@ class OAT(TrainableClassifier):
         Where training sampled a list the rule had no part in it, so that one run serves all.
 
         Raises:
-            ValueError: if the rule does not exist, or the encoding does not have it.
+            UserError: if the rule does not exist, or the encoding does not have it.
         """
-        check_interpolation(rule, self.info.network.encoding)
-        network = self.info.network.model_copy(update={"interpolation": rule})
+        card = card_of(self.info)
+        try:
+            check_interpolation(rule, card.encoding)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        network = card.model_copy(update={"interpolation": rule})
         changes = {"network": network, "interpolation": rule}
         return self.from_state(self.info.model_copy(update=changes), self.state_dict())
 
@@ -80,6 +115,20 @@ class OAT(TrainableClassifier):
         return self
 
 
+def check_codes(network: NetworkCard, training: TrainingCard) -> None:
+    """Refuse an encoding without a code of its own for each lambda.
+
+    Raises:
+        ValueError: saying how many it needs.
+    """
+    count, dim = len(training.lambdas), network.encoding_dim
+    if network.encoding != "scalar" and count > dim:
+        raise ValueError(
+            f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
+            "training.lambdas"
+        )
+
+
 class OATSingleBN(OAT):
     """OAT with one batch norm for every lambda, the ablation of the paper's section 4.1."""
 
@@ -87,3 +136,43 @@ class OATSingleBN(OAT):
     def network_card(cls, card: NetworkCard) -> NetworkCard:
         """Return the network with one batch norm."""
         return card.model_copy(update={"norm": "single"})
+
+    @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse an encoding without a code for each lambda."""
+        check_codes(network, training)
+
+
+class OATS(OAT):
+    """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
+
+    Each width has batch norms of its own; convolutions, FiLM and the classification head are
+    shared (OAT paper, section 3.3). SOLAR's variant has a head for each width: ``heads =
+    "per-width"`` in the card.
+    """
+
+    slims = True
+
+    def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
+        if len(info.widths) < 2:
+            raise ValueError(f"widths are {info.widths}; expected several, such as {WIDTHS}")
+        super().__init__(info, network)
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the network, slimmable."""
+        return slimmable(card, WIDTHS)
+
+
+class OATSSingleBN(OATS):
+    """OATS with one batch norm for each width, the ablation of the paper's figure 9."""
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the network, slimmable, with one batch norm for each width."""
+        return slimmable(card, WIDTHS).model_copy(update={"norm": "single"})
+
+    @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse an encoding without a code for each lambda."""
+        check_codes(network, training)

@@ -6,10 +6,22 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oat_bench.cards import NetworkCard
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.methods.trainable import Member, TrainableClassifier, build_network, load_network
-from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.methods.trainable import (
+    Member,
+    TrainableClassifier,
+    build_network,
+    load_network,
+    slimmable,
+)
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.specialize import specialize
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
+
+#: of the OAT paper's section 4.3
+WIDTHS = [1.0, 0.75, 0.5]
 
 
 class PGDAT(TrainableClassifier):
@@ -27,6 +39,7 @@ class PGDAT(TrainableClassifier):
     """
 
     continuous = False
+    one_build = True
 
     def __init__(self, info: ModelInfo, networks: dict[float, ConditionalNetwork]) -> None:
         self.info = info
@@ -45,6 +58,15 @@ class PGDAT(TrainableClassifier):
         )
 
     @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse TRADES at lambda = 1, where it has no labels."""
+        if training.objective.loss == "trades" and 1 in training.lambdas:
+            raise ValueError(
+                'lambda = 1 has no labels with training.objective "trades"; take 1 out of '
+                "training.lambdas"
+            )
+
+    @classmethod
     def build(cls, info: ModelInfo) -> Self:
         """Build the classifier with fresh weights, drawn by ``info.seed``: the same for each."""
         return cls(info, {lam: build_network(info, [lam]) for lam in info.trained_lambdas})
@@ -60,14 +82,15 @@ class PGDAT(TrainableClassifier):
             if not own:
                 raise ValueError(f"there are no weights of lambda {lam:g}")
             own = {name.removeprefix(prefix): value for name, value in own.items()}
-            networks[lam] = load_network(partial(build_network, info, [lam]), own)
+            networks[lam] = load_network(partial(build_network, info, [lam]), info, own)
         if left:
             raise ValueError(f"weights of no lambda of the description: {min(left)}")
         return cls(info, networks)
 
     def members(self) -> list[Member]:
         """Return the networks, each trained at its own lambda."""
-        return [Member(_name(lam), network, [lam]) for lam, network in self.networks.items()]
+        networks = self.networks.items()
+        return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the network trained at lam, its batch norm folded.
@@ -93,6 +116,22 @@ class PGDAT(TrainableClassifier):
         for network in self.networks.values():
             network.to(device)
         return self
+
+
+class PGDATS(PGDAT):
+    """A family of slimmable networks, one for each lambda, trained apart (PGD-ATS).
+
+    Each is trained as in `PGDAT`, at every width in a step, with a batch norm for each width.
+    """
+
+    slims = True
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the ordinary network of the same architecture, slimmable."""
+        wide = slimmable(card, WIDTHS)
+        changes = {"widths": wide.widths, "heads": wide.heads}
+        return super().network_card(card).model_copy(update=changes)
 
 
 def _name(lam: float) -> str:

@@ -3,14 +3,23 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from oat_bench.cards import NetworkCard, TrainingCard
 from oat_bench.classifier import ModelInfo, TunableClassifier
-from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.card import NetworkCard, depth
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.step import TrainingStep
+
+
+class Options(BaseModel):
+    """The keys of a card's ``[method]`` table, and of a checkpoint's; by default there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
@@ -19,12 +28,12 @@ class Member:
 
     Attributes:
         name: of its sub-folder while it is trained; empty for a classifier's only network.
-        network: trained in place.
+        step: the network, trained in place, and its training step.
         lambdas: what training samples lambda from, ascending.
     """
 
     name: str
-    network: ConditionalNetwork
+    step: TrainingStep
     lambdas: list[float]
 
     def recipe(self, card: TrainingCard) -> TrainingCard:
@@ -39,12 +48,27 @@ class Member:
 
 
 class TrainableClassifier(TunableClassifier):
-    """A tunable classifier that is trained from a card: one network, or several."""
+    """A tunable classifier that is built from a card: of one network to train, several or none."""
+
+    #: the method's own keys
+    Options: ClassVar[type[BaseModel]] = Options
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
         """Return a benchmark's network with what the method itself decides in its place."""
         return card
+
+    @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse a benchmark that does not go with the method.
+
+        Args:
+            network: the benchmark's, before `network_card`.
+            training: the recipe.
+
+        Raises:
+            ValueError: saying what was expected.
+        """
 
     @classmethod
     @abstractmethod
@@ -56,6 +80,17 @@ class TrainableClassifier(TunableClassifier):
         """Return the networks to train, one after the other."""
 
 
+def card_of(info: ModelInfo) -> NetworkCard:
+    """Return the network card of a description.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if info.network is None:
+        raise ValueError("the description has no network")
+    return info.network
+
+
 def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
     """Build the network that a description asks for, with fresh weights, drawn by its seed.
 
@@ -63,7 +98,7 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
         info: the description.
         lambdas: what this network is trained on.
     """
-    card = info.network
+    card = card_of(info)
     return ConditionalNetwork(
         card.architecture,
         num_classes=info.num_classes,
@@ -83,13 +118,15 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
 
 
 def load_network(
-    build: Callable[[], ConditionalNetwork], state: dict[str, Tensor]
+    build: Callable[[], ConditionalNetwork], info: ModelInfo, state: dict[str, Tensor]
 ) -> ConditionalNetwork:
     """Build a network with stored weights.
 
     Raises:
         ValueError: if the weights do not fit it.
     """
+    if depth(info.architecture) > len(state):  # before a deep one is built
+        raise ValueError(f"too few weights for {info.architecture}")
     # laid out without memory first: a header may describe a network of any size
     with torch.device("meta"):
         network = build()
@@ -101,3 +138,8 @@ def load_network(
     if not torch.equal(network.encoding.trained, trained):
         raise ValueError("the lambda of the weights are not those of the description")
     return network
+
+
+def slimmable(card: NetworkCard, widths: list[float]) -> NetworkCard:
+    """Return a benchmark's network, with these widths where it has only one."""
+    return card if len(card.widths) > 1 else card.model_copy(update={"widths": widths})

@@ -6,7 +6,6 @@ batch norm of a wide residual network. Convolutions and the classification head 
 that it is given; a slimmable one is told the condition (`run_layer`), a plain one is not.
 """
 
-import re
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -14,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oat_bench.networks.card import RESNETS, check_architecture
 from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.networks.slimmable import run_layer, share
+from oat_bench.registry import ARCHITECTURES
 
 NormFactory = Callable[[int, bool], nn.Module]
 Conv = type[nn.Conv2d]
@@ -218,32 +219,6 @@ class ResNet(nn.Module):
         return _classify(self.linear, h, condition)
 
 
-RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
-_WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
-
-
-def check_architecture(name: str) -> str:
-    """Return ``name`` if it names a backbone.
-
-    Raises:
-        ValueError: if it does not; the message says which names exist.
-    """
-    match = _WRN.fullmatch(name)
-    depth, widen = (int(group) for group in match.groups()) if match else (0, 0)
-    if name not in RESNETS and not (depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1):
-        raise ValueError(
-            f"unknown architecture {name!r}; expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN with "
-            "depth 10, 16, 22, 28, ... (6n + 4), such as wrn-16-8"
-        )
-    return name
-
-
-def depth(name: str) -> int:
-    """Return how many layers a backbone has at least, each with weights of its own."""
-    check_architecture(name)
-    return int(name.split("-")[1])
-
-
 def build_backbone(
     name: str,
     num_classes: int,
@@ -254,9 +229,12 @@ def build_backbone(
     conv: Conv = nn.Conv2d,
     linear: LinearFactory = nn.Linear,
     width: float = 1.0,
-) -> WideResNet | ResNet:
+) -> nn.Module:
     """Build the backbone called ``name`` (see `check_architecture`) with freshly drawn weights."""
     check_architecture(name)
+    if name in ARCHITECTURES:
+        build: Callable[..., nn.Module] = ARCHITECTURES[name]
+        return build(num_classes, in_channels, norm, conv=conv, linear=linear, width=width)
     if name in RESNETS:
         if dropout:
             raise ValueError(f"{name} has no dropout; set dropout = 0")

@@ -9,34 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.card import Encoding, FilmForm, Heads, Interpolation, NormForm, check_widths
 from oat_bench.networks.conditioning import (
     Condition,
-    Encoding,
     Folded,
-    Interpolation,
     LambdaEncoding,
     bridged_below,
     check_within,
     validate_lambda,
 )
-from oat_bench.networks.norms import (
-    ConditionalNorm,
-    FiLM,
-    FilmForm,
-    FoldedNorm,
-    NormForm,
-    number_norms,
-)
+from oat_bench.networks.norms import ConditionalNorm, FiLM, FoldedNorm, number_norms
 from oat_bench.networks.slimmable import (
     SlimmableConv2d,
     SlimmableFiLM,
     SlimmableLinear,
     SwitchableLinear,
     SwitchableNorm,
-    check_widths,
 )
-
-Heads = Literal["shared", "per-width"]
 
 
 class ConditionalNetwork(nn.Module):

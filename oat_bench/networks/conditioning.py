@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.errors import UserError
+from oat_bench.networks.card import Encoding, Interpolation, check_interpolation
 
-Encoding = Literal["scalar", "one-hot", "dct", "orthogonal"]
-
-#: The rule for a lambda between two trained ones, see `LambdaEncoding`; a checkpoint names its own.
-Interpolation = Literal["linear-codes", "spherical-codes", "film"]
 #: lambda closer than this share of their size are one: float32 holds about seven digits
 _SAME = 1e-6
 
@@ -186,24 +182,6 @@ class LambdaEncoding(nn.Module):
         low, high = self.trained[upper - 1], self.trained[upper]
         weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
         return Between(upper - 1, upper, weight)
-
-
-def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
-    """Refuse a rule that does not exist, or that an encoding does not have.
-
-    Raises:
-        ValueError: saying what was expected.
-    """
-    if interpolation not in get_args(Interpolation):
-        raise ValueError(
-            f"unknown interpolation {interpolation!r}; expected one of "
-            f"{', '.join(get_args(Interpolation))}"
-        )
-    if interpolation == "spherical-codes" and kind == "scalar":
-        raise ValueError(
-            "interpolation spherical-codes needs codes with directions, which scalar ones have "
-            "not; expected linear-codes or film"
-        )
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,13 @@ conditional network and the plain one; at a fixed lambda it is `Affine`, which t
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oat_bench.networks.card import FilmForm, NormForm
 from oat_bench.networks.conditioning import Condition, Folded
-
-FilmForm = Literal["identity-start", "published", "none"]
-NormForm = Literal["dual", "single"]
 
 
 class FiLM(nn.Module):

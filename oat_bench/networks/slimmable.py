@@ -10,15 +10,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oat_bench.networks.card import FilmForm, NormForm
 from oat_bench.networks.conditioning import Condition, Folded
-from oat_bench.networks.norms import (
-    BatchNorms,
-    ConditionalNorm,
-    FiLM,
-    FilmForm,
-    NormForm,
-    film_mlp,
-)
+from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM, film_mlp
 
 
 def share(channels: int, width: float) -> int:
@@ -28,24 +22,6 @@ def share(channels: int, width: float) -> int:
     """
     # rounded before, as .29 * 50 is a little under 14.5
     return max(1, math.floor(round(width * channels, 6) + 0.5))
-
-
-def check_widths(widths: Sequence[float]) -> list[float]:
-    """Return the widths of a network, each once, widest first.
-
-    Raises:
-        ValueError: if there is none, one is outside (0, 1], or there are several without the full
-            one, whose weights the others share.
-    """
-    found = sorted(set(widths), reverse=True)
-    if not found:
-        raise ValueError("expected at least one width, such as [1, 0.75, 0.5]")
-    wrong = [width for width in found if not 0 < width <= 1]
-    if wrong:
-        raise ValueError(f"width {wrong[0]:g} is outside (0, 1]")
-    if len(found) > 1 and found[0] != 1:
-        raise ValueError("several widths share the weights of the full one; add width 1")
-    return found
 
 
 class SlimmableConv2d(nn.Conv2d):

@@ -11,13 +11,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from oat_bench import cards
-from oat_bench.attacks import Attack, prepare
-from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.cards import Threat
+from oat_bench.classifier import (
+    ModelInfo,
+    OperatingPoint,
+    TunableClassifier,
+    check_lambdas,
+    check_widths,
+)
+from oat_bench.complaints import explain
 from oat_bench.datasets import DATASETS, Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError, unknown
-from oat_bench.methods import check_lambdas, check_widths
 from oat_bench.results import records, validation
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
@@ -189,7 +196,7 @@ class Baseline:
         except ValidationError as error:
             raise UserError(
                 f"{self.record.entry_path}: attack {recorded.name!r} cannot be run: "
-                f"{cards.explain(error, AttackCard)}"
+                f"{explain(error, AttackCard)}"
             ) from error
         known = {part.name: part.parameters for part in recorded.chain()}
         return prepare(card, threat, n_classes=n_classes, seed=seed, recorded=known)
@@ -197,7 +204,7 @@ class Baseline:
     @staticmethod
     def _card(recorded: EntryAttack) -> AttackCard:
         if recorded.name in cards.names("attacks"):
-            shipped = cards.attack(recorded.name)
+            shipped = attack_card(recorded.name)
             if shipped.fingerprint() == recorded.card:
                 return shipped
         return AttackCard.model_validate(recorded.model_dump(exclude={"card"}))

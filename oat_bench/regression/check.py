@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from oat_bench import run as runs
-from oat_bench.attacks import Attack
-from oat_bench.classifier import TunableClassifier, check_fits, to_bytes
+from oat_bench.attacks.engines import Attack
+from oat_bench.checkpoint import to_bytes
+from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
+from oat_bench.evaluation.costed import with_costs
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
@@ -171,10 +172,10 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     record, classifier = done.baseline.record, done.classifier
     data = check_fits(classifier.info, data)
     old, worst_over = record.entry, done.baseline.worst_over()
-    results = runs.with_costs(
+    results = with_costs(
         summarize(done.outcomes, worst_over),
         classifier,
-        data,
+        data.test,
         done.device,
         record.entry_path,
     )

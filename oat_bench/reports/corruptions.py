@@ -76,7 +76,7 @@ def make_report(
     return Corruptions(
         dataset=info.dataset,
         method=info.method,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         source=source,
         n=len(outcomes[0].clean),
         severities=list(severities),

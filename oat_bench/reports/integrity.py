@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from oat_bench.cards import Threat, explain
+from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.evaluation.integrity import (
     CLOSE,
@@ -99,7 +100,7 @@ def make_report(
     """Build the report of an examination."""
     return Integrity(
         dataset=info.dataset,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         method=info.method,
         threat_model=info.threat.norm,
         eps=format_eps(info.threat.eps),

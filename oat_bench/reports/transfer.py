@@ -143,7 +143,7 @@ def make_report(
     return Transfer(
         dataset=info.dataset,
         method=info.method,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         norm=info.threat.norm,
         eps=format_eps(eps),
         width=float(frame["width"].iloc[0]),

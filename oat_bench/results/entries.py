@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
-from oat_bench.attacks import Attack, Run
+from oat_bench.attacks.engines import Attack, Run
 from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.cost import Cost
 from oat_bench.evaluation.integrity import Verdict
+from oat_bench.registry import METHODS
 from oat_bench.statistics.accuracy import WORST, Accuracy, PointResult
 from oat_bench.statistics.frontier import Hole, Summary
 
@@ -278,9 +279,9 @@ def make_entry(
 ) -> Entry:
     """Build the entry of an evaluation; of the model's data set if ``dataset`` names no other."""
     return Entry(
-        name=default_name(info.method, info.network.architecture),
+        name=METHODS[info.method].label(info),
         dataset=dataset or info.dataset,
-        architecture=info.network.architecture,
+        architecture=info.architecture,
         threat_model=norm,
         eps=format_eps(eps),
         method=info.method,

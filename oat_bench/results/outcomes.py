@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from oat_bench.cards import explain
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.evaluation.integrity import Check
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256

@@ -13,19 +13,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from oat_bench.cards import (
-    Card,
-    Lambda,
-    Name,
-    NonNegative,
-    Norm,
-    Positive,
-    Threat,
-    explain,
-    folder,
-    names,
-)
-from oat_bench.cards import attack as find_attack
+from oat_bench.attacks.card import attack_card as find_attack
+from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, Threat, folder, names
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import Entry, EntryAttack

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from oat_bench.cards import Threat, explain
+from oat_bench.cards import Threat
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.evaluation.grid import KEYS
 from oat_bench.files import read_bounded

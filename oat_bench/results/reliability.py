@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from oat_bench import cards
+from oat_bench.attacks.card import attack_card
 from oat_bench.evaluation.integrity import Verdict
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import EntryAttack, EntryPart
@@ -86,7 +86,7 @@ def departs(attack: EntryAttack) -> str | None:
     differ, nothing else.
     """
     parts = {part.name: part.parameters for part in attack.parts}
-    standard = cards.attack("autoattack").parts
+    standard = attack_card("autoattack").parts
     if not parts:
         return f"class {attack.class_} of {attack.engine} makes 10 iterations, the standard is 100"
     if list(parts) != [part.name for part in standard]:

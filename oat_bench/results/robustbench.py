@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oat_bench import escape as text
-from oat_bench.cards import explain
+from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.files import read_bounded
 from oat_bench.progress import note

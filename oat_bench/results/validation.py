@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from oat_bench.cards import publishable
-from oat_bench.classifier import load
+from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
 from oat_bench.evaluation.examination import LADDER
 from oat_bench.results.entries import EntryPoint, Interval, results
@@ -248,7 +248,7 @@ def _checkpoint(record: Record) -> Iterator[str]:
     stated = {
         "dataset": (publishable(entry.dataset), publishable(info.dataset)),
         "method": (entry.method, info.method),
-        "architecture": (entry.architecture, info.network.architecture),
+        "architecture": (entry.architecture, info.architecture),
         "seed": (entry.seed, info.seed),
         "benchmark_card": (entry.benchmark_card, info.benchmark_card),
     }

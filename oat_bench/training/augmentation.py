@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oat_bench.cards import TrainingCard
 from oat_bench.datasets import Split
 from oat_bench.randomness import generator, uniform
+from oat_bench.training.card import TrainingCard
 
 #: keeps augmentation apart from the seed's other uses
 _STREAM = 3

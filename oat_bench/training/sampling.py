@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from oat_bench.cards import TrainingCard
 from oat_bench.randomness import uniform
+from oat_bench.training.card import TrainingCard
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from pyautoattack import AutoAttack
 from torch import nn
 
 from oat_bench import cards
-from oat_bench.attacks import in_house, prepare
-from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import load
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
 from oat_bench.statistics.pairs import mcnemar
 
@@ -56,7 +58,7 @@ def test_each_part_makes_the_passes_of_the_authors(n_classes):
         theirs.apgd_targeted.n_target_classes = theirs.fab.n_target_classes = n_classes - 1
     theirs.fab.targeted = True
     originals = [theirs.apgd, theirs.apgd_targeted, theirs.fab, theirs.square]
-    attack = prepare(cards.attack("autoattack"), Threat(eps=0.01), n_classes=n_classes, seed=0)
+    attack = prepare(attack_card("autoattack"), Threat(eps=0.01), n_classes=n_classes, seed=0)
     assert [run.name for run in attack.chain] == theirs.attacks_to_run == PARTS
     for part, original in zip(attack.parts(), originals, strict=True):
         original.seed = 0
@@ -72,7 +74,7 @@ def test_each_part_makes_the_passes_of_the_authors(n_classes):
 
 def test_the_numbers_stand_in_the_card_as_the_authors_state_them():
     theirs = AutoAttack(nn.Identity(), eps=0.1, seed=0)
-    ce, targeted, fab, square = cards.attack("autoattack").parts
+    ce, targeted, fab, square = attack_card("autoattack").parts
     for part, original in ((ce, theirs.apgd), (targeted, theirs.apgd_targeted), (fab, theirs.fab)):
         assert part.parameters["n_restarts"] == original.n_restarts == 1
         assert part.parameters["steps"] == original.n_iter == 100
@@ -93,9 +95,9 @@ def test_the_numbers_stand_in_the_card_as_the_authors_state_them():
     assert targeted.resolve(Threat(), n_classes=4, seed=0)["n_classes"] == 4
 
 
-@pytest.mark.parametrize("part", cards.attack("autoattack").parts, ids=PARTS)
+@pytest.mark.parametrize("part", attack_card("autoattack").parts, ids=PARTS)
 def test_the_cards_of_the_parts_are_the_parts(part):
-    card = cards.attack(part.name)
+    card = attack_card(part.name)
     assert (card.class_, card.parameters) == (part.class_, part.parameters)
     assert card.min_classes == part.min_classes
 
@@ -105,8 +107,8 @@ def test_every_parameter_that_defines_an_attack_is_stated(name):
     """No default of another library decides what a card does."""
     import torchattacks
 
-    for part in cards.attack(name).chain():
-        if cards.attack(name).engine == "oat_bench":
+    for part in attack_card(name).chain():
+        if attack_card(name).engine == "oat_bench":
             continue
         taken = set(inspect.signature(getattr(torchattacks, part.class_)).parameters)
         assert taken - {"model", "verbose"} == set(part.parameters)
@@ -134,7 +136,7 @@ def test_with_few_classes_the_parts_that_apply_run_and_are_named(n_classes):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes)).eval()
     x = torch.rand(16, 1, 4, 4)
     y = model(x).argmax(1)
-    attack = prepare(cards.attack("autoattack"), Threat(eps=0.3), n_classes=n_classes, seed=0)
+    attack = prepare(attack_card("autoattack"), Threat(eps=0.3), n_classes=n_classes, seed=0)
     assert attack.label == "apgd-ce+fab-t+square"
     broken = model(attack(model, x, y, torch.arange(16))).argmax(1) != y
     # of a linear model the corner of ball and box that is best against a class is known
@@ -147,7 +149,7 @@ def test_with_few_classes_the_parts_that_apply_run_and_are_named(n_classes):
     with pytest.raises(
         UserError, match=r"'apgd-t' needs 4 classes or more, the model has .*; leav"
     ):
-        prepare(cards.attack("apgd-t"), Threat(), n_classes=n_classes, seed=0)
+        prepare(attack_card("apgd-t"), Threat(), n_classes=n_classes, seed=0)
 
 
 def test_a_card_of_parts_needs_no_class_and_its_parts_have_names_of_their_own():
@@ -160,10 +162,10 @@ def test_a_card_of_parts_needs_no_class_and_its_parts_have_names_of_their_own():
 
 
 def test_what_a_part_does_depends_on_those_before_it():
-    whole = prepare(cards.attack("autoattack"), Threat(), n_classes=10, seed=0)
+    whole = prepare(attack_card("autoattack"), Threat(), n_classes=10, seed=0)
     prints = [part.fingerprint() for part in [whole, *whole.parts()]]
     assert len(set(prints)) == 5
-    card = cards.attack("autoattack")
+    card = attack_card("autoattack")
     shorter = card.model_copy(update={"parts": card.parts[1:]})
     other = prepare(shorter, Threat(), n_classes=10, seed=0)
     assert not set(prints) & {part.fingerprint() for part in other.parts()}
@@ -175,7 +177,7 @@ def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(digits
     ids = torch.arange(200)
     x, y = digits.test.inputs(ids), digits.test.labels[ids]
     right = model(x).argmax(1) == y
-    attack = prepare(cards.attack("autoattack"), Threat(eps=6 / 16), n_classes=10, seed=0)
+    attack = prepare(attack_card("autoattack"), Threat(eps=6 / 16), n_classes=10, seed=0)
     ours = right.clone()
     ours[right] = model(attack(model, x[right], y[right], ids[right])).argmax(1) == y[right]
     x_adv, _ = AutoAttack(model, eps=6 / 16, seed=0).run_standard_evaluation(x, y)

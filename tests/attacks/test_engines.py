@@ -13,9 +13,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from oat_bench import cards
-from oat_bench.attacks import in_house, prepare
-from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import load
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
 from oat_bench.errors import UserError
 from oat_bench.training.pgd import pgd
 
@@ -100,7 +102,7 @@ def write(tmp_path):
         path.write_text(
             f"engine = '{engine}'\nclass = '{class_}'\n{head}\n[parameters]\n{parameters}"
         )
-        return cards.attack(str(path))
+        return attack_card(str(path))
 
     return write
 
@@ -276,9 +278,9 @@ def test_art_draws_no_bars_not_even_inside(write, model, batch, class_, paramete
     "name", ["autoattack", "apgd-ce", "apgd-t", pytest.param("square", marks=pytest.mark.slow)]
 )
 def test_shipped_cards_of_torchattacks_run(model, batch, name):
-    card = cards.attack(name)
+    card = attack_card(name)
     x_adv = attacked(card, model, batch)
-    weaker = attacked(cards.attack("fgsm"), model, batch)
+    weaker = attacked(attack_card("fgsm"), model, batch)
     assert broken(model, x_adv, batch[1]) >= broken(model, weaker, batch[1]) - 1
     assert broken(model, x_adv, batch[1]) >= 3
 
@@ -299,7 +301,7 @@ def test_shipped_cards_of_torchattacks_run(model, batch, name):
 def test_shipped_in_house_cards_equal_torchattacks(trained, digits, name, theirs, lam):
     model = trained.at(lam)
     x, y = digits.test.inputs(slice(0, 64)), digits.test.labels[:64]
-    card = cards.attack(name)
+    card = attack_card(name)
     if "PGD" in card.class_:
         fixed = card.parameters | {"random_start": False}
         card = card.model_copy(update={"parameters": fixed})
@@ -359,7 +361,7 @@ def test_l2_pgd_equals_torchattacks(model, digits):
 )
 def test_in_house_outcomes_depend_on_neither_batch_nor_order(model, digits, name):
     x, y, ids = digits.test.inputs(slice(0, 40)), digits.test.labels[:40], torch.arange(40)
-    attack = prepare(cards.attack(name), THREAT, n_classes=10, seed=7)
+    attack = prepare(attack_card(name), THREAT, n_classes=10, seed=7)
     together = model(attack(model, x, y, ids)).argmax(1)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     shuffled = model(attack(model, x[order], y[order], ids[order])).argmax(1)
@@ -584,16 +586,16 @@ def test_a_card_for_one_norm_is_refused_under_another():
     l2 = Threat(norm="L2", eps=0.5, step_size=0.1)
     for name in ("fgsm", "mi-fgsm", "pgd-7-published-step"):
         with pytest.raises(UserError, match=f"{name}.*for Linf.*L2.*--attacks"):
-            prepare(cards.attack(name), l2, n_classes=10, seed=0)
+            prepare(attack_card(name), l2, n_classes=10, seed=0)
     for name in ("pgd-7", "pgd-20", "autoattack", "apgd-ce", "apgd-t", "square", "noise"):
-        assert prepare(cards.attack(name), l2, n_classes=10, seed=0).parameters["norm"] == "L2"
+        assert prepare(attack_card(name), l2, n_classes=10, seed=0).parameters["norm"] == "L2"
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_every_shipped_card_can_be_prepared(norm):
     threat = Threat(norm=norm)
     for name in cards.names("attacks"):
-        card = cards.attack(name)
+        card = attack_card(name)
         if card.norm in (None, norm):
             attack = prepare(card, threat, n_classes=10, seed=3)
             assert all(run.parameters["eps"] == 8 / 255 for run in attack.chain)
@@ -640,6 +642,6 @@ def test_a_fingerprint_changes_with_all_that_decides_outcomes():
 
 
 def test_a_fingerprint_does_not_change_with_a_step_size_that_nothing_uses():
-    attack = prepare(cards.attack("fgsm"), THREAT, n_classes=10, seed=0)
-    other = prepare(cards.attack("fgsm"), Threat(eps=0.2, step_size=0.9), n_classes=10, seed=0)
+    attack = prepare(attack_card("fgsm"), THREAT, n_classes=10, seed=0)
+    other = prepare(attack_card("fgsm"), Threat(eps=0.2, step_size=0.9), n_classes=10, seed=0)
     assert attack.fingerprint() == other.fingerprint()

@@ -11,11 +11,12 @@ from art.estimators.classification import PyTorchClassifier
 from scipy.stats import chisquare
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.with_torchattacks import _classes
-from oat_bench.cards import AttackCard, Threat
-from oat_bench.classifier import OperatingPoint, load
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load
+from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
 from oat_bench.evaluation.grid import evaluate
@@ -290,9 +291,9 @@ def test_cards_that_cannot_be_targeted(tmp_path):
     (tmp_path / "a.toml").write_text("extends = 'autoattack'\ntargeted = 'next'\n")
     (tmp_path / "b.toml").write_text("extends = 'fgsm'\ntargeted = 'nearest'\n")
     with pytest.raises(UserError, match=r"targeted is for a card of one class.*\[\[parts\]\]"):
-        cards.attack(str(tmp_path / "a.toml"))
+        attack_card(str(tmp_path / "a.toml"))
     with pytest.raises(UserError, match=r"targeted: .*'random', 'least-likely' or 'next'"):
-        cards.attack(str(tmp_path / "b.toml"))
+        attack_card(str(tmp_path / "b.toml"))
 
 
 def test_two_attacks_of_one_column_are_refused(tmp_path, brief):
@@ -313,7 +314,7 @@ def test_transfer_and_random_lambda_refuse_targets(trained, digits):
 
 
 def test_a_card_without_the_key_is_what_it_was():
-    card = cards.attack("pgd-20")
+    card = attack_card("pgd-20")
     assert "targeted" not in card.model_dump_json()
     plain, aimed = make_pgd(None), make_pgd("next")
     assert len({plain.fingerprint(), aimed.fingerprint(), make_pgd("random").fingerprint()}) == 3

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from oat_bench.classifier import load, save
+from oat_bench.checkpoint import load, save
 from oat_bench.results.entries import Entry
 
 

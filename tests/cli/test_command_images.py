@@ -10,10 +10,11 @@ from PIL import Image
 
 from oat_bench import run
 from oat_bench.attacks.saved import Images, read, write
-from oat_bench.classifier import load
+from oat_bench.checkpoint import load
+from oat_bench.evaluation import grid
 
 #: as they are before the fixture `refused` forbids them
-TRAIN, EVALUATE = run.train, run.evaluate
+TRAIN, EVALUATE = run.train, grid.evaluate
 
 
 def test_a_run_keeps_images_and_another_model_is_attacked_with_them(
@@ -60,7 +61,7 @@ def test_what_does_not_fit_is_refused_before_training(invoke, refused, card, fin
     common = ["run", "--benchmark", card, "--lambda", 1, "--attacks"]
     with monkeypatch.context() as context:
         context.setattr(run, "train", TRAIN)
-        context.setattr(run, "evaluate", EVALUATE)
+        context.setattr(grid, "evaluate", EVALUATE)
         options = ["--n-examples", 8, "--out", finished, "--save-images"]
         assert invoke(*common, "fgsm", *options)[0] == 0
     common.append(f"file:{finished}")

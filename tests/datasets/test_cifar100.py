@@ -8,7 +8,8 @@ import torch
 import torchvision.datasets as published
 from formats import md5, pack
 
-from oat_bench import cards, datasets
+from oat_bench import datasets
+from oat_bench.benchmark import benchmark_card
 from oat_bench.datasets.cifar100 import CLASSES, VERSION
 from oat_bench.errors import UserError
 
@@ -64,7 +65,7 @@ def test_a_batch_of_cifar_10_is_none(cifar10, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar100", "cifar100-small"])
 def test_the_benchmarks_differ_from_those_of_cifar_10_in_the_data_set(name):
-    card, other = cards.benchmark(name), cards.benchmark(name.replace("100", "10"))
+    card, other = benchmark_card(name), benchmark_card(name.replace("100", "10"))
     assert card.dataset == "cifar100"
     parts = ("network", "threat", "training", "evaluation", "method")
     assert all(getattr(card, part) == getattr(other, part) for part in parts)

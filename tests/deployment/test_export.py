@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import oat_bench
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.deployment import FORMATS, as_onnx, as_pt2, load
 from oat_bench.deployment.description import KEY, check_alike, describe, understood, written
 from oat_bench.deployment.exported import Exported
 from oat_bench.errors import UserError
 from oat_bench.evaluation import grid
-from oat_bench.methods import OAT, OATS, PGDAT
+from oat_bench.methods.oat import OAT, OATS
+from oat_bench.methods.pgd_at import PGDAT
 
 LAMBDAS = torch.tensor([0.0, 0.07, 0.1, 0.3, 0.5, 0.75, 1.0])
 
@@ -260,7 +261,7 @@ def test_differences_are_measured_in_logits():
 
 
 def outcomes(classifier, lam, digits, store=None):
-    attack = prepare(cards.attack("pgd-7"), classifier.info.threat, n_classes=10, seed=0)
+    attack = prepare(attack_card("pgd-7"), classifier.info.threat, n_classes=10, seed=0)
     return grid.evaluate(
         classifier,
         digits.test,

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from oat_bench.evaluation.cost import measure
-from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.specialize import specialize
 
 
 def test_a_convolution_and_a_head_are_counted_by_hand():

@@ -17,8 +17,9 @@ from test_integrity import (
 )
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.selection import select_attacks
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.evaluation import examination, flags, integrity
@@ -62,7 +63,7 @@ def brief(tmp_path):
 
 def doubt(module, data, names="fgsm,pgd-20", threat=THREAT, fewer=None, **options):
     """Evaluate a model as `oat-bench evaluate` does, and check the evaluation."""
-    attacks = [prepare(card, threat, n_classes=5, seed=0) for card in cards.attacks(names)]
+    attacks = [prepare(card, threat, n_classes=5, seed=0) for card in select_attacks(names)]
     subject = subject_of(module, data, fewer=fewer or {}, **options)
     outcomes = evaluate(
         subject.classifier,
@@ -127,14 +128,14 @@ def test_what_stands_before_square_is_read_from_the_parts(tmp_path):
     for number, text in ((1, one + square), (2, BRIEF + square)):
         path = tmp_path / f"parts-{number}.toml"
         path.write_text(text)
-        attack = prepare(cards.attack(str(path)), THREAT, n_classes=5, seed=0)
+        attack = prepare(attack_card(str(path)), THREAT, n_classes=5, seed=0)
         before = examination.before_square(attack)
         cells = [(part.name, part.fingerprint()) for part in before.parts()]
         assert cells == [(part.name, part.fingerprint()) for part in attack.parts()[:-1]]
         assert len(cells) == number
     (tmp_path / "none.toml").write_text(BRIEF)
     for name in (str(tmp_path / "none.toml"), "square", "pgd-20"):
-        attack = prepare(cards.attack(name), THREAT, n_classes=5, seed=0)
+        attack = prepare(attack_card(name), THREAT, n_classes=5, seed=0)
         assert examination.before_square(attack) is None
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import in_house, prepare
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
@@ -85,7 +86,7 @@ def lines():
 
 
 def ready(name="fgsm", seed=0, **changes):
-    card = cards.attack(name).model_copy(update=changes)
+    card = attack_card(name).model_copy(update=changes)
     return prepare(card, THREAT, n_classes=2, seed=seed)
 
 
@@ -196,7 +197,7 @@ def test_a_classifier_that_is_always_wrong_is_never_attacked(data, lines):
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-7", "pgd-20"])
 def test_outcomes_do_not_depend_on_batch_size_or_order(trained, digits, name):
-    attack = prepare(cards.attack(name), Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
+    attack = prepare(attack_card(name), Threat(eps=0.15, step_size=0.05), n_classes=10, seed=0)
     points = [OperatingPoint(0.0), OperatingPoint(0.7)]
 
     def outcomes(examples, batch_size):
@@ -321,7 +322,7 @@ def two_parts(monkeypatch):
         return torch.where(broken[:, None, None, None], 0.5 + wrong_side.view_as(x) / 2, x)
 
     monkeypatch.setattr(in_house, "run", run_part)
-    attack = prepare(cards.attack("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
+    attack = prepare(attack_card("fgsm"), Threat(eps=1.0), n_classes=2, seed=0)
     return replace(attack, chain=attack.chain * 2), seen
 
 
@@ -365,7 +366,7 @@ def test_a_part_that_was_finished_is_not_run_again(lines, data, two_parts, tmp_p
 
 def test_the_parts_of_autoattack_together_are_autoattack(trained, digits):
     attack = prepare(
-        cards.attack("autoattack"),
+        attack_card("autoattack"),
         Threat(eps=0.15, step_size=0.05),
         n_classes=10,
         seed=0,
@@ -441,7 +442,7 @@ def test_another_lambda_or_attack_computes_only_itself(lines, data, tmp_path):
 def test_all_that_decides_outcomes_leads_to_a_new_cell(lines, data, tmp_path):
     base = {"attacks": [ready("pgd-7")], "lambdas": (0.5,), "examples": torch.arange(3)}
     other_weights = Lines(lines.w + 1e-6)
-    pgd = cards.attack("pgd-7")
+    pgd = attack_card("pgd-7")
     changes = [
         (lines, {}),
         (other_weights, {}),
@@ -509,7 +510,7 @@ def test_what_was_finished_before_an_interruption_is_kept(
 
 
 def test_a_cell_stays_below_the_store_whatever_the_card_is_called(lines, data, tmp_path):
-    card = cards.attack("fgsm").model_copy(update={"name": "x" * 64})
+    card = attack_card("fgsm").model_copy(update={"name": "x" * 64})
     long = prepare(card, THREAT, n_classes=2, seed=0)
     run(lines, data, [long], store=OutcomeStore(tmp_path / "store"))
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

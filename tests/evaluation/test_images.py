@@ -8,17 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from oat_bench import cards
-from oat_bench.attacks import in_house, prepare, saved
+from oat_bench.attacks import in_house, saved
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.saved import Header, Images, cards_of, count, read, write
-from oat_bench.cards import _NAME, AttackCard, Threat
-from oat_bench.classifier import OperatingPoint, load, pack
+from oat_bench.cards import _NAME, Threat
+from oat_bench.checkpoint import load
+from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation import images as kept
 from oat_bench.evaluation import transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.results.outcomes import OutcomeStore
+from oat_bench.tensors import pack
 
 THREAT = Threat(eps=0.25, step_size=0.1)
 N = 24
@@ -37,7 +40,7 @@ PARTS = {
 
 
 def ready(name="pgd-7", **changes):
-    card = name if isinstance(name, AttackCard) else cards.attack(name)
+    card = name if isinstance(name, AttackCard) else attack_card(name)
     return prepare(card.model_copy(update=changes), THREAT, n_classes=10, seed=0)
 
 

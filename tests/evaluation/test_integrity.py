@@ -9,8 +9,8 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
@@ -631,7 +631,7 @@ def test_what_cannot_be_examined_is_refused(changes, words):
 def test_noise_stays_in_the_ball_and_belongs_to_the_example(norm):
     model, data = linear_problem()
     threat = Threat(norm=norm, eps=0.2, step_size=0.1)
-    attack = prepare(cards.attack("noise"), threat, n_classes=5, seed=3)
+    attack = prepare(attack_card("noise"), threat, n_classes=5, seed=3)
     x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
     x_adv = attack(model, x, y, ids)
     size = (x_adv - x).flatten(1).norm(dim=1, p=math.inf if norm == "Linf" else 2)
@@ -643,7 +643,7 @@ def test_noise_stays_in_the_ball_and_belongs_to_the_example(norm):
 
 def test_more_draws_only_ever_break_more():
     model, data = linear_problem()
-    card, broken = cards.attack("noise"), []
+    card, broken = attack_card("noise"), []
     for draws in (1, 10, 100):
         changed = card.model_copy(update={"parameters": card.parameters | {"draws": draws}})
         attack = prepare(changed, THREAT, n_classes=5, seed=0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from turning import EPS, LAMBDAS, Line, Turning, make_data, ready
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
@@ -237,7 +237,7 @@ def test_another_draw_is_another_cell(data, tmp_path):
 
 
 def test_order_and_batches_do_not_matter_to_a_network(trained, digits):
-    card = cards.attack("pgd-7")
+    card = attack_card("pgd-7")
     card = card.model_copy(update={"parameters": card.parameters | {"restarts": 2}})
     attack = prepare(card, Threat(eps=0.2, step_size=0.05), n_classes=10, seed=0)
     ids, draw = torch.arange(12), Draw.of([0.0, 0.4, 1.0], [1, 2, 3])

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turning import EPS, LAMBDAS, Turning, make_data, ready
 
-from oat_bench import cards
-from oat_bench.attacks import in_house, prepare
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks import in_house
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, transfer
 from oat_bench.evaluation.grid import evaluate
@@ -246,7 +247,7 @@ def test_order_and_batches_do_not_matter(seed, size, batch):
 
 
 def test_order_and_batches_do_not_matter_to_a_network(trained, digits):
-    attack = prepare(cards.attack("pgd-7"), Threat(eps=0.2, step_size=0.05), n_classes=10, seed=0)
+    attack = prepare(attack_card("pgd-7"), Threat(eps=0.2, step_size=0.05), n_classes=10, seed=0)
     ids, lams = torch.arange(16), [0.0, 0.7]
     frames = [
         run(trained, digits.test, attack, lams, lams, examples=order, batch_size=size)

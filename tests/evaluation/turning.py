@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -68,6 +68,6 @@ def make_data(n=80):
 
 
 def ready(name="fgsm", seed=0, **changes):
-    card = cards.attack(name)
+    card = attack_card(name)
     card = card.model_copy(update={"parameters": card.parameters | changes})
     return prepare(card, Threat(eps=EPS, step_size=EPS), n_classes=2, seed=seed)

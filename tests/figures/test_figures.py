@@ -15,7 +15,7 @@ from oat_bench import figures
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.figures import batch_norm, jacobian, style
-from oat_bench.methods import OAT
+from oat_bench.methods.oat import OAT
 from oat_bench.results import curves
 from oat_bench.results.entries import Entry, EntryCost
 from oat_bench.results.published import Published

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.evaluation.cost import Cost
 from oat_bench.results import records
@@ -60,7 +60,7 @@ def publish(build_classifier, tmp_path):
         entry = make_entry(
             info,
             results,
-            [prepare(cards.attack(a), Threat(eps=0.25), n_classes=10, seed=0) for a in attacks],
+            [prepare(attack_card(a), Threat(eps=0.25), n_classes=10, seed=0) for a in attacks],
             model_fingerprint="f" * 64,
             command="oat-bench run",
             eps=0.25,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.reports import comparison
@@ -48,7 +48,7 @@ def write_run(build_classifier, tmp_path):
     def write_run(name, outcomes, *, with_outcomes=True, method="oat", **changes):
         info = build_classifier().info.model_copy(update={"method": method})
         attacks = [
-            prepare(cards.attack(attack), Threat(), n_classes=10, seed=0) for attack in ATTACKS
+            prepare(attack_card(attack), Threat(), n_classes=10, seed=0) for attack in ATTACKS
         ]
         entry = make_entry(
             info,

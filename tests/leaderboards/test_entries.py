@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from oat_bench import cards
-from oat_bench.attacks import prepare
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
 from oat_bench.results.entries import Entry, Interval, make_entry
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy, summarize
@@ -49,7 +49,7 @@ def outcomes(n=37):
 def make(build_classifier):
     def make(attacks=("fgsm", "pgd-7", "autoattack"), eps=8 / 255, norm="Linf", frame=None):
         ready = [
-            prepare(cards.attack(name), Threat(eps=eps), n_classes=10, seed=0) for name in attacks
+            prepare(attack_card(name), Threat(eps=eps), n_classes=10, seed=0) for name in attacks
         ]
         frame = outcomes() if frame is None else frame
         results = summarize(frame[frame["attack"].isin(attacks)], list(attacks))
@@ -139,7 +139,7 @@ def test_eps_is_written_as_in_the_field(make, eps, written):
 def test_the_attacks_are_recorded_as_they_were_run(make):
     entry = make(eps=0.1)
     for recorded, name in zip(entry.attacks, ["fgsm", "pgd-7", "autoattack"], strict=True):
-        card = cards.attack(name)
+        card = attack_card(name)
         assert recorded.name == name
         assert recorded.engine == card.engine
         assert recorded.eps == 0.1

@@ -134,7 +134,7 @@ def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
     ]
     info = SimpleNamespace(
         dataset="digits",
-        network=SimpleNamespace(architecture="wrn-10-1"),
+        architecture="wrn-10-1",
         method="oats",
         threat=Threat(eps=0.2, step_size=0.05),
     )

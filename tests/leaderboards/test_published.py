@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from oat_bench import cards, datasets, run
-from oat_bench.classifier import load
+from oat_bench import datasets, run
+from oat_bench.attacks.card import attack_card
+from oat_bench.benchmark import benchmark_card
+from oat_bench.checkpoint import load
 from oat_bench.regression import baseline as baselines
 from oat_bench.results.entries import Entry
 from oat_bench.results.records import find
@@ -65,13 +67,13 @@ def test_the_digits_entry_is_a_baseline():
 
 @pytest.mark.parametrize("benchmark", ["fashion-12x12", "digits-large-eps"])
 def test_the_shipped_cards_are_those_of_the_published_entry(benchmark):
-    card = cards.benchmark(benchmark)
+    card = benchmark_card(benchmark)
     data = datasets.load(card.dataset)
     path = ROOT / "leaderboards" / card.dataset / "Linf" / "oat-wrn-10-1.json"
     entry = Entry.model_validate_json(path.read_text())
     assert run.training_identity(card, data, entry.seed) == entry.benchmark_card
     for attack in entry.attacks:
-        assert cards.attack(attack.name).fingerprint() == attack.card
+        assert attack_card(attack.name).fingerprint() == attack.card
 
 
 def test_the_readme_shows_the_published_numbers():

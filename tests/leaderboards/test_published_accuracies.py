@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench import cards
-from oat_bench.attacks import prepare
-from oat_bench.cards import AttackCard, Threat
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.engines import prepare
+from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.results import published
 from oat_bench.results.entries import make_entry
@@ -133,7 +134,7 @@ def entry(build_classifier):
 
 
 def test_an_entry_finds_its_experiment(rows, entry):
-    card, threat = cards.attack("pgd-7"), Threat()
+    card, threat = attack_card("pgd-7"), Threat()
     found = published.of_entry(rows, entry(card, threat), same_method=True)
     assert [(row.method, row.lam) for row in found] == [("oat", 0.0)]
     every = published.of_entry(rows, entry(card, threat), same_method=False)
@@ -142,7 +143,7 @@ def test_an_entry_finds_its_experiment(rows, entry):
 
 
 def test_an_attack_that_only_shares_name_or_method_is_not_the_published_one(rows, entry):
-    card, threat = cards.attack("pgd-7"), Threat()
+    card, threat = attack_card("pgd-7"), Threat()
     weaker = card.model_dump(by_alias=True) | {"parameters": {**card.parameters, "steps": 1}}
     smaller = card.model_dump(by_alias=True) | {"eps": 4 / 255}
     for other in (AttackCard.model_validate(weaker), AttackCard.model_validate(smaller)):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from oat_bench.classifier import save
+from oat_bench.checkpoint import save
 from oat_bench.errors import UserError
 from oat_bench.leaderboards import publishing
 from oat_bench.results import records, reliability, validation

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from oat_bench import datasets
-from oat_bench.classifier import save
+from oat_bench.checkpoint import save
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError
 from oat_bench.leaderboards import site

@@ -17,7 +17,7 @@ from oat_bench.reports import transfer as reports
 INFO = SimpleNamespace(
     dataset="dots",
     method="oat",
-    network=SimpleNamespace(architecture="line"),
+    architecture="line",
     threat=Threat(eps=8 / 255),
 )
 N = 50

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from oat_bench.classifier import save
+from oat_bench.checkpoint import save
 from oat_bench.errors import UserError
 from oat_bench.results import records, validation
 from oat_bench.results.records import find

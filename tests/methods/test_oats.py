@@ -6,14 +6,18 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 import torch
+from reporting import evaluate_and_report
 
-from oat_bench import cards, run
-from oat_bench.cards import NetworkCard, Threat
-from oat_bench.classifier import ModelInfo, load, save
+from oat_bench import run
+from oat_bench.benchmark import benchmark_card
+from oat_bench.cards import Threat
+from oat_bench.checkpoint import load, save
+from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import METHODS
-from oat_bench.methods.oats import OATS, WIDTHS
-from oat_bench.networks import specialize
+from oat_bench.methods.oat import OATS, WIDTHS
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.specialize import specialize
+from oat_bench.registry import METHODS
 from oat_bench.results.entries import Entry
 
 CPU = torch.device("cpu")
@@ -37,7 +41,7 @@ def info(**network) -> ModelInfo:
 
 def brief_card():
     """The card that ships, with a recipe of seconds."""
-    card = cards.benchmark("digits-oats")
+    card = benchmark_card("digits-oats")
     network = {"architecture": "wrn-10-1", "encoding_dim": 8}
     training = {"epochs": 8, "batch_size": 64, "attack_steps": 4, "eps_warmup_epochs": 0}
     training |= {"lambdas": [0, 0.5, 1], "validate_every": 8}
@@ -61,17 +65,21 @@ def trained(digits, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report(trained, digits, tmp_path_factory):
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def report(trained, digits, out):
     classifier, card, _ = trained
-    out = tmp_path_factory.mktemp("report")
     attacks = run.prepare_attacks(card, 10, 0)
-    return run.evaluate_and_report(
+    return evaluate_and_report(
         classifier, card, digits, attacks, out, command="the command", device=CPU
     )
 
 
 def test_every_width_learns_and_the_narrower_is_the_cheaper(report):
-    by_width = {width: [r for r in report.results if r.width == width] for width in WIDTHS}
+    by_width = {width: [r for r in report.points if r.width == width] for width in WIDTHS}
     gains = []
     for results in by_width.values():
         standard, robust = results[0], results[-1]
@@ -87,17 +95,17 @@ def test_every_width_learns_and_the_narrower_is_the_cheaper(report):
         assert narrow.flops < 0.65 * wide.flops
 
 
-def test_the_report_has_a_table_for_each_width(report):
-    text = (report.folder / "table.md").read_text()
+def test_the_report_has_a_table_for_each_width(report, out):
+    text = (out / "table.md").read_text()
     headings = re.findall(r"^width (\S+): \S+ k parameters, \S+ [kM] FLOPs and", text, re.MULTILINE)
     assert headings == ["1", "0.75", "0.5"]
     assert text.startswith("**digits, wrn-10-1, OATS, Linf eps 0.25**\n")
     assert text.count(" 0.2 * |") == 3
-    table = pd.read_csv(report.folder / "table.csv")
+    table = pd.read_csv(out / "table.csv")
     assert sorted(zip(table["width"], table["lambda"], strict=True)) == sorted(
         (width, lam) for width in WIDTHS for lam in (0, 0.2, 1)
     )
-    entry = Entry.model_validate_json((report.folder / "entry.json").read_text())
+    entry = Entry.model_validate_json((out / "entry.json").read_text())
     points = {(point.width, point.lam): point for point in entry.operating_points}
     assert len(points) == 9
     for row in table.to_dict("records"):
@@ -112,10 +120,10 @@ def test_a_card_may_evaluate_some_widths(trained, digits, tmp_path):
     few = {"widths": [0.5], "attacks": "fgsm", "n_examples": 10, "lambdas": [1]}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=few)})
     attacks = run.prepare_attacks(card, 10, 0)
-    report = run.evaluate_and_report(
+    report = evaluate_and_report(
         classifier, card, digits, attacks, tmp_path, command="the command", device=CPU
     )
-    assert [(r.lam, r.width) for r in report.results] == [(1, 0.5)]
+    assert [(r.lam, r.width) for r in report.points] == [(1, 0.5)]
     assert "width 0.5" not in (tmp_path / "table.md").read_text().split("\n")[0]
     few = {"widths": [0.6]}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=few)})
@@ -161,8 +169,8 @@ def test_without_widths_in_the_card_it_has_the_papers():
 def test_one_width_is_not_oats():
     with pytest.raises(ValueError, match=r"widths are \[1\.0\]; expected several"):
         METHODS["oats"].build(info())
-    with pytest.raises(UserError, match="expected one with method 'oat', or method 'oats'"):
-        cards.benchmark("digits").with_widths([1, 0.5])
+    with pytest.raises(UserError, match="expected one, or method 'oats'"):
+        benchmark_card("digits").with_widths([1, 0.5])
 
 
 def test_the_ablation_has_one_batch_norm_for_each_width():
@@ -199,7 +207,7 @@ def test_pgd_ats_is_a_slimmable_network_for_each_lambda(digits, tmp_path):
 
 def test_a_dedicated_network_of_one_width(digits, tmp_path):
     """The baseline that owns no more channels than it needs: any method, one width."""
-    card = cards.benchmark("digits-large-eps").with_method("pgd-at").with_widths([0.5])
+    card = benchmark_card("digits-large-eps").with_method("pgd-at").with_widths([0.5])
     assert card.name == "digits-large-eps-pgd-at-widths-0.5"
     training = {"lambdas": [1], "epochs": 1, "attack_steps": 1}
     card = card.model_copy(update={"training": card.training.model_copy(update=training)})

@@ -8,14 +8,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from art.attacks.evasion import FastGradientMethod
+from reporting import evaluate_and_report
 from safetensors.torch import save as to_bytes
 
 from oat_bench import OATClassifier, cli, load, run
-from oat_bench.cards import BenchmarkCard, NetworkCard, Threat, TrainingCard
-from oat_bench.classifier import ModelInfo, checksum, unpack
+from oat_bench.benchmark import BenchmarkCard
+from oat_bench.cards import Threat
+from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import PGDAT
+from oat_bench.evaluation import grid
+from oat_bench.methods.pgd_at import PGDAT
+from oat_bench.networks.card import NetworkCard
+from oat_bench.tensors import checksum, unpack
 from oat_bench.training import loop
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
 
@@ -98,7 +105,8 @@ def test_lambda_0_is_standard_training(plain, digits):
     card = TrainingCard(
         epochs=1, batch_size=32, lr=0.05, lambdas=[0.0], attack_steps=3, weight_decay=1e-3
     )
-    run_ = Trainer(network, card, Threat(eps=0.3), train, train.take(torch.arange(0)), seed=2)
+    step, empty = ConditionalStep(network), train.take(torch.arange(0))
+    run_ = Trainer(step, card, Threat(eps=0.3), train, empty, seed=2)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     reference.train()
     for step, index in enumerate(run_._batches(0, 0)):
@@ -125,7 +133,8 @@ def test_a_step_at_fixed_lambda_is_equation_1(plain, digits, lam):
         epochs=1, batch_size=32, lr=0.1, lambdas=[lam], momentum=0, weight_decay=0, attack_steps=2
     )
     threat = Threat(eps=0.3, step_size=0.1)
-    run_ = Trainer(network, card, threat, train, train.take(torch.arange(0)), seed=2)
+    step, empty = ConditionalStep(network), train.take(torch.arange(0))
+    run_ = Trainer(step, card, threat, train, empty, seed=2)
     index = next(run_._batches(0, 0))
     loss = run_._step(index)
 
@@ -176,9 +185,9 @@ def test_an_evaluation_between_is_refused_before_anything_runs(
     between = card.model_copy(
         update={"evaluation": card.evaluation.model_copy(update={"lambdas": [0.0, 0.15, 1.0]})}
     )
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(grid, "evaluate", None)
     with pytest.raises(UserError, match=r"^pgd-at: lambda 0\.15 was not trained.*--lambda$"):
-        run.evaluate_and_report(family, between, digits, [], tmp_path, command="", device=CPU)
+        evaluate_and_report(family, between, digits, [], tmp_path, command="", device=CPU)
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
@@ -233,7 +242,7 @@ def test_a_family_broken_in_the_middle_goes_on_there(card, digits, folder, tmp_p
     per_network = (
         2
         * Trainer(
-            PGDAT.build(describe([0.0])).networks[0.0],
+            PGDAT.build(describe([0.0])).members()[0].step,
             card.training,
             card.threat,
             digits.train,
@@ -270,13 +279,11 @@ def test_what_the_family_does_not_use_is_no_part_of_its_identity(card, digits):
 
 def test_a_family_is_evaluated_at_its_lambda(family, card, digits, tmp_path):
     attacks = run.prepare_attacks(card, 10, 0)
-    report = run.evaluate_and_report(
-        family, card, digits, attacks, tmp_path, command="", device=CPU
-    )
-    assert [result.lam for result in report.results] == LAMBDAS
+    report = evaluate_and_report(family, card, digits, attacks, tmp_path, command="", device=CPU)
+    assert [result.lam for result in report.points] == LAMBDAS
     x, y = digits.test.inputs(), digits.test.labels
     ids = run.choose_examples(card, digits)
-    for result in report.results:
+    for result in report.points:
         right = family.at(result.lam)(x[ids]).argmax(1) == y[ids]
         assert result.clean.value == pytest.approx(100 * right.double().mean().item())
     entry = json.loads((tmp_path / "entry.json").read_text())

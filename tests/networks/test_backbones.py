@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import oat_bench
-from oat_bench.networks.backbones import check_architecture
+from oat_bench.networks.card import check_architecture
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:

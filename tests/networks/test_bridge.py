@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oat_bench import OATClassifier, load, save
-from oat_bench.classifier import ModelInfo
+from oat_bench.classifier import ModelInfo, check_lambdas
 from oat_bench.errors import UserError
-from oat_bench.methods import METHODS, OAT, check_lambdas
-from oat_bench.networks import specialize
+from oat_bench.methods.oat import OAT
 from oat_bench.networks.conditioning import bridged_below
+from oat_bench.networks.specialize import specialize
+from oat_bench.registry import METHODS
 
 FIRST = 0.1
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from oat_bench.networks import ConditionalNetwork
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
 from oat_bench.networks.norms import ConditionalNorm, FiLM
 

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oat_bench.cards import NetworkCard
-from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import LambdaEncoding
+from oat_bench.networks.specialize import specialize
 
 TRAINED = [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
 KINDS = ["scalar", "one-hot", "dct", "orthogonal"]

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oat_bench.networks import ConditionalNetwork, PlainNorm, build_backbone, specialize
+from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.card import check_widths
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
-from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM
+from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM, PlainNorm
 from oat_bench.networks.slimmable import (
     SLIMMABLE,
     SlimmableConv2d,
@@ -20,9 +22,9 @@ from oat_bench.networks.slimmable import (
     SlimmableLinear,
     SwitchableLinear,
     SwitchableNorm,
-    check_widths,
     share,
 )
+from oat_bench.networks.specialize import specialize
 
 WIDTHS = [1, 0.75, 0.5, 0.25]
 TRAINED = (0.0, 0.1, 0.5, 1.0)

@@ -11,11 +11,13 @@ from torch.ao.quantization import QConfigMapping, default_dynamic_qconfig, quant
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import oat_bench
-from oat_bench.cards import NetworkCard, Threat
+from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo
 from oat_bench.methods.oat import OAT
-from oat_bench.networks import ConditionalNetwork, specialize
+from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.norms import Affine, ConditionalNorm, FiLM
+from oat_bench.networks.specialize import specialize
 from oat_bench.training.pgd import pgd
 
 TRAINED = (0.0, 0.1, 0.5, 1.0)

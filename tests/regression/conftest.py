@@ -3,7 +3,7 @@
 import pytest
 from making import measure, publish
 
-from oat_bench.classifier import load
+from oat_bench.checkpoint import load
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from oat_bench import cards, datasets
-from oat_bench.attacks import prepare
+from oat_bench import datasets
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.grid import evaluate
-from oat_bench.methods import OAT
+from oat_bench.methods.oat import OAT
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
 from oat_bench.statistics.accuracy import summarize
@@ -21,7 +22,7 @@ ATTACKS = ("fgsm", "pgd-7")
 def measure(classifier, data, *, attacks=ATTACKS, lambdas=(0.0, 1.0), n=100, seed=0, fewer=None):
     """Return the attacks, made ready, and the outcomes."""
     threat = classifier.info.threat
-    ready = [prepare(cards.attack(a), threat, n_classes=10, seed=seed) for a in attacks]
+    ready = [prepare(attack_card(a), threat, n_classes=10, seed=seed) for a in attacks]
     outcomes = evaluate(
         classifier,
         data.test,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from making import measure, publish
 
-from oat_bench import cards
+from oat_bench.attacks.card import attack_card
 from oat_bench.cards import Threat
 from oat_bench.datasets import Dataset, Split
 from oat_bench.errors import UserError
@@ -60,7 +60,7 @@ def test_a_card_that_changed_or_never_shipped_is_rebuilt_from_the_entry(
 
 
 def test_the_attack_of_another_library_draws_from_the_seed(tmp_path, honest, digits):
-    shipped = cards.attack("autoattack")
+    shipped = attack_card("autoattack")
     ready, outcomes = measure(
         honest,
         digits,

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from making import measure, noised, publish
 
-from oat_bench.classifier import load, save
+from oat_bench.checkpoint import load, save
 from oat_bench.deployment import export
 from oat_bench.errors import UserError
 from oat_bench.regression import baseline as baselines

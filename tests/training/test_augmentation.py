@@ -6,10 +6,10 @@ import torchvision.transforms.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oat_bench.cards import TrainingCard
 from oat_bench.datasets import Split
 from oat_bench.training import augmentation
 from oat_bench.training.augmentation import crop_and_flip, draw
+from oat_bench.training.card import TrainingCard
 
 
 def make_split(n=40, channels=3, height=7, width=5, levels=255):

@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from stepping import attacked
 
 from oat_bench import datasets
-from oat_bench.cards import Threat, TrainingCard
-from oat_bench.classifier import unpack
+from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
-from oat_bench.networks import ConditionalNetwork
-from oat_bench.training import loop
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.tensors import unpack
+from oat_bench.training import conditional, loop
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
 from oat_bench.training.sampling import Sample, sample_lambda
@@ -44,7 +47,7 @@ def trainer(net=None, folder=None, seed=0, identity="", train=None, validation=N
     values = {"epochs": 2, "batch_size": 32, "lr": 0.05, "lambdas": LAMBDAS, "attack_steps": 2}
     data = digits()
     return Trainer(
-        net or network(),
+        ConditionalStep(net or network()),
         TrainingCard(**(values | card)),
         THREAT,
         train or data[0],
@@ -78,10 +81,10 @@ def test_one_step_minimises_equation_3(order, card, options):
     run = trainer(network(**options), **card)
     drawn = torch.Generator().manual_seed(0)
     with torch.no_grad():  # so that lambda matters from the first step on
-        for name, parameter in run.network.named_parameters():
+        for name, parameter in run.step.network.named_parameters():
             if "film" in name:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=drawn))
-    reference = copy.deepcopy(run.network)
+    reference = copy.deepcopy(run.step.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
     lam = sample(run, index, 0).lam
@@ -104,7 +107,7 @@ def test_one_step_minimises_equation_3(order, card, options):
     expected = terms.mean()
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    for trained, start in zip(run.network.parameters(), reference.parameters(), strict=True):
+    for trained, start in zip(run.step.network.parameters(), reference.parameters(), strict=True):
         gradient = torch.zeros_like(start) if start.grad is None else start.grad
         torch.testing.assert_close(
             trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-4, atol=1e-6
@@ -137,7 +140,7 @@ def vector(net):
 
 
 def sample(run, index, step):
-    return sample_lambda(run.card, index, run.seed, loop._LAMBDA + 2 * step)
+    return sample_lambda(run.card, index, run.seed, conditional._LAMBDA + 2 * step)
 
 
 def at(lam, n):
@@ -160,12 +163,12 @@ def run_attack(net, x, y, lam, index, seed):
 def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
     run = trainer()
     x, y = run.data.inputs(slice(0, 8)), run.data.labels[:8]
-    before = copy.deepcopy(run.network.state_dict())
-    run.network.train()
-    run._attack(x, y, at(0.2, 8), torch.arange(8), step=0)
-    assert same(before, run.network.state_dict())
-    assert run.network.training
-    assert all(p.grad is None for p in run.network.parameters())
+    before = copy.deepcopy(run.step.network.state_dict())
+    run.step.network.train()
+    attacked(run, x, y, at(0.2, 8), torch.arange(8), 0)
+    assert same(before, run.step.network.state_dict())
+    assert run.step.network.training
+    assert all(p.grad is None for p in run.step.network.parameters())
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine_to_zero():
@@ -174,7 +177,7 @@ def test_learning_rate_warms_up_then_follows_a_cosine_to_zero():
     rates = []
     for step in range(total):
         run._schedule(step)
-        rates.append(run.optimizer.param_groups[0]["lr"])
+        rates.append(run.state.optimizer.param_groups[0]["lr"])
     assert rates[0] == pytest.approx(0.1 / warmup)
     assert rates[warmup - 1] == pytest.approx(0.1)
     middle = warmup + (total - warmup) // 2
@@ -190,7 +193,7 @@ def test_eps_warms_up():
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
     last = 2 * run.steps_per_epoch - 1
     for step in (0, last // 2, last, last + 5):
-        x_adv, counts = run._attack(x, y, at(1, 16), torch.arange(16), step)
+        x_adv, counts = attacked(run, x, y, at(1, 16), torch.arange(16), step)
         assert counts.all()
         eps = THREAT.eps * min(1, (step + 1) / (last + 1))
         assert (x_adv - x).abs().max() <= eps + 1e-6
@@ -218,8 +221,8 @@ def test_the_frozen_twin_shares_the_weights():
     with torch.no_grad():
         index = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
         drawn = Sample(torch.tensor([float(lam) for lam in LAMBDAS]), index, 2)
-        twin = run._frozen_logits(x, run.network.fold(run._condition(drawn)))
-        torch.testing.assert_close(twin, run.network.eval()(x, drawn.lam))
+        twin = run.step.frozen(x, run.step.network.fold(run.step.condition(drawn, 1.0)))
+        torch.testing.assert_close(twin, run.step.network.eval()(x, drawn.lam))
 
 
 @pytest.mark.slow
@@ -230,7 +233,7 @@ def test_faster_ways_take_the_same_step(precision, compile):
     index = next(slow._batches(0, 0))
     assert fast._step(index).item() == pytest.approx(slow._step(index).item(), rel=0.02)
     start = vector(network())
-    updates = [vector(run.network) - start for run in (fast, slow)]
+    updates = [vector(run.step.network) - start for run in (fast, slow)]
     assert F.cosine_similarity(*updates, dim=0) > 0.9
 
 
@@ -248,7 +251,7 @@ def test_where_compile_fails_training_goes_on_with_one_line(monkeypatch, capfd):
     assert lines == ["torch.compile failed (no compiler); going on without it"]
     reference = trainer(compile=False, epochs=1)
     reference.train(show=False)
-    assert same(run.network.state_dict(), reference.network.state_dict())
+    assert same(run.step.network.state_dict(), reference.step.network.state_dict())
 
 
 def test_every_epoch_visits_every_image_once_in_a_new_order():
@@ -272,7 +275,7 @@ def test_training_learns_and_lambda_matters():
     last = run.train(show=False).history[-1]
     assert last["SA@0"] > 80
     assert last["RA@1"] > last["RA@0"]
-    assert not run.network.training
+    assert not run.step.network.training
 
 
 def test_moving_average_is_the_closed_form_and_is_what_is_kept():
@@ -280,7 +283,7 @@ def test_moving_average_is_the_closed_form_and_is_what_is_kept():
     average = None
     for index in run._batches(0, 0):
         run._step(index)
-        now = {k: v.clone().double() for k, v in run.network.named_parameters()}
+        now = {k: v.clone().double() for k, v in run.step.network.named_parameters()}
         # the average starts at the first weights after a step
         average = now if average is None else {k: 0.7 * average[k] + 0.3 * now[k] for k in now}
         run.progress.step += 1
@@ -290,7 +293,7 @@ def test_moving_average_is_the_closed_form_and_is_what_is_kept():
     other = trainer(ema_decay=0.7, epochs=1)
     other.train(show=False)
     assert "moving average" in other.selection
-    for name, value in other.network.named_parameters():
+    for name, value in other.step.network.named_parameters():
         torch.testing.assert_close(value.double(), average[name], rtol=1e-4, atol=1e-6)
 
 
@@ -300,13 +303,13 @@ def test_best_keeps_the_epoch_of_the_highest_score_ties_to_the_later(monkeypatch
     states = []
 
     def fake():
-        states.append({k: v.clone() for k, v in run.network.state_dict().items()})
+        states.append({k: v.clone() for k, v in run.step.network.state_dict().items()})
         score = next(scores)
         return {f"{kind}@{lam:g}": score for lam in LAMBDAS for kind in ("SA", "RA")}
 
     monkeypatch.setattr(run, "_validate", fake)
     run.train(show=False)
-    assert same(run.network.state_dict(), states[2])
+    assert same(run.step.network.state_dict(), states[2])
     assert "epoch 3" in run.selection
 
 
@@ -324,7 +327,7 @@ def test_validation_does_not_depend_on_how_many_images_it_holds():
     assert run._validate() == at_once
     images, labels = run.validation.inputs(), run.validation.labels
     for lam in LAMBDAS:
-        right = run.network.eval()(images, lam).argmax(1) == labels
+        right = run.step.network.eval()(images, lam).argmax(1) == labels
         assert at_once[f"SA@{lam:g}"] == pytest.approx(100 * right.double().mean().item())
 
 
@@ -371,7 +374,7 @@ def test_a_run_broken_at_any_step_ends_with_the_same_weights(tmp_path, monkeypat
             run.train(show=False)
     final = trainer(epochs=3, folder=folder, **extra)
     final.train(show=False)
-    assert same(whole.network.state_dict(), final.network.state_dict())
+    assert same(whole.step.network.state_dict(), final.step.network.state_dict())
     assert whole.selection == final.selection
     logs = [
         pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds")
@@ -392,8 +395,8 @@ loop.SAVE_EVERY = 0.0
 run = trainer(epochs=6, folder=Path({folder!r}))
 run.train(show=False)
 from oat_bench.files import atomic_write
-from oat_bench.classifier import pack
-atomic_write(Path({folder!r}) / "final.safetensors", pack(run.network.state_dict(), {{}}))
+from oat_bench.tensors import pack
+atomic_write(Path({folder!r}) / "final.safetensors", pack(run.step.network.state_dict(), {{}}))
 """
 
 
@@ -436,7 +439,7 @@ def test_seeds_differ_and_repeat():
     for seed in (0, 0, 1):
         run = trainer(seed=seed, epochs=1)
         run.train(show=False)
-        weights.append(run.network.state_dict())
+        weights.append(run.step.network.state_dict())
     assert same(weights[0], weights[1])
     assert not same(weights[0], weights[2])
 
@@ -468,7 +471,7 @@ def test_any_number_of_images_trains_on_maps_of_one_pixel(order, kind, n, batch_
     values = {"epochs": 1, "batch_size": batch_size, "lr": 0.05, "attack_steps": 1}
     card = TrainingCard(**values, lambdas=options["trained_lambdas"], order=order)
     before = vector(net)
-    history = Trainer(net, card, THREAT, data, data).train(show=False).history
+    history = Trainer(ConditionalStep(net), card, THREAT, data, data).train(show=False).history
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert all(torch.isfinite(value).all() for value in net.state_dict().values())
     assert not torch.equal(vector(net), before)

@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stepping import attacked
 from torch import nn
 from torch.distributions import Categorical, kl_divergence
 
 from oat_bench import datasets
-from oat_bench.cards import BenchmarkCard, NetworkCard, ObjectiveCard, Threat, TrainingCard
+from oat_bench.benchmark import BenchmarkCard
+from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods import OAT
+from oat_bench.methods.oat import OAT
+from oat_bench.networks.card import NetworkCard
 from oat_bench.randomness import normal
-from oat_bench.training import loop
+from oat_bench.training.card import ObjectiveCard, TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.objectives import (
     MMA,
@@ -25,6 +29,7 @@ from oat_bench.training.objectives import (
     shortest_success,
 )
 from oat_bench.training.pgd import pgd
+from oat_bench.training.sampling import Sample
 
 BUDGET = Budget("Linf", eps=0.1, step_size=0.03, steps=6)
 IDS = torch.arange(40)
@@ -205,7 +210,7 @@ def trainer(seed=0, **card):
     info = make_info()
     values = {"epochs": 1, "batch_size": 32, "lr": 0.05, "lambdas": LAMBDAS, "attack_steps": 2}
     recipe = TrainingCard(**(values | card))
-    return Trainer(OAT.build(info).network, recipe, THREAT, data, data, seed=seed)
+    return Trainer(ConditionalStep(OAT.build(info).network), recipe, THREAT, data, data, seed=seed)
 
 
 def make_info():
@@ -229,7 +234,7 @@ def make_info():
 def test_a_step_weighs_l_c_and_l_a_by_lambda(loss, order, monkeypatch):
     run = trainer(objective=loss, order=order)
     seen = {}
-    attack, logits_of = run.objective.attack, run._logits
+    attack, logits_of = run.step.objective.attack, run.step._logits
 
     def watch_attack(model, x, y, budget, **options):
         seen["attacked"] = attack(model, x, y, budget, **options)
@@ -240,8 +245,9 @@ def test_a_step_weighs_l_c_and_l_a_by_lambda(loss, order, monkeypatch):
         seen.setdefault("logits", []).append((x, sample, result.detach().double()))
         return result
 
-    monkeypatch.setattr(type(run.objective), "attack", lambda _, *a, **k: watch_attack(*a, **k))
-    monkeypatch.setattr(run, "_logits", watch_logits)
+    kind = type(run.step.objective)
+    monkeypatch.setattr(kind, "attack", lambda _, *a, **k: watch_attack(*a, **k))
+    monkeypatch.setattr(run.step, "_logits", watch_logits)
     index = next(run._batches(0, 0))
     value = run._step(index).item()
 
@@ -266,10 +272,10 @@ def test_warm_up_shrinks_the_ball_of_every_objective():
     for loss in ("cross-entropy", "trades", {"loss": "mma", "eps_max": 0.6}):
         run = trainer(objective=loss, epochs=4, eps_warmup_epochs=2)
         x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
-        sample = loop.Sample(torch.tensor([0.8]), torch.zeros(16, dtype=torch.long), 0)
+        sample = Sample(torch.tensor([0.8]), torch.zeros(16, dtype=torch.long), 0)
         reach = 2 if isinstance(loss, dict) else 1
         for step, share in ((0, 1 / 4), (1, 1 / 2), (3, 1), (9, 1)):
-            x_adv, _ = run._attack(x, y, sample, torch.arange(16), step)
+            x_adv, _ = attacked(run, x, y, sample, torch.arange(16), step)
             assert (x_adv - x).abs().max() <= reach * share * THREAT.eps + 1e-6
 
 
@@ -283,7 +289,8 @@ def test_every_objective_learns_robustness(objective):
     card = TrainingCard(
         epochs=8, batch_size=32, lr=0.1, lambdas=LAMBDAS, attack_steps=4, objective=objective
     )
-    run = Trainer(OAT.build(info).network, card, Threat(eps=0.2, step_size=0.06), train, validation)
+    step = ConditionalStep(OAT.build(info).network)
+    run = Trainer(step, card, Threat(eps=0.2, step_size=0.06), train, validation)
     last = run.train(show=False).history[-1]
     assert last["SA@0"] > 80
     assert last["SA@0.8"] > 70
@@ -345,5 +352,5 @@ def test_trades_at_lambda_1_is_refused_of_dedicated_networks_but_not_of_a_contin
     }
     values = {"name": "card", "dataset": "digits", "network": {"architecture": "wrn-10-1"}}
     card = BenchmarkCard.model_validate(values | {"training": training})
-    with pytest.raises(UserError, match="pgd-at at lambda = 1 has no labels"):
+    with pytest.raises(UserError, match="'pgd-at': lambda = 1 has no labels"):
         card.with_method("pgd-at")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oat_bench.cards import TrainingCard
+from oat_bench.training.card import TrainingCard
 from oat_bench.training.sampling import describe_lambdas, sample_lambda, standard_share
 
 S1 = [0, 0.1, 0.2, 0.3, 0.4, 1]

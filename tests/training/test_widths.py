@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from stepping import attacked
 
 from oat_bench import datasets
-from oat_bench.cards import Threat, TrainingCard
-from oat_bench.networks import ConditionalNetwork
-from oat_bench.training import loop
+from oat_bench.cards import Threat
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.training import conditional, loop
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.pgd import pgd
 from oat_bench.training.sampling import Sample, sample_lambda
@@ -34,7 +37,7 @@ def trainer(folder=None, norm="dual", heads="shared", n=96, n_validation=40, **c
     )
     data = datasets.load("digits")
     return Trainer(
-        network,
+        ConditionalStep(network),
         TrainingCard(**(values | card)),
         THREAT,
         data.train.take(torch.arange(n)),
@@ -52,10 +55,10 @@ def vector(network):
 def test_one_step_minimises_the_mean_over_widths(order, norm, heads):
     """Algorithm 2 written out, pass by pass, with autograd over all of it at once."""
     run = trainer(norm=norm, heads=heads, weight_decay=0.0, momentum=0.0, order=order)
-    reference = copy.deepcopy(run.network)
+    reference = copy.deepcopy(run.step.network)
     index = next(run._batches(0, 0))
     x, y = run.data.inputs(index), run.data.labels[index]
-    sample = sample_lambda(run.card, index, run.seed, loop._LAMBDA)
+    sample = sample_lambda(run.card, index, run.seed, conditional._LAMBDA)
     lam = sample.lam
     loss = run._step(index)
 
@@ -89,12 +92,12 @@ def test_one_step_minimises_the_mean_over_widths(order, norm, heads):
         expected = expected + terms.mean() / len(WIDTHS)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
-    for trained, start in zip(run.network.parameters(), reference.parameters(), strict=True):
+    for trained, start in zip(run.step.network.parameters(), reference.parameters(), strict=True):
         gradient = torch.zeros_like(start) if start.grad is None else start.grad
         torch.testing.assert_close(
             trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-3, atol=1e-5
         )
-    for trained, own in zip(run.network.buffers(), reference.buffers(), strict=True):
+    for trained, own in zip(run.step.network.buffers(), reference.buffers(), strict=True):
         torch.testing.assert_close(trained, own, rtol=1e-4, atol=1e-5)
 
 
@@ -104,7 +107,7 @@ def test_each_width_is_attacked_where_it_is_weak():
     x, y = run.data.inputs(slice(0, 16)), run.data.labels[:16]
     sample = Sample(torch.tensor([1.0]), torch.zeros(16, dtype=torch.long), 0)
     index = torch.arange(16)
-    found = [run._attack(x, y, sample, index, 0, width)[0] for width in WIDTHS]
+    found = [attacked(run, x, y, sample, index, 0, width)[0] for width in WIDTHS]
     for one, other in pairwise(found):
         assert float((one != other).float().mean()) > 0.2
 
@@ -117,8 +120,8 @@ def test_the_frozen_twin_of_each_width_follows_the_optimiser():
     sample = Sample(values, torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]), 2)
     with torch.no_grad():
         for width in WIDTHS:
-            twin = run._frozen_logits(x, run.network.fold(run._condition(sample, width)))
-            expected = run.network.eval()(x, sample.lam, width)
+            twin = run.step.frozen(x, run.step.network.fold(run.step.condition(sample, width)))
+            expected = run.step.network.eval()(x, sample.lam, width)
             torch.testing.assert_close(twin, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -151,8 +154,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
     first._save()
     second = trainer(folder=tmp_path)
     second.train(show=False)
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, second.network.state_dict()[name]), name
+    for name, value in whole.step.network.state_dict().items():
+        assert torch.equal(value, second.step.network.state_dict()[name]), name
 
 
 @pytest.mark.slow
@@ -160,8 +163,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
 def test_faster_ways_take_the_same_step(precision, compile):
     slow = trainer(precision="float32", compile=False)
     fast = trainer(precision=precision, compile=compile)
-    start = vector(slow.network)
+    start = vector(slow.step.network)
     index = next(slow._batches(0, 0))
     assert fast._step(index).item() == pytest.approx(slow._step(index).item(), rel=0.02)
-    updates = [vector(run.network) - start for run in (fast, slow)]
+    updates = [vector(run.step.network) - start for run in (fast, slow)]
     assert F.cosine_similarity(*updates, dim=0) > 0.9

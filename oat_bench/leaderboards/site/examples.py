@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oat_bench import cards, datasets
-from oat_bench.attacks import prepare
+from oat_bench import datasets
+from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
-from oat_bench.classifier import TunableClassifier, check_fits, load
+from oat_bench.checkpoint import load
+from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.results.entries import Entry
@@ -120,7 +122,7 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
         {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
     )
     seed = entry.seed if entry.attack_seed is None else entry.attack_seed
-    pgd = prepare(cards.attack(ATTACK), threat, n_classes=info.num_classes, seed=seed)
+    pgd = prepare(attack_card(ATTACK), threat, n_classes=info.num_classes, seed=seed)
     ids = datasets.nested_order(data.test.labels)[:COUNT]
     x, y = data.test.inputs(ids), data.test.labels[ids]
     originals = [

@@ -1,0 +1,168 @@
+"""Attack cards: which library runs an attack, under which threat model, with which parameters."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from oat_bench.cards import (
+    FRACTION,
+    NUMBER,
+    Card,
+    Name,
+    NonNegative,
+    Norm,
+    Recorded,
+    Targeted,
+    Threat,
+    find,
+    first,
+)
+from oat_bench.errors import unknown
+from oat_bench.registry import ENGINES
+
+_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({NUMBER}))?")
+#: AutoAttack's targeted parts try so many of the other classes, at most
+_MAX_TARGETS = 9
+
+
+class AttackPart(Recorded):
+    """One attack class of a library, with its parameters.
+
+    A parameter may refer to what the evaluation knows: ``"$eps"``, ``"$step_size"``, ``"$norm"``,
+    ``"$n_classes"``, ``"$n_targets"`` (the other classes, at most 9, as AutoAttack's authors have
+    it), ``"$seed"``; also ``"$eps/10"``, ``"$eps*2"`` and ``"$n_targets+1"``.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+    first_keys = first("name class_ parameters")
+
+    name: Name
+    class_: str = Field(alias="class")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="left out where the model has fewer"
+    )
+
+    def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
+        """Return the parameters with every reference replaced by its value.
+
+        Raises:
+            ValueError: if a reference is to something that does not exist.
+        """
+        known = {
+            "eps": threat.eps,
+            "step_size": threat.step_size,
+            "norm": threat.norm,
+            "n_classes": n_classes,
+            "n_targets": min(_MAX_TARGETS, n_classes - 1),
+            "seed": seed,
+        }
+        return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
+
+
+def _engine(name: str) -> str:
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return name
+
+
+class AttackCard(Card):
+    """An attack: which library runs it, under which threat, with which parameters.
+
+    It is one class of a library, or several ``[[parts]]``, each on what the last left standing.
+    `AttackPart` says what a parameter may refer to.
+    """
+
+    kind = "attack"
+    first_keys = first(
+        "name version description engine class_ norm eps step_size parameters source default"
+    )
+
+    name: Name
+    version: int = 1
+    description: str = ""
+    engine: Annotated[str, AfterValidator(_engine)]
+    class_: str = Field(default="", alias="class")
+    norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
+    eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
+    step_size: NonNegative | None = Field(default=None, description="likewise")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="the fewest classes that it can tell apart"
+    )
+    parts: list[AttackPart] = Field(default=[])
+    targeted: Targeted | None = Field(
+        default=None,
+        description="the class that an image is to be taken for: drawn for the example, the one "
+        "that the clean image is least likely of, or the label + 1; broken is what is taken for it",
+    )
+    source: str = ""
+    default: bool = Field(default=False, description="belongs to --attacks all")
+
+    @model_validator(mode="after")
+    def _one_class_or_parts(self) -> "AttackCard":
+        if not self.parts:
+            if not self.class_:
+                raise ValueError("key 'class' is missing")
+        elif self.class_ or self.parameters:
+            raise ValueError("class and parameters belong to the [[parts]], each to its own")
+        elif self.targeted is not None:
+            raise ValueError("targeted is for a card of one class; this one has [[parts]]")
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError("two of the [[parts]] have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "AttackCard":
+        for part in self.chain():
+            part.resolve(Threat(), n_classes=10, seed=0)
+        return self
+
+    def threat(self, threat: Threat) -> Threat:
+        """Return the benchmark's threat model with what this card fixes in its place."""
+        fixed = {"eps": self.eps, "step_size": self.step_size}
+        return threat.model_copy(update={k: v for k, v in fixed.items() if v is not None})
+
+    def chain(self) -> list[AttackPart]:
+        """Return the attacks that it runs in turn; of most cards one, itself."""
+        itself = {"name": self.name, "class": self.class_, "parameters": self.parameters}
+        own = AttackPart.model_validate(itself | {"min_classes": self.min_classes})
+        return self.parts or [own]
+
+
+def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("$"):
+        match = FRACTION.fullmatch(value)
+        if not match or not match[2]:
+            return value
+        if float(match[2]) == 0:
+            raise ValueError(f"parameters.{key} divides by zero: {value!r}")
+        return float(match[1]) / float(match[2])
+    match = _REFERENCE.fullmatch(value)
+    if match is None or match[1] not in known:
+        names = ", ".join(f"${name}" for name in known)
+        raise ValueError(
+            f"parameters.{key} refers to {value!r}; expected one of {names}, or such as $eps/10 or "
+            "$n_targets+1"
+        )
+    base, operator, operand = known[match[1]], match[2], match[3]
+    if operator is None:
+        return base
+    if operator == "+" and isinstance(base, int) and operand.isdigit():
+        return base + int(operand)
+    if operator == "+" or not isinstance(base, float) or (operator == "/" and float(operand) == 0):
+        raise ValueError(f"parameters.{key}: cannot compute {value!r}")
+    return base / float(operand) if operator == "/" else base * float(operand)
+
+
+def attack_card(name_or_path: str) -> AttackCard:
+    """Read an attack card by name or by path.
+
+    Raises:
+        UserError: if there is none, or it is not a valid card.
+    """
+    return find(name_or_path, AttackCard)

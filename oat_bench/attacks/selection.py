@@ -1,0 +1,46 @@
+"""The attacks that a comma-separated selection names."""
+
+from pathlib import Path
+
+from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.cards import names
+from oat_bench.errors import UserError
+
+#: the columns of a table, weakest attack first
+DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+
+
+def select_attacks(selection: str) -> list[AttackCard]:
+    """Read the attacks of a comma-separated selection of names and paths.
+
+    ``all`` stands for every card of the default suite, ``file:PATH`` for attacked images that were
+    saved (`oat_bench.attacks.saved`). The order is by strength as the field ranks
+    them: cards of the default suite keep the order of `DEFAULT_ORDER`, others follow as given.
+
+    Raises:
+        UserError: if one does not exist or is invalid, if two share a name, or none is named.
+    """
+    found: dict[str, AttackCard] = {}
+    for item in (part.strip() for part in selection.split(",")):
+        if not item:
+            continue
+        if item == "all":
+            chosen = [card for card in map(attack_card, names("attacks")) if card.default]
+        elif item.startswith("file:"):
+            from oat_bench.attacks.saved import cards_of
+
+            chosen = cards_of(Path(item.removeprefix("file:")))
+        else:
+            chosen = [attack_card(item)]
+        for card in chosen:
+            if found.setdefault(card.name, card) != card:
+                raise UserError(
+                    f"two attack cards are called {card.name!r}; rename one file, or give "
+                    "one at a time"
+                )
+    if not found:
+        raise UserError(
+            "no attack is named; use --attacks all or names from `oat-bench list attacks`"
+        )
+    rank = {name: place for place, name in enumerate(DEFAULT_ORDER)}
+    return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))

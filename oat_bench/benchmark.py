@@ -1,0 +1,159 @@
+"""Benchmark cards: data set, network, method, recipe, threat model and evaluation."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from oat_bench.cards import Card, ImageSize, Lambdas, Name, Threat, Widths, find, first, publishable
+from oat_bench.complaints import explain
+from oat_bench.errors import UserError, unknown
+from oat_bench.networks.card import NetworkCard
+from oat_bench.registry import METHODS
+from oat_bench.training.card import TrainingCard
+
+
+def _method(name: str) -> str:
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return name
+
+
+class EvaluationCard(Card):
+    """What is measured: lambda against attacks, on the first n of the test set's nested order."""
+
+    first_keys = first("lambdas attacks n_examples batch_size gradients")
+
+    lambdas: Lambdas = Field(default=[0, 0.1, 0.2, 0.3, 0.4, 1])
+    widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
+        Field(default=None, description="absent: every width of the network")
+    )
+    attacks: Annotated[str, Field(min_length=1)] = "all"
+    n_examples: Annotated[int, Field(ge=1)] | None = None
+    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="for attacks that take long: of the same order, the first"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="absent: what fills the device"
+    )
+    gradients: Literal["float32", "bf16"] = "float32"
+    compile: bool | None = Field(default=None, description="absent: where it pays")
+
+
+class BenchmarkCard(Card):
+    """A benchmark: data set, network, method, recipe, threat model and evaluation.
+
+    Reading one does not import its method; `checked` does, and asks it.
+    """
+
+    kind = "benchmark"
+    first_keys = first(
+        "name version description source dataset method network threat training evaluation"
+    )
+
+    name: Name
+    version: int = 1
+    description: str = ""
+    source: str = ""
+    dataset: str
+    image_size: ImageSize | None = Field(
+        default=None, description="of a folder: the shorter side is resized to it, the centre kept"
+    )
+    method: Annotated[str, AfterValidator(_method)] = "oat"
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
+    network: NetworkCard
+    threat: Threat = Threat()
+    training: TrainingCard
+    evaluation: EvaluationCard = EvaluationCard()
+
+    def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
+        """Return the card with a folder of images in the place of its data set.
+
+        Args:
+            folder: path of the images.
+            named: whether the card's own name stays a part of its name.
+            label: the data set's name; made from the folder's if None.
+        """
+        name = publishable(label or Path(folder).resolve().name)[:32]
+        name = "-".join([name, *([self.name] if named else [])])[:64]
+        return self.model_copy(update={"dataset": folder, "name": name})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_is_a_name_or_a_table(cls, values: Any) -> Any:
+        """Read ``[method]``, a table of its name and its options, as the two keys."""
+        if isinstance(values, dict) and isinstance(values.get("method"), dict):
+            options = dict(values["method"])
+            return values | {"method": options.pop("name", "oat"), "options": options}
+        return values
+
+    def checked(self) -> Self:
+        """Ask the method whether the card goes with it, and return the card.
+
+        Raises:
+            UserError: saying what does not fit, and what was expected.
+        """
+        from oat_bench.methods.trainable import TrainableClassifier
+
+        kind: type[TrainableClassifier] = METHODS[self.method]
+        if not issubclass(kind, TrainableClassifier):
+            raise UserError(
+                f"benchmark {self.name!r}: method {self.method!r} is of models that there are "
+                "already; evaluate one with --model"
+            )
+        where = f"benchmark {self.name!r} by method {self.method!r}"
+        network = self.network
+        if len(network.widths) > 1 and not kind.slims:
+            slimming = " or ".join(repr(name) for name in METHODS if METHODS[name].slims)
+            raise UserError(
+                f"{where}: network.widths has several widths; expected one, or method {slimming}"
+            )
+        try:
+            kind.Options.model_validate(self.options)
+        except ValidationError as error:
+            raise UserError(f"{where}: [method] {explain(error, kind.Options)}") from error
+        try:
+            kind.check_card(network, self.training)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        return self
+
+    def with_method(self, method: str) -> "BenchmarkCard":
+        """Return the card with another method; its name then ends in the method's.
+
+        Raises:
+            UserError: if there is no such method, or the card does not go with it.
+        """
+        if method == self.method:
+            return self
+        changes = {"method": method, "options": {}, "name": f"{self.name}-{method}"}
+        return self._changed(changes).checked()
+
+    def _changed(self, changes: dict[str, Any]) -> Self:
+        try:
+            return type(self).model_validate(self.model_dump() | changes)
+        except ValidationError as error:
+            raise UserError(f"benchmark {self.name!r}: {explain(error, type(self))}") from error
+
+    def with_widths(self, widths: list[float]) -> Self:
+        """Return the card with a network of other widths, all evaluated; they end its name.
+
+        Raises:
+            UserError: if the card does not go with them.
+        """
+        if widths == METHODS[self.method].network_card(self.network).widths:
+            return self
+        name = f"{self.name}-widths-" + "-".join(f"{width:g}" for width in widths)
+        network = self.network.model_dump() | {"widths": widths}
+        evaluation = self.evaluation.model_dump() | {"widths": None}
+        changes = {"name": name, "network": network, "evaluation": evaluation}
+        return self._changed(changes).checked()
+
+
+def benchmark_card(name_or_path: str) -> BenchmarkCard:
+    """Read a benchmark card by name or by path.
+
+    Raises:
+        UserError: if there is none, or it is not a valid card.
+    """
+    return find(name_or_path, BenchmarkCard)

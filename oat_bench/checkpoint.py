@@ -1,0 +1,66 @@
+"""Checkpoints: the weights in one safetensors file, and JSON in its header.
+
+Loading one runs no code.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import atomic_write
+from oat_bench.registry import METHODS
+from oat_bench.tensors import checksum, pack, unpack
+
+#: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
+_HEADER = "oat_bench"
+
+
+def save(classifier: TunableClassifier, path: str | Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    atomic_write(Path(path), to_bytes(classifier))
+
+
+def to_bytes(classifier: TunableClassifier) -> bytes:
+    """Return a checkpoint as `save` writes it.
+
+    Raises:
+        UserError: if a file could not rebuild the classifier.
+    """
+    content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
+    return pack(classifier.state_dict(), {_HEADER: json.dumps(content)})
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
+    """Read a checkpoint.
+
+    Args:
+        path: the file, or the folder of a run that holds ``checkpoint.safetensors``.
+        device: where the weights go.
+
+    Raises:
+        UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            path = path / "checkpoint.safetensors"
+        missing = not path.is_file()
+    except OSError:  # the name is too long for a file
+        missing = True
+    if missing:
+        raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
+    state, header = unpack(path)
+    try:
+        content = json.loads(header[_HEADER])
+        if content["sha256"] != checksum(content["info"], state):
+            raise ValueError("the checksum does not match")
+        info = ModelInfo.model_validate(content["info"])
+        kind: type[TunableClassifier] = METHODS[info.method]
+        return kind.from_state(info, state).to(device)
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not a checkpoint of oat-bench, or damaged ({one_line(error)})"
+        ) from error

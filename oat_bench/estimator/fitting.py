@@ -1,0 +1,238 @@
+"""Training of an estimator's model, as ART calls it."""
+
+from inspect import signature
+from typing import Any, Self
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from art.estimators.estimator import NeuralNetworkMixin
+from art.utils import check_and_transform_label_format
+from torch import Tensor, nn
+
+from oat_bench.cards import Threat
+from oat_bench.classifier import TunableClassifier
+from oat_bench.datasets import Split, check_arrays
+from oat_bench.images import check_count
+from oat_bench.methods.trainable import TrainableClassifier
+from oat_bench.progress import Bar
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.loop import Trainer
+from oat_bench.training.step import TrainingStep
+
+
+class Fitting(PyTorchClassifier):
+    """Trains by the training step of the model's own method."""
+
+    training: TrainingCard
+    threat: Threat
+    _fixed: bool
+
+    @property
+    def tunable(self) -> TunableClassifier:
+        """The tunable classifier."""
+        raise NotImplementedError
+
+    def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int = 128,
+        nb_epochs: int = 10,
+        training_mode: bool = True,
+        drop_last: bool = False,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        verbose: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Train the whole family, in place, whatever the operating point.
+
+        By OAT (Algorithm 1); a model of several widths by OATS (Algorithm 2).
+
+        Order, lambda and random starts are drawn from torch's global generator, so that
+        `torch.manual_seed` fixes them. What the model says of itself (epochs, threat, how its
+        weights were selected) is brought up to date.
+
+        Args:
+            x: images of shape [n, C, H, W], of any floating type, in [0, 1] after preprocessing.
+            y: labels, as integers [n] or [n, 1], or one-hot [n, nb_classes].
+            batch_size: clean images in a step, >= 2.
+            nb_epochs: passes over x, >= 1.
+            training_mode: only True.
+            drop_last: leave out the last batch of an epoch if it is not full.
+            scheduler: of the estimator's optimizer; stepped after each epoch.
+            verbose: whether to draw a progress bar.
+            kwargs: none are known.
+
+        Raises:
+            ValueError: if an argument, an image, a label, the loss or the recipe is not one that
+                OAT can train with; the message says which.
+        """
+        if kwargs:
+            raise ValueError(f"fit has no argument {', '.join(sorted(kwargs))}")
+        if not training_mode:
+            raise ValueError("training_mode=False is not supported: OAT trains its batch norms")
+        if not _is_plain_cross_entropy(self._loss):
+            raise ValueError("OAT trains by plain cross-entropy; leave out loss, or train by hand")
+        model, step = self._trainable()
+        network, optimizer = step.network, self._optimizer
+        if optimizer is not None:
+            mine = {id(parameter) for parameter in network.parameters()}
+            groups = optimizer.param_groups
+            if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
+                raise ValueError("the optimizer has none of the parameters of the model's network")
+        if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
+            raise ValueError("the scheduler is not one of the estimator's optimizer")
+        images, labels = self._examples(x, y)
+        if drop_last and len(labels) < batch_size:
+            raise ValueError(f"drop_last leaves no batch of {batch_size} of {len(labels)} images")
+        trainer = _Trainer(
+            step,
+            self._card(nb_epochs, batch_size),
+            self.threat,
+            train=Split(images, labels, levels=1),
+            validation=Split(images[:0], labels[:0], levels=1),
+            seed=_draw_seed(),
+            optimizer=optimizer,
+        )
+        trainer.scheduler = scheduler
+        if drop_last:
+            trainer.steps_per_epoch = len(labels) // batch_size
+        before = model.info.epochs
+        try:
+            trainer.train(show=verbose)
+        finally:
+            network.eval()
+            self._describe(before + trainer.progress.epoch, trainer.selection, self.threat)
+
+    def fit_generator(
+        self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
+    ) -> None:
+        """Train by OAT on the batches of an ART data generator, a step of `fit` for each.
+
+        Args:
+            generator: an `art.data_generators.DataGenerator`.
+            nb_epochs: passes over the generator.
+            verbose: as in `fit`.
+            kwargs: go to `fit`; a scheduler would step after each batch.
+
+        Raises:
+            ValueError: if the estimator has no optimizer, or its recipe changes between steps.
+        """
+        if self._optimizer is None:
+            raise ValueError("fit_generator needs an optimizer that lasts from batch to batch")
+        if self.training.eps_warmup_epochs or self.training.ema_decay:
+            raise ValueError("eps_warmup_epochs and ema_decay do not go with fit_generator")
+        before = self.tunable.info.epochs
+        NeuralNetworkMixin.fit_generator(self, generator, nb_epochs, verbose=verbose, **kwargs)
+        self._describe(before + nb_epochs, f"last: epoch {nb_epochs}", self.threat)
+
+    def _describe(self, epochs: int, selection: str, threat: Threat) -> None:
+        """Have the model say what its weights now are: no longer those that a card trained."""
+        changes = {
+            "epochs": epochs,
+            "selection": selection,
+            "threat": threat,
+            "lambda_sampling": self.training.lambda_sampling,
+            "benchmark_card": "",
+        }
+        self.tunable.info = self.tunable.info.model_copy(update=changes).with_bridge()
+
+    def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Preprocess as ART's `fit`; return images in [0, 1] and integer labels, on the device."""
+        y = np.asarray(y)
+        if y.ndim == 1 or y.shape[1:] == (1,):
+            # ART would take -1 for the last class
+            good = (y >= 0) & (y < self.nb_classes) & (y == np.floor(y))
+            if not good.all():
+                raise ValueError(
+                    f"label {y[~good][0]} is not an integer from 0 to {self.nb_classes - 1}"
+                )
+        one_hot = check_and_transform_label_format(y, nb_classes=self.nb_classes)
+        images, one_hot = self._apply_preprocessing(x, one_hot, fit=True)
+        expected = np.eye(self.nb_classes)[one_hot.argmax(1)]
+        if not np.array_equal(one_hot, expected):
+            raise ValueError(f"labels are not one-hot of {self.nb_classes} classes, nor integers")
+        checked, labels = check_arrays(images, one_hot.argmax(1), self.nb_classes)
+        return checked.to(self._device), labels.to(self._device)
+
+    def _card(self, epochs: int, batch_size: int) -> TrainingCard:
+        card, trained = self.training, self.tunable.info.trained_lambdas
+        if set(card.lambdas) != set(trained):
+            raise ValueError(f"training.lambdas are {card.lambdas}; the model encodes {trained}")
+        if card.selection != "last":
+            raise ValueError('training.selection must be "last": fit has no validation images')
+        counts = {
+            "epochs": check_count(epochs, "nb_epochs", 1),
+            "batch_size": check_count(batch_size, "batch_size", 2),
+        }
+        return TrainingCard(**(card.model_dump() | counts))
+
+    def _trainable(self) -> tuple[TrainableClassifier, TrainingStep]:
+        """Return the model, and the training step of its only network."""
+        if isinstance(self.tunable, TrainableClassifier):
+            members = self.tunable.members()
+            if len(members) == 1:
+                return self.tunable, members[0].step
+        raise ValueError(f"not possible with a model of method {self.tunable.info.method!r}")
+
+    def clone_for_refitting(self) -> Self:
+        """Return an estimator of the same kind around a new model with fresh weights.
+
+        Its optimizer, if there is one, is new too, with the defaults of this one's.
+        """
+        model = self._fresh()
+        params: dict[str, Any] = {"model": model}
+        if self._optimizer is not None:
+            kind = type(self._optimizer)
+            # AdamW, for one, has a default that its constructor does not know
+            known = signature(kind).parameters
+            defaults = {k: v for k, v in self._optimizer.defaults.items() if k in known}
+            (member,) = model.members()
+            params["optimizer"] = kind(member.step.network.parameters(), **defaults)
+        return self._sharing(fixed=self._fixed, **params)
+
+    def reset(self) -> None:
+        """Give the model fresh weights, in place."""
+        fresh, (model, step) = self._fresh(), self._trainable()
+        (member,) = fresh.members()
+        step.network.load_state_dict(member.step.network.state_dict())
+        model.info = fresh.info
+
+    def _fresh(self) -> TrainableClassifier:
+        model, _ = self._trainable()
+        changes = {
+            "seed": _draw_seed(),
+            "epochs": 0,
+            "selection": "none: fresh weights",
+            "benchmark_card": "",
+        }
+        return type(model).build(model.info.model_copy(update=changes))
+
+
+class _Trainer(Trainer):
+    """A training run that steps a scheduler after each epoch."""
+
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+    def _epoch(self, line: Bar) -> None:
+        super()._epoch(line)
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+
+def _is_plain_cross_entropy(loss: object) -> bool:
+    return (
+        type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and loss.label_smoothing == 0
+        and loss.ignore_index < 0
+        and loss.reduction == "mean"
+    )
+
+
+def _draw_seed() -> int:
+    return int(torch.randint(2**62, ()))

@@ -1,0 +1,61 @@
+"""Any plain network: one classifier, without a dial."""
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.errors import UserError
+
+#: what the one classifier is entered under; it says nothing of how the network was trained
+LAMBDA = 1.0
+
+
+class Fixed(TunableClassifier):
+    """A plain network, such as one of RobustBench, without a dial.
+
+    Args:
+        info: with ``trained_lambdas`` `LAMBDA` alone, and ``dial`` false.
+        module: images [n, C, H, W] in [0, 1] to logits [n, num_classes]; put into eval mode.
+    """
+
+    continuous = False
+    one_build = True
+
+    def __init__(self, info: ModelInfo, module: nn.Module) -> None:
+        self.info, self.module = info, module.eval().requires_grad_(False)
+
+    @classmethod
+    def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
+        """Refuse every lambda but the one that the network is entered under."""
+        if lam != trained[0]:
+            raise UserError(
+                f"lambda {lam:g} asked for; the model has no dial, and one row in every table"
+            )
+        return lam
+
+    @classmethod
+    def label(cls, info: ModelInfo) -> str:
+        """Return the network's own name."""
+        return info.own_name
+
+    def at(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return a copy of the network.
+
+        Raises:
+            UserError: if ``lam`` is not the one that the network is entered under.
+        """
+        self.check_lambda(OperatingPoint(lam, width).lam, self.info.trained_lambdas)
+        return copy.deepcopy(self.module)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the network's parameters and buffers."""
+        return dict(self.module.state_dict())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network to a device."""
+        self.module.to(device)
+        return self

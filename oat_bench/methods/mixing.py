@@ -1,0 +1,151 @@
+"""Adaptive Smoothing: the outputs of two classifiers, mixed (Bai et al., arXiv:2301.12554)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from oat_bench import checkpoint
+from oat_bench.cards import Lambda
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.errors import UserError
+from oat_bench.methods import trainable
+from oat_bench.registry import METHODS
+
+_ROLES = ("standard", "robust")
+
+
+class Options(trainable.Options):
+    """What is mixed: two classifiers, or two lambda values of one.
+
+    In a card ``standard`` and ``robust`` are checkpoints or runs' folders; in a checkpoint they are
+    what those say of themselves.
+    """
+
+    standard: str | dict[str, Any]
+    robust: str | dict[str, Any]
+    standard_lambda: Lambda = Field(default=0.0, description="where the standard one is run")
+    robust_lambda: Lambda = Field(default=1.0, description="where the robust one is run")
+
+
+class Mixture(nn.Module):
+    """log((1 - share) softmax(standard(x)) + share softmax(robust(x))), their equation 3.
+
+    Args:
+        standard: images to logits.
+        robust: images to logits.
+        share: of the robust one, in [0, 1].
+    """
+
+    share: Tensor
+
+    def __init__(self, standard: nn.Module, robust: nn.Module, share: float) -> None:
+        super().__init__()
+        self.standard, self.robust = standard, robust
+        self.register_buffer("share", torch.tensor(share))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [n, C, H, W] to log probabilities [n, num_classes], which are logits."""
+        logs = [self.standard(x).log_softmax(1), self.robust(x).log_softmax(1)]
+        # in logs: a probability may be too small for float32
+        weights = torch.stack([1 - self.share, self.share]).log()
+        return torch.logsumexp(torch.stack(logs) + weights[:, None, None], dim=0)
+
+
+class OutputMixing(trainable.TrainableClassifier):
+    """Two classifiers whose probabilities are mixed, lambda the robust one's share.
+
+    Attacks see the mixture, end to end. There is nothing to train.
+
+    Args:
+        info: its options say what is mixed.
+        parts: the classifiers by role, ``standard`` and ``robust``; both may be one.
+    """
+
+    Options = Options
+    one_build = True
+
+    def __init__(self, info: ModelInfo, parts: Mapping[str, TunableClassifier]) -> None:
+        self.info, self.parts = info, dict(parts)
+        self.options = Options.model_validate(info.options)
+        for role, part in self.parts.items():
+            theirs = part.info
+            if (theirs.classes, theirs.input_shape) != (info.classes, info.input_shape):
+                raise UserError(
+                    f"output-mixing: the {role} model is of {theirs.dataset!r}; expected the "
+                    f"classes and images of {info.dataset!r}"
+                )
+
+    @classmethod
+    def build(cls, info: ModelInfo) -> Self:
+        """Read what the options name."""
+        options = Options.model_validate(info.options)
+        parts = {}
+        for role in _ROLES:
+            source = getattr(options, role)
+            if not isinstance(source, str):
+                raise UserError(f"output-mixing: {role} is a table; expected a checkpoint's path")
+            parts[role] = checkpoint.load(Path(source))
+        return cls.of(info, parts)
+
+    @classmethod
+    def of(cls, info: ModelInfo, parts: Mapping[str, TunableClassifier]) -> Self:
+        """Mix classifiers that are there already.
+
+        Args:
+            info: what the mixture is to say of itself.
+            parts: by role.
+        """
+        said = {role: part.info.model_dump(mode="json") for role, part in parts.items()}
+        widest = parts["robust"].info
+        changes = {
+            "options": Options.model_validate(info.options | said).model_dump(mode="json"),
+            "network": None,
+            "own_name": " + ".join(parts[role].info.architecture for role in _ROLES),
+            "own_widths": [widest.widths[0]],
+            "trained_lambdas": info.trained_lambdas,
+            "interpolation": "none",
+            "bridge": None,
+        }
+        return cls(info.model_copy(update=changes), parts)
+
+    @classmethod
+    def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
+        """Build both classifiers with stored weights."""
+        options, parts = Options.model_validate(info.options), {}
+        for role in _ROLES:
+            own = {n.removeprefix(f"{role}."): v for n, v in state.items() if n.startswith(role)}
+            theirs = ModelInfo.model_validate(getattr(options, role))
+            if theirs.method == info.method:
+                raise ValueError("a mixture of mixtures")
+            parts[role] = METHODS[theirs.method].from_state(theirs, own)
+        return cls(info, parts)
+
+    def members(self) -> list[trainable.Member]:
+        """Return nothing: there is nothing to train."""
+        return []
+
+    def at(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return the mixture in which the robust classifier has the share ``lam``."""
+        point = OperatingPoint(lam, width)
+        standard = self.parts["standard"].at(self.options.standard_lambda, point.width)
+        robust = self.parts["robust"].at(self.options.robust_lambda, point.width)
+        device = next(robust.parameters()).device
+        return Mixture(standard, robust, point.lam).to(device).eval()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights of both, each under its role."""
+        return {
+            f"{role}.{name}": value
+            for role in _ROLES
+            for name, value in self.parts[role].state_dict().items()
+        }
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move both to a device."""
+        for part in self.parts.values():
+            part.to(device)
+        return self

@@ -1,0 +1,277 @@
+"""The evaluation of a classifier, from attacks to a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from oat_bench import datasets, figures
+from oat_bench.attacks.engines import Attack
+from oat_bench.benchmark import BenchmarkCard
+from oat_bench.checkpoint import load
+from oat_bench.classifier import TunableClassifier, check_fits
+from oat_bench.datasets import DATA_DIR, Dataset
+from oat_bench.evaluation import flags as doubting
+from oat_bench.evaluation import grid
+from oat_bench.evaluation.costed import with_costs
+from oat_bench.evaluation.examination import Subject
+from oat_bench.evaluation.images import ImageFolder
+from oat_bench.files import atomic_write, make_folder
+from oat_bench.reports import flags, per_lambda
+from oat_bench.reports import run as report
+from oat_bench.results import published
+from oat_bench.results.entries import Entry, EntryFlag, make_entry
+from oat_bench.results.outcomes import OutcomeStore, write_parquet
+from oat_bench.results.published import Published
+from oat_bench.run import (
+    card_for,
+    choose_device,
+    choose_examples,
+    choose_points,
+    prepare_attacks,
+    with_evaluation,
+)
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import PointResult, summarize
+from oat_bench.wrapping import wrap
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found; it prints as the table.
+
+    Attributes:
+        entry: all of it, as leaderboards read it.
+        outcomes: one row for each operating point, attack and example.
+        points: accuracies of each operating point.
+        trained: the lambda values that training sampled.
+        title: of tables and figures.
+        published: what was published of the same experiment.
+        frontiers: summary numbers, by width and attack.
+        flags: what the evaluation doubts of its own numbers.
+        classifier: what was evaluated.
+        data: on what.
+    """
+
+    entry: Entry
+    outcomes: pd.DataFrame
+    points: list[PointResult]
+    trained: list[float]
+    title: str
+    published: list[Published]
+    frontiers: list[frontier.Summary]
+    flags: list[EntryFlag]
+    classifier: TunableClassifier
+    data: Dataset
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each operating point: accuracies in percent, with their intervals."""
+        return pd.read_csv(StringIO(per_lambda.csv(self.points, self.trained)))
+
+    @property
+    def markdown(self) -> str:
+        """The table as Markdown, with its title and notes."""
+        return per_lambda.markdown(
+            self.points,
+            self.trained,
+            self.title,
+            self.published,
+            self.frontiers,
+            self.entry.attacks,
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([self.markdown.rstrip(), *flags.lines(self.flags)])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the report, and return its folder.
+
+        It holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``, ``table.tex``,
+        ``outcomes.parquet`` and ``figures``.
+        """
+        out, shown = make_folder(Path(folder)), (self.points, self.trained)
+        write_parquet(out / "outcomes.parquet", self.outcomes)
+        written = self.entry.model_dump_json(indent=2, by_alias=True)
+        atomic_write(out / "entry.json", written + "\n")
+        atomic_write(out / "table.md", self.markdown)
+        atomic_write(out / "table.csv", per_lambda.csv(*shown, self.published))
+        latex = per_lambda.latex(
+            *shown, self.title, self.published, self.frontiers, self.entry.attacks
+        )
+        atomic_write(out / "table.tex", latex)
+        quoted = published.of_entries([self.entry])
+        drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
+        atomic_write(out / "report.md", report.page(self.entry, self.markdown, drawn))
+        return out
+
+
+def evaluate(
+    model: TunableClassifier | torch.nn.Module | str | Path | Any,
+    *,
+    dataset: Dataset | str,
+    attacks: str = "all",
+    lambdas: Sequence[float] | None = None,
+    n_examples: int | None = None,
+    widths: Sequence[float] | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    name: str = "",
+    batch_size: int | None = None,
+    data_dir: str | Path = DATA_DIR,
+    seed: int = 0,
+    device: str = "auto",
+) -> Result:
+    """Attack a model at every lambda, with no card and no folder.
+
+    Args:
+        model: a network, images in [0, 1] to logits; an object with ``at(lam)``; what
+            `oat_bench.wrap` or `oat_bench.load` returned; or the path of a checkpoint.
+        dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
+            `oat_bench.datasets.load` returned.
+        attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
+            is the default suite.
+        lambdas: robustness weights in [0, 1]; the model's own if None.
+        n_examples: test images; as many as the data set's benchmark card has if None.
+        widths: shares of the channels; all of the model's if None.
+        normalize: see `oat_bench.wrap`.
+        name: see `oat_bench.wrap`.
+        batch_size: images an attack sees at a time; what fills the device if None.
+        data_dir: where data sets are looked for, and downloaded to.
+        seed: of the attacks.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Returns:
+        The result: it prints as the table; ``.table``, ``.outcomes``, ``.save(folder)``.
+
+    Raises:
+        UserError: if something does not fit, before anything is attacked.
+    """
+    data = datasets.load(dataset, data_dir) if isinstance(dataset, str) else dataset
+    card, where = card_for(data.name), choose_device(device)
+    if isinstance(model, str | Path):
+        classifier = load(model)
+    elif isinstance(model, TunableClassifier):
+        classifier = model
+    else:
+        classifier = wrap(
+            model,
+            dataset=data,
+            name=name,
+            normalize=normalize,
+            lambdas=lambdas,
+            widths=widths,
+            threat=card.threat,
+        )
+    info = classifier.info
+    card = card.model_copy(update={"threat": info.threat})
+    card = with_evaluation(
+        card,
+        data,
+        lambdas=sorted(lambdas or info.trained_lambdas),
+        widths=list(widths) if widths else None,
+        attacks=attacks,
+        n_examples=n_examples,
+        batch_size=batch_size,
+    )
+    ready = prepare_attacks(card, info.num_classes, seed)
+    command = f"oat_bench.evaluate({info.architecture}, dataset={data.name!r}, attacks={attacks!r})"
+    return measured(classifier, card, data, ready, command=command, device=where)
+
+
+def measured(
+    classifier: TunableClassifier,
+    card: BenchmarkCard,
+    data: Dataset,
+    attacks: list[Attack],
+    *,
+    command: str,
+    device: torch.device,
+    out: Path | None = None,
+    images: Literal["safetensors", "png"] | None = None,
+) -> Result:
+    """Run the evaluation grid of a card.
+
+    Args:
+        classifier: the model.
+        card: says what is evaluated.
+        data: on what.
+        attacks: made ready by `oat_bench.run.prepare_attacks`.
+        command: what made these numbers.
+        device: where.
+        out: keeps outcomes and what it cost, which are not computed again; None: memory does.
+        images: attacked images go to ``out/images``, as PNGs too if it is ``png``.
+
+    Raises:
+        UserError: if the checkpoint is of another data set, or more examples are asked for than
+            there are.
+    """
+    info = classifier.info
+    data = check_fits(info, data)
+    examples = choose_examples(card, data)
+    points = choose_points(card, info.method, info.trained_lambdas, info.widths)
+    subject = Subject(
+        classifier.to(device),
+        data.test.to(device),
+        examples,
+        data.fingerprint(),
+        card.evaluation.fewer_examples,
+        OutcomeStore(None if out is None else make_folder(out / "outcomes")),
+        card.evaluation.batch_size,
+        card.evaluation.gradients,
+    )
+    outcomes = grid.evaluate(
+        subject.classifier,
+        subject.data,
+        points,
+        attacks,
+        data_fingerprint=subject.data_fingerprint,
+        examples=examples,
+        fewer=subject.fewer,
+        store=subject.store,
+        images=ImageFolder(out / "images", png=images == "png") if out and images else None,
+        batch_size=subject.batch_size,
+        gradients=subject.gradients,
+        compile_it=card.evaluation.compile,
+    )
+    # an attack whose card allows it a larger ball, or a target, is another threat model
+    same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
+    worst_over = [attack.label for attack in same]
+    doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
+    raised = flags.flags(doubts)
+    before = None if out is None else out / "entry.json"
+    results = with_costs(summarize(outcomes, worst_over), classifier, data.test, device, before)
+    frontiers = frontier.summarize(outcomes, worst_over)
+    shown = [result.lam for result in results if info.trained_at(result.lam)]
+    entry = make_entry(
+        info,
+        results,
+        attacks,
+        model_fingerprint=classifier.fingerprint(),
+        command=command,
+        eps=card.threat.eps,
+        norm=card.threat.norm,
+        gradients=card.evaluation.gradients,
+        frontiers=frontiers,
+        dataset=data.name,
+        data_fingerprint=data.fingerprint(),
+        randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
+        flags=raised,
+    )
+    own = entry.name == info.architecture
+    named = [info.architecture] if own else [info.architecture, info.method.upper()]
+    return Result(
+        entry,
+        outcomes,
+        results,
+        sorted({*info.trained_lambdas, *shown}),
+        ", ".join([data.name, *named, f"{card.threat.norm} eps {entry.eps}"]),
+        published.of_entry(published.load(), entry, same_method=True),
+        frontiers,
+        raised,
+        classifier,
+        data,
+    )

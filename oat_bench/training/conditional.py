@@ -1,0 +1,158 @@
+"""The training step of networks conditioned on lambda (OAT paper, Algorithms 1 and 2)."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oat_bench.acceleration import Precision, autocast, compiled, operations_per_image
+from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.conditioning import Condition, Folded
+from oat_bench.training.objectives import make_objective
+from oat_bench.training.pgd import Model
+from oat_bench.training.sampling import Sample, sample_lambda
+from oat_bench.training.step import Batch, Setting, TrainingStep
+
+# draws of lambda take the even streams of the seed from here on
+_LAMBDA = 2
+
+
+class ConditionalStep(TrainingStep):
+    """Attack first, then one pass of clean and attacked images together.
+
+    Attributes:
+        network: f(x, lambda), trained in place.
+    """
+
+    network: ConditionalNetwork
+
+    def __init__(self, network: ConditionalNetwork) -> None:
+        self.network = network
+
+    def ready(self, setting: Setting) -> None:
+        """Make the objective and the frozen twins of each width."""
+        super().ready(setting)
+        self.network.train_on(setting.card.lambda_sampling)
+        self.objective = make_objective(setting.card.objective, setting.threat)
+        self._twins = {
+            width: frozen_logits(
+                self.network.subnetwork(width), setting.precision, setting.compiled
+            )
+            for width in self.network.widths
+        }
+
+    def points(self) -> list[tuple[float, float]]:
+        """Every trained lambda at every width."""
+        lambdas = self.setting.card.lambdas
+        return [(lam, width) for width in self.network.widths for lam in lambdas]
+
+    def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
+        """Return the network at a point, its norm layers folded."""
+        return cast(ConditionalNetwork, network).conditioned(lam, n, width=width)
+
+    def operations(self, image: Tensor) -> float:
+        """Add up the passes of all widths."""
+        network, lam = self.network.eval(), float(self.network.encoding.trained[0])
+        return sum(operations_per_image(network, image, lam, w) for w in network.widths)
+
+    def losses(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield the loss of each width in turn, attacked on its own sub-network.
+
+        What is minimised is the mean of their losses (Algorithm 2).
+        """
+        setting, widths = self.setting, self.network.widths
+        # one stream in two: random starts of the in-house attack have streams of their own
+        sample = sample_lambda(
+            setting.card, batch.ids.cpu(), setting.seed, _LAMBDA + 2 * batch.number
+        ).to(setting.device)
+        for width in widths:
+            yield self.loss(batch, sample, width) / len(widths)
+
+    def loss(self, batch: Batch, sample: Sample, width: float) -> Tensor:
+        """Attack a batch on a width's sub-network and return its loss there.
+
+        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
+        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
+        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
+        both kinds at lam > 0; in the published order a pass each, the attack between them.
+        """
+        x, y, attacked = batch.x, batch.y, slice(sample.n_standard, None)
+        if self.setting.card.order == "published":
+            clean = self._logits(x, sample, width)
+            x_adv, counts = self.attack(batch, sample, width)
+            logits_adv = self._logits(x_adv, sample.attacked, width)
+        else:
+            x_adv, counts = self.attack(batch, sample, width)
+            logits = self._logits(torch.cat([x, x_adv]), sample.then(sample.attacked), width)
+            clean, logits_adv = logits[: len(x)], logits[len(x) :]
+        l_c = F.cross_entropy(clean, y, reduction="none")
+        l_a = counts * self.objective.loss(clean[attacked], logits_adv, y[attacked])
+        lam = sample.lam
+        return (((1 - lam) * l_c).sum() + (lam[attacked] * l_a).sum()) / len(x)
+
+    def condition(self, sample: Sample, width: float) -> Condition:
+        """Return the condition of images sorted by lambda."""
+        return self.network.condition_of(sample.values, sample.index, sample.n_standard, width)
+
+    def _logits(self, x: Tensor, sample: Sample, width: float) -> Tensor:
+        """Run the network in train mode on images sorted by lambda."""
+        with autocast(self.setting.device, self.setting.precision):
+            logits: Tensor = self.network.backbone(x, self.condition(sample, width))
+        return logits.float()
+
+    def attack(self, batch: Batch, sample: Sample, width: float) -> tuple[Tensor, Tensor]:
+        """Attack the images of lambda > 0, each at its own lambda, batch norm in eval mode.
+
+        Every norm layer is folded to one affine per channel, once for the whole attack.
+
+        Args:
+            batch: all images.
+            sample: their lambda; those of lambda = 0 come first.
+            width: whose sub-network is attacked.
+
+        Returns:
+            What `Objective.attack` does.
+        """
+        x, y, ids = (part[sample.n_standard :] for part in (batch.x, batch.y, batch.ids))
+        if len(x) == 0:
+            return x, torch.ones_like(y, dtype=torch.bool)
+        with torch.no_grad():
+            folded = self.network.fold(self.condition(sample.attacked, width))
+        return self.objective.attack(
+            lambda images: self.frozen(images, folded),
+            x,
+            y,
+            batch.budget,
+            example_ids=ids,
+            seed=batch.seed,
+        )
+
+    def frozen(self, x: Tensor, folded: Folded) -> Tensor:
+        """Return logits as the attack sees them: eval mode, no gradients for the weights."""
+        return self._twins[folded.width](x, folded)
+
+
+def frozen_logits(
+    backbone: nn.Module, precision: Precision, compile_it: bool
+) -> Callable[[Tensor, Folded], Tensor]:
+    """Return a backbone as an attack sees it: the same weights, no gradients for them, eval mode.
+
+    Args:
+        backbone: of one width; its parameters are shared, so that each optimiser step shows.
+        precision: of the convolutions.
+        compile_it: whether to compile.
+    """
+    twin = copy.deepcopy(backbone).eval().requires_grad_(False)
+    for mine, theirs in zip(twin.parameters(), backbone.parameters(), strict=True):
+        mine.data = theirs.data  # one storage
+    device = next(twin.parameters()).device
+
+    def logits(x: Tensor, folded: Folded) -> Tensor:
+        with autocast(device, precision):
+            result: Tensor = twin(x, folded)
+        return result.float()
+
+    return compiled(logits) if compile_it else logits

@@ -16,6 +16,8 @@ from oat_bench.methods import trainable
 from oat_bench.registry import METHODS
 
 _ROLES = ("standard", "robust")
+#: in the place of the robust classifier, where it is the standard one
+_SAME = "standard"
 
 
 class Options(trainable.Options):
@@ -26,9 +28,14 @@ class Options(trainable.Options):
     """
 
     standard: str | dict[str, Any]
-    robust: str | dict[str, Any]
+    robust: str | dict[str, Any] = Field(default=_SAME, description="absent: the standard one")
     standard_lambda: Lambda = Field(default=0.0, description="where the standard one is run")
     robust_lambda: Lambda = Field(default=1.0, description="where the robust one is run")
+
+    def sources(self) -> list[tuple[str, str | dict[str, Any]]]:
+        """Return each different classifier with its role."""
+        both = [(role, getattr(self, role)) for role in _ROLES]
+        return both[:1] if self.robust == _SAME else both
 
 
 class Mixture(nn.Module):
@@ -62,7 +69,7 @@ class OutputMixing(trainable.TrainableClassifier):
 
     Args:
         info: its options say what is mixed.
-        parts: the classifiers by role, ``standard`` and ``robust``; both may be one.
+        parts: the classifiers by role, ``standard`` and, if it is another, ``robust``.
     """
 
     Options = Options
@@ -84,8 +91,7 @@ class OutputMixing(trainable.TrainableClassifier):
         """Read what the options name."""
         options = Options.model_validate(info.options)
         parts = {}
-        for role in _ROLES:
-            source = getattr(options, role)
+        for role, source in options.sources():
             if not isinstance(source, str):
                 raise UserError(f"output-mixing: {role} is a table; expected a checkpoint's path")
             parts[role] = checkpoint.load(Path(source))
@@ -97,15 +103,14 @@ class OutputMixing(trainable.TrainableClassifier):
 
         Args:
             info: what the mixture is to say of itself.
-            parts: by role.
+            parts: by role; without ``robust`` it is the standard one.
         """
         said = {role: part.info.model_dump(mode="json") for role, part in parts.items()}
-        widest = parts["robust"].info
         changes = {
             "options": Options.model_validate(info.options | said).model_dump(mode="json"),
             "network": None,
-            "own_name": " + ".join(parts[role].info.architecture for role in _ROLES),
-            "own_widths": [widest.widths[0]],
+            "own_name": " + ".join(part.info.architecture for part in parts.values()),
+            "own_widths": [parts[_SAME].info.widths[0]],
             "trained_lambdas": info.trained_lambdas,
             "interpolation": "none",
             "bridge": None,
@@ -116,9 +121,9 @@ class OutputMixing(trainable.TrainableClassifier):
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build both classifiers with stored weights."""
         options, parts = Options.model_validate(info.options), {}
-        for role in _ROLES:
+        for role, source in options.sources():
             own = {n.removeprefix(f"{role}."): v for n, v in state.items() if n.startswith(role)}
-            theirs = ModelInfo.model_validate(getattr(options, role))
+            theirs = ModelInfo.model_validate(source)
             if theirs.method == info.method:
                 raise ValueError("a mixture of mixtures")
             parts[role] = METHODS[theirs.method].from_state(theirs, own)
@@ -132,7 +137,8 @@ class OutputMixing(trainable.TrainableClassifier):
         """Return the mixture in which the robust classifier has the share ``lam``."""
         point = OperatingPoint(lam, width)
         standard = self.parts["standard"].at(self.options.standard_lambda, point.width)
-        robust = self.parts["robust"].at(self.options.robust_lambda, point.width)
+        other = self.parts.get("robust", self.parts["standard"])
+        robust = other.at(self.options.robust_lambda, point.width)
         device = next(robust.parameters()).device
         return Mixture(standard, robust, point.lam).to(device).eval()
 
@@ -140,8 +146,8 @@ class OutputMixing(trainable.TrainableClassifier):
         """Return the weights of both, each under its role."""
         return {
             f"{role}.{name}": value
-            for role in _ROLES
-            for name, value in self.parts[role].state_dict().items()
+            for role, part in self.parts.items()
+            for name, value in part.state_dict().items()
         }
 
     def to(self, device: torch.device | str) -> Self:

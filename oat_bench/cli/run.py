@@ -86,8 +86,7 @@ def train(
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
     card = _card(context, context.dataset, benchmark, method, dataset_name)
-    if widths is not None:
-        card = card.with_widths(widths)
+    card = card.checked() if widths is None else card.with_widths(widths)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.progress import note
@@ -170,8 +169,8 @@ def _evaluate(
     from oat_bench.files import make_folder
     from oat_bench.result import measured
 
-    if card is not None and model is None and widths is not None:
-        card, widths = card.with_widths(widths), None
+    if card is not None and model is None:
+        card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
     if model is not None:
         trained = context.trained

@@ -13,6 +13,7 @@ from oat_bench.cards import Lambda
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.errors import UserError
 from oat_bench.methods import trainable
+from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 
 _ROLES = ("standard", "robust")
@@ -87,14 +88,21 @@ class OutputMixing(trainable.TrainableClassifier):
                 )
 
     @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard | None:
+        """Return None: the networks are those of what is mixed."""
+        return None
+
+    @classmethod
     def build(cls, info: ModelInfo) -> Self:
-        """Read what the options name."""
+        """Read the checkpoints that the options name; of a description, take fresh weights."""
         options = Options.model_validate(info.options)
-        parts = {}
+        parts: dict[str, TunableClassifier] = {}
         for role, source in options.sources():
-            if not isinstance(source, str):
-                raise UserError(f"output-mixing: {role} is a table; expected a checkpoint's path")
-            parts[role] = checkpoint.load(Path(source))
+            if isinstance(source, str):
+                parts[role] = checkpoint.load(Path(source))
+            else:
+                theirs = ModelInfo.model_validate(source)
+                parts[role] = METHODS[theirs.method].build(theirs)
         return cls.of(info, parts)
 
     @classmethod
@@ -114,6 +122,7 @@ class OutputMixing(trainable.TrainableClassifier):
             "trained_lambdas": info.trained_lambdas,
             "interpolation": "none",
             "bridge": None,
+            "epochs": 0,
         }
         return cls(info.model_copy(update=changes), parts)
 

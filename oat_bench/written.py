@@ -22,6 +22,7 @@ class Written(BaseModel):
 
     #: what a file of it is, in errors
     what: ClassVar[str] = "a result of oat-bench"
+    mend: ClassVar[str] = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -34,7 +35,7 @@ class Written(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise UserError(f"{path}: not {cls.what}: {explain(error, cls)}") from error
+            raise UserError(f"{path}: not {cls.what}: {explain(error, cls)}{cls.mend}") from error
 
     def as_json(self) -> str:
         """Return what a file of it holds."""

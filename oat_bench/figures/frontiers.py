@@ -143,6 +143,6 @@ def _write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
             else:
                 groups.append((x, y, [f"{lam:g}"]))
         for x, y, group in groups:
-            at = axes.transData.inverted().transform((x, y))
+            x, y = axes.transData.inverted().transform((x, y))
             # of two curves that meet, one is written on each side
-            style.write_beside(axes, ", ".join(group), at, place, right=place % 2 == 0)
+            style.write_beside(axes, ", ".join(group), (x, y), place, right=place % 2 == 0)

@@ -87,7 +87,7 @@ def _listed(rows: list[Row], most: int = 5) -> str:
 def place(row: Row) -> str:
     """Name the operating point of a row."""
     if row.lam is None:
-        return "mean over lambda"
+        return "mean over lambda values"
     width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
     return f"lambda {row.lam:g}{width}"
 
@@ -174,8 +174,8 @@ def page(report: Report) -> Page:
             "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
         }
         style = _STYLES[row.verdict]
-        styled = {name: Cell(text, style=style) for name, text in cells.items()}
-        verdict = Cell(row.verdict, style=style, strong=row.verdict == "worse")
+        styled = {name: Cell(text, style) for name, text in cells.items()}
+        verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
         rows.append(styled | {"verdict": verdict})
     places = [place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
@@ -225,10 +225,10 @@ def as_json(report: Report) -> str:
 
 def _as_values(row: Row) -> dict[str, object]:
     values = asdict(row) | {"change": row.change}
-    return {
-        key: (value if math.isfinite(value) else None) if isinstance(value, float) else value
-        for key, value in values.items()
-    }
+    endless = [
+        key for key, one in values.items() if isinstance(one, float) and not math.isfinite(one)
+    ]
+    return values | dict.fromkeys(endless)
 
 
 def junit(report: Report) -> str:
@@ -239,24 +239,16 @@ def junit(report: Report) -> str:
     name = {"name": f"oat-bench check {report.title}"}
     suite = ElementTree.SubElement(suites, "testsuite", name | counts | {"errors": "0"})
     for row in comparison.rows:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            {"classname": "oat-bench.check", "name": _at(row)},
-        )
-        if row.verdict == "worse":
-            failure = ElementTree.SubElement(case, "failure", {"message": _told(row, comparison)})
-            failure.text = _told(row, comparison)
-        else:
-            ElementTree.SubElement(case, "system-out").text = _told(row, comparison)
+        named = {"classname": "oat-bench.check", "name": _at(row)}
+        case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)
+        failed = row.verdict == "worse"
+        kind, message = ("failure", {"message": told}) if failed else ("system-out", {})
+        ElementTree.SubElement(case, kind, message).text = told
     output = ElementTree.SubElement(suite, "system-out")
     output.text = "\n".join([verdict(report), *offer(report), *notes(comparison)])
     ElementTree.indent(suites)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        + ElementTree.tostring(suites, encoding="unicode")
-        + "\n"
-    )
+    written = ElementTree.tostring(suites, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{written}\n'
 
 
 def _told(row: Row, comparison: Comparison) -> str:

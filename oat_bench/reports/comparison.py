@@ -1,12 +1,14 @@
 """Runs compared: every method at every lambda, every frontier, and what seeds make of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from oat_bench.reports.table import Cell, Page, Table, accuracy, ends, to_csv
+from oat_bench.reports import table
+from oat_bench.reports.table import Page, Table, ends, to_csv
 from oat_bench.results.comparison import Comparison, Difference, Row, Total
 from oat_bench.results.seeds import SeedRow
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import DECIMALS, WORST, Estimate
+from oat_bench.statistics.pairs import Paired
 
 #: what is said of seeds
 SEEDS = (
@@ -26,14 +28,14 @@ def page(comparison: Comparison) -> Page:
     return Page(comparison.title, tables, _notes(comparison))
 
 
-def _point(row: Row) -> Mapping[str, str | Cell]:
+def _point(row: Row) -> table.Row:
     elsewhere = row.reference_lam not in (None, row.point.lam)
     return {
         "method": row.method,
         "lambda": _lambda(row.point.lam, row.point.trained),
         "n": str(row.point.n),
-        "SA": accuracy(row.point.clean_acc_interval),
-        "RA": accuracy(row.robust),
+        "SA": row.point.clean_acc_interval,
+        "RA": row.robust,
         "n of RA": "" if row.robust.n in (None, row.point.n) else str(row.robust.n),
         "to lambda": f"{row.reference_lam:g}" if elsewhere else "",
         "SA difference": _difference(row.clean_difference),
@@ -48,15 +50,14 @@ def _lambda(lam: float, trained: bool) -> str:
 def _difference(difference: Difference | None) -> str:
     if difference is None:
         return ""
-    if difference.paired is None:
-        return f"{difference.value:+.1f}"
-    test = difference.paired
-    p = "p < 0.001" if test.p_value < 0.001 else f"p {test.p_value:.3f}"
-    return f"{test.value:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p}"
+    if not isinstance(difference, Paired):
+        return f"{difference:+.1f}"
+    p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
+    return f"{difference:+.1f}, {p}"
 
 
-def _frontier(total: Total) -> Mapping[str, str | Cell]:
-    gap = epsilon = hole = difference = ""
+def _frontier(total: Total) -> table.Row:
+    gap = epsilon = hole = ""
     if total.distance is not None:
         unreached = f" ({total.distance.unreached})" if total.distance.unreached else ""
         mean = total.distance.mean_gap
@@ -64,29 +65,26 @@ def _frontier(total: Total) -> Mapping[str, str | Cell]:
         epsilon = f"{total.distance.epsilon:.1f}"
     if total.hole is not None:
         hole = f"{total.hole.distance:.1f} (to lambda {total.hole.lam:g})"
-    if total.difference is not None:
-        difference = f"{total.difference:+.1f}"
-        if total.difference_interval is not None:
-            difference += " [{:+.1f}, {:+.1f}]".format(*total.difference_interval)
+    volume = total.hypervolume
     return {
         "method": total.method,
-        "hypervolume": Cell(f"{total.hypervolume:.1f}", total.interval),
-        "difference": difference,
+        "hypervolume": volume if isinstance(volume, Estimate) else f"{volume:.1f}",
+        "difference": "" if total.difference is None else f"{total.difference:+.1f}",
         "RA at equal SA": gap,
         "epsilon": epsilon,
         "hole": hole,
-        "Pareto-optimal lambda": ", ".join(f"{lam:g}" for lam in total.pareto),
+        "Pareto-optimal lambda values": ", ".join(f"{lam:g}" for lam in total.pareto),
     }
 
 
-def _seeds(row: SeedRow) -> Mapping[str, str | Cell]:
+def _seeds(row: SeedRow) -> table.Row:
     return {
         "method": row.method,
         "lambda": _lambda(row.lam, row.trained),
         "seeds": str(row.clean.n),
-        "mean SA": accuracy(row.clean),
+        "mean SA": row.clean,
         "std SA": f"{row.clean.std:.2f}",
-        "mean RA": accuracy(row.robust),
+        "mean RA": row.robust,
         "std RA": f"{row.robust.std:.2f}",
     }
 
@@ -142,18 +140,15 @@ def csv(comparison: Comparison) -> str:
             "n": row.point.n,
             "to lambda": row.reference_lam,
         }
-        for name, interval, difference in (
+        for name, found, difference in (
             ("SA", row.point.clean_acc_interval, row.clean_difference),
             ("RA", row.robust, row.robust_difference),
         ):
-            paired = difference.paired if difference else None
-            values |= ends(name, interval)
-            values |= {
-                f"{name} difference": round(difference.value, 2) if difference else None,
-                f"{name} difference low": round(paired.low, 2) if paired else None,
-                f"{name} difference high": round(paired.high, 2) if paired else None,
-                f"{name} p": paired.p_value if paired else None,
-            }
+            test = difference if isinstance(difference, Paired) else None
+            values |= ends(name, found) | ends(f"{name} difference", test)
+            if isinstance(difference, float):
+                values[f"{name} difference"] = round(difference, DECIMALS)
+            values[f"{name} p"] = test.p_value if test else None
         rows.append(values)
     return to_csv(rows)
 

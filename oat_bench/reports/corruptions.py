@@ -7,7 +7,7 @@ import numpy as np
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.reports.table import Page, Row, Table, accuracy, ends, to_csv
+from oat_bench.reports.table import Page, Row, Table, ends, to_csv
 from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
 from oat_bench.statistics.accuracy import DECIMALS, Accuracy
@@ -71,8 +71,8 @@ def page(report: Corruptions) -> Page:
         {
             "lambda": f"{point.lam:g}",
             "width": f"{point.width:g}" if several else "",
-            "SA": accuracy(point.sa),
-            "mean": accuracy(point.mean),
+            "SA": point.sa,
+            "mean": point.mean,
             **{
                 name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()
             },

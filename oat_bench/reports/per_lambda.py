@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import median
 
-from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, short, to_csv
+from oat_bench.reports.table import Cell, Content, Page, Row, Table, short, to_csv
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
@@ -72,12 +72,12 @@ def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quo
     rows: list[Row] = []
     for result in results:
         star = "" if result.lam in trained else " *"
-        row: dict[str, str | Cell] = {
+        row: dict[str, Content | Cell] = {
             "lambda": f"{result.lam:g}{star}",
             "n": str(result.n),
         }
         for name, found in result.accuracies.items():
-            row[headers.get(name, name)] = accuracy(found, "bold" if name == WORST else "")
+            row[headers.get(name, name)] = Cell(found, "bold" if name == WORST else "")
             if name in compared:
                 others = quoted.get((result.lam, result.width, name), ())
                 row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
@@ -86,7 +86,7 @@ def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quo
 
 
 def _beside(measured: Accuracy, value: float, row: Published) -> str:
-    """Write a published accuracy, its uncertainty, and what the measured one is above it."""
+    """Write a published its uncertainty, and what the measured one is above it."""
     written = f"{value:.2f}"
     if row.uncertainty >= 0.05:
         written = f"{value:.1f} +/- {row.uncertainty:.1f}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.reports import table
-from oat_bench.reports.table import Page, Table, accuracy, ends, short, to_csv
+from oat_bench.reports.table import Page, Table, ends, short, to_csv
 from oat_bench.results.models import attack_name
 from oat_bench.results.ranking import Board, Row
 from oat_bench.results.robustbench import RobustBenchPoint
@@ -148,8 +148,8 @@ def _of_row(row: Row, board: Board) -> _Line:
         "n": str(row.n),
         "SA": clean,
         "RA": robust,
-        "hypervolume": accuracy(row.hypervolume),
-        f"RA at SA {rule.min_sa:g}": accuracy(row.robust),
+        "hypervolume": row.hypervolume,
+        f"RA at SA {rule.min_sa:g}": row.robust,
         "lambda": lams,
         "parameters": short(cost.parameters) if cost else "",
         "FLOPs": short(cost.flops) if cost else "",
@@ -167,8 +167,8 @@ def _of_row(row: Row, board: Board) -> _Line:
         "network": entry.architecture,
         "width": row.width,
         "n": row.n,
-        **ends("hypervolume", row.hypervolume, 2),
-        **ends("RA at SA", row.robust, 2),
+        **ends("hypervolume", row.hypervolume),
+        **ends("RA at SA", row.robust),
         "required SA": rule.min_sa,
         "lambda": lams,
         "parameters": cost.parameters if cost else None,

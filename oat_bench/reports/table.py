@@ -22,28 +22,38 @@ from oat_bench.statistics.accuracy import Estimate
 _UNFOLDED = 10_000
 
 
+Content = str | Estimate | None
+
+
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one cell.
+    """What stands in one cell: a line, or a number with its interval.
 
     Attributes:
-        text: a line.
-        interval: of the number; in brackets after it, in a terminal below it.
+        content: empty if None.
         style: in a terminal, as rich has it.
         strong: whether it is bold in Markdown.
     """
 
-    text: str
-    interval: tuple[float, float] | None = None
+    content: Content
     style: str = ""
     strong: bool = False
 
-    def ends(self, digits: int = 1, between: str = ", ") -> str:
-        """Write the interval; nothing if there is none."""
-        return between.join(f"{end:.{digits}f}" for end in self.interval or ())
+    @property
+    def text(self) -> str:
+        """The line, or the number alone."""
+        if isinstance(self.content, Estimate):
+            return f"{self.content.value:.1f}"
+        return self.content or ""
+
+    def interval(self, digits: int = 1, between: str = ", ") -> str:
+        """Write the ends of the interval; nothing if there is none."""
+        if not isinstance(self.content, Estimate):
+            return ""
+        return f"{self.content.low:.{digits}f}{between}{self.content.high:.{digits}f}"
 
 
-Row = Mapping[str, str | Cell]
+Row = Mapping[str, Content | Cell]
 
 
 def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -52,8 +62,8 @@ def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _cell(row: Row, column: str) -> Cell:
-    content = row.get(column, "")
-    return Cell(content) if isinstance(content, str) else content
+    content = row.get(column)
+    return content if isinstance(content, Cell) else Cell(content)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Table:
             if self.foreign and name in self.words:
                 text = escape.markdown(text)
             text = f"**{text}**" if cell.strong else text
-            return f"{text} [{cell.ends()}]" if cell.interval else text
+            return f"{text} [{interval}]" if (interval := cell.interval()) else text
 
         columns, rows = self.columns, self._written(write)
         align = ["left" if name in self.words else "right" for name in columns]
@@ -108,7 +118,8 @@ class Table:
 
         def write(name: str, cell: Cell) -> str:
             text = escape.latex(cell.text) if name in self.words else cell.text
-            return rf"{text} {{\scriptsize [{cell.ends()}]}}" if cell.interval else text
+            interval = cell.interval()
+            return rf"{text} {{\scriptsize [{interval}]}}" if interval else text
 
         columns, rows = self.columns, self._written(write)
         align = "".join("l" if name in self.words else "r" for name in columns)
@@ -142,8 +153,8 @@ class Table:
 
     def _drawn(self, cell: Cell) -> Text:
         text = Text(escape.one_line(cell.text), style=cell.style)
-        between = "-" if self.digits == 0 else ", "
-        return text.append("\n" + cell.ends(self.digits, between), "dim") if cell.interval else text
+        interval = cell.interval(self.digits, ", " if self.digits else "-")
+        return text.append(f"\n{interval}", "dim") if interval else text
 
     def draw(self, console: Console) -> None:
         """Print it; a table whose numbers would be cut runs over the terminal."""
@@ -222,14 +233,7 @@ class Page:
             console.print(escape.one_line(note), style="dim")
 
 
-# --- cells and columns
-
-
-def accuracy(found: Estimate | None, style: str = "") -> Cell:
-    """Write an accuracy with its interval; an empty cell for none."""
-    if found is None:
-        return Cell("")
-    return Cell(f"{found.value:.1f}", (found.low, found.high), style)
+# --- numbers
 
 
 def short(count: int) -> str:
@@ -240,13 +244,10 @@ def short(count: int) -> str:
     return str(count)
 
 
-def ends(name: str, found: Estimate | None, digits: int | None = None) -> dict[str, float | None]:
-    """Return a number with its interval as columns of a CSV; rounded if ``digits`` is given."""
-    names = (name, f"{name} low", f"{name} high")
-    if found is None:
-        return dict.fromkeys(names)
-    numbers = (found.value, found.low, found.high)
-    return dict(zip(names, [round(one, digits) if digits else one for one in numbers], strict=True))
+def ends(name: str, found: Estimate | None) -> dict[str, float | None]:
+    """Return a number with its interval as columns of a CSV."""
+    numbers = (None,) * 3 if found is None else (found.value, found.low, found.high)
+    return dict(zip((name, f"{name} low", f"{name} high"), numbers, strict=True))
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:

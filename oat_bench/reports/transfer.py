@@ -11,7 +11,7 @@ from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
-from oat_bench.reports.table import Cell, Page, Row, Table, accuracy, ends, to_csv
+from oat_bench.reports.table import Page, Row, Table, ends, to_csv
 from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import (
     Drawn,
@@ -148,8 +148,8 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
     known: list[Row] = [
         {
             "lambda": f"{point.lam:g}",
-            "SA": accuracy(point.sa),
-            "RA": accuracy(cells[point.lam, point.lam]),
+            "SA": point.sa,
+            "RA": cells[point.lam, point.lam],
         }
         for point in report.points
         if point.lam in sources
@@ -161,9 +161,7 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
         unknown = [
             {"attacked at": f"{source:g}"}
             | {
-                f"RA at {point.lam:g}": Cell("")
-                if source == point.lam
-                else accuracy(cells[source, point.lam])
+                f"RA at {point.lam:g}": None if source == point.lam else cells[source, point.lam]
                 for point in report.points
             }
             for source in sources
@@ -171,8 +169,8 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
         any_one = [
             {
                 "lambda": f"{point.lam:g}",
-                "SA": accuracy(point.sa),
-                "RA, any lambda": accuracy(point.any_lambda),
+                "SA": point.sa,
+                "RA, any lambda": point.any_lambda,
                 "strongest": f"{point.strongest:g}",
             }
             for point in report.points
@@ -192,10 +190,10 @@ def _drawn_rows(drawn: Drawn | None) -> list[Row]:
     return [
         {
             "attacked": name,
-            "expected SA": accuracy(drawn.expected_clean),
-            "expected RA": accuracy(attacks[key].expected),
-            "SA at every lambda": accuracy(drawn.worst_clean),
-            "RA at every lambda": accuracy(attacks[key].worst),
+            "expected SA": drawn.expected_clean,
+            "expected RA": attacks[key].expected,
+            "SA at every lambda": drawn.worst_clean,
+            "RA at every lambda": attacks[key].worst,
         }
         for key, name in names.items()
         if key in attacks
@@ -212,8 +210,8 @@ def _notes(report: Transfer) -> list[str]:
     )
     if len({cell.crafted for cell in report.cells}) > 1:
         meanings += (
-            " Attacking at several lambda is also several tries for each image: a card with as "
-            "many restarts tells what tries alone do."
+            " Attacking at several lambda values is also several tries for each image: a card with "
+            "as many restarts tells what tries alone do."
         )
     if report.drawn is not None:
         meanings += (
@@ -230,7 +228,8 @@ def _verdict(report: Transfer) -> str:
             "Masked gradients were not looked for: that takes a lambda at which images attacked "
             "there and images attacked elsewhere are classified."
         )
-    tests = f"exact tests of {report.compared} pairs of lambda on the same images, level {LEVEL:g}"
+    pairs_of = f"{report.compared} pairs of lambda values"
+    tests = f"exact tests of {pairs_of} on the same images, level {LEVEL:g}"
     if not report.masked:
         return (
             "No lambda is broken more, beyond chance, by images attacked at another one: no sign "

@@ -1,6 +1,6 @@
 """Comparing runs: every method at every lambda, against one of them, on the same examples.
 
-Of a single run its lambda are compared with each other.
+Of a single run the lambda values are compared with each other.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,12 @@ from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.results.seeds import SeedRow, over_seeds
 from oat_bench.statistics import frontier, pairs
-from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.accuracy import Accuracy, Estimate
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
 
-
-@dataclass(frozen=True)
-class Difference:
-    """What one accuracy is above another, in points; tested where both are of the same examples."""
-
-    value: float
-    paired: Paired | None
+#: what one accuracy is above another, in points: tested, where both are of the same examples
+Difference = Paired | float
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Total:
-    """One method's frontier.
+    """One method's frontier; numbers have bootstrap intervals where there are outcomes.
 
-    Accuracys are 95% bootstrap intervals, None without outcomes. Of the reference itself, whose
-    hypervolume the difference and whose frontier the distance is to, these are None.
+    Of the reference itself, whose hypervolume the difference and whose frontier the distance is to,
+    these are None.
     """
 
     method: str
     pareto: list[float]
-    hypervolume: float
-    interval: tuple[float, float] | None
+    hypervolume: Estimate | float
     hole: Hole | None
-    difference: float | None
-    difference_interval: tuple[float, float] | None
+    difference: Estimate | float | None
     distance: Distance | None
 
 
@@ -98,16 +91,16 @@ def compare(
     reference: int = 0,
     reference_lam: float | None = None,
 ) -> Comparison:
-    """Compare runs of one data set and threat model, or the lambda of one run.
+    """Compare runs of one data set and threat model, or the lambda values of one run.
 
     The tests of a single run are corrected for their number by Holm's method, over all widths and
-    lambda, SA and RA.
+    lambda values, SA and RA.
 
     Args:
         records: from `oat_bench.results.records.read_all`.
         attack: whose RA; by default the worst case, or the last attack that all have.
         reference: place of the run that the others are compared to.
-        reference_lam: what the lambda of a single run are compared to; None: each to the one
+        reference_lam: what the lambda values of a single run are compared to; None: each to the one
             before.
 
     Raises:
@@ -165,14 +158,13 @@ def _references(lams: list[float], reference: float | None) -> list[float | None
 def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
     """Correct the p-values of all rows by Holm's method; say how many there are."""
     both = [one for row in rows for one in (row.clean_difference, row.robust_difference)]
-    tests = [one.paired for one in both if one is not None and one.paired is not None]
-    p_values = iter(pairs.holm([test.p_value for test in tests]))
+    tests = [one.p_value for one in both if isinstance(one, Paired)]
+    p_values = iter(pairs.holm(tests))
 
-    def corrected(difference: Difference | None) -> Difference | None:
-        if difference is None or difference.paired is None:
-            return difference
-        test = difference.paired.model_copy(update={"p_value": next(p_values)})
-        return replace(difference, paired=test)
+    def corrected(one: Difference | None) -> Difference | None:
+        if not isinstance(one, Paired):
+            return one
+        return one.model_copy(update={"p_value": next(p_values)})
 
     changed = [
         replace(
@@ -202,53 +194,43 @@ def _rows(
             rows.append(Row(model.curve.label, point, robust, None, None, None))
             continue
         there = known.index(reference)
-        clean_test = robust_test = None
+        clean, other = base.curve.clean()[there], base.curve.robust(attack)[there]
+        differences: tuple[Difference, Difference] = (
+            point.clean_acc - clean.value,
+            robust.value - other.value,
+        )
         if pair is not None:
             ours, theirs = pair
             seen = ours.attacked  # in both
-            clean_test = pairs.paired(ours.clean[:, place], theirs.clean[:, there])
-            robust_test = pairs.paired(ours.robust[seen, place], theirs.robust[seen, there])
-        clean, other = base.curve.clean()[there], base.curve.robust(attack)[there]
-        rows.append(
-            Row(
-                model.curve.label,
-                point,
-                robust,
-                reference,
-                _difference(point.clean_acc_interval, clean, clean_test),
-                _difference(robust, other, robust_test),
+            differences = (
+                pairs.paired(ours.clean[:, place], theirs.clean[:, there]),
+                pairs.paired(ours.robust[seen, place], theirs.robust[seen, there]),
             )
-        )
+        rows.append(Row(model.curve.label, point, robust, reference, *differences))
     return rows
-
-
-def _difference(ours: Accuracy, theirs: Accuracy, paired: Paired | None) -> Difference:
-    return Difference(paired.value if paired else ours.value - theirs.value, paired)
 
 
 def _total(
     model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
 ) -> Total:
-    points = model.points(attack)
-    best = frontier.pareto(points)
-    interval = difference = difference_interval = distance = None
-    if model.right is not None:
-        volume = model.right.estimate(frontier.hypervolume)
-        interval = (volume.low, volume.high)
+    points, right = model.points(attack), model.right
+    volume: Estimate | float = frontier.hypervolume(points)
+    if right is not None:
+        volume = right.estimate(frontier.hypervolume)
+    difference: Estimate | float | None = None
+    distance = None
     if base is not None:
         others = base.points(attack)
         distance = frontier.distance(points, others)
         difference = frontier.hypervolume(points) - frontier.hypervolume(others)
     if pair is not None:
-        gained = pair[0].above(pair[1], frontier.hypervolume)
-        difference, difference_interval = gained.value, (gained.low, gained.high)
+        difference = pair[0].above(pair[1], frontier.hypervolume)
+    lams = model.curve.lambdas()
     return Total(
         model.curve.label,
-        [lam for lam, optimal in zip(model.curve.lambdas(), best, strict=True) if optimal],
-        frontier.hypervolume(points),
-        interval,
-        frontier.hole(model.curve.lambdas(), points),
+        frontier.pareto_lambdas(lams, points),
+        volume,
+        frontier.hole(lams, points),
         difference,
-        difference_interval,
         distance,
     )

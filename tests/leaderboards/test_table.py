@@ -6,12 +6,12 @@ import re
 import pytest
 from rich.console import Console
 
-from oat_bench.reports.table import Cell, Page, Table, accuracy, ends, short, to_csv
-from oat_bench.results.ranking import Score
+from oat_bench.reports.table import Page, Table, ends, short, to_csv
+from oat_bench.statistics.accuracy import Estimate
 
 TABLE = Table(
     [
-        {"model": "a_b", "n": "7", "RA": Cell("50.0", (40.25, 60.0)), "none": ""},
+        {"model": "a_b", "n": "7", "RA": Estimate(value=50, low=40.24, high=60), "none": ""},
         {"model": "c|d", "RA": "1 *"},
     ],
     words=["model"],
@@ -78,9 +78,9 @@ def test_what_a_page_says_first():
 def test_csv_keeps_numbers_and_disarms_formulas():
     rows = [
         {"a": 1},
-        {"a": None, "b": "=1+1", "c": "-0.60", **ends("d", Score(1.234, 1.0, 2.0), 2)},
+        {"a": None, "b": "=1+1", "c": "-0.60", **ends("d", Estimate(value=1.234, low=1, high=2))},
     ]
-    assert to_csv(rows) == "a,b,c,d,d low,d high\n1,,,,,\n,'=1+1,-0.60,1.23,1.0,2.0\n"
+    assert to_csv(rows) == "a,b,c,d,d low,d high\n1,,,,,\n,'=1+1,-0.60,1.234,1.0,2.0\n"
     assert ends("x", None) == {"x": None, "x low": None, "x high": None}
 
 
@@ -88,5 +88,3 @@ def test_numbers_are_short():
     assert [short(n) for n in (7, 999, 1_000, 77_482, 999_700, 1_163_000_000)] == [
         *("7", "999", "1 k", "77.5 k", "1 M", "1.16 G"),
     ]
-    assert accuracy(None) == Cell("")
-    assert accuracy(Score(50, 40, 60), "bold") == Cell("50.0", (40, 60), "bold")

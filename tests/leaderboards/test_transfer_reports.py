@@ -70,10 +70,10 @@ def test_threat_models_never_share_a_column():
     report = make_report(HONEST, {0.0: 12, 1.0: 28})
     tables = by_heading(report)
     assert list(tables) == [reports.KNOWN, reports.UNKNOWN, reports.ANY, reports.DRAWN]
-    assert [row["RA"].text for row in tables[reports.KNOWN]] == ["20.0", "60.0"]
+    assert [row["RA"].value for row in tables[reports.KNOWN]] == [20.0, 60.0]
     unknown = tables[reports.UNKNOWN]
-    assert [row["RA at 0"].text for row in unknown] == ["", "50.0"]
-    assert [row["RA at 1"].text for row in unknown] == ["80.0", ""]
+    assert (unknown[0]["RA at 0"], unknown[1]["RA at 0"].value) == (None, 50.0)
+    assert (unknown[0]["RA at 1"].value, unknown[1]["RA at 1"]) == (80.0, None)
     assert [row["strongest"] for row in tables[reports.ANY]] == ["0", "1"]
     frame = pd.read_csv(io.StringIO(reports.csv(report)))
     assert frame["RA, lambda public"].to_list() == [20.0, 60.0]

@@ -84,6 +84,7 @@ class RobustAccuracy:
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
+        from oat_bench.evaluation.subject import Subject
         from oat_bench.results.points import summarize
 
         classifier = _load(model)
@@ -96,15 +97,9 @@ class RobustAccuracy:
             )
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
-        outcomes = evaluate(
-            classifier,
-            data.test,
-            [OperatingPoint(lam, width)],
-            [ready],
-            data_fingerprint=data.fingerprint(),
-            examples=nested_order(data.test.labels)[:n],
-            show=False,
-        )
+        examples = nested_order(data.test.labels)[:n]
+        subject = Subject(classifier, data.test, data.fingerprint(), examples)
+        outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
         return result.robust[ready.label].model_copy(update={"n": n})
 

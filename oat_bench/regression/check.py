@@ -1,6 +1,6 @@
 """A model checked against a baseline, and the baseline renewed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +12,9 @@ from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
-from oat_bench.evaluation.costed import with_costs
+from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
@@ -102,17 +103,19 @@ def check(
     attacks = prepare(classifier, baseline, data, seed)
     data = check_fits(classifier.info, data)
     device = device or torch.device("cpu")
-    classifier, test = classifier.to(device), data.test.to(device)
+    classifier = classifier.to(device)
+    subject = Subject(
+        classifier,
+        data.test.to(device),
+        data.fingerprint(),
+        store=store or OutcomeStore(None),
+        gradients=baseline.record.entry.gradients,
+    )
     frames = [
         evaluate(
-            classifier,
-            test,
+            replace(subject, examples=examples),
             baseline.points,
             [attack for attack in attacks if attack.label in names],
-            data_fingerprint=data.fingerprint(),
-            examples=examples,
-            store=store,
-            gradients=baseline.record.entry.gradients,
             show=show,
         )
         for examples, names in baseline.shares()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, unknown
-from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, CellInfo, OutcomeStore
+from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, OutcomeStore
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first

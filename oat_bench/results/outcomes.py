@@ -9,15 +9,15 @@ A cell is a folder of Parquet files, each written whole; what a killed run had f
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 from oat_bench.results.checks import Check
-from oat_bench.written import Written
 
 #: descriptions of cells are small
 _MAX_BYTES = 1 << 20
@@ -29,38 +29,7 @@ COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
 KEYS = ["lam", "width", "attack", *COLUMNS]
 #: what the name of an attack ends in that only saw what others left standing
 RETRIED_NAME = "-retried-on-survivors"
-#: how to mend a file of a store
-_AGAIN = "remove the file, the next evaluation writes it again"
 _CHECKS = TypeAdapter(list[Check])
-
-
-class CellInfo(Written):
-    """What a cell holds the outcomes of."""
-
-    what: ClassVar[str] = "the description of a cell"
-    mend: ClassVar[str] = f"; {_AGAIN}"
-
-    format_version: Literal[1] = 1
-    dataset: str
-    data: str = Field(description="fingerprint of every image and label")
-    method: str
-    architecture: str
-    model: str = Field(description="fingerprint of the weights and their description")
-    lam: float = Field(ge=0, le=1)
-    width: float = Field(gt=0, le=1)
-    attack: str
-    part: int = Field(ge=1, description="of an attack that is several, each on what still stands")
-    parts: int = Field(ge=1)
-    crafted: str = Field(
-        default="",
-        description="where the images were attacked, if not at lam alone: a threat model",
-    )
-    engine: str
-    norm: str
-    eps: float = Field(ge=0)
-    seed: int
-    card: str = Field(description="fingerprint of the attack card")
-    gradients: str = Field(description="precision that the attack computed in")
 
 
 class OutcomeStore:
@@ -125,7 +94,7 @@ class OutcomeStore:
         try:
             return _CHECKS.validate_json(read_bounded(path, _MAX_BYTES, "the checks of a network"))
         except ValidationError as error:
-            raise UserError(f"{path}: damaged checks of a network; {_AGAIN}") from error
+            raise UserError(f"{path}: damaged checks of a network{CellInfo.mend}") from error
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:

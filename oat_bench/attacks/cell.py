@@ -13,6 +13,7 @@ class CellInfo(Written):
 
     what: ClassVar[str] = "the description of a cell"
     mend: ClassVar[str] = "; remove the file, the next evaluation writes it again"
+    max_bytes: ClassVar[int] = 1 << 20
 
     format_version: Literal[1] = 1
     dataset: str

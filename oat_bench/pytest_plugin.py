@@ -119,12 +119,12 @@ class RobustAccuracy:
         """Fail the test if a drop beyond the tolerance is supported, as ``oat-bench check`` does.
 
         Args:
-            model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
+            model: as in a call of the fixture, like what is not named here.
             baseline: a run's folder, or an entry's JSON file with its outcomes beside it.
             max_drop: the drop that is tolerated, in points.
             confidence: how sure a verdict must be, all together.
             attacks: some of the baseline's attacks, by name; all if None.
-            lambdas: some of its lambda; all if None.
+            lambdas: some of its lambda values; all if None.
             seed: of the attacks' random numbers; the baseline's if None.
             dataset: folder of images, where the baseline is of one.
             data_dir: instead of ``--oat-data-dir``.

@@ -1,16 +1,19 @@
 """What outcomes on disk, and files of attacked images, say that they are of."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from oat_bench.cards import Name, Norm
+from oat_bench.written import Written
 
 
-class CellInfo(BaseModel):
+class CellInfo(Written):
     """One model at one operating point under one attack."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    what: ClassVar[str] = "the description of a cell"
+    mend: ClassVar[str] = "; remove the file, the next evaluation writes it again"
+    max_bytes: ClassVar[int] = 1 << 20
 
     format_version: Literal[1] = 1
     dataset: str

@@ -225,8 +225,8 @@ def affordable(
         classifier: on the device of the data.
         data: whose first image is timed.
         widths: shares of the channels.
-        max_flops: floating point operations an image, by torch's counter; None: no limit.
-        max_latency: milliseconds for one image alone; None: no limit.
+        max_flops: of an image, by torch's counter.
+        max_latency: milliseconds for one image alone.
 
     Raises:
         UserError: if no width does.

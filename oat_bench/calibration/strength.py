@@ -59,16 +59,7 @@ def strongest(
     PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
     takes, and at most how many images stand to the end.
 
-    Args:
-        classifier: on the device of the data.
-        data: held-out images.
-        goal: of the calibration.
-        examples: ids to calibrate on.
-        confidence: of the guarantee.
-        widths: shares of the channels to look at.
-        seed: of the attack.
-        budget: seconds.
-        gradients: precision that attacks compute in.
+    ``budget`` is in seconds; the other arguments are those of the calibration.
 
     Returns:
         The attack, made ready, and a line that says which it is and why.

@@ -45,12 +45,12 @@ def by_lambda(
 
 @style.styled
 def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
-    """Draw trained lambda as a line, and unseen ones as stars beside it (figure 5).
+    """Draw trained lambda values as a line, and unseen ones as stars beside it (figure 5).
 
     Arguments and errors are those of `by_lambda`.
 
     Raises:
-        NotApplicableError: if no unseen lambda was evaluated.
+        NotApplicableError: if no unseen value was evaluated.
     """
     attack = choose_attack(entries, attack)
     if all(point.trained for entry in entries for point in entry.operating_points):

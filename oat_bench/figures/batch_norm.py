@@ -11,7 +11,7 @@ from oat_bench.figures.style import NotApplicableError
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.norms import ConditionalNorm
 
-#: what the batch norms of a layer are called: the lambda that go through them
+#: what the batch norms of a layer are called: the lambda values that go through them
 _ROUTES = ("BN_c (lambda = 0)", "BN_a (lambda > 0)")
 
 

@@ -12,7 +12,7 @@ from oat_bench.statistics.accuracy import Estimate
 def calibration(report: Calibration) -> Figure:
     """Draw what the search saw, the bar, and the choice with its intervals.
 
-    Points of the sequence of tests are filled, others hollow; numbers are lambda.
+    Points of the sequence of tests are filled, others hollow; numbers are lambda values.
 
     Args:
         report: from `oat_bench.calibration.calibrate`.

@@ -22,7 +22,7 @@ N_IMAGES = 6
 def saliency(
     classifier: TunableClassifier, data: Dataset, lambdas: Sequence[float], width: float = 1.0
 ) -> Figure:
-    """Draw test images, and beside each its loss gradient at several lambda.
+    """Draw test images, and beside each its loss gradient at several lambda values.
 
     Gradients are shown as Tsipras et al. do (arXiv:1805.12152): clipped to three standard
     deviations of the image's gradient, grey where they are zero.

@@ -22,7 +22,7 @@ CAPTIONS = {
     "cost": "SA and RA over the operations of an image, a point for each width.",
     "attacks": "SA against RA under each attack.",
     "lambda": "SA and RA over lambda.",
-    "unseen": "Lambda that training never sampled (stars) beside those that it did.",
+    "unseen": "Lambda values that training never sampled (stars) beside those that it did.",
     "bn-statistics": "Running mean and variance of the last batch norm, a point for each channel.",
     "saliency": "Gradient of the loss with respect to the image; grey is zero.",
 }

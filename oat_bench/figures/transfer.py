@@ -10,7 +10,7 @@ from oat_bench.results.transfer import Transfer
 
 @style.styled
 def transfer(report: Transfer) -> Figure:
-    """Draw RA for each pair of lambda.
+    """Draw RA for each pair of lambda values.
 
     What breaks most in a column is bold; what shows masked gradients there is framed.
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from oat_bench.cards import Name, publishable
+from oat_bench.cards import publishable
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.results.entries import Entry
@@ -100,17 +100,13 @@ def _stale(record: Record, place: Path) -> set[str]:
 
 def _folder(to: Path, entry: Entry) -> Path:
     """Return the folder of an entry's leaderboard; a part of an entry is never a path."""
-    from pydantic import TypeAdapter, ValidationError
-
     for key, value in (("dataset", entry.dataset), ("threat_model", entry.threat_model)):
-        try:
-            TypeAdapter(Name).validate_python(value)
-        except ValidationError as error:
+        if publishable(value) != value:
             raise UserError(
                 f"{key} is {value[:80]!r}, which cannot be a folder's name here; expected up to 64 "
                 "letters, digits and . _ + -: evaluate the model again, whose data set is then "
                 f"called {publishable(value)!r}"
-            ) from error
+            )
     return to / entry.dataset / entry.threat_model
 
 

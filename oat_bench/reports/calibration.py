@@ -150,7 +150,7 @@ def _cost(report: Calibration) -> str:
     spent, grid = report.spent, report.grid
     return (
         f"It took {spent.attacked:,} attacked images and {spent.predicted:,} clean ones; a grid of "
-        f"{report.grid_points // len(report.widths)} lambda on all images would take about "
+        f"{report.grid_points // len(report.widths)} lambda values on all images would take about "
         f"{grid.attacked:,} and {grid.predicted:,}: {100 * spent.passes / grid.passes:.0f}% of the "
         "passes."
     )

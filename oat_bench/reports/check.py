@@ -87,7 +87,7 @@ def _listed(rows: list[Row], most: int = 5) -> str:
 def place(row: Row) -> str:
     """Name the operating point of a row."""
     if row.lam is None:
-        return "mean over lambda"
+        return "mean over lambda values"
     width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
     return f"lambda {row.lam:g}{width}"
 

@@ -73,7 +73,7 @@ def _frontier(total: Total) -> table.Row:
         "RA at equal SA": gap,
         "epsilon": epsilon,
         "hole": hole,
-        "Pareto-optimal lambda": ", ".join(f"{lam:g}" for lam in total.pareto),
+        "Pareto-optimal lambda values": ", ".join(f"{lam:g}" for lam in total.pareto),
     }
 
 

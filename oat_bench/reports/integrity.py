@@ -39,7 +39,7 @@ def _heading(report: Integrity, point: IntegrityPoint | IntegrityDial) -> str:
     several = len({other.width for other in report.operating_points}) > 1
     width = f", width {point.width:g}" if several else ""
     if isinstance(point, IntegrityDial):
-        return f"all lambda{width}, n {point.n}: {point.verdict}"
+        return f"all lambda values{width}, n {point.n}: {point.verdict}"
     return f"lambda {point.lam:g}{width}: {point.verdict}"
 
 

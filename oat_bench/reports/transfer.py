@@ -208,8 +208,8 @@ def _notes(report: Transfer) -> list[str]:
     )
     if len({cell.crafted for cell in report.cells}) > 1:
         meanings += (
-            " Attacking at several lambda is also several tries for each image: a card with as "
-            "many restarts tells what tries alone do."
+            " Attacking at several lambda values is also several tries for each image: a card with "
+            "as many restarts tells what tries alone do."
         )
     if report.drawn is not None:
         meanings += (
@@ -226,7 +226,8 @@ def _verdict(report: Transfer) -> str:
             "Masked gradients were not looked for: that takes a lambda at which images attacked "
             "there and images attacked elsewhere are classified."
         )
-    tests = f"exact tests of {report.compared} pairs of lambda on the same images, level {LEVEL:g}"
+    pairs_of = f"{report.compared} pairs of lambda values"
+    tests = f"exact tests of {pairs_of} on the same images, level {LEVEL:g}"
     if not report.masked:
         return (
             "No lambda is broken more, beyond chance, by images attacked at another one: no sign "

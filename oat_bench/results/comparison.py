@@ -1,6 +1,6 @@
 """Comparing runs: every method at every lambda, against one of them, on the same examples.
 
-Of a single run its lambda are compared with each other.
+Of a single run the lambda values are compared with each other.
 """
 
 from collections.abc import Sequence
@@ -91,16 +91,16 @@ def compare(
     reference: int = 0,
     reference_lam: float | None = None,
 ) -> Comparison:
-    """Compare runs of one data set and threat model, or the lambda of one run.
+    """Compare runs of one data set and threat model, or the lambda values of one run.
 
     The tests of a single run are corrected for their number by Holm's method, over all widths and
-    lambda, SA and RA.
+    lambda values, SA and RA.
 
     Args:
         records: from `oat_bench.results.records.read_all`.
         attack: whose RA; by default the worst case, or the last attack that all have.
         reference: place of the run that the others are compared to.
-        reference_lam: what the lambda of a single run are compared to; None: each to the one
+        reference_lam: what the lambda values of a single run are compared to; None: each to the one
             before.
 
     Raises:

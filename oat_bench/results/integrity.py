@@ -27,7 +27,7 @@ class IntegrityPoint(Written):
 
 
 class IntegrityDial(Written):
-    """What was found of all lambda of one width together."""
+    """What was found of all lambda values of one width together."""
 
     width: float
     n: int = Field(description="number of examples")

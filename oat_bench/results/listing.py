@@ -39,9 +39,6 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
     Of an attack made of parts an example is settled that some part broke, or that the last one saw.
 
-    Args:
-        paths: folders of stores.
-
     Returns:
         The columns of `IDENTITY` and of `oat_bench.results.outcomes.COLUMNS`.
 
@@ -66,9 +63,6 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """Count: one row for each store, model, operating point and attack, with n, SA and RA.
-
-    Args:
-        frame: from `outcomes`.
 
     Returns:
         The columns of `IDENTITY`, then n, sa, ra (percent) and their 95% Wilson intervals.

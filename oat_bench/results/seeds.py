@@ -24,7 +24,7 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     """Sum up every family of runs at every operating point that two of its seeds have.
 
     Runs are of one family if method, architecture, data set, threat model and the trained lambda
-    that were evaluated are the same. A seed counts once, by its first run.
+    values that were evaluated are the same. A seed counts once, by its first run.
 
     Args:
         entries: evaluated under the attack.

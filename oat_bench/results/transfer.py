@@ -74,7 +74,9 @@ class Transfer(Written):
     n: int
     cells: list[TransferCell]
     points: list[TransferPoint]
-    compared: int = Field(description="pairs of lambda that were tested for masked gradients")
+    compared: int = Field(
+        description="pairs of lambda values that were tested for masked gradients"
+    )
     masked: list[MaskedGradients]
     drawn: Drawn | None
     model_fingerprint: str

@@ -38,7 +38,7 @@ def test_integrity_prints_a_verdict_and_writes_it(invoke, finished):
     # the whole dial, whatever lambda is examined
     assert (dial.width, dial.n, dial.verdict) == (1, 40, "pass")
     assert {0, 0.005, 0.25, 0.5, 1} < set(dial.checks[0].numbers["lambda"])
-    assert "\nall lambda, n 40: pass\n" in out
+    assert "\nall lambda values, n 40: pass\n" in out
     assert report.model_fingerprint == oat_bench.load(finished).fingerprint()
     assert report.command == shlex.join(["oat-bench", "integrity", str(finished), *BRIEFLY])
 

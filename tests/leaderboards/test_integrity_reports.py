@@ -112,8 +112,8 @@ def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
     )
     assert slim.verdict == "fail"
     text = page(slim).markdown()
-    assert "\nall lambda, width 1, n 500: pass\n" in text
-    assert "\nall lambda, width 0.5, n 500: fail\n" in text
+    assert "\nall lambda values, width 1, n 500: pass\n" in text
+    assert "\nall lambda values, width 0.5, n 500: fail\n" in text
     assert "\n| dial    | fail      | what dial rests on |\n" in text
     assert "dial: no lambda is worse than another in both SA and RA." in text
 

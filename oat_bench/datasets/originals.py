@@ -38,12 +38,12 @@ class Source:
 def from_archive(
     name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
 ) -> Path:
-    """Find the files of a published archive, or download and unpack it.
+    """Find the files of a published tar.gz, or download and unpack it.
 
     Args:
         name: of the data set.
         data_dir: the user's folder of data sets.
-        source: the archive, a tar.gz.
+        source: the archive.
         folder: the folder inside it.
         md5: of each file in that folder that is needed; no other is unpacked.
 

@@ -8,7 +8,7 @@ import io
 import socket
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def from_archive(
 def one_by_one(
     name: str,
     data_dir: Path,
-    sources: Iterable[Source],
+    sources: Sequence[Source],
     folder: str = "",
     also: Mapping[str, str] | None = None,
 ) -> Path:

@@ -225,3 +225,13 @@ def test_only_what_is_missing_is_declared(tmp_path, monkeypatch, spy):
     monkeypatch.setattr(torch.ops, "torchvision", Operators())
     assert compat.declare_missing_operators(tmp_path) == ["qnms"]
     assert [schema.split("(")[0] for schema in spy.declared] == ["qnms"]
+
+
+def test_a_card_is_read_without_torch():
+    out = run(
+        "import sys; from oat_bench.attacks.selection import select_attacks; "
+        "from oat_bench.benchmark import benchmark_card; from oat_bench.cards import names; "
+        "[benchmark_card(name) for name in names('benchmarks')]; select_attacks('all'); "
+        "print([m for m in ('torch', 'art', 'torchattacks', 'pandas') if m in sys.modules])"
+    )
+    assert out.strip() == "[]"

@@ -22,7 +22,7 @@ from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.calibration import report as calibrations
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, check_fits
-from oat_bench.cli.context import choose_lambdas, choose_widths, data_of, default_out, load_model
+from oat_bench.cli.context import Context
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
 from oat_bench.errors import UserError
@@ -64,16 +64,15 @@ def check_each(tree, write, use, *, every, stride=1):
 
 def use_model(path, digits):
     """Do what `evaluate` and `check` do with a model before they attack it."""
-    trained = load_model(str(path), torch.device("cpu"))
+    context = Context(str(path), device="cpu")
+    trained = context.trained
     info = trained.info
-    assert datasets.DATASETS.get(data_of(trained, str(path), None)) is not None
-    folder = default_out(trained, "file")
+    assert datasets.DATASETS.get(context.dataset_name) is not None
+    folder = context.default_out()
     assert folder.parts[0] == "runs"
     assert len(folder.parts) == 2
     check_fits(info, digits)
-    lambdas = trained.choose_lambdas(None) if hasattr(trained, "choose_lambdas") else None
-    lam, width = choose_lambdas(trained, lambdas)[0], choose_widths(trained, None)[0]
-    point = OperatingPoint(lam, width)
+    point = context.points(None, None)[0]
     run.choose_points(benchmark_card("digits"), info.method, info.trained_lambdas, info.widths)
     prepare(attack_card("pgd-20"), info.threat, n_classes=info.num_classes, seed=0)
     logits = trained.at(point.lam, point.width)(digits.test.inputs(slice(2)))

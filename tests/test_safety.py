@@ -27,7 +27,7 @@ from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
-from oat_bench.cli.context import data_of, default_out
+from oat_bench.cli.context import Context
 from oat_bench.datasets import image_folder
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
@@ -700,20 +700,26 @@ def test_an_attack_card_cannot_have_art_write_somewhere(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def of(trained, dataset=None):
+    """What a command knows of a model that it loaded."""
+    context = Context("model", dataset)
+    context.trained = trained
+    return context
+
+
 def test_a_checkpoint_does_not_choose_a_folder_to_read(build_classifier, tmp_path):
     trained = build_classifier(dataset=str(tmp_path))
     with pytest.raises(UserError, match="name its folder with --dataset"):
-        data_of(trained, "model", None)
-    assert data_of(trained, "model", "mine") == "mine"
-    assert data_of(build_classifier(), "model", None) == "digits"
+        assert of(trained).dataset_name
+    assert of(trained, "mine").dataset_name == "mine"
+    assert of(build_classifier()).dataset_name == "digits"
     trained.info = trained.info.model_copy(update={"dataset": "../../elsewhere"})
-    assert default_out(trained, "model").parent == Path("runs")
+    assert of(trained).default_out().parent == Path("runs")
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../../x", "..", "x/", "/", ""])
 def test_a_checkpoint_does_not_choose_a_folder_to_write(build_classifier, name):
-    trained = build_classifier(dataset=name)
-    assert default_out(trained, "model.safetensors").parent == Path("runs")
+    assert of(build_classifier(dataset=name)).default_out().parent == Path("runs")
 
 
 @pytest.mark.parametrize("place", ["a", "a/0.png", "train"])

@@ -5,28 +5,22 @@ from pathlib import Path
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import ATTACK, RUNS, Number, example
+from oat_bench.cli.options import ATTACK, PATH, RUNS, example, option
 from oat_bench.cli.printing import plain_console, print_whole
+from oat_bench.cli.values import Number
 from oat_bench.errors import UserError
 
 
 @cli.command(epilog=example("oat-bench compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1"))
 @RUNS
-@click.option("--reference", metavar="RUN", help="What differences are to. [default: the first]")
-@click.option(
+@option("--reference", "RUN", "What differences are to. [default: the first]")
+@option(
     "--reference-lambda",
-    metavar="LAMBDA",
-    type=Number(0, 1),
-    help="Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
+    ("LAMBDA", Number(0, 1)),
+    "Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
 )
 @ATTACK
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs") / "compare",
-    show_default=True,
-    help="Folder for tables and figure.",
-)
+@option("--out", PATH, "Folder for tables and figure.", Path("runs") / "compare")
 def compare(
     runs: tuple[str, ...],
     reference: str | None,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oat_bench.cli.context import default_out
+from oat_bench.cli.context import Context
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import example
+from oat_bench.cli.options import FILE, choice, example, flag, option
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,24 +20,20 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("model")
-@click.option(
-    "--lambda", "lam", metavar="LAMBDA", type=click.FloatRange(0, 1), help="Of the network."
-)
-@click.option(
-    "--dynamic", is_flag=True, help="Keep lambda an input of the file: one for each image, or all."
-)
-@click.option("--width", type=float, help="Share of the channels. [default: the widest]")
-@click.option(
+@option("--lambda", ("LAMBDA", click.FloatRange(0, 1)), "Of the network.", None, "lam")
+@flag("--dynamic", "Keep lambda an input of the file: one for each image, or all.")
+@option("--width", float, "Share of the channels. [default: the widest]")
+@option(
     "--to",
+    choice("onnx", "pt2", "safetensors"),
+    "Format. [default: that of --out, or onnx]",
+    None,
     "kind",
-    type=click.Choice(["onnx", "pt2", "safetensors"]),
-    help="Format. [default: that of --out, or onnx]",
 )
-@click.option(
+@option(
     "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The file. [default: named by its operating point, in the run's folder or under runs/]",
+    FILE,
+    "The file. [default: named by its operating point, in the run's folder or under runs/]",
 )
 def export(
     model: str,
@@ -54,14 +50,15 @@ def export(
     """
     if dynamic == (lam is not None):
         raise UserError("expected either --lambda, such as --lambda 0.2, or --dynamic")
-    from oat_bench import checkpoint, deployment
+    from oat_bench import deployment
 
-    trained = checkpoint.load(model)
+    context = Context(model, device="cpu")
+    trained = context.checkpoint
     width = trained.info.widths[0] if width is None else width
     if out is None:
         point = "dynamic" if lam is None else f"lambda{lam:g}"
         narrow = "" if width == 1 else f"-width{width:g}"
-        out = default_out(trained, model) / f"{point}{narrow}.{kind or 'onnx'}"
+        out = context.default_out() / f"{point}{narrow}.{kind or 'onnx'}"
     done = deployment.export(trained, out, lam=lam, width=width, to=kind)
     click.echo(_report(done))
 

@@ -1,28 +1,58 @@
 """`figure`, a command for each kind."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from oat_bench.cli.context import load_data
+from oat_bench.cli.context import Context
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
     ATTACK,
-    DATA_DIR,
     FILE,
-    IMAGE_SIZE,
+    IMAGES,
     RUNS,
-    SKIP_BROKEN,
-    Lambdas,
     example,
+    group,
+    in_context,
+    lambdas,
+    option,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from oat_bench.results.entries import Entry
-    from oat_bench.results.published import Published
+#: kinds that are drawn of entries: what is on their page, and the options of its example
+_OF_RUNS = {
+    "frontier": (
+        "SA against RA, a curve for each run.\n\nFigure 4 of the OAT paper. Published numbers of "
+        "the same experiment are drawn beside it.",
+        "runs/a runs/b --out f.png",
+    ),
+    "attacks": (
+        "SA against RA, a panel for each attack.\n\nFigure 7 of the OAT paper.",
+        "runs/a runs/b --out f.png",
+    ),
+    "lambda": ("SA and RA over lambda.\n\nFigure 8 of the OAT paper.", "runs/a --attack pgd-7"),
+    "widths": (
+        "SA against RA, a panel for each width.\n\nFigure 6 of the OAT paper.",
+        "runs/a runs/b --out f.png",
+    ),
+    "cost": (
+        "SA and RA over the FLOPs of an image, a line for each lambda.",
+        "runs/a --attack pgd-7",
+    ),
+    "unseen": (
+        "Lambda that were never trained, as stars.\n\nFigure 5 of the OAT paper.",
+        "runs/a --out unseen.svg",
+    ),
+}
+_RUN = click.argument("runs", metavar="RUN", nargs=1)
+_FILE = option(
+    "--out",
+    FILE,
+    "An .svg, .png or .pdf; without ending both SVG and PNG. [default: the figure's name]",
+)
 
 
 @cli.group(epilog=example("oat-bench figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
@@ -30,146 +60,65 @@ def figure() -> None:
     """Draw one figure from one or several runs."""
 
 
-@figure.command("frontier", epilog=example("oat-bench figure frontier runs/a runs/b --out f.png"))
-@RUNS
-@ATTACK
-@FILE
-def figure_frontier(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """SA against RA, a curve for each run.
+def _add(kind: str, text: str, options: str) -> None:
+    """Add a kind that is drawn of entries."""
 
-    Figure 4 of the OAT paper. Published numbers of the same experiment are drawn beside it.
-    """
-    from oat_bench import figures
+    def draw(runs: str | tuple[str, ...], out: Path | None, **attack: Any) -> None:
+        from oat_bench import figures
+        from oat_bench.results import published, records
 
-    entries, quoted = _entries(runs)
-    _write(figures.frontier(entries, quoted, attack), out, "frontier")
+        found = records.read_all([runs] if isinstance(runs, str) else runs)
+        entries = [record.entry for record in found]
+        given: list[Any] = [entries[0] if kind == "cost" else entries]
+        if kind not in ("cost", "unseen"):
+            given.append(published.of_entries(entries))
+        function = getattr(figures, "by_lambda" if kind == "lambda" else kind)
+        _write(function(*given, **attack), out, kind)
 
-
-@figure.command("attacks", epilog=example("oat-bench figure attacks runs/a runs/b --out f.png"))
-@RUNS
-@FILE
-def figure_attacks(runs: tuple[str, ...], out: Path | None) -> None:
-    """SA against RA, a panel for each attack.
-
-    Figure 7 of the OAT paper.
-    """
-    from oat_bench import figures
-
-    entries, quoted = _entries(runs)
-    _write(figures.attacks(entries, quoted), out, "attacks")
+    which = _RUN if kind == "cost" else RUNS
+    parameters = group(which, _FILE) if kind == "attacks" else group(which, ATTACK, _FILE)
+    page = example(f"oat-bench figure {kind} {options}")
+    figure.command(kind, help=text, epilog=page)(parameters(draw))
 
 
-@figure.command("lambda", epilog=example("oat-bench figure lambda runs/a --attack pgd-7"))
-@RUNS
-@ATTACK
-@FILE
-def figure_lambda(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """SA and RA over lambda.
-
-    Figure 8 of the OAT paper.
-    """
-    from oat_bench import figures
-
-    entries, quoted = _entries(runs)
-    _write(figures.by_lambda(entries, quoted, attack), out, "lambda")
-
-
-@figure.command("widths", epilog=example("oat-bench figure widths runs/a runs/b --out f.png"))
-@RUNS
-@ATTACK
-@FILE
-def figure_widths(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """SA against RA, a panel for each width.
-
-    Figure 6 of the OAT paper.
-    """
-    from oat_bench import figures
-
-    entries, quoted = _entries(runs)
-    _write(figures.widths(entries, quoted, attack), out, "widths")
-
-
-@figure.command("cost", epilog=example("oat-bench figure cost runs/a --attack pgd-7"))
-@click.argument("run_folder", metavar="RUN")
-@ATTACK
-@FILE
-def figure_cost(run_folder: str, attack: str | None, out: Path | None) -> None:
-    """SA and RA over the FLOPs of an image, a line for each lambda."""
-    from oat_bench import figures
-
-    entries, _ = _entries((run_folder,))
-    _write(figures.cost(entries[0], attack), out, "cost")
-
-
-@figure.command("unseen", epilog=example("oat-bench figure unseen runs/a --out unseen.svg"))
-@RUNS
-@ATTACK
-@FILE
-def figure_unseen(runs: tuple[str, ...], attack: str | None, out: Path | None) -> None:
-    """Lambda that were never trained, as stars.
-
-    Figure 5 of the OAT paper.
-    """
-    from oat_bench import figures
-
-    entries, _ = _entries(runs)
-    _write(figures.unseen(entries, attack), out, "unseen")
+for _kind, (_text, _options) in _OF_RUNS.items():
+    _add(_kind, _text, _options)
 
 
 @figure.command(
     "bn-statistics", epilog=example("oat-bench figure bn-statistics runs/a --layer norm")
 )
 @click.argument("model", metavar="CHECKPOINT")
-@click.option("--layer", metavar="NAME", help="Norm layer. [default: the last]")
-@FILE
+@option("--layer", "NAME", "Norm layer. [default: the last]")
+@_FILE
 def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> None:
     """Running mean and variance of batch norm.
 
     Figure 2 of the OAT paper: a point for each channel, a colour for each batch norm.
     """
-    from oat_bench import checkpoint, figures
+    from oat_bench import figures
 
-    _write(figures.bn_statistics(checkpoint.load(model), layer), out, "bn-statistics")
+    trained = Context(model, device="cpu").checkpoint
+    _write(figures.bn_statistics(trained, layer), out, "bn-statistics")
 
 
 @figure.command("saliency", epilog=example("oat-bench figure saliency runs/a --lambda 0,0.1,1"))
 @click.argument("model", metavar="CHECKPOINT")
-@click.option("--lambda", "lambdas", type=Lambdas(), help="Columns. [default: those trained]")
-@click.option(
-    "--dataset", metavar="FOLDER", help="Folder of images, for a model that was trained on one."
-)
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@FILE
-def figure_saliency(
-    model: str,
-    lambdas: list[float] | None,
-    dataset: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    image_size: int | None,
-    out: Path | None,
-) -> None:
+@lambdas("Columns. [default: those trained]")
+@option("--dataset", "FOLDER", "Folder of images, for a model that was trained on one.")
+@IMAGES
+@_FILE
+@in_context
+def figure_saliency(context: Context, lambdas: list[float] | None) -> None:
     """Gradient of the loss at test images.
 
     Figures 10 to 12 of the OAT paper.
     """
-    from oat_bench import checkpoint, figures
+    from oat_bench import figures
 
-    trained = checkpoint.load(model)
-    data = load_data(
-        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
-    )
-    columns = lambdas or trained.info.trained_lambdas
-    _write(figures.saliency(trained, data, columns), out, "saliency")
-
-
-def _entries(runs: tuple[str, ...]) -> "tuple[list[Entry], list[Published]]":
-    from oat_bench.results import published, records
-
-    entries = [record.entry for record in records.read_all(runs)]
-    return entries, published.of_entries(entries)
+    context.device = "cpu"
+    drawn = figures.saliency(context.trained, context.data, context.lambdas(lambdas))
+    _write(drawn, context.out, "saliency")
 
 
 def _write(figure: "Figure", out: Path | None, name: str) -> None:

@@ -25,7 +25,11 @@ class Group(click.Group):
 @click.group(
     cls=Group,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog=example("oat-bench run --dataset digits --attacks all"),
 )
 @click.version_option(__version__, package_name="oat-bench")

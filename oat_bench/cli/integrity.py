@@ -5,29 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oat_bench.cli.context import (
-    choose_lambdas,
-    choose_widths,
-    data_of,
-    default_out,
-    load_data,
-    load_model,
-)
+from oat_bench.cli.context import Context, store_in, write_report
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import (
-    DATA_DIR,
-    DEVICE,
-    IMAGE_SIZE,
-    MODEL_DATASET,
-    MODEL_OUT,
-    MODEL_WIDTHS,
-    SEED,
-    SKIP_BROKEN,
-    Counts,
-    Lambdas,
-    example,
-)
+from oat_bench.cli.options import MODEL_WIDTHS, SEED, example, lambdas, model_options, option
 from oat_bench.cli.printing import command_line, plain_console
+from oat_bench.cli.values import COUNTS
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,41 +22,27 @@ _LONG = 60
 
 
 @cli.command(epilog=example("oat-bench integrity runs/fashion-12x12-seed0 --lambda 0,0.1,1"))
-@click.argument("model")
-@MODEL_DATASET
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@click.option(
+@option(
     "--attacks",
-    metavar="LIST",
-    help="To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
+    "LIST",
+    "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
 )
-@click.option(
-    "--lambda", "lambdas", type=Lambdas(), help="Lambda to examine. [default: the trained ones]"
-)
+@lambdas("Lambda to examine. [default: the trained ones]")
 @MODEL_WIDTHS
-@click.option(
+@option(
     "--n-examples",
-    type=Counts(),
-    help="Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
+    COUNTS,
+    "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
 @SEED
-@DEVICE
-@MODEL_OUT
+@model_options()
 def integrity(
-    model: str,
-    dataset: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    image_size: int | None,
+    context: Context,
     attacks: str | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
     n_examples: dict[str, int] | None,
     seed: int,
-    device: str,
-    out: Path | None,
 ) -> None:
     """Say whether the attacks on a model can be trusted, with the evidence.
 
@@ -84,20 +52,13 @@ def integrity(
     are not what they seem, or its dial is not.
     """
     from oat_bench import datasets
-    from oat_bench import run as runs
-    from oat_bench.acceleration import keep_freed_memory
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import dial, examination
-    from oat_bench.files import atomic_write, make_folder
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
-    from oat_bench.results.outcomes import OutcomeStore
 
-    keep_freed_memory()
-    where = runs.choose_device(device)
-    trained = load_model(model, where)
-    info = trained.info
-    dataset = data_of(trained, model, dataset)
+    trained = context.trained
+    info, _ = trained.info, context.dataset_name
     ladder: tuple[str, ...] = examination.LADDER
     if attacks is not None:
         ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
@@ -105,32 +66,32 @@ def integrity(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
     # a file of one lambda has no dial
-    whole = dial.lambdas(choose_lambdas(trained, None), continuous=trained.continuous)
-    lambdas = choose_lambdas(trained, lambdas)
-    widths = choose_widths(trained, widths)
-    points = [OperatingPoint(lam, w) for w in widths for lam in lambdas]
-    dials = [[OperatingPoint(lam, w) for lam in whole] for w in widths if len(whole) > 1]
-    data = load_data(
-        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
-    )
+    whole = dial.lambdas(context.lambdas(None), continuous=trained.continuous)
+    points = context.points(lambdas, widths)
+    dials = [
+        [OperatingPoint(lam, width) for lam in whole]
+        for width in context.widths(widths)
+        if len(whole) > 1
+    ]
+    data = context.data
     n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
-    folder = make_folder(out or default_out(trained, model))
+    folder = context.folder()
     nested = datasets.nested_order(data.test.labels)
     subject = examination.Subject(
-        trained.to(where),
-        data.test.to(where),
+        trained,
+        data.test.to(context.where),
         nested[:n],
         data.fingerprint(),
         fewer,
-        OutcomeStore(make_folder(folder / "outcomes")),
+        store_in(folder),
     )
     on_dials = n_dial * len(whole) * len(dials)
     most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
         note(
             f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
-            f"{where}, less what breaks early or is in {folder / 'outcomes'}; fewer images with "
-            "--n-examples"
+            f"{context.where}, less what breaks early or is in {folder / 'outcomes'}; fewer images "
+            "with --n-examples"
         )
     found, compared = [], []
     stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
@@ -157,8 +118,7 @@ def integrity(
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "integrity.json", report.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "integrity.md", reports.markdown(report))
+    write_report(folder / "integrity", report, md=reports.markdown(report))
     _print(report, folder)
     if report.verdict == "fail":
         click.get_current_context().exit(1)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import Number, example
+from oat_bench.cli.options import FILE, FOLDER, PATH, choice, example, flag, option
+from oat_bench.cli.values import Number
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,26 +28,20 @@ def leaderboard() -> None:
     epilog=example("oat-bench leaderboard add runs/fashion-12x12-seed0 --with-checkpoint")
 )
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path),
-    default="leaderboards",
-    show_default=True,
-    help="Folder of the leaderboards.",
-)
-@click.option("--name", help="Of the model, and of the files. [default: method and network]")
-@click.option("--authors", help="Of the model.")
-@click.option("--venue", help="Where it was published, such as 'NeurIPS 2020'.")
-@click.option("--link", help="To the paper or the code.")
-@click.option("--reported", metavar="RA", help="RA in percent that the authors report.")
-@click.option("--footnote", help="What else a reader must know.")
+@option("--to", PATH, "Folder of the leaderboards.", "leaderboards")
+@option("--name", "TEXT", "Of the model, and of the files. [default: method and network]")
+@option("--authors", "TEXT", "Of the model.")
+@option("--venue", "TEXT", "Where it was published, such as 'NeurIPS 2020'.")
+@option("--link", "TEXT", "To the paper or the code.")
+@option("--reported", "RA", "RA in percent that the authors report.")
+@option("--footnote", "TEXT", "What else a reader must know.")
 @click.option("--additional-data", is_flag=True, default=None, help="It was trained on other data.")
 @click.option(
     "--unreliable/--reliable", default=None, help="Whether its accuracies are not to be trusted."
 )
-@click.option("--with-checkpoint", is_flag=True, help="Publish the weights too.")
-@click.option("--with-tables", is_flag=True, help="Publish the tables too.")
-@click.option("--replace", is_flag=True, help="Overwrite an entry of this name.")
+@flag("--with-checkpoint", "Publish the weights too.")
+@flag("--with-tables", "Publish the tables too.")
+@flag("--replace", "Overwrite an entry of this name.")
 def add(
     run: str, to: Path, with_checkpoint: bool, with_tables: bool, replace: bool, **about: Any
 ) -> None:
@@ -110,63 +105,28 @@ def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
     epilog=example("oat-bench leaderboard table digits --sort ra-at-sa --min-sa 97 --format latex")
 )
 @click.argument("what", metavar="[DATASET|ENTRY]", required=False)
-@click.option(
-    "--from",
-    "folder",
-    type=click.Path(path_type=Path),
-    default="leaderboards",
-    show_default=True,
-    help="Folder of the leaderboards.",
-)
-@click.option(
+@option("--from", PATH, "Folder of the leaderboards.", "leaderboards", "folder")
+@option(
     "--sort",
-    type=click.Choice(["hypervolume", "ra-at-sa", "cost"]),
-    default="hypervolume",
-    show_default=True,
-    help="Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
+    choice("hypervolume", "ra-at-sa", "cost"),
+    "Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
+    "hypervolume",
 )
-@click.option(
-    "--min-sa",
-    metavar="PERCENT",
-    type=Number(0, 100),
-    default=90,
-    show_default=True,
-    help="The required SA.",
+@option("--min-sa", ("PERCENT", Number(0, 100)), "The required SA.", 90)
+@option("--min-ra", ("PERCENT", Number(0, 100)), "The required RA, where sorted by cost.", 0)
+@option("--cost", choice("flops", "latency", "parameters"), "Which cost.", "flops", "resource")
+@option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
+@option(
+    "--robustbench", ("CLONE", PATH), "A clone of RobustBench, whose models are shown beside ours."
 )
-@click.option(
-    "--min-ra",
-    metavar="PERCENT",
-    type=Number(0, 100),
-    default=0,
-    show_default=True,
-    help="The required RA, where sorted by cost.",
-)
-@click.option(
-    "--cost",
-    "resource",
-    type=click.Choice(["flops", "latency", "parameters"]),
-    default="flops",
-    show_default=True,
-    help="Which cost.",
-)
-@click.option(
-    "--attack", metavar="NAME", help="Whose RA. [default: the worst case, or what most have]"
-)
-@click.option(
-    "--robustbench",
-    metavar="CLONE",
-    type=click.Path(path_type=Path),
-    help="A clone of RobustBench, whose models are shown beside ours.",
-)
-@click.option(
+@option(
     "--format",
+    choice("terminal", "markdown", "csv", "latex"),
+    "[default: terminal; Markdown in a pipe; that of the file's ending]",
+    None,
     "form",
-    type=click.Choice(["terminal", "markdown", "csv", "latex"]),
-    help="[default: terminal; Markdown in a pipe; that of the file's ending]",
 )
-@click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it there: .md, .csv, .tex"
-)
+@option("--out", FILE, "Write it there: .md, .csv, .tex")
 def table(
     what: str | None,
     folder: Path,
@@ -304,12 +264,15 @@ def _show(parts: list[Any], form: Form, out: Path | None) -> None:
             else:
                 console.print(part)
         return
-    written = "\n".join(parts)
+    _write("\n".join(parts), out)
+
+
+def _write(written: str, out: Path | None) -> None:
+    from oat_bench.files import atomic_write, make_folder
+
     if out is None:
         click.echo(written, nl=False)
         return
-    from oat_bench.files import atomic_write, make_folder
-
     make_folder(out.parent)
     atomic_write(out, written)
 
@@ -328,20 +291,8 @@ def _show(parts: list[Any], form: Form, out: Path | None) -> None:
     required=True,
     help="Of the operating point.",
 )
-@click.option(
-    "--width",
-    metavar="NUMBER",
-    type=Number(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Of the operating point.",
-)
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write it there. [default: print it]",
-)
+@option("--width", ("NUMBER", Number(0, 1, min_open=True)), "Of the operating point.", 1.0)
+@option("--out", FILE, "Write it there. [default: print it]")
 def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     """Write an operating point as a model_info of RobustBench.
 
@@ -362,14 +313,7 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
             f"RobustBench has no leaderboard of {record.entry.dataset}; it has "
             f"{', '.join(robustbench.DATASETS)}"
         )
-    written = json.dumps(info, indent=2) + "\n"
-    if out is None:
-        click.echo(written, nl=False)
-        return
-    from oat_bench.files import atomic_write, make_folder
-
-    make_folder(out.parent)
-    atomic_write(out, written)
+    _write(json.dumps(info, indent=2) + "\n", out)
 
 
 @leaderboard.command(epilog=example("oat-bench leaderboard schema"))
@@ -383,35 +327,17 @@ def schema() -> None:
 
 
 @leaderboard.command(epilog=example("oat-bench leaderboard build --out site"))
-@click.option(
-    "--leaderboards",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    default="leaderboards",
-    show_default=True,
-    help="Holds the entries, at any depth.",
-)
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    default="site",
-    show_default=True,
-    help="Where the pages go: an empty folder, or one of an earlier build.",
-)
-@click.option(
+@option("--leaderboards", FOLDER, "Holds the entries, at any depth.", "leaderboards")
+@option("--out", FOLDER, "Where the pages go: an empty folder, or one of an earlier build.", "site")
+@option(
     "--data-dir",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="Where data sets lie whose attacked images are shown. [default: only those that come with "
-    "the package]",
+    FOLDER,
+    "Where data sets lie whose attacked images are shown. [default: only those that come with the "
+    "package]",
 )
-@click.option("--no-examples", is_flag=True, help="Attack no images.")
-@click.option(
-    "--robustbench",
-    metavar="CLONE",
-    type=click.Path(path_type=Path),
-    help="Show the models of a clone of RobustBench as fixed points.",
+@flag("--no-examples", "Attack no images.")
+@option(
+    "--robustbench", ("CLONE", PATH), "Show the models of a clone of RobustBench as fixed points."
 )
 def build(
     leaderboards: Path,
@@ -430,11 +356,7 @@ def build(
     from oat_bench.progress import note
 
     made = site.build(
-        leaderboards,
-        out,
-        data_dir=data_dir,
-        with_examples=not no_examples,
-        robustbench=robustbench,
+        leaderboards, out, data_dir=data_dir, with_examples=not no_examples, robustbench=robustbench
     )
     for model, reason in made.without_examples.items():
         note(f"{model}: no attacked images: {reason}")

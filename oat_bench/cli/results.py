@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.group import cli
-from oat_bench.cli.options import Lambdas, example
+from oat_bench.cli.options import FILE, PATH, example, flag, lambdas, option
 from oat_bench.cli.printing import plain_console, print_whole
 from oat_bench.errors import UserError
 
@@ -15,20 +15,15 @@ if TYPE_CHECKING:
 
 
 @cli.command(epilog=example("oat-bench results runs --attack pgd-20 --lambda 0,1 --out all.csv"))
-@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--dataset", metavar="LIST", help="Only these data sets.")
-@click.option("--method", metavar="LIST", help="Only these methods.")
-@click.option("--model", metavar="LIST", help="Only these fingerprints, or how they begin.")
-@click.option("--attack", metavar="LIST", help="Only these attacks.")
-@click.option("--seed", metavar="LIST", help="Only attacks of these seeds.")
-@click.option("--lambda", "lambdas", type=Lambdas(), help="Only these lambda.")
-@click.option("--examples", is_flag=True, help="A row for each example, not a row for all.")
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write a .csv or .parquet with all columns, and print nothing.",
-)
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=PATH)
+@option("--dataset", "LIST", "Only these data sets.")
+@option("--method", "LIST", "Only these methods.")
+@option("--model", "LIST", "Only these fingerprints, or how they begin.")
+@option("--attack", "LIST", "Only these attacks.")
+@option("--seed", "LIST", "Only attacks of these seeds.")
+@lambdas("Only these lambda.")
+@flag("--examples", "A row for each example, not a row for all.")
+@option("--out", FILE, "Write a .csv or .parquet with all columns, and print nothing.")
 def results(
     folders: tuple[Path, ...],
     dataset: str | None,

@@ -5,155 +5,105 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from oat_bench.cli.context import data_of, load_data, load_model
+from oat_bench.cli.context import Context
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
-    ATTACKS,
-    BATCH_SIZE,
-    BENCHMARK,
-    DATA_DIR,
-    DATASET,
-    DATASET_NAME,
+    ATTACK_OPTIONS,
+    BENCHMARK_OPTIONS,
+    CARD_WIDTHS,
     DEFAULT_BENCHMARK,
-    DEVICE,
-    GRADIENTS,
-    IMAGE_SIZE,
-    INTERPOLATION,
-    LAMBDAS,
-    METHOD,
-    MODEL,
-    N_EXAMPLES,
-    OUT,
-    SAVE_IMAGES,
-    SEED,
-    SKIP_BROKEN,
-    WIDTHS,
+    RUN_OPTIONS,
+    TRAINING_OPTIONS,
+    choice,
     example,
+    in_context,
+    option,
 )
 from oat_bench.cli.printing import command_line, plain_console, print_whole
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
+    from oat_bench.datasets import Dataset
     from oat_bench.networks.card import Interpolation
     from oat_bench.result import Result
 
 
 @cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
-@DATASET
-@BENCHMARK
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@DATASET_NAME
-@METHOD
-@ATTACKS
-@LAMBDAS
-@WIDTHS
-@MODEL
-@N_EXAMPLES
-@BATCH_SIZE
-@GRADIENTS
-@SAVE_IMAGES
-@SEED
-@DEVICE
-@OUT
-def run(**options: Any) -> None:
+@BENCHMARK_OPTIONS
+@TRAINING_OPTIONS
+@ATTACK_OPTIONS
+@option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
+@RUN_OPTIONS
+@in_context
+def run(context: Context, **options: Any) -> None:
     """Train if there is no checkpoint, attack at every lambda, print the table.
 
     What a run finished is kept: the same command goes on from there.
     """
-    _evaluate(**options)
+    _evaluate(context, **options)
 
 
 @cli.command(
     epilog=example("oat-bench evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
 )
 @click.argument("named", metavar="MODEL", required=False)
-@click.option(
-    "--model", metavar="MODEL", help="A checkpoint, a run's folder or an exported file, likewise."
+@option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
+@BENCHMARK_OPTIONS
+@ATTACK_OPTIONS
+@option(
+    "--interpolation",
+    choice("linear-codes", "spherical-codes", "film"),
+    "Rule for lambda that were not trained. [default: the checkpoint's]",
 )
-@DATASET
-@BENCHMARK
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@ATTACKS
-@LAMBDAS
-@INTERPOLATION
-@WIDTHS
-@N_EXAMPLES
-@BATCH_SIZE
-@GRADIENTS
-@SAVE_IMAGES
-@SEED
-@DEVICE
-@OUT
-def evaluate(named: str | None, model: str | None, **options: Any) -> None:
+@RUN_OPTIONS
+@in_context
+def evaluate(context: Context, named: str | None, **options: Any) -> None:
     """Attack a trained checkpoint at every lambda, print the table.
 
     MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
     what predicts clean and attacked images is the file, by onnxruntime or torch.export.
     """
-    if (named is None) == (model is None):
+    if (named is None) == (context.model is None):
         raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")
-    _evaluate(model=named or model, **options)
+    context.model = context.model or named
+    _evaluate(context, **options)
 
 
 @cli.command(epilog=example("oat-bench train --dataset digits --seed 1"))
-@DATASET
-@BENCHMARK
-@WIDTHS
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@DATASET_NAME
-@METHOD
-@SEED
-@DEVICE
-@OUT
+@BENCHMARK_OPTIONS
+@TRAINING_OPTIONS
+@CARD_WIDTHS
+@RUN_OPTIONS
+@in_context
 def train(
-    dataset: str | None,
+    context: Context,
     benchmark: str | None,
-    widths: list[float] | None,
-    data_dir: Path,
-    skip_broken: bool,
-    image_size: int | None,
-    dataset_name: str | None,
     method: str | None,
+    dataset_name: str | None,
+    widths: list[float] | None,
     seed: int,
-    device: str,
-    out: Path | None,
 ) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(dataset, benchmark, method, dataset_name, image_size)
-    if widths is not None:
-        card = card.with_widths(widths)
-    from oat_bench import datasets
+    card = _card(context, context.dataset, benchmark, method, dataset_name)
+    card = card.checked() if widths is None else card.with_widths(widths)
     from oat_bench import run as runs
-    from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
-    keep_freed_memory()
-    data = datasets.load(
-        card.dataset,
-        data_dir,
-        label=dataset_name,
-        skip_broken=skip_broken,
-        image_size=card.image_size,
-    )
-    folder = make_folder(out or _default_out(card, seed))
-    runs.train(card, data, folder, seed=seed, device=runs.choose_device(device))
+    device = context.where
+    data = _training_data(context, card, dataset_name)
+    folder = make_folder(context.out or _default_out(card, seed))
+    runs.train(card, data, folder, seed=seed, device=device)
     note(f"checkpoint and log in {folder}")
 
 
 def _card(
+    context: Context,
     dataset: str | None,
     benchmark: str | None,
     method: str | None = None,
     label: str | None = None,
-    image_size: int | None = None,
 ) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import datasets
@@ -171,9 +121,21 @@ def _card(
         card = card.for_folder(dataset, named=benchmark is not None, label=label)
     elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
-    if image_size is not None:
-        card = card.model_copy(update={"image_size": image_size})
+    if context.image_size is not None:
+        card = card.model_copy(update={"image_size": context.image_size})
     return card if method is None else card.with_method(method)
+
+
+def _training_data(context: Context, card: "BenchmarkCard", label: str | None) -> "Dataset":
+    from oat_bench import datasets
+
+    return datasets.load(
+        card.dataset,
+        context.data_dir,
+        label=label,
+        skip_broken=context.skip_broken,
+        image_size=card.image_size,
+    )
 
 
 def _default_out(card: "BenchmarkCard", seed: int) -> Path:
@@ -181,75 +143,54 @@ def _default_out(card: "BenchmarkCard", seed: int) -> Path:
 
 
 def _evaluate(
+    context: Context,
     *,
-    dataset: str | None,
     benchmark: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    image_size: int | None,
-    attacks: str | None,
-    lambdas: list[float] | None,
-    widths: list[float] | None,
-    model: str | None,
     n_examples: dict[str, int] | None,
-    batch_size: int | None,
-    gradients: str | None,
     images: Literal["safetensors", "png"] | None,
     seed: int,
-    device: str,
-    out: Path | None,
+    widths: list[float] | None,
+    lambdas: list[float] | None,
     method: str | None = None,
-    interpolation: "Interpolation | None" = None,
     dataset_name: str | None = None,
+    interpolation: "Interpolation | None" = None,
+    **changes: Any,
 ) -> None:
-    for option, value in (("--method", method), ("--dataset-name", dataset_name)):
+    """Attack the model, or the one that is trained first, by a card that options change."""
+    model, dataset = context.model, context.dataset
+    for only, value in (("--method", method), ("--dataset-name", dataset_name)):
         if model is not None and value is not None:
-            raise UserError(f"{option} is for training; a checkpoint given by --model has its own")
-    named = dataset is not None or benchmark is not None
+            raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
     card = None
-    if named or model is None:
-        card = _card(dataset, benchmark, method, dataset_name, image_size)
+    if model is None or dataset is not None or benchmark is not None:
+        card = _card(context, dataset, benchmark, method, dataset_name)
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
-    from oat_bench.acceleration import keep_freed_memory
     from oat_bench.files import make_folder
     from oat_bench.result import measured
 
-    if widths is not None and model is None:
-        assert card is not None
-        card, widths = card.with_widths(widths), None
-    keep_freed_memory()
-    where = runs.choose_device(device)
-    trained = load_model(model, where) if model is not None else None
-    if isinstance(trained, deployment.Exported):
-        lambdas = trained.choose_lambdas(lambdas)
+    if card is not None and model is None:
+        card, widths = card.checked() if widths is None else card.with_widths(widths), None
+    device, trained = context.where, None
+    if model is not None:
+        trained = context.trained
+        if isinstance(trained, deployment.Exported):
+            lambdas = trained.choose_lambdas(lambdas)
+            if interpolation is not None:
+                raise UserError(f"{model}: the rule between lambda is in the file; export another")
         if interpolation is not None:
-            raise UserError(f"{model}: the rule between lambda is in the file; export another")
-    if interpolation is not None:
-        assert trained is not None
-        trained = trained.with_interpolation(interpolation)
-    if card is None:
-        assert trained is not None
-        assert model is not None
-        card = _card(data_of(trained, model, None), None, image_size=image_size)
+            trained = context.trained = trained.with_interpolation(interpolation)
+        card = card or _card(context, context.dataset_name, None)
+    assert card is not None
     counts = dict(n_examples or {})
-    changes = {
-        "lambdas": lambdas,
-        "widths": widths,
-        "attacks": attacks,
-        "n_examples": counts.pop("all", None),
-        "fewer_examples": counts or None,
-        "batch_size": batch_size,
-        "gradients": gradients,
-    }
+    changes |= {"lambdas": lambdas, "widths": widths}
+    changes |= {"n_examples": counts.pop("all", None), "fewer_examples": counts or None}
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    fit: dict[str, Any] = {"skip_broken": skip_broken, "image_size": card.image_size}
     if trained is not None:
-        assert model is not None
-        data = load_data(trained, model, card.dataset, data_dir, **fit)
+        data = context.load_data(card.dataset, card.image_size)
     else:
-        data = datasets.load(card.dataset, data_dir, label=dataset_name, **fit)
+        data = _training_data(context, card, dataset_name)
     if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
         # the card may have been written for a larger test set
         limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
@@ -263,20 +204,19 @@ def _evaluate(
         runs.choose_points(card, card.method, card.training.lambdas, card.network.widths)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     card = runs.with_saved(card, data, ready)
-    if out is None:
-        out = _default_out(card, seed)
-        if trained is not None:
-            out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
-    folder = make_folder(out)
+    out = _default_out(card, seed)
+    if trained is not None:
+        out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
+    folder = make_folder(context.out or out)
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=where)
+        trained = runs.train(card, data, folder, seed=seed, device=device)
     result = measured(
         trained,
         card,
         data,
         ready,
         command=command_line(),
-        device=where,
+        device=device,
         out=folder,
         images=images,
     )

@@ -5,31 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oat_bench.cli.context import (
-    choose_lambdas,
-    choose_widths,
-    data_of,
-    default_out,
-    load_data,
-    load_model,
-)
+from oat_bench.cli.context import Context, store_in, write_report
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import (
-    ATTACK_CARD,
-    ATTACK_GRADIENTS,
     BATCH_SIZE,
-    DATA_DIR,
-    DEVICE,
-    IMAGE_SIZE,
-    MODEL_DATASET,
-    MODEL_OUT,
     SEED,
-    SKIP_BROKEN,
-    Lambdas,
-    Weights,
+    count,
     example,
+    gradients,
+    lambdas,
+    model_options,
+    option,
 )
 from oat_bench.cli.printing import command_line, plain_console, print_whole
+from oat_bench.cli.values import WEIGHTS
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,53 +28,30 @@ if TYPE_CHECKING:
 @cli.command(
     epilog=example("oat-bench transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
 )
-@click.argument("model")
-@MODEL_DATASET
-@DATA_DIR
-@SKIP_BROKEN
-@IMAGE_SIZE
-@ATTACK_CARD
-@click.option(
-    "--lambda",
-    "lambdas",
-    type=Lambdas(),
-    help="Lambda that images are classified at. [default: the trained ones]",
-)
-@click.option(
-    "--crafted",
-    type=Lambdas(),
-    help="Lambda that images are attacked at. [default: those of --lambda]",
-)
-@click.option("--width", type=float, help="Share of the channels. [default: the widest]")
-@click.option(
-    "--n-examples",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Test images. [default: 500, or all]",
-)
+@option("--attack", "NAME", "Attack card, or path.", "pgd-20")
+@lambdas("Lambda that images are classified at. [default: the trained ones]")
+@lambdas("Lambda that images are attacked at. [default: those of --lambda]", "--crafted", "crafted")
+@option("--width", float, "Share of the channels. [default: the widest]")
+@count("--n-examples", "Test images. [default: 500, or all]")
 @click.option(
     "--random-lambda/--no-random-lambda",
     "drawn",
     default=None,
     help="Attack a defender who draws lambda for each query. [default: if the attack is PGD]",
 )
-@click.option(
+@option(
     "--draw",
+    WEIGHTS,
+    "Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
+    None,
     "weights",
-    type=Weights(),
-    help="Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
 )
 @BATCH_SIZE
-@ATTACK_GRADIENTS
+@gradients("float32")
 @SEED
-@DEVICE
-@MODEL_OUT
+@model_options()
 def transfer(
-    model: str,
-    dataset: str | None,
-    data_dir: Path,
-    skip_broken: bool,
-    image_size: int | None,
+    context: Context,
     attack: str,
     lambdas: list[float] | None,
     crafted: list[float] | None,
@@ -96,8 +62,6 @@ def transfer(
     batch_size: int | None,
     gradients: str,
     seed: int,
-    device: str,
-    out: Path | None,
 ) -> None:
     """Attack at one lambda, classify at another.
 
@@ -105,25 +69,20 @@ def transfer(
     attack at, whether gradients are masked, and what is left of a defender who draws lambda at
     random.
     """
-    from oat_bench import datasets, figures
-    from oat_bench import run as runs
-    from oat_bench.acceleration import keep_freed_memory
+    from oat_bench import figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
-    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
-    from oat_bench.results.outcomes import OutcomeStore, write_parquet
+    from oat_bench.results.outcomes import write_parquet
 
-    keep_freed_memory()
-    where = runs.choose_device(device)
-    trained = load_model(model, where)
-    info = trained.info
-    dataset = data_of(trained, model, dataset)
-    tested = choose_lambdas(trained, lambdas)
-    sources = tested if crafted is None else choose_lambdas(trained, crafted, "--crafted")
-    (share,) = choose_widths(trained, [info.widths[0] if width is None else width])
+    trained = context.trained
+    info, _ = trained.info, context.dataset_name
+    tested = context.lambdas(lambdas)
+    sources = tested if crafted is None else context.lambdas(crafted, "--crafted")
+    (share,) = context.widths([info.widths[0] if width is None else width])
     ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
     if weights is not None:
         _check_draw(weights, tested, drawn)
@@ -133,23 +92,18 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    data = load_data(
-        trained, model, dataset, data_dir, skip_broken=skip_broken, image_size=image_size
-    )
-    n = n_examples or min(500, len(data.test))
-    if n > len(data.test):
-        raise UserError(f"{n} examples asked for; the test set has {len(data.test)}")
-    folder = make_folder(out or default_out(trained, model))
+    data, examples = context.data, context.examples(n_examples, 500)
+    folder = context.folder()
     options: dict[str, Any] = {
         "data_fingerprint": data.fingerprint(),
         "width": share,
-        "examples": datasets.nested_order(data.test.labels)[:n],
-        "store": OutcomeStore(make_folder(folder / "outcomes")),
+        "examples": examples,
+        "store": store_in(folder),
         "batch_size": batch_size,
         "gradients": gradients,
     }
-    test = data.test.to(where)
-    frame = evaluation.transfer(trained.to(where), test, sources, tested, ready, **options)
+    test = data.test.to(context.where)
+    frame = evaluation.transfer(trained, test, sources, tested, ready, **options)
     expectation = random_lambda.evaluate(trained, test, draw, ready, **options) if drawn else None
     report = reports.make_report(
         info,
@@ -165,9 +119,8 @@ def transfer(
         data_fingerprint=data.fingerprint(),
         command=command_line(),
     )
-    atomic_write(folder / "transfer.json", report.model_dump_json(indent=2) + "\n")
-    atomic_write(folder / "transfer.md", reports.markdown(report))
-    atomic_write(folder / "transfer.csv", reports.csv(report))
+    texts = {"md": reports.markdown(report), "csv": reports.csv(report)}
+    write_report(folder / "transfer", report, **texts)
     write_parquet(folder / "transfer.parquet", frame)
     figures.write(figures.transfer(report), folder / "transfer")
     if report.drawn is not None and expectation is not None:

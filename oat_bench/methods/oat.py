@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.methods.trainable import (
-    Member,
-    TrainableClassifier,
+    OneNetwork,
     build_network,
     card_of,
     load_network,
@@ -29,7 +28,7 @@ from oat_bench.training.pgd import evaluating
 WIDTHS = [1.0, 0.75, 0.5]
 
 
-class OAT(TrainableClassifier):
+class OAT(OneNetwork):
     """One network conditioned on lambda, with dual batch norm (OAT).
 
     Attributes:
@@ -39,9 +38,7 @@ class OAT(TrainableClassifier):
 
     one_build = True
 
-    def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
-        self.info = info
-        self.network = network.eval()
+    network: ConditionalNetwork
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
@@ -51,18 +48,18 @@ class OAT(TrainableClassifier):
         check_codes(network, training)
 
     @classmethod
-    def build(cls, info: ModelInfo) -> Self:
-        """Build the classifier with fresh weights, drawn by ``info.seed``."""
-        return cls(info, build_network(info, list(info.trained_lambdas)))
+    def make(cls, info: ModelInfo) -> ConditionalNetwork:
+        """Make the conditional network."""
+        return build_network(info, list(info.trained_lambdas))
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         """Build the classifier with stored weights."""
-        return cls(info, load_network(lambda: cls.build(info).network, info, state))
+        return cls(info, load_network(lambda: cls.make(info), info, state))
 
-    def members(self) -> list[Member]:
-        """Return the one network, trained at every lambda."""
-        return [Member("", ConditionalStep(self.network), list(self.info.trained_lambdas))]
+    def step(self) -> ConditionalStep:
+        """Attack first, at each image's own lambda."""
+        return ConditionalStep(self.network)
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`.
@@ -104,15 +101,6 @@ class OAT(TrainableClassifier):
         network = card.model_copy(update={"interpolation": rule})
         changes = {"network": network, "interpolation": rule}
         return self.from_state(self.info.model_copy(update=changes), self.state_dict())
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the network's parameters and buffers, the encoding matrix among them."""
-        return dict(self.network.state_dict())
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move the network to a device."""
-        self.network.to(device)
-        return self
 
 
 def check_codes(network: NetworkCard, training: TrainingCard) -> None:

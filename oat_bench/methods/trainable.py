@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.networks.card import NetworkCard, depth
@@ -78,6 +78,56 @@ class TrainableClassifier(TunableClassifier):
     @abstractmethod
     def members(self) -> list[Member]:
         """Return the networks to train, one after the other."""
+
+
+class OneNetwork(TrainableClassifier):
+    """A tunable classifier that is one network, trained at every lambda.
+
+    Attributes:
+        info: what the checkpoint says.
+        network: in eval mode.
+    """
+
+    network: nn.Module
+
+    def __init__(self, info: ModelInfo, network: nn.Module) -> None:
+        self.info, self.network = info, network.eval()
+
+    @classmethod
+    @abstractmethod
+    def make(cls, info: ModelInfo) -> nn.Module:
+        """Make the network that a description asks for, with fresh weights."""
+
+    @abstractmethod
+    def step(self) -> TrainingStep:
+        """Return how the network is trained."""
+
+    @classmethod
+    def build(cls, info: ModelInfo) -> Self:
+        """Build the classifier with fresh weights, drawn by ``info.seed``."""
+        with torch.random.fork_rng():
+            torch.manual_seed(info.seed)
+            return cls(info, cls.make(info))
+
+    @classmethod
+    def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
+        """Build the classifier with stored weights."""
+        network = cls.make(info)
+        network.load_state_dict(state)
+        return cls(info, network)
+
+    def members(self) -> list[Member]:
+        """Return the one network, trained at every lambda."""
+        return [Member("", self.step(), list(self.info.trained_lambdas))]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the network's parameters and buffers."""
+        return dict(self.network.state_dict())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network to a device."""
+        self.network.to(device)
+        return self
 
 
 def card_of(info: ModelInfo) -> NetworkCard:

@@ -9,6 +9,11 @@ import subprocess
 import sys
 import termios
 
+import pytest
+from click.testing import CliRunner
+
+from oat_bench.cli import cli
+
 FIGURES = ["frontier", "attacks", "lambda", "unseen", "bn-statistics", "saliency"]
 OAT_BENCH = [sys.executable, "-m", "oat_bench"]
 #: a checkout is found by `python -m` from any folder, one thread is enough for tests
@@ -32,6 +37,18 @@ def finish(process):
 
 def call(*arguments, cwd, **options):
     return finish(start(*arguments, cwd=cwd, **options))
+
+
+def run_here(*arguments, cwd):
+    """Run in this process, in a folder: what it printed to stdout. Errors are raised."""
+    arguments = list(map(str, arguments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["oat-bench", *arguments])
+        result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
 
 
 def files(folder):

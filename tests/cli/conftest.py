@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from commands import call
+from commands import run_here
 
 from oat_bench import run
 from oat_bench.evaluation import grid
@@ -46,7 +46,7 @@ def two_runs(tmp_path_factory, brief_toml, trained_folder):
     (folder / "brief.toml").write_text(brief_toml)
     shutil.copytree(trained_folder, folder / "one")
     common = ["--benchmark", "brief.toml", "--out"]
-    assert call("run", *common, "one", cwd=folder)[0] == 0
+    run_here("run", *common, "one", cwd=folder)
     options = ["--model", "one", "--lambda", "0,1", "--seed", 3]
-    assert call("evaluate", *options, *common, "two", cwd=folder)[0] == 0
+    run_here("evaluate", *options, *common, "two", cwd=folder)
     return folder

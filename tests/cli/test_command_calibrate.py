@@ -4,6 +4,7 @@ import pytest
 
 from oat_bench import calibration
 from oat_bench.calibration import report
+from oat_bench.cli.values import AMOUNT, SHARE
 from oat_bench.errors import UserError
 
 BRIEFLY = ["--split", "test", "--n-examples", "120", "--attack", "pgd-7"]
@@ -32,11 +33,6 @@ def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, m
     assert invoke(*arguments) == (0, out, "")
     after = {path: path.stat().st_mtime_ns for path in finished.glob("outcomes/*/*.parquet")}
     assert after == before
-
-
-def test_a_fraction_is_the_same_as_percent(invoke, finished):
-    one = invoke("calibrate", finished, "--min-sa", "0.8", *BRIEFLY)
-    assert one == invoke("calibrate", finished, "--min-sa", "80%", *BRIEFLY)
 
 
 def test_what_cannot_be_guaranteed_has_exit_code_1(invoke, finished):
@@ -114,10 +110,13 @@ def test_bad_input_is_one_line(invoke, finished, monkeypatch, arguments, words):
     assert not list(finished.glob("calibration.*"))
 
 
+@pytest.mark.parametrize("written", ["0.8", "80%", " 80% ", "8e-1"])
+def test_a_fraction_is_the_same_as_percent(written):
+    assert SHARE.convert(written, None, None) == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize(
     ("written", "number"), [("1e6", 1e6), ("1.5M", 1.5e6), ("387 k", 387e3), ("2G", 2e9)]
 )
 def test_amounts(written, number):
-    from oat_bench.cli.calibrate import Amount
-
-    assert Amount().convert(written, None, None) == pytest.approx(number)
+    assert AMOUNT.convert(written, None, None) == pytest.approx(number)

@@ -4,18 +4,9 @@ import re
 import shutil
 
 import pytest
-from click.testing import CliRunner
+from commands import run_here
 
-from oat_bench.cli import cli
 from oat_bench.errors import UserError
-
-
-def call(*arguments):
-    """Run the command line: what it printed to stdout."""
-    result = CliRunner().invoke(cli, list(map(str, arguments)), standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +14,7 @@ def folder(trained_folder, tmp_path_factory):
     """A run with a file beside its checkpoint."""
     folder = tmp_path_factory.mktemp("cli") / "run"
     shutil.copytree(trained_folder, folder)
-    said = call("export", folder, "--lambda", "0.5")
+    said = run_here("export", folder, "--lambda", "0.5", cwd=folder)
     path = folder / "lambda0.5.onnx"
     assert path.is_file()
     assert re.match(
@@ -37,9 +28,11 @@ def folder(trained_folder, tmp_path_factory):
 
 def test_an_exported_file_is_evaluated(folder, tmp_path):
     arguments = ("--attacks", "fgsm", "--n-examples", "40", "--out")
-    said = call("evaluate", folder / "lambda0.5.onnx", *arguments, tmp_path / "file")
+    file = folder / "lambda0.5.onnx"
+    said = run_here("evaluate", file, *arguments, tmp_path / "file", cwd=tmp_path)
     model = ("--model", folder, "--lambda", "0.5")
-    expected = call("evaluate", *model, *arguments, tmp_path / "checkpoint")
+    where = tmp_path / "checkpoint"
+    expected = run_here("evaluate", *model, *arguments, where, cwd=tmp_path)
 
     def row(text):
         (line,) = re.findall(r"^\| +0\.5 .*$", text, re.MULTILINE)
@@ -56,6 +49,12 @@ def test_an_exported_file_is_evaluated(folder, tmp_path):
         (["evaluate", "{}", "--interpolation", "film"], "the rule between lambda is in the file"),
         (["evaluate"], "expected one model: oat-bench evaluate MODEL"),
         (["evaluate", "{}", "--model", "{}"], "expected one model"),
+        (
+            ["export", "{}", "--lambda", "0.5"],
+            "is an exported file; expected a checkpoint",
+        ),
+        (["calibrate", "{}", "--min-sa", "0.5"], "is an exported file; expected a checkpoint"),
+        (["figure", "bn-statistics", "{}"], "is an exported file; expected a checkpoint"),
         (["export", "{run}"], "expected either --lambda"),
         (["export", "{run}", "--lambda", "1", "--dynamic"], "expected either --lambda"),
         (["export", "{run}", "--dynamic", "--to", "safetensors"], "no graph that lambda"),
@@ -64,5 +63,6 @@ def test_an_exported_file_is_evaluated(folder, tmp_path):
 )
 def test_what_does_not_go_together_ends_in_one_line(folder, arguments, message):
     names = {"run": folder}
+    written = [part.format(folder / "lambda0.5.onnx", **names) for part in arguments]
     with pytest.raises(UserError, match=message):
-        call(*(part.format(folder / "lambda0.5.onnx", **names) for part in arguments))
+        run_here(*written, cwd=folder)

@@ -14,7 +14,7 @@ from oat_bench.checkpoint import load
 from oat_bench.evaluation import grid
 
 #: as they are before the fixture `refused` forbids them
-TRAIN, EVALUATE = run.train, run.evaluate
+TRAIN, EVALUATE = run.train, grid.evaluate
 
 
 def test_a_run_keeps_images_and_another_model_is_attacked_with_them(

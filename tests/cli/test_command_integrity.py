@@ -71,7 +71,7 @@ def test_an_exported_file_is_a_model_like_any_other(invoke, finished, command):
     where = ["--lambda", "0.5", "--out", "fixed.onnx"]
     assert invoke("export", finished, *where)[0] == 0
     few = {"integrity": BRIEFLY[:2], "transfer": ["--attack", "fgsm"]}[command]
-    arguments = [command, "fixed.onnx", *few, "--n-examples", "20", "--out", "results"]
+    arguments = [command, "fixed.onnx", *few, "--n-examples", "10", "--out", "results"]
     code, out, err = invoke(*arguments)
     assert (code, err) == (0, "")
     assert re.search(r"^lambda 0\.5: |^\| +0\.5 \|", out, re.MULTILINE)
@@ -81,7 +81,7 @@ def test_an_exported_file_is_a_model_like_any_other(invoke, finished, command):
 
 
 def test_integrity_in_a_terminal(finished, tmp_path):
-    arguments = ["integrity", finished, *BRIEFLY]
+    arguments = ["integrity", finished, "--attacks", "fgsm", "--lambda", "1", "--n-examples", "10"]
     code, shown = in_terminal(*arguments, cwd=tmp_path, columns=80)
     assert code == 0
     assert "\x1b[32mpass" in shown

@@ -92,7 +92,10 @@ def test_leaderboards_refuse_in_one_line(refused, tmp_path):
     shipped = Path(__file__).parents[2] / "leaderboards"
     entry = shipped / "digits" / "Linf" / "oat-wrn-10-1.json"
     (tmp_path / "empty").mkdir()
-    table = ("leaderboard", "table", "--from", shipped)
+    (tmp_path / "one").mkdir()
+    for file in entry.parent.glob(f"{entry.stem}.[!s]*"):  # not its weights
+        shutil.copy(file, tmp_path / "one")
+    table = ("leaderboard", "table", "--from", "one")
     for arguments, words in (
         (("leaderboard", "add", "none"), "no entry at none"),
         (("leaderboard", "validate"), "no entry at leaderboards"),

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from commands import call, files, in_terminal, untimed
 
 import oat_bench
@@ -28,7 +27,7 @@ FILES = {
 # --- the whole line
 
 
-def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
+def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
     tiny = card.read_text().replace("epochs = 4", "epochs = 1")
     card.write_text(tiny)
     code, out, err = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
@@ -66,9 +65,8 @@ def test_a_run_trains_attacks_writes_and_prints(tmp_path, card):
         name: (results / name).stat().st_mtime_ns
         for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
     }
-    again, out_again, err_again = call("run", "--benchmark", card, "--out", "results", cwd=tmp_path)
-    assert (again, out_again) == (0, out)
-    assert err_again == "results/checkpoint.safetensors: trained already\n"
+    said = "results/checkpoint.safetensors: trained already\n"
+    assert invoke("run", "--benchmark", card, "--out", "results") == (0, out, said)
     after = files(results / "outcomes") | {
         name: (results / name).stat().st_mtime_ns
         for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
@@ -90,11 +88,11 @@ def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
     }
     options = ["--attacks", "fgsm", "--lambda", "0.3,0,0.3", "--n-examples", 20]
     tables = []
-    for model in (folder, folder / "checkpoint.safetensors", folder.absolute()):
+    for model in (folder, (folder / "checkpoint.safetensors").absolute()):
         code, out, err = invoke("evaluate", "--model", model, *options)
         assert (code, err) == (0, "")
         tables.append(out)
-    assert tables[0] == tables[1] == tables[2]
+    assert tables[0] == tables[1]
     rows = [line.split("|") for line in tables[0].splitlines() if line[:1] == "|"]
     assert [row[1].strip() for row in rows] == [
         "lambda",
@@ -130,7 +128,7 @@ def test_options_win_over_the_card(invoke, card, finished):
 def test_the_seed_is_part_of_an_evaluation(invoke, card, finished):
     arguments = ["evaluate", "--model", finished, "--benchmark", card, "--lambda", 1]
     arguments += ["--attacks", "pgd-7", "--n-examples", 5, "--out", "results"]
-    for seed, cells in [(0, 1), (0, 1), (1, 2)]:
+    for seed, cells in [(0, 1), (1, 2)]:
         code, _, _ = invoke(*arguments, "--seed", seed)
         assert code == 0
         assert len(list(Path("results/outcomes").glob("pgd-7-lambda*"))) == cells
@@ -210,8 +208,8 @@ def test_flags_follow_the_table(invoke, finished, tmp_path):
     for name in ("backbone.linear.weight", "backbone.linear.bias"):
         state[name] = 1e6 * state[name]
     oat_bench.save(type(honest).from_state(honest.info, state), tmp_path / "masked.safetensors")
-    arguments = ["evaluate", "masked.safetensors", "--attacks", "pgd-7,square", "--lambda", "0.5,1"]
-    arguments += ["--n-examples", "30", "--out", "results"]
+    arguments = ["evaluate", "masked.safetensors", "--attacks", "pgd-7,square", "--lambda", "1"]
+    arguments += ["--n-examples", "20", "--out", "results"]
     code, out, err = invoke(*arguments)
     assert (code, err) == (0, "")
     entry = Entry.model_validate_json(Path("results/entry.json").read_text())
@@ -236,15 +234,14 @@ def test_flags_follow_the_table(invoke, finished, tmp_path):
 # --- a terminal
 
 
-@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
-def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path, columns):
+def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path):
     arguments = ["run", "--benchmark", card, "--out", finished, "--n-examples", 20]
-    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=columns)
+    code, shown = in_terminal(*arguments, cwd=tmp_path, columns=80)
     assert code == 0
     assert "\x1b[" in shown
     assert "evaluating" in shown
     lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
-    assert max(map(len, lines)) <= max(columns, len(f"{finished}/checkpoint.safetensors") + 20)
+    assert max(map(len, lines)) <= max(80, len(f"{finished}/checkpoint.safetensors") + 20)
     table = [line for line in lines if line.split()[:1] == ["0.2"]]
     assert len(table) == 1
     assert table[0].split()[:3] == ["0.2", "*", "20"]

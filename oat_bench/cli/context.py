@@ -3,11 +3,13 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oat_bench.benchmark import card_for
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,18 +21,27 @@ if TYPE_CHECKING:
     from oat_bench.results.outcomes import OutcomeStore
 
 
-def load_model(model: str, device: "torch.device | str") -> "TunableClassifier":
+def load_model(
+    model: str, device: "torch.device | str", data: "Callable[[], Dataset] | None" = None
+) -> "TunableClassifier":
     """Return the classifier that a command's argument names; every command asks here.
 
     Args:
-        model: a checkpoint, a run's folder or an exported file.
+        model: a checkpoint, a run's folder, an exported file, or a function in a Python file, such
+            as ``./mine.py:build``.
         device: where it goes.
+        data: loads what a model that does not say so itself classifies.
 
     Raises:
         UserError: if there is none, or it is damaged.
     """
-    from oat_bench import checkpoint, deployment
+    from oat_bench import checkpoint, deployment, wrapping
 
+    if wrapping.is_source(model):
+        if data is None:
+            raise UserError(f"{model}: expected a checkpoint, which says what it classifies")
+        images = data()
+        return wrapping.from_source(model, images, threat=card_for(images.name).threat).to(device)
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
     return checkpoint.load(model, device)
@@ -93,7 +104,21 @@ class Context:
     @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
-        return load_model(self.name, self.where)
+        return load_model(self.name, self.where, lambda: self.named_data)
+
+    @cached_property
+    def named_data(self) -> "Dataset":
+        """The data set that was named, for a model that does not say what it classifies."""
+        from oat_bench import datasets
+
+        if self.dataset is None:
+            raise UserError(f"{self.name}: name what it classifies with --dataset")
+        return datasets.load(
+            self.dataset,
+            self.data_dir,
+            skip_broken=self.skip_broken,
+            image_size=self.image_size,
+        )
 
     @property
     def checkpoint(self) -> "TunableClassifier":
@@ -120,6 +145,8 @@ class Context:
         from oat_bench.progress import note
 
         info, model = self.trained.info, self.name
+        if "named_data" in vars(self):
+            return self.named_data
         size = classifier.image_size(info, name, image_size)
         data = datasets.load(name, self.data_dir, skip_broken=self.skip_broken, image_size=size)
         fitting = classifier.check_fits(info, data)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
-    from oat_bench.results.entries import Written
     from oat_bench.results.outcomes import OutcomeStore
+    from oat_bench.written import Written
 
 
 def load_model(

@@ -27,6 +27,7 @@ from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Dataset
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.points import summarize
 from oat_bench.run import choose_device, train
 
@@ -47,15 +48,9 @@ def measure(
     ready = prepare(
         attack_card("pgd-7"), card.threat, n_classes=classifier.info.num_classes, seed=0
     )
-    frame = evaluate(
-        classifier,
-        data.test.to(device),
-        [OperatingPoint(lam) for lam in card.training.lambdas],
-        [ready],
-        data_fingerprint="",
-        gradients=WAYS[way],
-        compile_it=False,
-    )
+    test = data.test.to(device)
+    subject = Subject(classifier, test, "", gradients=WAYS[way], compile_it=False)
+    frame = evaluate(subject, [OperatingPoint(lam) for lam in card.training.lambdas], [ready])
     return [
         {
             "way": way,

@@ -48,6 +48,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.oat import OAT
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
@@ -336,16 +337,9 @@ def robust_table(
     ready = prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=0)
 
     def run() -> None:
-        frame = evaluate(
-            classifier,
-            data,
-            [OperatingPoint(lam) for lam in LAMBDAS],
-            [ready],
-            data_fingerprint="",
-            gradients=gradients,
-            compile_it=args.compile,
-            show=False,
-        )
+        subject = Subject(classifier, data, "", gradients=gradients, compile_it=args.compile)
+        points = [OperatingPoint(lam) for lam in LAMBDAS]
+        frame = evaluate(subject, points, [ready], show=False)
         right = frame["attacked_prediction"] == frame["label"]
         report(f"oat-bench, {gradients}", right.groupby(frame["lam"]).mean().to_list())
 

@@ -84,6 +84,7 @@ class RobustAccuracy:
         from oat_bench.datasets import nested_order
         from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
+        from oat_bench.evaluation.subject import Subject
         from oat_bench.results.points import summarize
 
         classifier = _load(model)
@@ -96,15 +97,9 @@ class RobustAccuracy:
             )
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
-        outcomes = evaluate(
-            classifier,
-            data.test,
-            [OperatingPoint(lam, width)],
-            [ready],
-            data_fingerprint=data.fingerprint(),
-            examples=nested_order(data.test.labels)[:n],
-            show=False,
-        )
+        examples = nested_order(data.test.labels)[:n]
+        subject = Subject(classifier, data.test, data.fingerprint(), examples)
+        outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
         return result.robust[ready.label].model_copy(update={"n": n})
 
@@ -124,12 +119,12 @@ class RobustAccuracy:
         """Fail the test if a drop beyond the tolerance is supported, as ``oat-bench check`` does.
 
         Args:
-            model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
+            model: as in a call of the fixture, like what is not named here.
             baseline: a run's folder, or an entry's JSON file with its outcomes beside it.
             max_drop: the drop that is tolerated, in points.
             confidence: how sure a verdict must be, all together.
             attacks: some of the baseline's attacks, by name; all if None.
-            lambdas: some of its lambda; all if None.
+            lambdas: some of its lambda values; all if None.
             seed: of the attacks' random numbers; the baseline's if None.
             dataset: folder of images, where the baseline is of one.
             data_dir: instead of ``--oat-data-dir``.

@@ -17,9 +17,9 @@ from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
-from oat_bench.evaluation.costed import with_costs
-from oat_bench.evaluation.examination import Subject
+from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.images import ImageFolder
+from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
@@ -217,27 +217,16 @@ def measured(
     subject = Subject(
         classifier.to(device),
         data.test.to(device),
-        examples,
         data.fingerprint(),
+        examples,
         card.evaluation.fewer_examples,
         OutcomeStore(None if out is None else make_folder(out / "outcomes")),
         card.evaluation.batch_size,
         card.evaluation.gradients,
+        card.evaluation.compile,
     )
-    outcomes = grid.evaluate(
-        subject.classifier,
-        subject.data,
-        points,
-        attacks,
-        data_fingerprint=subject.data_fingerprint,
-        examples=examples,
-        fewer=subject.fewer,
-        store=subject.store,
-        images=ImageFolder(out / "images", png=images == "png") if out and images else None,
-        batch_size=subject.batch_size,
-        gradients=subject.gradients,
-        compile_it=card.evaluation.compile,
-    )
+    folder = ImageFolder(out / "images", png=images == "png") if out and images else None
+    outcomes = grid.evaluate(subject, points, attacks, images=folder)
     # an attack whose card allows it a larger ball, or a target, is another threat model
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]

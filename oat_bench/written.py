@@ -9,9 +9,6 @@ from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.files import read_bounded
 
-#: results are small; a larger file is a mistake
-_MAX_BYTES = 1 << 26
-
 
 class Written(BaseModel):
     """Base of results: no unknown keys, no changes, finite numbers (not so in free dicts)."""
@@ -22,6 +19,9 @@ class Written(BaseModel):
 
     #: what a file of it is, in errors
     what: ClassVar[str] = "a result of oat-bench"
+    mend: ClassVar[str] = ""
+    #: a larger file is a mistake
+    max_bytes: ClassVar[int] = 1 << 26
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -30,11 +30,11 @@ class Written(BaseModel):
         Raises:
             UserError: if it cannot be read, or is not what it should be.
         """
-        content = read_bounded(path, _MAX_BYTES, cls.what)
+        content = read_bounded(path, cls.max_bytes, cls.what)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise UserError(f"{path}: not {cls.what}: {explain(error, cls)}") from error
+            raise UserError(f"{path}: not {cls.what}: {explain(error, cls)}{cls.mend}") from error
 
     def as_json(self) -> str:
         """Return what a file of it holds."""

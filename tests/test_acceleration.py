@@ -16,6 +16,7 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.networks.specialize import specialize
 
 CPU = torch.device("cpu")
@@ -138,15 +139,8 @@ def test_what_only_rounding_breaks_is_attacked_again(monkeypatch):
     attack = prepare(card, Threat(eps=0.1), n_classes=2, seed=0)
     # from 180 / 255 = .7059 down: bfloat16 is below .7 from .7012 on, which float32 is not
     data = Split(torch.full((4, 1, 8, 8), 180, dtype=torch.uint8), torch.ones(4).long())
-    frame = evaluate(
-        Family(),
-        data,
-        [OperatingPoint(0.5)],
-        [attack],
-        data_fingerprint="",
-        gradients="bf16",
-        show=False,
-    )
+    subject = Subject(Family(), data, "", gradients="bf16")
+    frame = evaluate(subject, [OperatingPoint(0.5)], [attack], show=False)
     assert seen == [4, 4]
     assert (frame["attacked_prediction"] == 0).all()
 
@@ -155,13 +149,9 @@ def test_an_evaluation_with_rough_gradients_is_one_of_its_own(trained, digits):
     attack = prepare(attack_card("pgd-7"), trained.info.threat, n_classes=10, seed=0)
     results = [
         evaluate(
-            trained,
-            digits.test,
+            Subject(trained, digits.test, "digits", torch.arange(100), gradients=gradients),
             [OperatingPoint(1.0)],
             [attack],
-            data_fingerprint="digits",
-            examples=torch.arange(100),
-            gradients=gradients,
             show=False,
         )
         for gradients in ("float32", "bf16")

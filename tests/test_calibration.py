@@ -1,6 +1,7 @@
 """Calibration: exact bounds, a guarantee that holds in simulations, few attacks, nothing twice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.registry import METHODS
 from oat_bench.reports import calibration as reports
 from oat_bench.results.outcomes import OutcomeStore
@@ -322,15 +324,8 @@ def test_a_model_is_calibrated_and_what_was_attacked_is_not_attacked_again(
     from oat_bench.datasets import nested_order
 
     ids = nested_order(held.data.labels)[found.n_search : 120]
-    rows = evaluate(
-        trained,
-        held.data,
-        [point],
-        [ready(trained.info)],
-        data_fingerprint="x",
-        examples=ids,
-        show=False,
-    )
+    subject = Subject(trained, held.data, "x", ids)
+    rows = evaluate(subject, [point], [ready(trained.info)], show=False)
     clean = rows["clean_prediction"] == rows["label"]
     attacked = clean & (rows["attacked_prediction"] == rows["label"])
     assert found.choice.sa.value == pytest.approx(100 * clean.mean(), abs=0.01)
@@ -479,15 +474,11 @@ def test_autoattack_is_the_default_where_it_fits(trained, held, monkeypatch, goa
 
 def test_what_is_timed_is_one_batch_under_pgd(trained, held):
     from oat_bench.datasets import nested_order
-    from oat_bench.evaluation.blocks import Blocks
-    from oat_bench.evaluation.grid import Subject
 
-    blocks, point = Blocks(held.data.labels), OperatingPoint(1.0)
-    subject = Subject(trained, point, held.data, blocks, 64, "float32", False, 0.0)
     ids, attack = nested_order(held.data.labels), ready(trained.info, "pgd-20")
-    each, right, standing = strength._time(subject, attack, ids)
-    options = {"data_fingerprint": "x", "examples": ids[:64], "show": False}
-    rows = evaluate(trained, held.data, [point], [attack], **options)
+    subject, point = Subject(trained, held.data, "x", ids, batch_size=64), OperatingPoint(1.0)
+    each, right, standing = strength._time(subject.at(point), attack)
+    rows = evaluate(replace(subject, examples=ids[:64]), [point], [attack], show=False)
     clean = rows["clean_prediction"] == rows["label"]
     stands = clean & (rows["attacked_prediction"] == rows["label"])
     assert (right, standing) == (clean.mean(), stands.mean())
@@ -538,8 +529,8 @@ def test_what_is_promised_of_the_digits_holds_on_other_images(monkeypatch):
         return OperatingPoint(found.choice.lam)
 
     def right(point):
-        examples = {"examples": order[128:256], "store": store}
-        rows = evaluate(published, data, [point], [autoattack], **examples, **options)
+        subject = Subject(published, data, "x", order[128:256], store=store)
+        rows = evaluate(subject, [point], [autoattack], show=False)
         return int(
             (
                 (rows["clean_prediction"] == rows["label"])

@@ -16,6 +16,7 @@ from test_classifier import describe, forge
 import oat_bench
 from oat_bench import calibration, cards, datasets, run
 from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
@@ -31,7 +32,7 @@ from oat_bench.reports import comparison as comparisons
 from oat_bench.reports import per_lambda
 from oat_bench.results import comparison, entries, records
 from oat_bench.results import listing as results
-from oat_bench.results.outcomes import CellInfo, OutcomeStore
+from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics import frontier
 from oat_bench.tensors import checksum, pack, unpack
 

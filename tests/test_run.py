@@ -20,7 +20,7 @@ from oat_bench import cards, run
 from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier
 from oat_bench.errors import UserError
-from oat_bench.evaluation import cost, costed
+from oat_bench.evaluation import cost
 from oat_bench.results import records, reliability
 from oat_bench.results.entries import Entry
 from oat_bench.results.outcomes import OutcomeStore
@@ -417,7 +417,7 @@ def test_costs_are_those_of_the_plain_networks_and_timed_once(
     evaluate(trained, card, digits, tmp_path)
     assert (tmp_path / "entry.json").read_bytes() == (out / "entry.json").read_bytes()
     # on another machine, or of other weights, they are timed anew
-    monkeypatch.setattr(costed, "machine", lambda device: "another")
+    monkeypatch.setattr(cost, "machine", lambda device: "another")
     report = evaluate(trained, card, digits, tmp_path)
     assert {result.cost.latency_ms for result in report.points} == {2}
 

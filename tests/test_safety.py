@@ -24,6 +24,7 @@ import oat_bench
 from oat_bench import cards, datasets, run
 from oat_bench.attacks import saved
 from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
@@ -34,7 +35,7 @@ from oat_bench.errors import UserError
 from oat_bench.reports import comparison as reports
 from oat_bench.results import comparison, published, records
 from oat_bench.results import listing as results
-from oat_bench.results.outcomes import CellInfo, OutcomeStore, write_parquet
+from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.statistics import frontier
 from oat_bench.training.loop import Trainer
 
@@ -211,8 +212,9 @@ def parsers(tmp_path_factory, build_classifier, state):
     info |= {"norm": "Linf", "eps": 0.1, "seed": 0, "card": "c", "gradients": "float32"}
     description = OutcomeStore(root / "description")
     description.describe("cell", lambda: CellInfo(**info))
-    header = saved.Header(**{k: v for k, v in info.items() if k in saved.Header.model_fields})
-    images = saved.Images(header, torch.arange(2), torch.arange(2), torch.rand(2, 1, 2, 2))
+    images = saved.Images(
+        CellInfo(**info), torch.arange(2), torch.arange(2), torch.rand(2, 1, 2, 2)
+    )
     saved.write(root / "images.safetensors", images)
     add("attacked", (root / "images.safetensors").read_bytes(), saved.cards_of)
     content = (root / "description" / "cell" / "cell.json").read_bytes()

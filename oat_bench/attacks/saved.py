@@ -10,15 +10,14 @@ from functools import lru_cache
 from hashlib import file_digest
 from inspect import signature
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from oat_bench.attacks.card import AttackCard
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted
-from oat_bench.cards import Name, Norm
 from oat_bench.complaints import explain
 from oat_bench.datasets.splits import Dataset
 from oat_bench.errors import UserError
@@ -35,36 +34,16 @@ PREFIX = "file:"
 _HEADER = "oat_bench_images"
 _KINDS = {"images": (torch.float32, 4), "example": (torch.int64, 1), "label": (torch.int64, 1)}
 _LONGEST_NAME = 64
+#: what a header leaves out: images are of all parts of an attack, attacked where they say
+_WHOLE = {"part", "parts", "crafted"}
 
 
-class Header(BaseModel):
-    """What the images of a file are: fields of `oat_bench.results.outcomes.CellInfo`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: Literal[1] = 1
-    dataset: str
-    data: str = Field(description="fingerprint of every image and label")
-    method: str
-    architecture: str
-    model: str = Field(description="fingerprint of the weights and their description")
-    lam: float = Field(ge=0, le=1)
-    width: float = Field(gt=0, le=1)
-    attack: Name
-    engine: str
-    norm: Norm
-    eps: float = Field(ge=0)
-    seed: int
-    card: str = Field(description="fingerprint of the attack card")
-    gradients: str
-
-    @property
-    def name(self) -> str:
-        """What the column of the images is called: attack, model and operating point."""
-        width = f"-width{self.width:g}" if self.width != 1 else ""
-        model = re.sub(r"[^A-Za-z0-9]", "", self.model)[:8]
-        end = f"-from-{model}-lambda{self.lam:g}{width}"
-        return self.attack[: _LONGEST_NAME - len(end)] + end
+def column(header: CellInfo) -> str:
+    """What the column of the images is called: attack, model and operating point."""
+    width = f"-width{header.width:g}" if header.width != 1 else ""
+    model = re.sub(r"[^A-Za-z0-9]", "", header.model)[:8]
+    end = f"-from-{model}-lambda{header.lam:g}{width}"
+    return header.attack[: _LONGEST_NAME - len(end)] + end
 
 
 class Images:
@@ -77,7 +56,7 @@ class Images:
         images: float32 of shape [n, C, H, W].
     """
 
-    def __init__(self, header: Header, example: Tensor, label: Tensor, images: Tensor) -> None:
+    def __init__(self, header: CellInfo, example: Tensor, label: Tensor, images: Tensor) -> None:
         order = example.argsort()
         self.header, self.images = header, images[order]
         self.example, self.label = example[order], label[order]
@@ -91,7 +70,8 @@ class Images:
 def write(path: Path, content: Images) -> None:
     """Write a file, whole or not at all."""
     tensors = {name: getattr(content, name) for name in _KINDS}
-    atomic_write(path, pack(tensors, {_HEADER: content.header.model_dump_json()}))
+    header = content.header.model_dump_json(exclude=_WHOLE)
+    atomic_write(path, pack(tensors, {_HEADER: header}))
 
 
 def read(path: Path) -> Images:
@@ -111,9 +91,9 @@ def read(path: Path) -> Images:
     if lengths == {0} or len(lengths) > 1 or len(set(tensors["example"].tolist())) not in lengths:
         raise UserError(f"{wrong}: expected an image and a label for each example, each once")
     try:
-        described = Header.model_validate_json(header[_HEADER])
+        described = CellInfo.model_validate_json(header[_HEADER])
     except ValidationError as error:
-        raise UserError(f"{wrong}: {explain(error, Header)}") from error
+        raise UserError(f"{wrong}: {explain(error, CellInfo)}") from error
     return Images(described, **tensors)
 
 
@@ -136,7 +116,7 @@ def _card(path: Path) -> AttackCard:
     where = f"images attacked at lambda {header.lam:g} of {header.method} {header.architecture}"
     return AttackCard.model_validate(
         {
-            "name": header.name,
+            "name": column(header),
             "description": f"{where}, model {header.model[:8]}",
             "engine": "file",
             "class": "Images",

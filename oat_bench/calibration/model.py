@@ -1,7 +1,7 @@
 """Calibration of a trained model: what answers the search's questions, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from oat_bench.calibration.strength import caution, cheaper
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.errors import UserError
-from oat_bench.evaluation.blocks import Blocks
 from oat_bench.evaluation.cost import measure
-from oat_bench.evaluation.grid import Subject, evaluate
+from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
 from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.outcomes import OutcomeStore
@@ -33,68 +33,41 @@ class ModelProbe:
     """Answers whether a trained model is right, from the store where it can.
 
     Attributes:
-        classifier: on the device of the data.
-        data: held-out images; an example's id is its place there.
+        subject: the classifier and the held-out images.
         attack: made ready by `oat_bench.attacks.engines.prepare`.
-        data_fingerprint: names the data in the store.
-        store: where outcomes are.
-        gradients: precision that attacks compute in.
         predicted: clean images that the answers took.
         attacked: attacked images that they took.
         line: advances by one for each of the images to attack.
     """
 
-    classifier: TunableClassifier
-    data: Split
+    subject: Subject
     attack: Attack
-    data_fingerprint: str
-    store: OutcomeStore
-    gradients: Precision = "float32"
     predicted: int = 0
     attacked: int = 0
     line: Bar | None = None
 
     def __post_init__(self) -> None:
-        self._blocks = Blocks(self.data.labels)
         self._clean: dict[OperatingPoint, Tensor] = {}
         self._seen: dict[OperatingPoint, Bools] = {}
 
     def clean(self, point: OperatingPoint, examples: Ints) -> Bools:
         """Say which clean images are right at a point."""
-        ids = torch.from_numpy(examples).to(self.data.labels.device)
-        known = self._clean.setdefault(point, torch.full_like(self.data.labels, -1))
+        labels = self.subject.data.labels
+        ids = torch.from_numpy(examples).to(labels.device)
+        known = self._clean.setdefault(point, torch.full_like(labels, -1))
         lacking = ids[known[ids] < 0]
         if len(lacking):
-            subject = Subject(
-                self.classifier,
-                point,
-                self.data,
-                self._blocks,
-                None,
-                "float32",
-                None,
-                float(len(lacking)),
-            )
-            known[lacking] = subject.clean(lacking)
+            known[lacking] = self.subject.at(point, len(lacking)).clean(lacking)
             self.predicted += len(lacking)
-        return np.asarray((known[ids] == self.data.labels[ids]).cpu().numpy())
+        return np.asarray((known[ids] == labels[ids]).cpu().numpy())
 
     def robust(self, point: OperatingPoint, examples: Ints) -> Bools:
         """Say which images are right at a point both clean and attacked."""
-        seen = self._seen.setdefault(point, np.zeros(len(self.data), np.bool_))
+        seen = self._seen.setdefault(point, np.zeros(len(self.subject.data), np.bool_))
         self.attacked += int((self.clean(point, examples) & ~seen[examples]).sum())
         seen[examples] = True
-        rows = evaluate(
-            self.classifier,
-            self.data,
-            [point],
-            [self.attack],
-            data_fingerprint=self.data_fingerprint,
-            examples=torch.from_numpy(examples),
-            store=self.store,
-            gradients=self.gradients,
-            show=False,
-        )
+        subject = replace(self.subject, examples=torch.from_numpy(examples))
+        rows = evaluate(subject, [point], [self.attack], show=False)
         if self.line is not None:
             self.line.advance(len(examples))
         return robust_right(rows).to_numpy(dtype=np.bool_)
@@ -126,8 +99,9 @@ def calibrate(
     Args:
         classifier: on the device of the data.
         data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.prepare`; what RA is guaranteed under. The search
-            may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do not.
+        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The
+            search may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do
+            not.
         goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
         data_fingerprint: names the data in the store.
         confidence: of the guarantee and of all intervals, in (0, 1).
@@ -148,11 +122,15 @@ def calibrate(
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
     info, shares = classifier.info, list(widths or classifier.info.widths)
     ids = nested_order(data.labels) if examples is None else examples.cpu()
-    store, search_attack = store or OutcomeStore(None), cheaper(attack)
-    probe, tester = (
-        ModelProbe(classifier, data, one, data_fingerprint, store, gradients)
-        for one in (search_attack, attack)
+    search_attack = cheaper(attack)
+    subject = Subject(
+        classifier,
+        data,
+        data_fingerprint,
+        store=store or OutcomeStore(None),
+        gradients=gradients,
     )
+    probe, tester = ModelProbe(subject, search_attack), ModelProbe(subject, attack)
     lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
@@ -247,8 +225,8 @@ def affordable(
         classifier: on the device of the data.
         data: whose first image is timed.
         widths: shares of the channels.
-        max_flops: floating point operations an image, by torch's counter; None: no limit.
-        max_latency: milliseconds for one image alone; None: no limit.
+        max_flops: of an image, by torch's counter.
+        max_latency: milliseconds for one image alone.
 
     Raises:
         UserError: if no width does.

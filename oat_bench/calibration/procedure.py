@@ -48,8 +48,7 @@ class Outcome:
         sequence: the points to test, in order.
         tested: their tests, up to the first that failed; none of a goal without a bar.
         choice: None where no point passed.
-        n_search: examples that the search saw.
-        n_test: examples that the tests saw.
+        n_search: examples that the search saw; the tests saw ``n_test`` others.
         needed: right answers that a test takes; None without a bar.
     """
 
@@ -95,18 +94,10 @@ def run(
     tester: Probe | None = None,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
+    """Calibrate what a probe answers for; see `search` and `oat_bench.calibration.calibrate`.
 
-    Args:
-        probe: answers the search.
-        goal: what is looked for.
-        lambdas: that the search begins with, ascending.
-        widths: shares of the channels.
-        examples: ids, every share of them from the first stratified.
-        confidence: of the guarantee and of the intervals, in (0, 1).
-        continuous: whether there are points between those of ``lambdas``.
-        tester: answers the tests, on which alone the guarantee rests; ``probe`` if None.
-        said: is told what is going on.
+    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None. Every share
+    of the examples, from the first, is stratified.
 
     Raises:
         UserError: if the examples are too few.

@@ -70,13 +70,7 @@ class Goal:
         return kinds.get(self.kind)
 
     def score(self, sa: float, ra: float, wanted: float) -> tuple[float, float, float]:
-        """Return what is higher for the better of two points.
-
-        Args:
-            sa: standard accuracy, a share.
-            ra: robust accuracy, a share.
-            wanted: the share that the accuracy with the bar has to reach.
-        """
+        """Return what is higher for the better of two points; ``wanted`` is what the bar takes."""
         if self.barred is None:
             return (self.value * sa + (1 - self.value) * ra, sa, ra)
         own, other = (sa, ra) if self.barred == "sa" else (ra, sa)
@@ -145,13 +139,10 @@ def search(
         goal: what is looked for.
         lambdas: to begin with.
         widths: shares of the channels.
-        examples: ids of the examples of the search, those of a smaller share first.
+        examples: ids, those of a smaller share first.
         wanted: the share that the accuracy with the bar has to reach.
         continuous: whether there are points between those of ``lambdas``.
         said: is told what is going on.
-
-    Returns:
-        Every point that was looked at, by width and lambda.
     """
 
     def look(points: Iterable[OperatingPoint]) -> list[Candidate]:

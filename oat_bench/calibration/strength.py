@@ -12,8 +12,7 @@ from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.calibration import procedure, search
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
-from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject
+from oat_bench.evaluation.subject import AtPoint, Subject
 
 #: cards whose RA can be relied on; the second is the gradient parts of the first
 STRONG = ("autoattack", "apgd")
@@ -60,16 +59,7 @@ def strongest(
     PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
     takes, and at most how many images stand to the end.
 
-    Args:
-        classifier: on the device of the data.
-        data: held-out images.
-        goal: of the calibration.
-        examples: ids to calibrate on.
-        confidence: of the guarantee.
-        widths: shares of the channels to look at.
-        seed: of the attack.
-        budget: seconds.
-        gradients: precision that attacks compute in.
+    ``budget`` is in seconds; the other arguments are those of the calibration.
 
     Returns:
         The attack, made ready, and a line that says which it is and why.
@@ -80,10 +70,8 @@ def strongest(
         for name in (*STRONG, _TIMED)
     )
     point = OperatingPoint(max(info.trained_lambdas), max(widths))
-    subject = Subject(
-        classifier, point, data, Blocks(data.labels), None, gradients, compile_it=False, passes=0.0
-    )
-    each, right, standing = _time(subject, timed, examples)
+    subject = Subject(classifier, data, "", examples, gradients=gradients, compile_it=False)
+    each, right, standing = _time(subject.at(point), timed)
     n_search, n_test = procedure.split(len(examples), goal, confidence)
     lambdas = search.starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     points = len(lambdas) * len(widths)
@@ -109,15 +97,16 @@ def strongest(
     )
 
 
-def _time(subject: Subject, attack: Attack, examples: Tensor) -> tuple[float, float, float]:
+def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     """Attack one batch: the seconds of a pass of an image; the shares that are right, and stand."""
-    ids = examples[: subject.batch_size].to(subject.data.labels.device)
-    labels = subject.data.labels
-    right = ids[subject.clean(ids) == labels[ids]]
+    labels = at.data.labels
+    ids = at.subject.ids[: at.batch_size].to(labels.device)
+    right = ids[at.right(ids)]
     if not len(right):
         return 0.0, 0.0, 0.0
     started = time.perf_counter()
-    standing = int((subject.attacked(attack, right) == labels[right]).sum())
+    attacked = at.attacked(attack, right, at.craft(attack, right))
+    standing = int((attacked == labels[right]).sum())
     each = (time.perf_counter() - started) / (attack.passes * len(right))
     return each, len(right) / len(ids), standing / len(ids)
 

@@ -30,6 +30,7 @@ def corruptions(
     """
     from oat_bench.datasets import cifar_c
     from oat_bench.evaluation import corruptions as evaluation
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.reports import corruptions as reports
 
     trained, name = context.trained, context.dataset_name
@@ -40,14 +41,9 @@ def corruptions(
         published = cifar_c.find(name, context.data_dir, data.test.labels)
     names = cifar_c.CORRUPTIONS if published else tuple(evaluation.CORRUPTIONS)
     folder = context.folder()
+    subject = Subject(trained, data.test.to(context.where), data.fingerprint(), examples)
     outcomes, digest = evaluation.evaluate(
-        trained,
-        data.test.to(context.where),
-        points,
-        published or evaluation.computed(data.test),
-        names,
-        severities,
-        examples,
+        subject, points, published or evaluation.computed(data.test), names, severities
     )
     report = reports.make_report(
         trained.info,

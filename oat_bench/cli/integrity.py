@@ -47,7 +47,8 @@ def integrity(
     """
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
-    from oat_bench.evaluation import dial, examination
+    from oat_bench.evaluation import examination
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
     from oat_bench.results.checks import LADDER
@@ -62,7 +63,7 @@ def integrity(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
     # a file of one lambda has no dial
-    whole = dial.lambdas(context.lambdas(None), continuous=trained.continuous)
+    whole = examination.dial_lambdas(context.lambdas(None), continuous=trained.continuous)
     points = context.points(lambdas, widths)
     dials = [
         [OperatingPoint(lam, width) for lam in whole]
@@ -73,11 +74,11 @@ def integrity(
     n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
     folder = context.folder()
     nested = datasets.nested_order(data.test.labels)
-    subject = examination.Subject(
+    subject = Subject(
         trained,
         data.test.to(context.where),
-        nested[:n],
         data.fingerprint(),
+        nested[:n],
         fewer,
         store_in(folder),
     )

@@ -1,6 +1,6 @@
 """`transfer`."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +19,9 @@ from oat_bench.cli.options import (
 from oat_bench.cli.printing import command_line, show
 from oat_bench.cli.values import WEIGHTS
 from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from oat_bench.acceleration import Precision
 
 
 @cli.command(
@@ -56,7 +59,7 @@ def transfer(
     drawn: bool | None,
     weights: dict[float, float] | None,
     batch_size: int | None,
-    gradients: str,
+    gradients: "Precision",
     seed: int,
 ) -> None:
     """Attack at one lambda, classify at another.
@@ -70,6 +73,7 @@ def transfer(
     from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import write_parquet
@@ -90,17 +94,17 @@ def transfer(
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     data, examples = context.data, context.examples(n_examples, 500)
     folder = context.folder()
-    options: dict[str, Any] = {
-        "data_fingerprint": data.fingerprint(),
-        "width": share,
-        "examples": examples,
-        "store": store_in(folder),
-        "batch_size": batch_size,
-        "gradients": gradients,
-    }
-    test = data.test.to(context.where)
-    frame = evaluation.transfer(trained, test, sources, tested, ready, **options)
-    expectation = random_lambda.evaluate(trained, test, draw, ready, **options) if drawn else None
+    subject = Subject(
+        trained,
+        data.test.to(context.where),
+        data.fingerprint(),
+        examples,
+        store=store_in(folder),
+        batch_size=batch_size,
+        gradients=gradients,
+    )
+    frame = evaluation.transfer(subject, sources, tested, ready, width=share)
+    expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
     report = reports.make_report(
         info,
         frame,

@@ -16,11 +16,7 @@ _FIRST, _LARGEST = 128, 256
 
 
 class Blocks:
-    """The partition of a data set.
-
-    Args:
-        labels: of all its examples, shape [n].
-    """
+    """The partition of the data set that has these labels, shape [n]."""
 
     def __init__(self, labels: Tensor) -> None:
         self._order = nested_order(labels)
@@ -31,9 +27,8 @@ class Blocks:
 
     def whole(self, examples: Tensor) -> Tensor:
         """Return all examples of the blocks that hold some of ``examples``, in nested order."""
-        held = torch.zeros(int(self._number.max()) + 1, dtype=torch.bool)
-        held[self._number[examples]] = True
-        return self._order[held[self._number[self._order]]]
+        held = torch.isin(self._number, self._number[examples])
+        return self._order[held[self._order]]
 
     def split(self, examples: Tensor) -> list[Tensor]:
         """Split examples into those of each block; they keep their order."""

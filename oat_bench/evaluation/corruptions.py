@@ -21,10 +21,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import poisson
 from torch import Tensor
 
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
-from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject
+from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
 from oat_bench.randomness import normal, uniform
 from oat_bench.statistics.accuracy import Accuracy
@@ -118,16 +117,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
 
 
 def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-    """Corrupt images.
+    """Corrupt images of shape [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS`.
 
-    Args:
-        x: of shape [n, C, H, W] in [0, 1], C 1 or 3.
-        corruption: one of `CORRUPTIONS`.
-        severity: 1 to 5.
-        ids: of the examples, shape [n]; they own the random numbers.
-
-    Returns:
-        Images of shape [n, C, H, W] in 0 ... 255, rounded down as the authors' are.
+    The severity is 1 to 5; the ids of the examples, shape [n], own the random numbers. Images in
+    0 ... 255 come out, rounded down as the authors' are.
     """
     function, levels = CORRUPTIONS[corruption]
     changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
@@ -150,16 +143,12 @@ def computed(test: Split) -> Source:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier got right at one operating point.
-
-    Attributes:
-        point: where.
-        clean: of the images as they are, shape [n].
-        right: of corrupted ones, shape [corruptions, severities, n].
-    """
+    """What a classifier got right at one operating point."""
 
     point: OperatingPoint
+    #: of the images as they are, shape [n]
     clean: NDArray[np.bool_]
+    #: of corrupted ones, shape [corruptions, severities, n]
     right: NDArray[np.bool_]
 
     def mean(self) -> Accuracy:
@@ -168,40 +157,25 @@ class Outcomes:
 
 
 def evaluate(
-    classifier: TunableClassifier,
-    data: Split,
+    subject: Subject,
     points: Sequence[OperatingPoint],
     source: Source,
     corruptions: Sequence[str],
     severities: Sequence[int],
-    examples: Tensor,
     *,
     show: bool = True,
 ) -> tuple[list[Outcomes], str]:
     """Classify corrupted images at every operating point.
 
-    Args:
-        classifier: on the device of the data.
-        data: the test split; an example's id is its place there.
-        points: operating points.
-        source: of the corrupted images.
-        corruptions: names that it knows.
-        severities: of 1 to 5.
-        examples: ids to evaluate, shape [n].
-        show: whether to draw a progress bar.
-
     Returns:
         The outcomes of each operating point, and the SHA-256 of all corrupted images in order.
     """
-    ids, device = examples.cpu(), data.labels.device
+    ids, device = subject.ids, subject.data.labels.device
     cases = [(c, s) for c in corruptions for s in severities]
-    blocks, passes = Blocks(data.labels), len(cases) * len(points) * len(ids)
-    subjects = [
-        Subject(classifier, point, data, blocks, None, "float32", None, passes) for point in points
-    ]
-    labels = data.labels[ids.to(device)]
+    at = [subject.at(point, len(cases) * len(points) * len(ids)) for point in points]
+    labels = subject.data.labels[ids.to(device)]
     right = np.zeros((len(points), len(cases), len(ids)), np.bool_)
-    size, digest = min(subject.batch_size for subject in subjects), hashlib.sha256()
+    size, digest = min(one.batch_size for one in at), hashlib.sha256()
     with bar("corrupting", len(cases), show=show) as line:
         for place, (corruption, severity) in enumerate(cases):
             line.note(f"{corruption}, severity {severity}")
@@ -209,17 +183,13 @@ def evaluate(
                 pixels = source(corruption, severity, ids[batch])
                 digest.update(pixels.tobytes())
                 x = torch.from_numpy(pixels).to(device).float() / 255
-                for k, subject in enumerate(subjects):
-                    hits = subject.predict(x) == labels[batch.to(device)]
+                for k, one in enumerate(at):
+                    hits = one.predict(x) == labels[batch.to(device)]
                     right[k, place, batch.numpy()] = hits.cpu().numpy()
             line.advance()
     shape = (len(corruptions), len(severities), len(ids))
-    outcomes = [
-        Outcomes(
-            subject.point,
-            (subject.clean(ids.to(device)) == labels).cpu().numpy(),
-            right[k].reshape(shape),
-        )
-        for k, subject in enumerate(subjects)
+    found = [
+        Outcomes(one.point, one.right(ids.to(device)).cpu().numpy(), hits.reshape(shape))
+        for one, hits in zip(at, right, strict=True)
     ]
-    return outcomes, digest.hexdigest()
+    return found, digest.hexdigest()

@@ -3,13 +3,18 @@
 import platform
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from oat_bench.acceleration import operations_per_image
-from oat_bench.results.points import Cost
+from oat_bench.classifier import TunableClassifier
+from oat_bench.datasets import Split
+from oat_bench.errors import UserError
+from oat_bench.results import records
+from oat_bench.results.points import Cost, PointResult
 
 #: timed passes, after a few that are not
 _PASSES, _WARM_UP = 20, 3
@@ -58,3 +63,38 @@ def machine(device: torch.device) -> str:
     threads = torch.get_num_threads()
     name = models[0] if models else platform.processor() or platform.machine()
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def with_costs(
+    results: list[PointResult],
+    classifier: TunableClassifier,
+    data: Split,
+    device: torch.device,
+    before: Path | None,
+) -> list[PointResult]:
+    """Measure what each operating point costs, and return the results with it.
+
+    Args:
+        results: the points.
+        classifier: on the device.
+        data: images to time, the test split.
+        device: where.
+        before: the entry of an earlier report, if any; what it says of this classifier, timed on
+            this machine, is not timed again.
+    """
+    known: dict[tuple[float, float], Cost] = {}
+    with suppress(UserError):
+        entry = records.read(before).entry if before is not None else None
+        if entry is not None and entry.model_fingerprint == classifier.fingerprint():
+            known = {
+                (point.lam, point.width): point.cost
+                for point in entry.operating_points
+                if point.cost is not None and point.cost.machine == machine(device)
+            }
+    image = data.inputs(slice(1)).to(device)
+    costed = []
+    for result in results:
+        at = result.lam, result.width
+        cost = known.get(at) or measure(classifier.at(*at), image, classifier.deployed(*at))
+        costed.append(result.model_copy(update={"cost": cost}))
+    return costed

@@ -3,29 +3,27 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
 
-from oat_bench.acceleration import (
-    Precision,
-    accelerate,
-    choose_batch_size,
-    operations_per_image,
-)
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
-from oat_bench.evaluation import dial, integrity, probes
-from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation import integrity, probes
+from oat_bench.evaluation.grid import outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
+from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
 from oat_bench.results.checks import LADDER, Check
-from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 
@@ -35,27 +33,24 @@ BASE = "pgd-20"
 QUERIES = 1000
 #: multiples of eps that the sweep starts with; it goes on by doubling
 MULTIPLES = (0.0, 0.25, 0.5, 1.0)
+#: shares of the way from lambda = 0 to the first trained one above it that are looked at
+_NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """The attacks of an examination, made ready.
+    """The attacks of an examination, made ready."""
 
-    Attributes:
-        ladder: those whose order is known, the weakest first.
-        base: the attack that is swept over eps.
-        doubled: the same with twice the steps.
-        noise: random noise.
-        square: the attack without gradients.
-        remark: which attacks were left out, and why.
-    """
-
+    #: those whose order is known, the weakest first
     ladder: list[Attack]
+    #: swept over eps; and the same with twice the steps
     base: Attack
     doubled: Attack
     noise: Attack
+    #: without gradients
     square: Attack
-    remark: str = ""
+    #: which attacks were left out, and why
+    remark: str
 
     @property
     def names(self) -> list[str]:
@@ -63,69 +58,10 @@ class Suite:
         return [*dict.fromkeys([*(a.card.name for a in self.ladder), BASE, "noise", "square"])]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A classifier and what it is examined on.
-
-    Attributes:
-        classifier: on the device of the data.
-        data: the test split.
-        examples: ids to examine.
-        data_fingerprint: names the data in the store.
-        fewer: for some attacks, by name, how many of the examples, from the first.
-        store: where outcomes go.
-        batch_size: examples an attack sees at a time; what fills the device if None.
-        gradients: precision that attacks compute in.
-    """
-
-    classifier: TunableClassifier
-    data: Split
-    examples: Tensor
-    data_fingerprint: str
-    fewer: Mapping[str, int] = field(default_factory=dict)
-    store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
-    batch_size: int | None = None
-    gradients: Precision = "float32"
-
-    def share(self, name: str) -> Tensor:
-        """Return the ids that an attack gets."""
-        return self.examples[: self.fewer.get(name, len(self.examples))]
-
-    def outcomes(self, point: OperatingPoint, attack: Attack, examples: Tensor) -> pd.DataFrame:
-        """Return clean and attacked predictions, indexed by example; compute what is missing."""
-        frame = evaluate(
-            self.classifier,
-            self.data,
-            [point],
-            [attack],
-            data_fingerprint=self.data_fingerprint,
-            examples=examples,
-            store=self.store,
-            batch_size=self.batch_size,
-            gradients=self.gradients,
-            compile_it=False,
-            show=False,
-        )
-        return frame.set_index("example")
-
-    def model(self, point: OperatingPoint) -> tuple[nn.Module, int]:
-        """Return the plain network that attacks see, and how many images it takes at a time."""
-        plain = self.classifier.at(point.lam, point.width)
-        image = self.data.inputs(slice(1))
-        size = choose_batch_size(image.device, operations_per_image(plain, image))
-        return accelerate(plain), self.batch_size or size
-
-
 def make_suite(
     threat: Threat, *, n_classes: int, seed: int, ladder: Sequence[str] = LADDER
 ) -> Suite:
-    """Make the attacks of an examination ready.
-
-    Args:
-        threat: that of the model.
-        n_classes: of the model.
-        seed: of all randomness.
-        ladder: those of `LADDER` to put in order.
+    """Make the attacks of an examination ready; the ladder is of those of `LADDER`.
 
     Raises:
         UserError: if one is not of `LADDER`, or the threat model leaves nothing to attack.
@@ -138,13 +74,8 @@ def make_suite(
     if threat.eps == 0:
         raise UserError("the threat model has eps 0, which leaves no attack to examine")
 
-    def ready(name: str, **changes: object) -> Attack:
-        card = attack_card(name)
-        if changes:
-            named = "-".join([name, *(f"{value}" for value in changes.values())])
-            parameters = card.parameters | changes
-            card = card.model_copy(update={"name": named, "parameters": parameters})
-        return prepare(card, threat, n_classes=n_classes, seed=seed)
+    def ready(name: str) -> Attack:
+        return prepare(attack_card(name), threat, n_classes=n_classes, seed=seed)
 
     chosen, remarks = [], []
     for name in (name for name in LADDER if name in ladder):
@@ -156,32 +87,34 @@ def make_suite(
             if chosen[-1].label != name:
                 remarks.append(f"{name} is {chosen[-1].label}: the rest needs more classes")
     base = ready(BASE)
-    doubled = ready(BASE, steps=2 * base.parameters["steps"])
+    steps = 2 * base.parameters["steps"]
+    doubled = variant(base, f"{BASE}-{steps}", {"steps": steps})
     # its squares shrink in the course of its queries, however few
-    square = ready("square", n_queries=QUERIES, resc_schedule=True)
+    fewer = {"n_queries": QUERIES, "resc_schedule": True}
+    square = variant(ready("square"), f"square-{QUERIES}-True", fewer)
     return Suite(chosen, base, doubled, ready("noise"), square, ", ".join(remarks))
+
+
+def variant(
+    attack: Attack,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    **changes: float,
+) -> Attack:
+    """Return an attack under another name, with other parameters, another seed or ball."""
+    own = {**attack.card.parameters, **(parameters or {})}
+    card = attack.card.model_copy(update={"name": name, "parameters": own, **changes})
+    seed = attack.seed if seed is None else seed
+    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=seed)
 
 
 def examine(
     subject: Subject, point: OperatingPoint, suite: Suite, line: Bar | None = None
 ) -> list[Check]:
-    """Run all checks at one operating point.
-
-    Args:
-        subject: the classifier and the examples.
-        point: the operating point.
-        suite: the attacks.
-        line: of progress; it moves on by `stages`.
-    """
-
-    def run(attack: Attack, examples: Tensor) -> pd.DataFrame:
-        if line is not None:
-            line.note(f"lambda {point.lam:g}, {attack.label}")
-        frame = subject.outcomes(point, attack, examples)
-        if line is not None:
-            line.advance()
-        return frame
-
+    """Run all checks at one operating point; the line of progress moves on by `stages`."""
+    run = partial(_run, subject, point, line=line)
     base = run(suite.base, subject.share(BASE))
     clean, once = clean_right(base), robust_right(base)
     ladder = {a.card.name: robust_right(run(a, subject.share(a.card.name))) for a in suite.ladder}
@@ -189,13 +122,13 @@ def examine(
     share, budget = subject.share("square"), f"{QUERIES} queries"
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
-        budget = f"{QUERIES} queries, and 5000 after AutoAttack's other parts"
     square = free = robust_right(run(suite.square, share))
-    if "autoattack" in ladder and (others := before_square(suite.ladder[-1])) is not None:
-        # read, not run: the outcomes of AutoAttack's parts lie in cells of their own
-        without = robust_right(subject.outcomes(point, others, share))
-        by_gradients.append(without)
-        free = free & (~without | ladder["autoattack"][without.index])
+    if "autoattack" in ladder:
+        budget += ", and 5000 after AutoAttack's other parts"
+        without = before_square(subject, point, suite.ladder[-1], share)
+        if without is not None:
+            by_gradients.append(without)
+            free = free & (~without | ladder["autoattack"][without.index])
     doubled = robust_right(run(suite.doubled, subject.share(BASE)))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
@@ -217,17 +150,53 @@ def examine(
         integrity.steps(BASE, once, doubled),
         integrity.noise(BASE, noise, once),
         integrity.gradient_free("Square", budget, free, under_all(by_gradients, share)),
-        *probes.probe(*subject.model(point), subject.data, subject.examples, suite.base),
+        *probes.probe(subject.at(point), subject.ids, suite.base),
     ]
 
 
-def before_square(attack: Attack) -> Attack | None:
+def without_square(attack: Attack) -> Attack | None:
     """Return an attack of parts without its last, if that is Square; None if it is not."""
     parts = attack.parts()
     if len(parts) == 1 or parts[-1].class_ != "Square":
         return None
     # of one part that is left the cell has the part's name
     return replace(attack, chain=attack.chain[:-1]) if len(parts) > 2 else parts[0]
+
+
+def before_square(
+    subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
+) -> "pd.Series[bool] | None":
+    """Say what stands before an attack's last part, if that is Square; None if it is not.
+
+    It is read, not run: the outcomes of the parts lie in cells of their own.
+    """
+    others = without_square(attack)
+    return None if others is None else robust_right(outcomes(subject, point, others, examples))
+
+
+def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
+    """Say which examples stand under all attacks that saw them."""
+    index = pd.Index(examples.numpy(), name="example")
+    result = pd.Series(True, index=index)
+    for one in stands:
+        result &= one.reindex(index, fill_value=True)
+    return result
+
+
+def dial_lambdas(trained: Sequence[float], *, continuous: bool) -> list[float]:
+    """Return the lambda of a dial to look at: the trained ones, and many between them.
+
+    Tenths, the middle of every two trained ones, and several close to 0, where the network changes
+    its batch norm. Where the method is not ``continuous``, there is nothing between.
+    """
+    if not continuous:
+        return list(trained)
+    tenths = [tenth for tenth in np.linspace(0, 1, 11) if trained[0] < tenth < trained[-1]]
+    middles = [(low + high) / 2 for low, high in pairwise(trained)]
+    near = [share * trained[1] for share in _NEAR_ZERO] if len(middles) and not trained[0] else []
+    # rounded, so that 0.30000000000000004 and 0.3 are one
+    between = {round(float(lam), 6) for lam in (*tenths, *middles, *near)}
+    return sorted({*trained, *between})
 
 
 def examine_dial(
@@ -239,22 +208,24 @@ def examine_dial(
 ) -> Check:
     """Compare the lambda of one width with each other, clean and under the base attack.
 
-    Args:
-        subject: the classifier.
-        points: of that width, such as at `oat_bench.evaluation.dial.lambdas`.
-        examples: ids to attack.
-        suite: the attacks.
-        line: of progress; it moves on by one for each point.
+    The line of progress moves on by one for each point.
     """
     clean, robust = {}, {}
     for point in points:
-        if line is not None:
-            line.note(f"dial, lambda {point.lam:g}")
-        frame = subject.outcomes(point, suite.base, examples)
+        frame = _run(subject, point, suite.base, examples, line=line)
         clean[point.lam], robust[point.lam] = clean_right(frame), robust_right(frame)
-        if line is not None:
-            line.advance()
-    return dial.check(clean, robust)
+    return integrity.dial(clean, robust)
+
+
+def _run(
+    subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor, line: Bar | None
+) -> pd.DataFrame:
+    if line is not None:
+        line.note(f"lambda {point.lam:g}, {attack.label}")
+    frame = outcomes(subject, point, attack, examples)
+    if line is not None:
+        line.advance()
+    return frame
 
 
 def stages(subject: Subject, suite: Suite) -> int:
@@ -267,45 +238,24 @@ def seconds(
 ) -> float:
     """Say how long an examination takes at most: if every example stands to the end.
 
-    One pass is timed at the first operating point.
-
-    Args:
-        subject: the classifier and the examples.
-        points: the operating points that are examined.
-        suite: the attacks.
-        on_dials: how many examples `examine_dial` attacks, each at each point.
+    One pass is timed at the first operating point. `examine_dial` attacks ``on_dials`` examples in
+    all, over its points.
     """
-    model, size = subject.model(points[0])
-    index = subject.examples[:size].to(subject.data.labels.device)
+    at = subject.at(points[0])
+    index = subject.ids[: at.batch_size].to(subject.data.labels.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]
     timed = []
     for _ in range(3):
         started = time.perf_counter()
-        probes.gradient_sizes(model, x, y, cross_entropy).cpu()
+        probes.gradient_sizes(at.exact, x, y, cross_entropy).cpu()
         timed.append(time.perf_counter() - started)
-    sweeps = len(_radii(suite.base.threat, subject.data)) - 1
-    passes = sum(
-        attack.passes * len(subject.share(name))
-        for attack, name in [
-            *((attack, attack.card.name) for attack in suite.ladder),
-            *[(suite.base, BASE)] * sweeps,
-            (suite.doubled, BASE),
-            (suite.noise, "noise"),
-            (suite.square, "square"),
-        ]
-    )
+    run = [(attack, attack.card.name) for attack in suite.ladder]
+    run += [(suite.base, BASE)] * (len(_radii(suite.base.threat, subject.data)) - 1)
+    run += [(suite.doubled, BASE), (suite.noise, "noise"), (suite.square, "square")]
+    passes = sum(attack.passes * len(subject.share(name)) for attack, name in run)
     # what was timed is a forward and a backward pass
     total = len(points) * passes + on_dials * suite.base.passes
     return total * min(timed) / (2 * len(index))
-
-
-def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
-    """Say which examples stand under all attacks that saw them."""
-    index = pd.Index(examples.numpy(), name="example")
-    result = pd.Series(True, index=index)
-    for one in stands:
-        result &= one.reindex(index, fill_value=True)
-    return result
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:
@@ -320,8 +270,5 @@ def _radii(threat: Threat, data: Split) -> list[float]:
 
 def _with_eps(attack: Attack, eps: float) -> Attack:
     """Return an attack in a ball of another size, its step in proportion."""
-    threat = attack.threat
-    step_size = threat.step_size * eps / threat.eps
-    changes = {"name": f"{attack.card.name}-eps-{eps:.3g}", "eps": eps, "step_size": step_size}
-    card = attack.card.model_copy(update=changes)
-    return prepare(card, threat, n_classes=attack.n_classes, seed=attack.seed)
+    step_size = attack.threat.step_size * eps / attack.threat.eps
+    return variant(attack, f"{attack.card.name}-eps-{eps:.3g}", eps=eps, step_size=step_size)

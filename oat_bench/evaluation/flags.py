@@ -7,16 +7,18 @@ made. All of it is kept in the store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
-from oat_bench.evaluation.examination import Subject, before_square, under_all
+from oat_bench.evaluation.examination import before_square, under_all, variant
+from oat_bench.evaluation.grid import outcomes as outcomes_of
+from oat_bench.evaluation.subject import Subject
 from oat_bench.files import sha256
 from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import RETRIED_NAME
@@ -38,20 +40,16 @@ GRADIENT_FREE = {
     },
 }
 
-Stands = Mapping[str, "pd.Series[bool]"]
+
+Frames = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A check of an evaluation at one operating point, whatever its verdict.
-
-    Attributes:
-        point: the operating point.
-        attack: that the check is of; empty where it is of the network.
-        check: what was found.
-    """
+    """A check of an evaluation at one operating point, whatever its verdict."""
 
     point: OperatingPoint
+    #: that the check is of; empty where it is of the network
     attack: str
     check: Check
 
@@ -62,13 +60,11 @@ class Doubt:
 
 
 def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) -> list[Doubt]:
-    """Check an evaluation.
-
-    Args:
-        subject: the classifier, the examples that were evaluated, and the store of the outcomes.
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        attacks: that made them.
-    """
+    """Check what `oat_bench.evaluation.grid.evaluate` returned of a subject and attacks."""
+    subject = replace(subject, compile_it=False)
+    balls: dict[tuple[str, float], list[Attack]] = {}
+    for attack in attacks:
+        balls.setdefault((attack.threat.norm, attack.threat.eps), []).append(attack)
     found = []
     for _, rows in outcomes.groupby(["width", "lam"], sort=False):
         point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
@@ -77,48 +73,25 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
             for name, part in rows.groupby("attack", sort=False)
         }
         found += [Doubt(point, "", check) for check in _network(subject, point)]
-        found += [
-            Doubt(point, name, check) for name, check in _outcomes(subject, point, frames, attacks)
-        ]
+        for alike in balls.values():
+            own = {attack.label: frames[attack.label] for attack in alike}
+            checks = (
+                *_estimates(own, alike),
+                *_gradient_free(subject, point, own, alike),
+                *_retry(subject, point, own, alike),
+            )
+            found += [Doubt(point, name, check) for name, check in checks]
     return found
 
 
 def _network(subject: Subject, point: OperatingPoint) -> list[Check]:
     """Check gradients and outputs, once for all."""
-    examples = subject.examples[:PROBED]
-    fingerprint = sha256(
-        "1",  # of the checks
-        subject.classifier.fingerprint(),
-        subject.data_fingerprint,
-        repr(point),
-        repr(examples.tolist()),
-    )
-
-    def compute() -> list[Check]:
-        return [*probes.outputs(*subject.model(point), subject.data, examples)]
-
-    return subject.store.checks(f"network-lambda{point.lam:g}-{fingerprint[:16]}", compute)
-
-
-def _outcomes(
-    subject: Subject,
-    point: OperatingPoint,
-    frames: Mapping[str, pd.DataFrame],
-    attacks: Sequence[Attack],
-) -> Iterator[tuple[str, Check]]:
-    """Check outcomes of attacks in the same ball against each other, by the attack."""
-    stands = {name: robust_right(frame) for name, frame in frames.items()}
-    balls: dict[tuple[str, float], list[Attack]] = {}
-    for attack in attacks:
-        balls.setdefault((attack.threat.norm, attack.threat.eps), []).append(attack)
-    for alike in balls.values():
-        for attack in alike:
-            if _iterates(attack):
-                name = attack.label
-                others = {a.label: stands[a.label] for a in alike if a is not attack}
-                yield name, integrity.estimate(name, stands[name], others)
-        yield from _gradient_free(subject, point, stands, alike)
-        yield from _retry(subject, point, frames, alike)
+    examples = subject.ids[:PROBED]
+    model, data, _ = subject.fingerprints
+    # the number is of the checks
+    fingerprint = sha256("1", model, data, repr(point), repr(examples.tolist()))
+    name = f"network-lambda{point.lam:g}-{fingerprint[:16]}"
+    return subject.store.checks(name, lambda: [*probes.outputs(subject.at(point), examples)])
 
 
 def _iterates(attack: Attack) -> bool:
@@ -132,68 +105,62 @@ def _is_free(attack: Attack) -> bool:
     return attack.class_ in GRADIENT_FREE.get(attack.card.engine, ()) and len(attack.chain) == 1
 
 
+def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
+    return torch.tensor(rows.index.to_numpy(), dtype=torch.int64)
+
+
+def _estimates(frames: Frames, attacks: Sequence[Attack]) -> Iterator[tuple[str, Check]]:
+    """Check each attack in steps against the strongest of the others."""
+    stands = {name: robust_right(frame) for name, frame in frames.items()}
+    for name in (attack.label for attack in attacks if _iterates(attack)):
+        others = {other: series for other, series in stands.items() if other != name}
+        yield name, integrity.estimate(name, stands[name], others)
+
+
 def _gradient_free(
-    subject: Subject, point: OperatingPoint, stands: Stands, attacks: Sequence[Attack]
+    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
     """Check that attacks without gradients break no more than those by gradients."""
     free, gradient = {}, []
     for attack in attacks:
         name = attack.label
-        before = before_square(attack)
+        stands = robust_right(frames[name])
+        left = before_square(subject, point, attack, _ids(stands))
         if _is_free(attack):
-            free[name] = stands[name]
-        elif before is None:
-            gradient.append(stands[name])
+            free[name] = stands
+        elif left is None:
+            gradient.append(stands)
         else:
-            # read, not run: the outcomes of the parts lie in cells of their own
-            examples = torch.as_tensor(stands[name].index.to_numpy().copy())
-            left = robust_right(subject.outcomes(point, before, examples))
             gradient.append(left)
-            free[f"Square in {name}"] = ~left | stands[name][left.index]
+            free[f"Square in {name}"] = ~left | stands[left.index]
     for name, series in free.items() if gradient else ():
-        examples = torch.as_tensor(series.index.to_numpy().copy())
-        yield name, integrity.gradient_free(name, "", series, under_all(gradient, examples))
+        left = under_all(gradient, _ids(series))
+        yield name, integrity.gradient_free(name, "", series, left)
 
 
 def _retry(
-    subject: Subject,
-    point: OperatingPoint,
-    frames: Mapping[str, pd.DataFrame],
-    attacks: Sequence[Attack],
+    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
     """Attack some of what stood with twice the steps, from another start."""
     bases = [attack for attack in attacks if attack.per_example and _iterates(attack)]
     if not bases:
         return
-    base = max(bases, key=_steps)
-    attack = _longer(base)
+    base = max(bases, key=lambda one: one.parameters["steps"] * one.parameters.get("restarts", 1))
+    # twice the steps and another seed, without its restarts
+    longer = {"steps": 2 * base.parameters["steps"]}
+    longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
+    name = f"{base.label[:40]}{RETRIED_NAME}"
+    attack = variant(base, name, longer, seed=base.seed + 1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
         spent += one.passes * int(whole.sum())
-    examples = torch.as_tensor(frames[base.label].index.to_numpy().copy())
-    left = under_all([robust_right(frames[one.label]) for one in attacks], examples)
-    n = min(RETRIED, int(SHARE * spent / attack.passes))
-    chosen = torch.as_tensor(left.index[left].to_numpy().copy())[:n]
-    if not len(chosen):
-        return
-    stands = robust_right(subject.outcomes(point, attack, chosen))
-    words = f"{base.label} with {attack.parameters['steps']} steps from another start"
-    yield base.label, integrity.retry(words, int((~stands).sum()), len(stands))
-
-
-def _steps(attack: Attack) -> int:
-    return int(attack.parameters["steps"] * attack.parameters.get("restarts", 1))
-
-
-def _longer(attack: Attack) -> Attack:
-    """Return an attack with twice the steps and another seed, without its restarts."""
-    changes: dict[str, Any] = {"steps": 2 * attack.parameters["steps"]}
-    if "restarts" in attack.card.parameters:
-        changes["restarts"] = 1
-    name = f"{attack.label[:40]}{RETRIED_NAME}"
-    parameters = attack.card.parameters | changes
-    card = attack.card.model_copy(update={"name": name, "parameters": parameters})
-    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=attack.seed + 1)
+    stood = [robust_right(frame) for frame in frames.values()]
+    left = under_all(stood, _ids(frames[base.label]))
+    chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes))]
+    if len(chosen):
+        stands = robust_right(outcomes_of(subject, point, attack, chosen))
+        words = f"{base.label} with {attack.parameters['steps']} steps from another start"
+        yield base.label, integrity.retry(words, int((~stands).sum()), len(stands))

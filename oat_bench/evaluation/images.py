@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from oat_bench.attacks.saved import Header, Images, read, write
+from oat_bench.attacks.cell import CellInfo
+from oat_bench.attacks.saved import Images, read, write
 from oat_bench.files import make_folder
 from oat_bench.progress import note
-from oat_bench.results.outcomes import CellInfo
 
 #: what takes more bytes is announced
 _LARGE = 1e9
@@ -29,12 +28,7 @@ class ImageFolder:
         self._noted = False
 
     def announce(self, images: int, example: Tensor) -> None:
-        """Say how large the files become, where they are large.
-
-        Args:
-            images: how many.
-            example: one of them.
-        """
+        """Say how large the files of so many images like one become, where they are large."""
         size = images * example.numel() * 4
         if size > _LARGE:
             note(
@@ -50,39 +44,33 @@ class ImageFolder:
 
 
 class Kept:
-    """The images of one attack at one operating point.
+    """The images of one attack at one operating point, in the file of a name.
 
-    Args:
-        folder: where they go.
-        cell: names the file.
+    Examples are given by their ids.
     """
 
-    def __init__(self, folder: ImageFolder, cell: str) -> None:
-        self.folder, self._path = folder, folder.folder / f"{cell}.safetensors"
+    def __init__(self, folder: ImageFolder, name: str) -> None:
+        self.folder, self._path = folder, folder.folder / f"{name}.safetensors"
         self._images: dict[int, Tensor] = {}
         if self._path.is_file():
             content = read(self._path)
             self._images = dict(zip(content.example.tolist(), content.images, strict=True))
-        #: the examples whose images an earlier evaluation wrote
-        self.before = np.array(sorted(self._images), dtype=np.int64)
+        self._before = torch.tensor(sorted(self._images), dtype=torch.int64)
 
-    def holds(self, examples: np.ndarray) -> bool:
-        """Whether an earlier evaluation wrote the images of all these examples."""
-        return bool(np.isin(examples, self.before).all())
+    def there(self, examples: Tensor) -> Tensor:
+        """Say of which examples an earlier evaluation wrote the images: bool, shape [n]."""
+        return torch.isin(examples, self._before)
 
     def add(self, ids: Tensor, x_adv: Tensor) -> None:
         """Keep images of examples, in the place of those of before."""
         self._images |= zip(ids.tolist(), x_adv.detach().cpu(), strict=True)
 
-    def write(self, about: CellInfo, examples: np.ndarray, labels: Tensor) -> None:
+    def write(self, about: CellInfo, examples: Tensor, labels: Tensor) -> None:
         """Write the images of examples, and those that an earlier evaluation wrote."""
-        ids = np.union1d(examples, self.before)
-        if len(ids) > len(self.before):
-            fields = set(Header.model_fields)
-            header = Header.model_validate(about.model_dump(include=fields))
-            example = torch.from_numpy(ids)
+        if not self.there(examples).all():
+            ids = torch.unique(torch.cat([examples, self._before]))
             images = torch.stack([self._images[number] for number in ids.tolist()])
-            write(self._path, Images(header, example, labels.cpu()[example], images))
+            write(self._path, Images(about, ids, labels.cpu()[ids], images))
         if self.folder.png:
             _write_pngs(self._path.with_suffix(""), read(self._path))
 

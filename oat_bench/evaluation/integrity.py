@@ -8,11 +8,12 @@ What chance explains is not held against a model. Attacks are compared on the sa
 exact one-sided test on those that only one of the two broke (McNemar, Psychometrika 12, 1947); a
 share is compared with `NEGLIGIBLE` by an exact binomial test; several tests of one check are
 corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+
+Every series says of examples, by id, whether they stand: are right both clean and attacked.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from scipy.stats import binomtest
 
 from oat_bench.results.checks import Check, Verdict
 from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
+
+Stands = Mapping[str, "pd.Series[bool]"]
 
 #: the chance that a check fails an honest model, at most
 LEVEL = 0.01
@@ -35,40 +38,11 @@ CLOSE = 0.05
 FAR = 0.10
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """An attack that broke more than one that should be stronger, beyond chance.
-
-    Attributes:
-        weak: the attack that should break less.
-        strong: the attack that should break more.
-        only_weak: examples that the first alone broke, of those that both saw.
-        only_strong: examples that the second alone broke.
-        p_value: of the exact one-sided test, corrected by Holm.
-    """
-
-    weak: str
-    strong: str
-    only_weak: int
-    only_strong: int
-    p_value: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.weak} breaks more than {self.strong} ({self.only_weak} examples that the other "
-            f"does not, against {self.only_strong}; {_p(self.p_value)})"
-        )
-
-
 # --- statistics
 
 
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
     """Test whether one attack breaks more than another, of the examples that both saw.
-
-    Args:
-        first: whether each example stands, bool, indexed by example.
-        second: the same under the other attack.
 
     Returns:
         How many examples only the first broke, how many only the second, and the exact one-sided
@@ -85,17 +59,17 @@ def above(share: float, count: int, n: int) -> float:
     return float(binomtest(count, n, share, alternative="greater").pvalue) if n else 1.0
 
 
-def inversions(ladder: Mapping[str, pd.Series]) -> list[Inversion]:
-    """Find the pairs out of order, beyond chance.
+def inversions(ladder: Stands) -> list[str]:
+    """Say which attacks broke more than one that comes later and should be stronger.
 
-    Args:
-        ladder: by name, the weakest attack first, whether each example stands.
+    Beyond chance; the p-values are corrected by Holm for all pairs.
     """
     pairs = list(combinations(ladder, 2))
     tests = [breaks_more(ladder[weak], ladder[strong]) for weak, strong in pairs]
     corrected = holm([p for _, _, p in tests])
     return [
-        Inversion(weak, strong, ours, theirs, p)
+        f"{weak} breaks more than {strong} ({ours} examples that the other does not, against "
+        f"{theirs}; {_p(p)})"
         for (weak, strong), (ours, theirs, _), p in zip(pairs, tests, corrected, strict=True)
         if p <= LEVEL
     ]
@@ -111,43 +85,38 @@ def fewest(n_tests: float) -> int:
     return int(np.ceil(np.log2(n_tests / LEVEL)))
 
 
-# --- outcomes of attacks
+# --- checks of outcomes
 
 
-def order(clean: pd.Series, ladder: Mapping[str, pd.Series], remark: str = "") -> Check:
-    """No attack breaks more than a stronger one.
+def checked(
+    name: str, verdict: Verdict | bool, evidence: str, **numbers: int | float | list[float]
+) -> Check:
+    """Return a check; its verdict may be whether it passed, or failed."""
+    if isinstance(verdict, bool):
+        verdict = "pass" if verdict else "fail"
+    return Check(name=name, verdict=verdict, evidence=evidence, numbers=numbers)
 
-    Args:
-        clean: whether each example is right without an attack, indexed by example.
-        ladder: by name, the weakest attack first, whether each example stands.
-        remark: to add to the evidence.
-    """
+
+def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
+    """No attack breaks more than a stronger one; the ladder begins with the weakest."""
     found = inversions(ladder)
     accuracies = {"clean": clean, **ladder}
     listed = ", ".join(
-        f"{name} {percent(stands)}" + (f" (n {len(stands)})" if len(stands) < len(clean) else "")
+        f"{name} {_percent(stands)}" + (f" (n {len(stands)})" if len(stands) < len(clean) else "")
         for name, stands in accuracies.items()
     )
-    return Check(
-        name="order",
-        verdict="fail" if found else "pass",
-        evidence="; ".join(part for part in (listed, *map(str, found), remark) if part),
-        numbers={name: 100 * float(stands.mean()) for name, stands in accuracies.items()}
-        | {"inversions": len(found)},
-    )
+    evidence = "; ".join(part for part in (listed, *found, remark) if part)
+    ra = {name: _value(stands) for name, stands in accuracies.items()}
+    return checked("order", not found, evidence, **ra, inversions=len(found))
 
 
-def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> Check:
+def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
     """RA under an attack is close to RA under the strongest one, on the same examples.
 
     It fails where RA is above the strongest attack's by more than `FAR`, and beyond chance by more
     than `CLOSE`; it warns where RA is above by more than `CLOSE`, and beyond chance above at all.
     Both tests are exact and paired, and corrected for the choice of the strongest by Bonferroni.
-
-    Args:
-        name: of the attack.
-        stands: whether each example stands under it, indexed by example.
-        others: the same by name, of attacks that may be stronger; each may have seen fewer.
+    Others may have seen fewer examples.
     """
     seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
     higher = {
@@ -155,12 +124,8 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
     }
     strongest = max(higher, key=higher.__getitem__, default=None)
     if strongest is None or higher[strongest] <= 0:
-        return Check(
-            name="estimate",
-            verdict="pass",
-            evidence=f"no attack leaves less than {name}, {percent(stands)}",
-            numbers={"difference": 0.0, "n": len(stands)},
-        )
+        evidence = f"no attack leaves less than {name}, {_percent(stands)}"
+        return checked("estimate", True, evidence, difference=0.0, n=len(stands))
     ids, tried = seen[strongest], len(higher)
     ours, theirs = stands[ids], others[strongest][ids]
     only, without, p = breaks_more(theirs, ours)
@@ -172,125 +137,79 @@ def estimate(name: str, stands: pd.Series, others: Mapping[str, pd.Series]) -> C
     elif test.value > 100 * CLOSE and tried * p <= LEVEL:
         verdict = "warn"
     evidence = (
-        f"RA {percent(ours)} under {name}, {percent(theirs)} under {strongest}, on the same "
+        f"RA {_percent(ours)} under {name}, {_percent(theirs)} under {strongest}, on the same "
         f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
         f"{test.high:.1f}]"
     )
-    return Check(
-        name="estimate",
-        verdict=verdict,
-        evidence=evidence,
-        numbers={
-            "difference": test.value,
-            "low": test.low,
-            "high": test.high,
-            "n": len(ids),
-            "p_higher": min(1.0, tried * p),
-            "p_beyond": p_beyond,
-        },
-    )
+    numbers = {"difference": test.value, "low": test.low, "high": test.high, "n": len(ids)}
+    p_higher = min(1.0, tried * p)
+    return checked("estimate", verdict, evidence, **numbers, p_higher=p_higher, p_beyond=p_beyond)
 
 
 def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
-    """RA equals SA at eps 0, never rises with eps, and vanishes.
-
-    Args:
-        clean: whether each example is right without an attack, indexed by example.
-        stands: by eps, from 0 on, whether each example stands.
-    """
+    """RA equals SA at eps 0, never rises with eps, and vanishes; by eps, from 0 on."""
     changed = int((clean != stands[0.0]).sum())
     found = inversions({f"eps {eps:.3g}": series for eps, series in stands.items()})
-    largest = max(stands)
-    left = stands[largest]
+    left = stands[max(stands)]
     p = above(NEGLIGIBLE, int(left.sum()), len(left))
-    complaints = [f"{changed} predictions change at eps 0"] if changed else []
-    complaints += [str(inversion) for inversion in found]
-    if p <= LEVEL:
-        complaints.append(f"RA does not vanish (above {100 * NEGLIGIBLE:g}%, {_p(p)})")
-    listed = ", ".join(f"{percent(series)} at {eps:.3g}" for eps, series in stands.items())
-    return Check(
-        name="eps sweep",
-        verdict="fail" if complaints else "pass",
-        evidence="; ".join([f"RA {listed}", *complaints]),
-        numbers={
-            "eps": list(stands),
-            "ra": [100 * float(series.mean()) for series in stands.values()],
-            "changed_at_0": changed,
-            "inversions": len(found),
-            "p_vanishes": p,
-        },
+    complaints = [f"{changed} predictions change at eps 0"] * (changed > 0) + found
+    complaints += [f"RA does not vanish (above {100 * NEGLIGIBLE:g}%, {_p(p)})"] * (p <= LEVEL)
+    listed = ", ".join(f"{_percent(series)} at {eps:.3g}" for eps, series in stands.items())
+    return checked(
+        "eps sweep",
+        not complaints,
+        "; ".join([f"RA {listed}", *complaints]),
+        eps=list(stands),
+        ra=[_value(series) for series in stands.values()],
+        changed_at_0=changed,
+        inversions=len(found),
+        p_vanishes=p,
     )
 
 
 def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
-    """Twice the steps do not lower RA by more than is of no account.
-
-    Args:
-        name: of the attack.
-        once: whether each example stands, indexed by example.
-        doubled: the same with twice the steps.
-    """
+    """Twice the steps of an attack do not lower RA by more than is of no account."""
     test = paired(once, doubled)
-    converged = test.low <= 100 * NEGLIGIBLE
     evidence = (
-        f"RA under {name} {percent(once)}, with twice the steps {percent(doubled)}: falls by "
+        f"RA under {name} {_percent(once)}, with twice the steps {_percent(doubled)}: falls by "
         f"{test.value:.1f} points [{test.low:.1f}, {test.high:.1f}]"
     )
-    return Check(
-        name="steps",
-        verdict="pass" if converged else "warn",
-        evidence=evidence if converged else f"{evidence}; not converged, use more steps",
-        numbers={"difference": test.value, "low": test.low, "high": test.high},
-    )
+    verdict: Verdict = "pass"
+    if test.low > 100 * NEGLIGIBLE:
+        verdict, evidence = "warn", f"{evidence}; not converged, use more steps"
+    numbers = {"difference": test.value, "low": test.low, "high": test.high}
+    return checked("steps", verdict, evidence, **numbers)
 
 
 def retry(name: str, broken: int, n: int) -> Check:
-    """A longer attack from another start breaks next to none of the images that stood.
-
-    Args:
-        name: of the attack, with what it does more.
-        broken: how many it breaks.
-        n: of so many that every attack before had left standing.
-    """
+    """A longer attack from another start breaks next to none of the n images that stood."""
     p = above(NEGLIGIBLE, broken, n)
-    return Check(
-        name="retry",
-        verdict="warn" if p <= LEVEL else "pass",
-        evidence=f"{name} breaks {broken} of {n} images that stood",
-        numbers={"broken": broken, "n": n, "p_value": p},
-    )
+    evidence = f"{name} breaks {broken} of {n} images that stood"
+    verdict: Verdict = "warn" if p <= LEVEL else "pass"
+    return checked("retry", verdict, evidence, broken=broken, n=n, p_value=p)
 
 
 def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
-    """Random noise does not break more than an attack by gradients.
-
-    Args:
-        attack: name of the attack by gradients.
-        random: whether each example stands under noise, indexed by example.
-        gradient: the same under the attack.
-    """
+    """Random noise does not break more than an attack by gradients."""
     ours, theirs, p = breaks_more(random, gradient)
     evidence = (
-        f"RA {percent(random)} under noise, {percent(gradient)} under {attack}; noise alone "
+        f"RA {_percent(random)} under noise, {_percent(gradient)} under {attack}; noise alone "
         f"breaks {ours}, {attack} alone {theirs}"
     )
-    masked = p <= LEVEL
-    return Check(
-        name="noise",
-        verdict="fail" if masked else "pass",
-        evidence=f"{evidence}; the gradients are masked ({_p(p)})" if masked else evidence,
-        numbers={"only_noise": ours, "only_gradient": theirs, "p_value": p},
-    )
+    if p <= LEVEL:
+        evidence += f"; the gradients are masked ({_p(p)})"
+    numbers = {"only_noise": ours, "only_gradient": theirs, "p_value": p}
+    return checked("noise", p > LEVEL, evidence, **numbers)
 
 
 def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
     """An attack without gradients breaks neither more than those by gradients, nor others.
 
     Args:
-        attack: name of the attack without gradients.
+        attack: its name.
         budget: what it was given, in words; may be empty.
-        free: whether each example stands under it, indexed by example.
-        gradient: whether each stands under all attacks by gradients.
+        free: what stands under it.
+        gradient: what stands under all attacks by gradients.
     """
     ours, theirs, p_more = breaks_more(free, gradient)
     n = len(free.index.intersection(gradient.index))
@@ -307,23 +226,60 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     elif ours > NEGLIGIBLE * n:
         verdict = "warn"
         evidence += "; attacks by gradients are not enough"
-    return Check(
-        name="gradient-free",
-        verdict=verdict,
-        evidence=evidence,
-        numbers={
-            "only_gradient_free": ours,
-            "only_gradient": theirs,
-            "n": n,
-            "p_more": p_more,
-            "p_missed": p_missed,
-        },
+    numbers = {"only_gradient_free": ours, "only_gradient": theirs, "n": n}
+    return checked("gradient-free", verdict, evidence, **numbers, p_more=p_more, p_missed=p_missed)
+
+
+def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
+    """No lambda is worse than another both clean and attacked, beyond chance.
+
+    A dial trades one accuracy for the other; a lambda that loses both against another lies. Every
+    two lambda are compared, both ways: what a lambda is compared with need not be its neighbour,
+    for where the dial jumps, the accuracies beyond the jump are those that tell. Worse in both is
+    only what both tests find (intersection-union: the larger p counts).
+
+    Args:
+        clean: by lambda, whether each example is right.
+        robust: by lambda, whether each is right both clean and attacked.
+    """
+    pairs = list(permutations(clean, 2))
+    tests = [
+        max(breaks_more(right[lam], right[other])[2] for right in (clean, robust))
+        for lam, other in pairs
+    ]
+    beaten: dict[float, tuple[float, float]] = {}
+    for (lam, other), p in zip(pairs, holm(tests), strict=True):
+        if p <= LEVEL and (lam not in beaten or p < beaten[lam][1]):
+            beaten[lam] = (other, p)
+    sa, ra = ({lam: _value(s) for lam, s in right.items()} for right in (clean, robust))
+    listed = ", ".join(f"{sa[lam]:.1f}%/{ra[lam]:.1f}% at {lam:g}" for lam in clean)
+    complaints = [
+        f"lambda {lam:g} is worse than {other:g} in both (SA {_points(clean, lam, other)}, RA "
+        f"{_points(robust, lam, other)}; p {p:.2g})"
+        for lam, (other, p) in beaten.items()
+    ]
+    return checked(
+        "dial",
+        not beaten,
+        "; ".join([f"SA/RA {listed}", *complaints]),
+        **{"lambda": list(clean)},
+        sa=list(sa.values()),
+        ra=list(ra.values()),
+        beaten=list(beaten),
+        detectable=fewest(len(pairs)) if pairs else 0,
     )
 
 
-def percent(stands: pd.Series) -> str:
-    """Write the share that stands."""
-    return f"{100 * float(stands.mean()):.1f}%"
+def _value(stands: pd.Series) -> float:
+    return 100 * float(stands.mean())
+
+
+def _points(right: Mapping[float, pd.Series], lam: float, other: float) -> str:
+    return f"{100 * float(right[lam].mean() - right[other].mean()):+.1f}"
+
+
+def _percent(stands: pd.Series) -> str:
+    return f"{_value(stands):.1f}%"
 
 
 def _p(value: float) -> str:

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack
-from oat_bench.datasets import Split
-from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above
+from oat_bench.evaluation.integrity import LEVEL, NEGLIGIBLE, above, checked
+from oat_bench.evaluation.subject import AtPoint
 from oat_bench.results.checks import Check, Verdict
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
@@ -24,51 +24,32 @@ ROUNDING = 1e-4
 _ALONE = 64
 
 
-def probe(
-    model: nn.Module, batch_size: int, data: Split, examples: Tensor, attack: Attack
-) -> list[Check]:
-    """Run the checks of a network.
-
-    Args:
-        model: plain, in eval mode: images to logits.
-        batch_size: images that it takes at a time.
-        data: on the device of the model.
-        examples: ids of the images to look at.
-        attack: PGD, by which the loss is raised.
-    """
-    zero, again, rows = outputs(model, batch_size, data, examples)
+def probe(at: AtPoint, examples: Tensor, attack: Attack) -> list[Check]:
+    """Run the checks of a network on some examples, by id; PGD raises the loss."""
+    zero, again, rows = outputs(at, examples)
     losses = []
-    for index in torch.split(examples.to(data.labels.device), batch_size):
-        x, y = data.inputs(index), data.labels[index]
-        with torch.no_grad():
-            right = model(x).argmax(1) == y
-        losses.append(_losses_along(model, x[right], y[right], index[right], attack))
-    images = data.inputs(examples[:_ALONE].to(data.labels.device))
+    for index in torch.split(examples.to(at.data.labels.device), at.batch_size):
+        ids = index[at.right(index)]
+        x, y = at.data.inputs(ids), at.data.labels[ids]
+        losses.append(_losses_along(at.exact, x, y, ids, attack))
+    images = at.data.inputs(examples[:_ALONE].to(at.data.labels.device))
     with torch.no_grad():
-        alone, together = torch.cat([model(image[None]) for image in images]), model(images)
+        alone = torch.cat([at.exact(image[None]) for image in images])
+        together = at.exact(images)
     return [loss(torch.cat(losses, dim=1)), zero, batch(alone, together), again, rows]
 
 
-def outputs(
-    model: nn.Module, batch_size: int, data: Split, examples: Tensor
-) -> tuple[Check, Check, Check]:
-    """Run the checks that take a few passes: zero gradients, repeat, logits.
-
-    Args:
-        model: plain, in eval mode: images to logits.
-        batch_size: images that it takes at a time.
-        data: on the device of the model.
-        examples: ids of the images to look at.
-    """
+def outputs(at: AtPoint, examples: Tensor) -> tuple[Check, Check, Check]:
+    """Run the checks that take a few passes: zero gradients, repeat, logits."""
     cross_entropies, margins, rows, again = [], [], [], []
-    for index in torch.split(examples.to(data.labels.device), batch_size):
-        x, y = data.inputs(index), data.labels[index]
+    for index in torch.split(examples.to(at.data.labels.device), at.batch_size):
+        x, y = at.data.inputs(index), at.data.labels[index]
         with torch.no_grad():
-            rows.append(model(x))
-            again.append(model(x))
+            rows.append(at.exact(x))
+            again.append(at.exact(x))
         right = rows[-1].argmax(1) == y
-        cross_entropies.append(gradient_sizes(model, x[right], y[right], cross_entropy))
-        margins.append(gradient_sizes(model, x[right], y[right], margin))
+        cross_entropies.append(gradient_sizes(at.exact, x[right], y[right], cross_entropy))
+        margins.append(gradient_sizes(at.exact, x[right], y[right], margin))
     first, second = torch.cat(rows), torch.cat(again)
     return (
         zero_gradients(torch.cat(cross_entropies), torch.cat(margins)),
@@ -94,15 +75,12 @@ def loss(losses: Tensor) -> Check:
     verdict: Verdict = "pass" if raised >= RAISED * n else "warn"
     if p <= LEVEL or not mean[-1] > mean[0]:  # NaN does not rise either
         verdict = "fail"
-    return Check(
-        name="loss",
-        verdict=verdict,
-        evidence=(
-            f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
-            f"{drops} of them down; it rises for {raised} of {n} examples"
-        ),
-        numbers={"mean": mean, "raised": raised, "n": n, "drops": drops, "p_value": p},
+    evidence = (
+        f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
+        f"{drops} of them down; it rises for {raised} of {n} examples"
     )
+    numbers = {"raised": raised, "n": n, "drops": drops, "p_value": p}
+    return checked("loss", verdict, evidence, mean=mean, **numbers)
 
 
 def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
@@ -126,63 +104,24 @@ def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
     if zero:
         why = "the network is flat there" if 2 * both > zero else "the softmax is saturated"
         evidence += f", the margin has none at {both} of these: {why}"
-    return Check(
-        name="zero gradients",
-        verdict="fail" if p <= LEVEL else "warn" if zero else "pass",
-        evidence=evidence,
-        numbers={"zero": zero, "zero_margin_too": both, "n": n, "p_value": p},
-    )
+    verdict: Verdict = "fail" if p <= LEVEL else "warn" if zero else "pass"
+    numbers = {"zero": zero, "zero_margin_too": both, "n": n, "p_value": p}
+    return checked("zero gradients", verdict, evidence, **numbers)
 
 
 def batch(alone: Tensor, together: Tensor) -> Check:
-    """An image gets the same logits alone as in a batch.
-
-    Args:
-        alone: logits of images each in a pass of its own, shape [n, num_classes].
-        together: of the same images in one pass.
-    """
-    difference, changed, same = _compare(alone, together)
-    return Check(
-        name="batch",
-        verdict="pass" if same else "fail",
-        evidence=(
-            f"logits of {len(alone)} images alone and in a batch differ by {difference:.1g} of the "
-            f"largest; {changed} predictions change"
-        ),
-        numbers={"difference": difference, "changed": changed, "n": len(alone)},
-    )
+    """An image gets the same logits, shape [n, num_classes], alone as in a batch."""
+    return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "")
 
 
 def repeat(first: Tensor, second: Tensor) -> Check:
-    """Two passes of the same batch agree.
-
-    Args:
-        first: logits of a pass, shape [n, num_classes].
-        second: those of another pass.
-    """
-    difference, changed, same = _compare(first, second)
-    evidence = (
-        f"logits of two passes differ by {difference:.1g} of the largest; {changed} of "
-        f"{len(first)} predictions change"
-    )
-    if not same:
-        evidence += (
-            "; a random defence: AutoAttack refuses these, attack the expectation over its draws"
-        )
-    return Check(
-        name="repeat",
-        verdict="pass" if same else "fail",
-        evidence=evidence,
-        numbers={"difference": difference, "changed": changed, "n": len(first)},
-    )
+    """Two passes of the same batch agree: logits of shape [n, num_classes]."""
+    remark = "; a random defence: AutoAttack refuses these, attack the expectation over its draws"
+    return _compared("repeat", first, second, "two passes", f" of {len(first)}", remark)
 
 
 def logits(rows: Tensor) -> Check:
-    """What comes out are finite logits, not probabilities.
-
-    Args:
-        rows: what the network returns, shape [n, num_classes].
-    """
+    """What comes out, shape [n, num_classes], are finite logits, not probabilities."""
     low, high = float(rows.min()), float(rows.max())
     finite = bool(rows.isfinite().all())
     sums = float((rows.sum(1) - 1).abs().max())
@@ -192,24 +131,27 @@ def logits(rows: Tensor) -> Check:
         evidence += "; not all are finite"
     if probabilities:
         evidence += "; each row sums to 1: probabilities, which flatten what attacks climb"
-    return Check(
-        name="logits",
-        verdict="fail" if not finite else "warn" if probabilities else "pass",
-        evidence=evidence,
-        numbers={"low": low, "high": high, "row_sum_from_1": sums},
-    )
+    verdict: Verdict = "fail" if not finite else "warn" if probabilities else "pass"
+    return checked("logits", verdict, evidence, low=low, high=high, row_sum_from_1=sums)
 
 
-def _compare(first: Tensor, second: Tensor) -> tuple[float, int, bool]:
-    """Return the largest difference relative to the logits, predictions changed, if it is none."""
+def _compared(
+    name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str = ""
+) -> Check:
+    """Check that logits are the same but for rounding; else say so, and add the remark."""
     scale = float(first.abs().max()) or 1.0
     difference = float((first - second).abs().max()) / scale
     changed = int((first.argmax(1) != second.argmax(1)).sum())
-    return difference, changed, difference <= ROUNDING and not changed
+    same = difference <= ROUNDING and not changed
+    evidence = (
+        f"logits of {of} differ by {difference:.1g} of the largest; {changed}{among} predictions "
+        f"change{'' if same else remark}"
+    )
+    return checked(name, same, evidence, difference=difference, changed=changed, n=len(first))
 
 
 def _nothing_to_attack(name: str) -> Check:
-    return Check(name=name, verdict="warn", evidence="no example is right", numbers={"n": 0})
+    return checked(name, "warn", "no example is right", n=0)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ sampled.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,17 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
-from oat_bench.classifier import OperatingPoint, TunableClassifier
-from oat_bench.datasets import Split
+from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.blocks import Blocks
-from oat_bench.evaluation.grid import Subject, describe
-from oat_bench.evaluation.places import Place, fill
-from oat_bench.files import sha256
+from oat_bench.evaluation.cells import Cell, Count, Origin, fill
+from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
-from oat_bench.results.outcomes import COLUMNS, OutcomeStore
+from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
 from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
 from oat_bench.training.pgd import pgd
@@ -37,12 +32,7 @@ KEYS = ["lam", "width", *COLUMNS]
 
 @dataclass(frozen=True)
 class Draw:
-    """How the defender draws lambda.
-
-    Attributes:
-        lams: the set, ascending.
-        chances: of each, adding up to 1.
-    """
+    """How the defender draws lambda: a set, ascending, and the chance of each; they add up to 1."""
 
     lams: tuple[float, ...]
     chances: tuple[float, ...]
@@ -64,57 +54,42 @@ class Draw:
         order, total = np.argsort(lams), sum(given)
         return cls(tuple(lams[i] for i in order), tuple(given[i] / total for i in order))
 
-    @property
-    def uniform(self) -> bool:
-        """Whether every lambda has the same chance."""
-        return len(set(self.chances)) == 1
+    def __str__(self) -> str:
+        uniform = len(set(self.chances)) == 1
+        chances = "" if uniform else f", drawn {', '.join(f'{c:.3g}' for c in self.chances)}"
+        return f"lambda {', '.join(f'{lam:g}' for lam in self.lams)}{chances}"
 
 
 @dataclass(frozen=True)
 class RandomLambda:
-    """Accuracies in percent of a defender who draws lambda at random.
+    """Accuracies of a defender who draws lambda at random."""
 
-    Attributes:
-        expected_clean: chance that a query with a clean image is answered right.
-        expected: the same of an attacked image, and right when clean.
-        worst_clean: share of images that are right at every lambda of the set.
-        worst: share that is right at every lambda both clean and attacked: who may ask again and
-            again, with any attacked image at hand, meets every lambda.
-    """
-
+    #: the chance that a query with a clean image is answered right
     expected_clean: Accuracy
+    #: the same of an attacked image, and right when clean
     expected: Accuracy
+    #: the share of images that are right at every lambda of the set
     worst_clean: Accuracy
+    #: the share that is right there both clean and attacked: who may ask again and again, with any
+    #: attacked image at hand, meets every lambda
     worst: Accuracy
 
 
-class _Members(nn.Module):
+class _Members(nn.ModuleList):
     """All networks of the set at once: images to logits [n, L, num_classes]."""
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([network(x) for network in self.networks], dim=1)
+        return torch.stack([network(x) for network in self], dim=1)
 
 
-def _losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Cross-entropy of each example, the mean over the draw of lambda, [n]."""
+def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
+    """Return each example's cross-entropy, the mean over the draw of lambda, shape [n].
+
+    Logits are of shape [n, L, num_classes], labels [n], the chances of every lambda [L].
+    """
     several = y[:, None].expand(logits.shape[:2])
     losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
     return losses.view(logits.shape[:2]) @ chances.to(losses)
-
-
-def expected_loss(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Cross-entropy, the mean over the draw of lambda, summed over the examples.
-
-    Args:
-        logits: of every lambda, shape [n, L, num_classes].
-        y: labels of shape [n].
-        chances: of every lambda, shape [L].
-    """
-    return _losses(logits, y, chances).sum()
 
 
 def applies(attack: Attack) -> bool:
@@ -124,11 +99,7 @@ def applies(attack: Attack) -> bool:
 
 
 def check_attack(attack: Attack) -> None:
-    """Refuse an attack whose loss cannot be replaced by its expectation.
-
-    Raises:
-        UserError: naming the card.
-    """
+    """Refuse an attack to which expectation does not apply, by a `UserError`."""
     if not applies(attack):
         raise UserError(
             f"attack {attack.card.name!r} cannot attack the expectation over lambda; expected a "
@@ -144,8 +115,8 @@ def attack_expectation(
     y: Tensor,
     example_ids: Tensor,
     *,
-    chances: Sequence[float] | None = None,
-    exact: Sequence[nn.Module] | None = None,
+    chances: Sequence[float],
+    exact: Sequence[nn.Module],
 ) -> Tensor:
     """Attack images that a network drawn at random from several will classify.
 
@@ -154,71 +125,46 @@ def attack_expectation(
 
     Args:
         networks: plain, in eval mode.
-        attack: see `check_attack`.
+        attack: of which `applies` holds.
         x: images of shape [n, C, H, W] in [0, 1].
         y: labels of shape [n].
         example_ids: shape [n]; they own the random starts.
-        chances: of each network, adding up to 1; all alike if None.
-        exact: the networks that answer, where the attack's compute in another precision.
+        chances: of each network, adding up to 1.
+        exact: the networks that answer; the attack's may compute in another precision.
 
     Returns:
         Attacked images, in [0, 1]; x where the attack left the ball of its threat model.
     """
-    check_attack(attack)
-    given = dict(attack.parameters)
-    each = torch.as_tensor(Draw.of(range(len(networks)), chances).chances, device=x.device)
-    answering = _Members(networks if exact is None else exact)
+    given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
+    attacked, answering = _Members(networks), _Members(exact)
     best, least = x.clone(), torch.full(y.shape, 2.0, device=x.device)
     highest = torch.zeros_like(least)
     for restart in range(given.pop("restarts", 1)):
         x_adv = pgd(
-            _Members(networks),
+            attacked,
             x,
             y,
             **given,
             example_ids=example_ids,
             seed=attack.seed + restart,
-            loss=partial(expected_loss, chances=each),
+            loss=lambda logits, y: expected_losses(logits, y, each).sum(),
         )
         logits = answering(x_adv)
         # rounded: what is as likely must compare as equal, whatever the order of the sum
         right = torch.round(((logits.argmax(2) == y[:, None]) * each).sum(1), decimals=6)
-        loss = _losses(logits, y, each)
+        loss = expected_losses(logits, y, each)
         better = (right < least) | ((right == least) & (loss > highest))
         best[better], least[better], highest[better] = x_adv[better], right[better], loss[better]
     return torch.where(attack.allowed(best, x)[:, None, None, None], best, x)
 
 
 def evaluate(
-    classifier: TunableClassifier,
-    data: Split,
-    draw: Draw,
-    attack: Attack,
-    *,
-    data_fingerprint: str,
-    width: float = 1.0,
-    examples: Tensor | None = None,
-    store: OutcomeStore | None = None,
-    batch_size: int | None = None,
-    gradients: Precision = "float32",
-    show: bool = True,
+    subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
-    An image that is wrong at every lambda of the set is not attacked.
-
-    Args:
-        classifier: on the device of the data.
-        data: the test split; an example's id is its place there.
-        draw: the set that the defender draws from.
-        attack: see `check_attack`.
-        data_fingerprint: names the data in the store.
-        width: share of the channels.
-        examples: ids to evaluate; all if None.
-        store: where outcomes go; memory if None.
-        batch_size: images times lambda seen at a time; what fills the device if None.
-        gradients: precision that the attack computes in; predictions are float32.
-        show: whether to draw a progress bar.
+    An image that is wrong at every lambda of the set is not attacked. The subject's batch size is
+    of images times lambda.
 
     Returns:
         One row for each lambda and example: the columns of `KEYS`.
@@ -227,53 +173,38 @@ def evaluate(
         UserError: if the attack is not of the kind that `check_attack` asks for.
     """
     check_attack(attack)
-    store = store or OutcomeStore(None)
-    wanted = torch.arange(len(data)) if examples is None else examples.cpu()
-    fingerprints = (classifier.fingerprint(), data_fingerprint, gradients)
-    blocks, passes = Blocks(data.labels), attack.passes * len(wanted) * len(draw.lams)
-    rules = classifier.rules(draw.lams)
-    points = [OperatingPoint(lam, width) for lam in draw.lams]
-    subjects = [
-        Subject(classifier, point, data, blocks, batch_size, gradients, None, passes)
-        for point in points
-    ]
-    places = [
-        Place(
-            subject,
-            _cell(subject.point, draw, attack, (*fingerprints, *rules)),
-            store,
-            partial(describe, subject, attack, fingerprints, crafted=_words(draw)),
-        )
-        for subject in subjects
-    ]
+    wanted = subject.ids
+    passes = attack.passes * len(wanted) * len(draw.lams)
+    points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
+    origin = Origin("expectation", draw, draw.lams, "expectation", f"expectation over {draw}")
+    cells = [Cell(at, attack, origin=origin) for at in points]
 
     def craft(ids: Tensor) -> Tensor:
         return attack_expectation(
-            [subject.searched for subject in subjects],
+            [at.searched for at in points],
             attack,
-            data.inputs(ids),
-            data.labels[ids],
+            subject.data.inputs(ids),
+            subject.data.labels[ids],
             ids,
             chances=draw.chances,
-            exact=[subject.exact for subject in subjects],
+            exact=[at.exact for at in points],
         )
 
     def split(ids: Tensor) -> Sequence[Tensor]:
         # all networks of the set see a batch at once
-        return torch.split(ids, max(1, subjects[0].batch_size // len(points))) if len(ids) else ()
+        return torch.split(ids, max(1, points[0].batch_size // len(points))) if len(ids) else ()
 
     with bar("attacking the expectation", len(wanted), show=show) as line:
-        fill(places, wanted, craft, split, line)
-    return pd.concat([place.rows(wanted) for place in places], ignore_index=True)[KEYS]
+        fill(cells, wanted, craft, split, Count(line, wanted, len(subject.data)))
+    return pd.concat([cell.rows(wanted) for cell in cells], ignore_index=True)[KEYS]
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw; intervals are 95%: Wilson's, of means bootstrap ones.
+    """Sum up accuracies over a draw, whose lambda are among those of every frame.
 
-    Args:
-        frames: attacks on the same examples, of each image the worst counts: from `evaluate`, or
-            rows of `oat_bench.evaluation.transfer.transfer` that were attacked at one lambda.
-        draw: its lambda are among those of every frame.
+    The frames are of attacks on the same examples, and the worst of each image counts: from
+    `evaluate`, or rows of `oat_bench.evaluation.transfer.transfer` attacked at one lambda.
+    Intervals are 95%: Wilson's, of means bootstrap ones.
     """
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])
@@ -304,13 +235,3 @@ def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], ND
     )
     lams = list(draw.lams)
     return table["clean"][lams].to_numpy(np.float64), table["right"][lams].to_numpy(np.float64)
-
-
-def _words(draw: Draw) -> str:
-    chances = "" if draw.uniform else f", drawn {', '.join(f'{c:.3g}' for c in draw.chances)}"
-    return f"expectation over lambda {', '.join(f'{lam:g}' for lam in draw.lams)}{chances}"
-
-
-def _cell(point: OperatingPoint, draw: Draw, attack: Attack, fingerprints: tuple[str, ...]) -> str:
-    parts = ("expectation", *fingerprints, repr(draw), repr(point), attack.fingerprint())
-    return f"{attack.card.name}-expectation-lambda{point.lam:g}-{sha256(*parts)[:16]}"

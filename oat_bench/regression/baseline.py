@@ -97,11 +97,6 @@ class Baseline:
     ) -> "Baseline":
         """Return what a model is checked against: of an exported file what it was exported at.
 
-        Args:
-            classifier: the model.
-            attacks: some of the baseline's, by name; all if None.
-            lambdas: some of the baseline's; all that the model was made for if None.
-
         Raises:
             UserError: if the model or the baseline does not have them.
         """
@@ -173,10 +168,7 @@ class Baseline:
         """Make the attacks ready as they were run.
 
         A shipped card is taken where it has not changed since, else what the entry records of it.
-
-        Args:
-            n_classes: of the model.
-            seed: of the attacks' random numbers; the baseline's if None.
+        The seed is the baseline's if None.
 
         Raises:
             UserError: if one cannot be run.

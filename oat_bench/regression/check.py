@@ -1,6 +1,6 @@
 """A model checked against a baseline, and the baseline renewed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +12,13 @@ from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
-from oat_bench.evaluation.costed import with_costs
+from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
-from oat_bench.results.entries import default_name, make_entry
+from oat_bench.results.entries import default_name, make_entry, threat_of
 from oat_bench.results.outcomes import OutcomeStore, to_parquet
 from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
@@ -26,16 +27,7 @@ from oat_bench.statistics import frontier
 
 @dataclass(frozen=True)
 class Check:
-    """A finished check.
-
-    Attributes:
-        comparison: the table and its verdicts.
-        baseline: what the model was checked against.
-        classifier: the model.
-        attacks: as they were run.
-        outcomes: the model's.
-        device: where they were computed.
-    """
+    """A finished check: of the classifier, whose outcomes these are, against the baseline."""
 
     comparison: Comparison
     baseline: Baseline
@@ -47,20 +39,13 @@ class Check:
     @property
     def title(self) -> str:
         """Data set and threat model."""
-        entry = self.baseline.record.entry
-        return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"
+        return threat_of(self.baseline.record.entry)
 
 
 def prepare(
     classifier: TunableClassifier, baseline: Baseline, data: Dataset, seed: int | None = None
 ) -> list[Attack]:
     """Make the baseline's attacks ready, before anything costly begins.
-
-    Args:
-        classifier: the model.
-        baseline: from `oat_bench.regression.baseline.read`.
-        data: the baseline's data set.
-        seed: of the attacks' random numbers; the baseline's if None.
 
     Raises:
         UserError: if model, baseline and data do not go together.
@@ -89,10 +74,10 @@ def check(
         classifier: the model.
         baseline: from `oat_bench.regression.baseline.read`.
         data: the baseline's data set.
-        max_drop: the drop that is tolerated, in points.
+        max_drop: that is tolerated, in points.
         confidence: that a verdict ``worse`` is right, of all rows together.
         seed: of the attacks' random numbers; the baseline's if None.
-        device: where to compute; the CPU if None.
+        device: the CPU if None.
         store: holds outcomes, and keeps new ones; memory if None.
         show: whether to draw a progress bar.
 
@@ -102,17 +87,19 @@ def check(
     attacks = prepare(classifier, baseline, data, seed)
     data = check_fits(classifier.info, data)
     device = device or torch.device("cpu")
-    classifier, test = classifier.to(device), data.test.to(device)
+    classifier = classifier.to(device)
+    subject = Subject(
+        classifier,
+        data.test.to(device),
+        data.fingerprint(),
+        store=store or OutcomeStore(None),
+        gradients=baseline.record.entry.gradients,
+    )
     frames = [
         evaluate(
-            classifier,
-            test,
+            replace(subject, examples=examples),
             baseline.points,
             [attack for attack in attacks if attack.label in names],
-            data_fingerprint=data.fingerprint(),
-            examples=examples,
-            store=store,
-            gradients=baseline.record.entry.gradients,
             show=show,
         )
         for examples, names in baseline.shares()
@@ -152,11 +139,6 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
 
     All are on disk before the first is put in place. What else lies beside the entry, tables and
     the report of attack integrity, is of the old model and goes.
-
-    Args:
-        done: a check of the whole baseline that did not fail.
-        data: the data set.
-        command: what to name as the maker of the numbers.
 
     Returns:
         What was written.

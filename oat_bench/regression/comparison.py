@@ -146,7 +146,7 @@ def compare(
         before: the baseline's outcomes, as returned by `oat_bench.evaluation.grid.evaluate`.
         now: the model's.
         worst_over: names of the attacks of the worst case.
-        max_drop: the drop that is tolerated, in points, in [0, 100).
+        max_drop: in points, in [0, 100).
         confidence: in (0, 1).
 
     Raises:

@@ -1,6 +1,5 @@
 """The report of the lambda adversary: every threat model under a heading of its own."""
 
-from dataclasses import asdict
 from typing import Literal
 
 import pandas as pd
@@ -16,7 +15,6 @@ from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import (
     Drawn,
     DrawnAttack,
-    MaskedGradients,
     Transfer,
     TransferCell,
     TransferPoint,
@@ -84,7 +82,7 @@ def make_report(
             for lam, found in any_lambda(frame).items()
         ],
         compared=len(pairs(frame)),
-        masked=[MaskedGradients(**asdict(one)) for one in masked(frame)],
+        masked=masked(frame),
         drawn=None if expectation is None else _drawn(frame, expectation, draw),
         model_fingerprint=model_fingerprint,
         data_fingerprint=data_fingerprint,

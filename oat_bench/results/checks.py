@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from oat_bench.written import Written
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -11,7 +13,7 @@ Verdict = Literal["pass", "warn", "fail"]
 LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
-class Check(BaseModel):
+class Check(Written):
     """What one check found at one operating point.
 
     Attributes:
@@ -21,7 +23,7 @@ class Check(BaseModel):
         numbers: what the verdict rests on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(allow_inf_nan=True)
 
     name: str
     verdict: Verdict

@@ -102,6 +102,7 @@ class Entry(Written):
     """One model on a leaderboard."""
 
     what: ClassVar[str] = "an entry of oat-bench"
+    max_bytes: ClassVar[int] = 1 << 22
 
     format_version: Literal[1] = 1
     name: str = Field(description="in RobustBench the title of the paper")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, unknown
-from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, CellInfo, OutcomeStore
+from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, OutcomeStore
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first
@@ -38,9 +39,6 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
     Of an attack made of parts an example is settled that some part broke, or that the last one saw.
 
-    Args:
-        paths: folders of stores.
-
     Returns:
         The columns of `IDENTITY` and of `oat_bench.results.outcomes.COLUMNS`.
 
@@ -65,9 +63,6 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """Count: one row for each store, model, operating point and attack, with n, SA and RA.
-
-    Args:
-        frame: from `outcomes`.
 
     Returns:
         The columns of `IDENTITY`, then n, sa, ra (percent) and their 95% Wilson intervals.

@@ -17,13 +17,7 @@ from oat_bench.statistics.frontier import Bools, Floats, Rightness
 
 @dataclass(frozen=True)
 class Curve:
-    """One model at one width.
-
-    Attributes:
-        label: tells it from the others.
-        entry: place of its entry among those given.
-        points: by lambda, ascending.
-    """
+    """One model at one width: its label, the place of its entry, its points by lambda."""
 
     label: str
     entry: int
@@ -119,12 +113,7 @@ def attack_name(attack: str) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """One model at one width.
-
-    Attributes:
-        curve: what was measured.
-        right: which examples are right under one attack; None where outcomes are not there.
-    """
+    """One model at one width, and what it has right under one attack, if outcomes are there."""
 
     curve: Curve
     right: Rightness | None

@@ -9,12 +9,12 @@ A cell is a folder of Parquet files, each written whole; what a killed run had f
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from oat_bench.complaints import explain
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 from oat_bench.results.checks import Check
@@ -29,37 +29,7 @@ COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
 KEYS = ["lam", "width", "attack", *COLUMNS]
 #: what the name of an attack ends in that only saw what others left standing
 RETRIED_NAME = "-retried-on-survivors"
-
-
 _CHECKS = TypeAdapter(list[Check])
-
-
-class CellInfo(BaseModel):
-    """What a cell holds the outcomes of."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: Literal[1] = 1
-    dataset: str
-    data: str = Field(description="fingerprint of every image and label")
-    method: str
-    architecture: str
-    model: str = Field(description="fingerprint of the weights and their description")
-    lam: float = Field(ge=0, le=1)
-    width: float = Field(gt=0, le=1)
-    attack: str
-    part: int = Field(ge=1, description="of an attack that is several, each on what still stands")
-    parts: int = Field(ge=1)
-    crafted: str = Field(
-        default="",
-        description="where the images were attacked, if not at lam alone: a threat model",
-    )
-    engine: str
-    norm: str
-    eps: float = Field(ge=0)
-    seed: int
-    card: str = Field(description="fingerprint of the attack card")
-    gradients: str = Field(description="precision that the attack computed in")
 
 
 class OutcomeStore:
@@ -90,8 +60,7 @@ class OutcomeStore:
     def describe(self, cell: str, about: Callable[[], CellInfo]) -> None:
         """Say what a cell holds, before its first rows; ``about`` is only called where it does."""
         if self.folder is not None and not (self.folder / cell / "cell.json").exists():
-            text = about().model_dump_json(indent=2) + "\n"
-            atomic_write(self.folder / cell / "cell.json", text)
+            atomic_write(self.folder / cell / "cell.json", about().as_json())
 
     def cells(self) -> Iterator[tuple[str, CellInfo]]:
         """Return the name and the description of each cell that has one, by name.
@@ -100,7 +69,7 @@ class OutcomeStore:
             UserError: if a description is damaged.
         """
         for path in sorted(self.folder.glob("*/cell.json")) if self.folder is not None else ():
-            yield path.parent.name, _read_info(path)
+            yield path.parent.name, CellInfo.read(path)
 
     def append(self, cell: str, rows: pd.DataFrame) -> None:
         """Add rows to a cell."""
@@ -125,10 +94,7 @@ class OutcomeStore:
         try:
             return _CHECKS.validate_json(read_bounded(path, _MAX_BYTES, "the checks of a network"))
         except ValidationError as error:
-            raise UserError(
-                f"{path}: damaged checks of a network; remove the file, the next evaluation writes "
-                "it again"
-            ) from error
+            raise UserError(f"{path}: damaged checks of a network{CellInfo.mend}") from error
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:
@@ -141,17 +107,6 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False, write_page_checksum=True)
     return buffer.getvalue()
-
-
-def _read_info(path: Path) -> CellInfo:
-    try:
-        content = read_bounded(path, _MAX_BYTES, "the description of a cell")
-        return CellInfo.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: not the description of a cell: {explain(error, CellInfo)}; remove the file, "
-            "the next evaluation writes it again"
-        ) from error
 
 
 def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ and width are the same.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from io import StringIO
 from itertools import dropwhile
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from oat_bench.attacks.card import attack_card as find_attack
+from oat_bench.attacks.card import attack_card
 from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, Threat, folder, names
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
-from oat_bench.results.entries import Entry, EntryAttack
+from oat_bench.results.entries import Entry
 
 #: such tables are small
 _MAX_BYTES = 1 << 20
@@ -26,19 +26,12 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Published(Card):
-    """One published pair of accuracies.
+    """One published pair of accuracies, in percent: a row, with its columns.
 
-    Attributes:
-        dataset: as the benchmark cards call it, as are ``network``, ``method`` and ``attack``.
-        lam: robustness weight; the column ``lambda``.
-        width: share of the channels.
-        eps: a number or a fraction such as ``8/255``.
-        step_size: of the attack, likewise; None where it has none or it is not known.
-        sa: standard accuracy in percent, None where only RA is known; the column ``SA``.
-        ra: robust accuracy in percent under the attack; the column ``RA``.
-        uncertainty: in points, of the reading or of the rounding.
-        source: where it can be looked up.
-        note: what else a reader must know.
+    The names are those of the benchmark cards. ``step_size`` is that of the attack, None where it
+    has none or it is not known; ``SA`` or ``RA`` is None where only the other is known.
+    ``uncertainty`` is in points, of the reading or of the rounding. ``source`` says where it can be
+    looked up, ``note`` what else a reader must know.
     """
 
     dataset: Name
@@ -66,6 +59,10 @@ class Published(Card):
 
 
 COLUMNS = [field.alias or name for name, field in Published.model_fields.items()]
+#: what an empty cell stands for
+_EMPTY = dict.fromkeys(["step_size", "SA", "RA"])
+#: what does not tell one row from another
+_BESIDES = {"step_size", "sa", "ra", "uncertainty", "note"}
 
 
 def read(path: Path) -> list[Published]:
@@ -93,16 +90,16 @@ def read(path: Path) -> list[Published]:
             place = f"{path}: line {first + table.line_num}"
             if len(cells) != len(COLUMNS):
                 raise UserError(f"{place}: {len(cells)} cells; expected {len(COLUMNS)}")
-            values: dict[str, object] = dict(zip(COLUMNS, cells, strict=True))
-            values |= {k: None for k in ("step_size", "SA", "RA") if values[k] == ""}
             try:
-                row = Published.model_validate(values)
+                values = zip(COLUMNS, cells, strict=True)
+                row = Published.model_validate({k: v or _EMPTY.get(k, v) for k, v in values})
             except ValidationError as error:
                 raise UserError(f"{place}: {explain(error, Published)}") from error
-            if _key(row) in seen:
-                raise UserError(f"{place}: the same point of the same source stands above")
-            seen.add(_key(row))
             rows.append(row)
+            point = tuple(row.model_dump(exclude=_BESIDES).values())
+            if point in seen:
+                raise UserError(f"{place}: the same point of the same source stands above")
+            seen.add(point)
     except csv.Error as error:
         raise UserError(f"{path}: line {first + table.line_num}: not valid CSV: {error}") from error
     return rows
@@ -118,53 +115,6 @@ def load() -> list[Published]:
     return [row for path in paths for row in read(path)]
 
 
-def select(
-    rows: Iterable[Published],
-    *,
-    dataset: str,
-    network: str,
-    norm: str,
-    eps: float,
-    attacks: Mapping[str, float | None],
-    method: str | None = None,
-    points: Iterable[tuple[float, float]] | None = None,
-) -> list[Published]:
-    """Return what was published of the same data set, network, threat, attack and method.
-
-    Args:
-        rows: from `load`.
-        dataset: name of the data set.
-        network: name of the backbone.
-        norm: ``Linf`` or ``L2``.
-        eps: bound of the perturbation.
-        attacks: the attacks that were run at this very norm and eps: their names, and the step
-            sizes of those that have one.
-        method: name of the method; any if None.
-        points: pairs of lambda and width; any if None.
-    """
-    places = None if points is None else set(points)
-    return [
-        row
-        for row in rows
-        if (row.dataset, row.network, row.norm) == (dataset, network, norm)
-        and row.attack in attacks
-        and _same_step(row.step_size, attacks[row.attack])
-        and abs(row.eps - eps) < 1e-9
-        and method in (None, row.method)
-        and (places is None or (row.lam, row.width) in places)
-    ]
-
-
-def _same_step(published: float | None, ours: float | None) -> bool:
-    return published is None or ours is None or abs(published - ours) < 1e-9
-
-
-def _step_size(attack: EntryAttack) -> float | None:
-    value = attack.parameters.get("step_size")
-    # a step of more digits than a float has is of no attack that ships
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
-
-
 def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
     """Return what was published of the experiment that an entry is of.
 
@@ -176,23 +126,30 @@ def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> l
     """
     eps = Threat.model_validate({"eps": entry.eps}).eps
     attacks = {
-        attack.name: _step_size(attack)
+        attack.name: attack.parameters.get("step_size")
         for attack in entry.attacks
         if abs(attack.eps - eps) <= 1e-5 * eps
         and attack.name in names("attacks")
-        and find_attack(attack.name).fingerprint() == attack.card
+        and attack_card(attack.name).fingerprint() == attack.card
     }
-    points = [(point.lam, point.width) for point in entry.operating_points]
-    return select(
-        rows,
-        dataset=entry.dataset,
-        network=entry.architecture,
-        norm=entry.threat_model,
-        eps=eps,
-        attacks=attacks,
-        method=entry.method if same_method else None,
-        points=points if same_method else None,
-    )
+    points = {(entry.method, point.lam, point.width) for point in entry.operating_points}
+    same = (entry.dataset, entry.architecture, entry.threat_model)
+    return [
+        row
+        for row in rows
+        if (row.dataset, row.network, row.norm) == same
+        and row.attack in attacks
+        and _same_step(row.step_size, attacks[row.attack])
+        and abs(row.eps - eps) < 1e-9
+        and (not same_method or (row.method, row.lam, row.width) in points)
+    ]
+
+
+def _same_step(published: float | None, ours: object) -> bool:
+    # a step of more digits than a float has is of no attack that ships
+    if published is None or not isinstance(ours, int | float) or abs(ours) > 1e300:
+        return True
+    return abs(published - ours) < 1e-9
 
 
 def of_entries(entries: Iterable[Entry]) -> list[Published]:
@@ -214,10 +171,3 @@ def by_label(rows: Iterable[Published], attack: str) -> dict[str, list[Published
             width = "" if row.width == 1 else f", width {row.width:g}"
             groups.setdefault(f"{row.method.upper()}{width}, published", []).append(row)
     return groups
-
-
-def _key(row: Published) -> tuple[object, ...]:
-    return (
-        *(row.dataset, row.network, row.method, row.lam, row.width),
-        *(row.attack, row.norm, row.eps, row.source),
-    )

@@ -35,8 +35,8 @@ class Rule:
 
     Attributes:
         sort: hypervolume of the frontier, RA at a required SA, or cost at a required SA and RA.
-        min_sa: the required SA in percent.
-        min_ra: the required RA in percent, of `sort` cost alone.
+        min_sa: in percent.
+        min_ra: in percent, of `sort` cost alone.
         resource: which cost.
     """
 
@@ -84,14 +84,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard: models of one data set and threat model.
+    """A leaderboard: models of one data set, norm and eps, by RA under one attack or `WORST`.
 
     Attributes:
-        dataset: its name.
-        threat_model: norm.
-        eps: bound, as entries write it.
-        attack: whose RA; `WORST` for the worst case.
-        rule: what they are ranked by.
         rows: the ranked in order; then those without a place; the unreliable last.
     """
 
@@ -108,10 +103,7 @@ def boards(
 ) -> list[Board]:
     """Rank the entries of each data set and threat model, by their names.
 
-    Args:
-        records: entries of any.
-        attack: whose RA; if None the worst case, or the strongest attack that most entries have.
-        rule: what they are ranked by.
+    ``attack`` says whose RA; if None the worst case, or the strongest that most entries have.
 
     Raises:
         UserError: if no entry of any has the attack, or outcomes are damaged.

@@ -1,6 +1,7 @@
 """Runs as they lie on disk: an entry, and beside it, if there, outcomes and checkpoint."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 
-#: entries are small; a larger file is a mistake
-_MAX_BYTES = 1 << 22
 #: characters in what tells models apart
 _MAX_WORDS = 200
 _KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
@@ -107,12 +106,11 @@ def read(path: str | Path) -> Record:
         UserError: if there is no entry, or it is damaged.
     """
     path = Path(path)
-    try:
+    file, there = path, False
+    with suppress(OSError):  # the name is too long for a file
         file = path / "entry.json" if path.is_dir() else path
-        missing = not file.is_file()
-    except OSError:  # the name is too long for a file
-        file, missing = path, True
-    if missing:
+        there = file.is_file()
+    if not there:
         raise UserError(
             f"no entry at {file}; expected a run's folder or an entry.json, as `oat-bench run` and "
             "`oat-bench evaluate` write them"
@@ -139,9 +137,7 @@ def read(path: str | Path) -> Record:
 
 
 def find(folder: Path) -> list[Path]:
-    """Find the entries in a folder, at any depth.
-
-    They are its JSON files, but for reports of other kinds; of a run's folder its ``entry.json``.
+    """Find the entries in a folder: JSON files but for reports, of a run's folder its entry.json.
 
     Raises:
         UserError: if it holds none.

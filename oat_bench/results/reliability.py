@@ -17,13 +17,7 @@ _VERDICTS: dict[str, Verdict] = {"pass": "pass", "warn": "warn", "fail": "fail"}
 
 
 class Examined(NamedTuple):
-    """What the report of attack integrity beside an entry says.
-
-    Attributes:
-        verdict: the worst.
-        model: fingerprint of the model that was examined.
-        failed: names of the checks that failed somewhere.
-    """
+    """The worst verdict of a report of attack integrity, of which model, and what failed."""
 
     verdict: Verdict
     model: str
@@ -31,12 +25,9 @@ class Examined(NamedTuple):
 
 
 def integrity_of(record: Record) -> Examined | None:
-    """Return what the report of attack integrity beside an entry says.
+    """Return what the report of attack integrity beside an entry says; None without a readable one.
 
     Only few keys are read, so that a report of a later version counts too.
-
-    Returns:
-        None if there is no report, or none that can be read.
     """
     path = record.beside("integrity.json")
     try:

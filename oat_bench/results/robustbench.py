@@ -27,13 +27,10 @@ _SAME = 1e-6
 
 
 class RobustBenchPoint(BaseModel):
-    """A model of RobustBench's: one fixed point.
+    """A model of RobustBench's: one fixed point, with accuracies in percent.
 
     Attributes:
         id: its name in the model zoo, which is that of the file.
-        name: title of the paper.
-        clean_acc: SA in percent, on the whole test set.
-        autoattack_acc: RA in percent under AutoAttack.
         external: RA under a stronger attack that was found later, if there is one.
         unreliable: whether AutoAttack is thought to be too weak for it; None: unknown.
     """
@@ -72,10 +69,7 @@ def robustbench_points(
     Args:
         clone: a clone of github.com/RobustBench/robustbench, or its folder ``model_info``.
         dataset: such as ``cifar10``.
-        threat_model: ``Linf`` or ``L2``.
-
-    Returns:
-        None for a data set or threat model that RobustBench does not have.
+        threat_model: ``Linf`` or ``L2``; of others, as of other data sets, there is none.
 
     Raises:
         UserError: if the folder is no clone.
@@ -99,18 +93,17 @@ def robustbench_points(
 
 
 def _read(path: Path) -> RobustBenchPoint:
+    content, what = read_bounded(path, _MAX_BYTES, "a model_info"), "a model_info of RobustBench"
     try:
-        values = json.loads(read_bounded(path, _MAX_BYTES, "a model_info"))
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: not a model_info of RobustBench: expected an object")
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({text.one_line(str(error))})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not {what}: expected an object")
+    try:
         return RobustBenchPoint.model_validate(values | {"id": path.stem})
     except ValidationError as error:
-        reason = explain(error, RobustBenchPoint)
-        raise UserError(f"{path}: not a model_info of RobustBench: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: cannot be read ({text.one_line(str(error))})") from error
+        raise UserError(f"{path}: not {what}: {explain(error, RobustBenchPoint)}") from error
 
 
 def model_info(

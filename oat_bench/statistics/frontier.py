@@ -65,9 +65,8 @@ class Distance:
     Attributes:
         gaps: for each point of the reference, RA at the same SA less the point's RA, in points (see
             `robustness_at`); NaN where the frontier does not reach its SA.
-        epsilon: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the least number
-            of points that, added to both accuracies of the frontier, makes it at least as good as
-            every point of the reference. At most 0: it is as good already.
+        epsilon: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that
+            both accuracies lack to be as good as every point of the reference; at most 0: none.
     """
 
     gaps: tuple[float, ...]
@@ -176,10 +175,7 @@ def summarize(
 ) -> list[Summary]:
     """Sum up the frontier of every width under every attack, the worst case last.
 
-    Args:
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        worst_over: names of the attacks of the worst case.
-        reference: (SA, RA) in percent that hypervolumes are measured from.
+    The arguments are those of `rightness`; hypervolumes are measured from ``reference``.
     """
     attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
     found = []
@@ -202,14 +198,7 @@ def summarize(
 
 
 def pareto(points: ArrayLike) -> Bools:
-    """Tell which points no other point beats: as good in both accuracies, and better in one.
-
-    Args:
-        points: (SA, RA) of shape [k, 2]. Of equal points all or none are optimal.
-
-    Returns:
-        Shape [k].
-    """
+    """Tell which of k points no other beats: as good in both accuracies, and better in one."""
     values = _points(points)
     as_good = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
@@ -222,14 +211,9 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Area that a frontier dominates (Zitzler and Thiele, IEEE TEC 3(4), 1999).
+    """Return the area that a frontier dominates (Zitzler and Thiele, IEEE TEC 3(4), 1999).
 
-    Args:
-        points: (SA, RA) in percent, shape [k, 2].
-        reference: the (SA, RA) in percent, below 100, that the area begins at.
-
-    Returns:
-        The area in percent of the box from the reference to (100, 100).
+    It is in percent of the box from the reference, an (SA, RA) below 100, to (100, 100).
     """
     values = _points(points) - np.asarray(reference)
     values = values[(values > 0).all(axis=1)]
@@ -260,11 +244,8 @@ def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
     draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
 
     Args:
-        sa: standard accuracies in percent, shape [m].
-        points: (SA, RA) in percent, shape [k, 2].
-
-    Returns:
-        RA in percent, shape [m].
+        sa: in percent, shape [m], as what is returned.
+        points: of the frontier.
     """
     values = np.unique(_points(points)[pareto(points)], axis=0)  # ascending SA, falling RA
     wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
@@ -272,12 +253,7 @@ def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
-    """Measure a frontier against another, such as that of dedicated networks.
-
-    Args:
-        points: (SA, RA) in percent of the frontier, shape [k, 2].
-        reference: those of the other, shape [m, 2]; only its Pareto-optimal points count.
-    """
+    """Measure a frontier against another, of which only the Pareto-optimal points count."""
     values, others = _points(points), _points(reference)
     others = np.unique(others[pareto(others)], axis=0)
     gaps = robustness_at(others[:, 0], values) - others[:, 1]
@@ -320,11 +296,7 @@ def bootstrapped(
 
 
 def mean_accuracy(shares: ArrayLike) -> Accuracy:
-    """Return the mean over examples in percent, with its interval; see `bootstrapped`.
-
-    Args:
-        shares: how often each is right, in [0, 1], shape [n].
-    """
+    """Return the mean of shares, how often each example is right; see `bootstrapped`."""
     percents = 100 * np.asarray(shares, dtype=np.float64)
     places = [np.arange(len(percents))]
     return Accuracy(**dict(bootstrapped(lambda index: float(percents[index].mean()), places)))

@@ -34,12 +34,7 @@ class Paired(Estimate):
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
-    """Compare two classifiers on the same examples.
-
-    Args:
-        first: which examples the first has right, bool of shape [n].
-        second: the same of the second.
-    """
+    """Compare which of the same examples two classifiers have right, each bool of shape [n]."""
     a, b = np.asarray(first, dtype=np.bool_), np.asarray(second, dtype=np.bool_)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
@@ -59,12 +54,8 @@ def mcnemar(
 ) -> float:
     """Return the p-value of McNemar's exact test (Psychometrika 12, 1947).
 
-    Of the examples that only one of two has, each is the first's with probability one half.
-
-    Args:
-        only_first: examples that only the first has.
-        only_second: examples that only the second has.
-        alternative: that the two differ, or that the first has more.
+    Of the examples that only one of two has, each is the first's with probability one half. The
+    alternative is that the two differ, or that the first has more.
     """
     n = only_first + only_second
     return float(binomtest(only_first, n, alternative=alternative).pvalue) if n else 1.0
@@ -101,13 +92,8 @@ def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Float
 
     (Lost - gained)/n less the tolerance, over its standard error where the hypothesis is true
     (Tango, Statistics in Medicine 17, 1998). It is standard normal there if n is large; at
-    tolerance 0 it is McNemar's. Arguments broadcast.
-
-    Args:
-        lost: number of examples lost.
-        gained: number of examples gained.
-        n: number of examples.
-        tolerance: share of the examples, in [0, 1).
+    tolerance 0 it is McNemar's. Lost and gained, of n examples, broadcast; the tolerance is a share
+    in [0, 1).
     """
     b, c = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
     # the likeliest share of gained examples, if the shares differ by the tolerance
@@ -128,14 +114,8 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
     approximation will not do here: where few examples change it rejects too often, the more so at
     the small levels of a family of tests.
 
-    Args:
-        lost: number of examples that only the first classifier has right.
-        gained: number of examples that only the second has right.
-        n: number of examples.
-        tolerance: share of the examples, in [0, 1).
-
     Returns:
-        The p-value; 1 where the drop seen is not above the tolerance.
+        The p-value; 1 where the drop seen is not above the tolerance, a share in [0, 1).
 
     Raises:
         ValueError: if the counts do not fit n, or the tolerance is not in [0, 1).
@@ -197,20 +177,12 @@ def mean_drop_p_value(differences: ArrayLike, tolerance: float = 0.0) -> float:
     Args:
         differences: what each example's mean drops by, in [-1, 1], shape [n].
         tolerance: in [0, 1).
-
-    Returns:
-        The p-value, to six digits.
     """
     return _gaffke(*_distinct(np.asarray(differences, dtype=np.float64)), tolerance)
 
 
 def mean_interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the means that `mean_drop_p_value` does not reject, half of the error at each end.
-
-    Args:
-        differences: of each example, in [-1, 1], shape [n].
-        confidence: in (0, 1), of both sides.
-    """
+    """Return the means that `mean_drop_p_value` does not reject, half of the error at each end."""
     d = np.asarray(differences, dtype=np.float64)
 
     def low(values: Floats, counts: Floats) -> float:
@@ -313,13 +285,7 @@ def examples_needed(
 ) -> int:
     """Return about how many examples it takes to find a true drop; see `detectable_drop`.
 
-    Args:
-        differences: of examples that were seen, in [-1, 1], shape [n].
-        drop: as a share, above the tolerance.
-        tolerance: of the test, as a share.
-        level: of the test, one-sided.
-        power: in (0, 1).
-        mean: of `mean_drop_p_value` instead of `drop_p_value`.
+    The drop is a share, above the tolerance.
     """
     d, apart = np.asarray(differences, dtype=np.float64), drop - tolerance
     spread = _spread(d, drop, tolerance, level, power, mean)

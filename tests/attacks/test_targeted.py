@@ -20,6 +20,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.points import summarize
 from oat_bench.results.records import read
 from oat_bench.run import prepare_attacks
@@ -193,15 +194,8 @@ def test_classes_of_torchattacks_run_in_targeted_mode(model, batch, class_, para
 @pytest.fixture(scope="module")
 def outcomes(trained_folder, digits):
     attacks = [make_pgd("next"), make_pgd(None)]
-    frame = evaluate(
-        load(trained_folder),
-        digits.test,
-        [OperatingPoint(1.0)],
-        attacks,
-        data_fingerprint="digits",
-        examples=torch.arange(80),
-        show=False,
-    )
+    subject = Subject(load(trained_folder), digits.test, "digits", torch.arange(80))
+    frame = evaluate(subject, [OperatingPoint(1.0)], attacks, show=False)
     return {name: part.set_index("example") for name, part in frame.groupby("attack")}, frame
 
 
@@ -310,7 +304,7 @@ def test_transfer_and_random_lambda_refuse_targets(trained, digits):
     with pytest.raises(UserError, match="targeted"):
         random_lambda.check_attack(attack)
     with pytest.raises(UserError, match="leave out targeted"):
-        transfer.transfer(trained, digits.test, [0.0], [1.0], attack, data_fingerprint="d")
+        transfer.transfer(Subject(trained, digits.test, "d"), [0.0], [1.0], attack)
 
 
 def test_a_card_without_the_key_is_what_it_was():

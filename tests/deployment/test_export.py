@@ -24,6 +24,7 @@ from oat_bench.deployment.description import KEY, check_alike, describe, restore
 from oat_bench.deployment.exported import Exported
 from oat_bench.errors import UserError
 from oat_bench.evaluation import grid
+from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.oat import OAT, OATS
 from oat_bench.methods.pgd_at import PGDAT
 
@@ -263,15 +264,8 @@ def test_differences_are_measured_in_logits():
 
 def outcomes(classifier, lam, digits, store=None):
     attack = prepare(attack_card("pgd-7"), classifier.info.threat, n_classes=10, seed=0)
-    return grid.evaluate(
-        classifier,
-        digits.test,
-        [OperatingPoint(lam)],
-        [attack],
-        data_fingerprint="d",
-        examples=torch.arange(40),
-        show=False,
-    )
+    subject = Subject(classifier, digits.test, "d", torch.arange(40))
+    return grid.evaluate(subject, [OperatingPoint(lam)], [attack], show=False)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -11,6 +11,7 @@ from scipy.stats import chisquare, poisson
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import corruptions
 from oat_bench.evaluation.corruptions import CORRUPTIONS, corrupt
+from oat_bench.evaluation.subject import Subject
 
 IDS = torch.arange(64)
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -138,8 +139,9 @@ def test_accuracies_are_those_of_plain_predictions_and_fall_with_severity(traine
     examples = torch.arange(0, 800, 2)
     points = [OperatingPoint(0.2), OperatingPoint(1.0)]
     source = corruptions.computed(digits.test)
+    subject = Subject(trained, digits.test, "", examples)
     found, digest = corruptions.evaluate(
-        trained, digits.test, points, source, list(CORRUPTIONS), SEVERITIES, examples, show=False
+        subject, points, source, list(CORRUPTIONS), SEVERITIES, show=False
     )
     labels = digits.test.labels[examples]
     for outcomes, point in zip(found, points, strict=True):

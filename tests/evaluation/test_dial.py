@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import oat_bench
 from oat_bench import datasets
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation import dial, examination
+from oat_bench.evaluation import examination, integrity
 from oat_bench.evaluation.integrity import LEVEL
+from oat_bench.evaluation.subject import Subject
 
 SHIPPED = sorted((Path(__file__).parents[2] / "leaderboards").glob("digits/*/*.safetensors"))
 
@@ -25,7 +26,7 @@ def right(count, n=400):
 
 def verdict(points):
     """Of (SA, RA) as counts, by lambda."""
-    return dial.check(
+    return integrity.dial(
         {lam: right(sa) for lam, (sa, _) in points.items()},
         {lam: right(ra) for lam, (_, ra) in points.items()},
     )
@@ -72,14 +73,14 @@ def test_it_is_mcnemars_tests_the_larger_p_and_holms_correction(points):
 
 def test_the_lambda_that_are_looked_at():
     trained = [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
-    lams = dial.lambdas(trained, continuous=True)
+    lams = examination.dial_lambdas(trained, continuous=True)
     assert lams == sorted({*lams, *trained})
     assert 11 <= len(lams) <= 21
     assert [lam for lam in lams if lam < 0.1] == [0.0, 0.001, 0.025, 0.05, 0.075]
     assert max(np.diff(lams)) <= 0.1 + 1e-9
-    assert dial.lambdas(trained, continuous=False) == trained
-    assert dial.lambdas([0.5], continuous=True) == [0.5]
-    within = dial.lambdas([0.2, 0.45], continuous=True)
+    assert examination.dial_lambdas(trained, continuous=False) == trained
+    assert examination.dial_lambdas([0.5], continuous=True) == [0.5]
+    within = examination.dial_lambdas([0.2, 0.45], continuous=True)
     assert within == [0.2, 0.3, 0.325, 0.4, 0.45]
 
 
@@ -89,7 +90,7 @@ def examined(classifier, lams, width, n):
         info.threat, n_classes=info.num_classes, seed=0, ladder=("pgd-20",)
     )
     examples = datasets.nested_order(data.test.labels)[:n]
-    subject = examination.Subject(classifier, data.test, examples, data.fingerprint())
+    subject = Subject(classifier, data.test, data.fingerprint(), examples)
     points = [OperatingPoint(lam, width) for lam in lams]
     return examination.examine_dial(subject, points, examples, suite)
 
@@ -98,7 +99,7 @@ def examined(classifier, lams, width, n):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_dial_of_a_shipped_model(path):
     classifier = oat_bench.load(path)
-    lams = dial.lambdas(classifier.info.trained_lambdas, continuous=True)
+    lams = examination.dial_lambdas(classifier.info.trained_lambdas, continuous=True)
     for width in classifier.info.widths:
         found = examined(classifier, lams, width, 200)
         assert found.verdict == "pass", found.evidence

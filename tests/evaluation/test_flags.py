@@ -65,16 +65,7 @@ def doubt(module, data, names="fgsm,pgd-20", threat=THREAT, fewer=None, **option
     """Evaluate a model as `oat-bench evaluate` does, and check the evaluation."""
     attacks = [prepare(card, threat, n_classes=5, seed=0) for card in select_attacks(names)]
     subject = subject_of(module, data, fewer=fewer or {}, **options)
-    outcomes = evaluate(
-        subject.classifier,
-        data,
-        [POINT],
-        attacks,
-        data_fingerprint="data",
-        fewer=subject.fewer,
-        store=subject.store,
-        show=False,
-    )
+    outcomes = evaluate(subject, [POINT], attacks, show=False)
     return flags.doubts(subject, outcomes, attacks)
 
 
@@ -129,14 +120,14 @@ def test_what_stands_before_square_is_read_from_the_parts(tmp_path):
         path = tmp_path / f"parts-{number}.toml"
         path.write_text(text)
         attack = prepare(attack_card(str(path)), THREAT, n_classes=5, seed=0)
-        before = examination.before_square(attack)
+        before = examination.without_square(attack)
         cells = [(part.name, part.fingerprint()) for part in before.parts()]
         assert cells == [(part.name, part.fingerprint()) for part in attack.parts()[:-1]]
         assert len(cells) == number
     (tmp_path / "none.toml").write_text(BRIEF)
     for name in (str(tmp_path / "none.toml"), "square", "pgd-20"):
         attack = prepare(attack_card(name), THREAT, n_classes=5, seed=0)
-        assert examination.before_square(attack) is None
+        assert examination.without_square(attack) is None
 
 
 def test_a_random_network_is_seen(problem):

@@ -10,8 +10,9 @@ from safetensors import safe_open
 
 from oat_bench.attacks import in_house, saved
 from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import prepare
-from oat_bench.attacks.saved import Header, Images, cards_of, count, read, write
+from oat_bench.attacks.saved import Images, cards_of, column, count, read, write
 from oat_bench.cards import _NAME, Threat
 from oat_bench.checkpoint import load
 from oat_bench.classifier import OperatingPoint
@@ -20,6 +21,7 @@ from oat_bench.evaluation import images as kept
 from oat_bench.evaluation import transfer
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.tensors import pack
 
@@ -56,19 +58,16 @@ def classifier(trained_folder):
 @pytest.fixture
 def run(classifier, digits, tmp_path):
     def run(attacks, lam=1.0, n=N, images=None, store=None, **options):
-        return evaluate(
+        subject = Subject(
             classifier,
             digits.test,
-            [OperatingPoint(lam)],
-            attacks,
-            data_fingerprint=digits.fingerprint(),
-            examples=torch.arange(n),
-            store=store,
-            images=images,
-            show=False,
+            digits.fingerprint(),
+            torch.arange(n),
+            store=store or OutcomeStore(None),
             compile_it=False,
             **options,
         )
+        return evaluate(subject, [OperatingPoint(lam)], attacks, images=images, show=False)
 
     return run
 
@@ -190,16 +189,8 @@ def test_what_is_large_is_announced_before(run, folder, monkeypatch, capsys):
 def test_at_another_lambda_they_break_what_transfer_says(run, folder, classifier, digits):
     run([ready()], lam=1.0, images=folder)
     (attack,) = of_file(folder.folder)
-    expected = transfer.transfer(
-        classifier,
-        digits.test,
-        [1.0],
-        [0.0],
-        ready(),
-        data_fingerprint="d",
-        examples=torch.arange(N),
-        show=False,
-    )
+    subject = Subject(classifier, digits.test, "d", torch.arange(N))
+    expected = transfer.transfer(subject, [1.0], [0.0], ready(), show=False)
     frame = run([attack], lam=0.0, batch_size=5)
     names = ["example", "label", "clean_prediction", "attacked_prediction"]
     assert frame[names].equals(expected[names])
@@ -248,9 +239,9 @@ def test_in_a_smaller_ball_they_count_less(run, folder):
     width=st.floats(0, 1, exclude_min=True),
 )
 def test_the_column_has_a_name(attack, model, lam, width):
-    header = Header.model_construct(attack=attack, model=model, lam=lam, width=width)
-    assert _NAME.fullmatch(header.name)
-    assert "-from-" in header.name
+    header = CellInfo.model_construct(attack=attack, model=model, lam=lam, width=width)
+    assert _NAME.fullmatch(column(header))
+    assert "-from-" in column(header)
 
 
 # --- what is refused

@@ -14,7 +14,8 @@ from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
-from oat_bench.evaluation.random_lambda import Draw, attack_expectation, expected_loss
+from oat_bench.evaluation.random_lambda import Draw, attack_expectation, expected_losses
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.training.pgd import pgd
 
@@ -27,13 +28,14 @@ def data():
 
 
 def run(family, data, attack=None, draw=UNIFORM, **options):
-    return random_lambda.evaluate(
-        family,
-        data,
-        draw,
-        attack or ready("pgd-7"),
-        **{"data_fingerprint": "dots", "show": False} | options,
-    )
+    subject = Subject(family, data, **{"data_fingerprint": "dots"} | options)
+    return random_lambda.evaluate(subject, draw, attack or ready("pgd-7"), show=False)
+
+
+def expectation(networks, attack, x, y, ids, chances=None, exact=None):
+    """Attack it; all networks alike likely if nothing is said, and the judges of themselves."""
+    chances = Draw.of(range(len(networks)), chances).chances
+    return attack_expectation(networks, attack, x, y, ids, chances=chances, exact=exact or networks)
 
 
 def right(frame):
@@ -50,8 +52,6 @@ def right(frame):
 def test_a_draw_is_in_order_and_adds_up():
     assert Draw.of([1.0, 0.0]) == Draw.of([0.0, 1.0], [3, 3]) == Draw((0.0, 1.0), (0.5, 0.5))
     assert Draw.of([1.0, 0.0], [3.0, 1.0]) == Draw((0.0, 1.0), (0.25, 0.75))
-    assert Draw.of(LAMBDAS).uniform
-    assert not Draw.of([0.0, 1.0], [1, 2]).uniform
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_draw_that_is_none_is_refused(lams, weights):
 def test_of_two_networks_that_are_one_the_expectation_is_the_network(data):
     network, attack = Turning().at(0.5), ready("pgd-20")
     x, y, ids = data.inputs(), data.labels, torch.arange(len(data))
-    ours = attack_expectation([network, network], attack, x, y, ids)
+    ours = expectation([network, network], attack, x, y, ids)
     alone = pgd(network, x, y, **attack.parameters, example_ids=ids, seed=0)
     assert torch.equal(ours, alone)
 
@@ -90,7 +90,7 @@ def test_the_expected_loss_is_the_mean_of_the_losses(seed):
     chances = torch.rand(3, generator=draw)
     each = [nn.functional.cross_entropy(logits[:, place], y, reduction="sum") for place in range(3)]
     expected = (torch.stack(each) * chances).sum()
-    torch.testing.assert_close(expected_loss(logits, y, chances), expected)
+    torch.testing.assert_close(expected_losses(logits, y, chances).sum(), expected)
 
 
 @pytest.mark.parametrize("chances", [(0.5, 0.5), (0.9, 0.1), (0.02, 0.98)])
@@ -101,12 +101,12 @@ def test_the_attack_finds_the_corner_of_the_ball_with_the_highest_expected_loss(
     x = 0.4 + 0.2 * torch.rand((40, 1, 1, 2), generator=draws)
     y = torch.randint(0, 2, (40,), generator=draws)
     attack = ready("pgd-20", restarts=4)
-    x_adv = attack_expectation(lines, attack, x, y, torch.arange(40), chances=chances)
+    x_adv = expectation(lines, attack, x, y, torch.arange(40), chances)
 
     def values(images):
         logits = torch.stack([line(images) for line in lines], 1)
         each = torch.tensor(chances)
-        loss = torch.stack([expected_loss(logits[[i]], y[[i]], each) for i in range(40)])
+        loss = expected_losses(logits, y, each)
         return ((logits.argmax(2) == y[:, None]) * each).sum(1), loss
 
     corners = [torch.tensor([a, b]).view(1, 1, 1, 2) for a in (-EPS, EPS) for b in (-EPS, EPS)]
@@ -132,7 +132,7 @@ def test_restarts_keep_the_image_that_is_least_likely_answered_right(data, chanc
 
     def chance(answering, **options):
         attack = ready("pgd-7", step_size=EPS / 8, **options)
-        x_adv = attack_expectation(networks, attack, x, y, ids, chances=chances, exact=judges)
+        x_adv = expectation(networks, attack, x, y, ids, chances, judges)
         logits = torch.stack([network(x_adv) for network in answering], 1)
         return ((logits.argmax(2) == y[:, None]) * weights).sum(1)
 
@@ -148,9 +148,9 @@ def test_no_single_lambda_raises_the_expected_loss_as_far(data):
 
     def loss(images):
         logits = torch.stack([network(images) for network in networks], 1)
-        return expected_loss(logits, y, torch.ones(3) / 3).item()
+        return expected_losses(logits, y, torch.ones(3) / 3).sum().item()
 
-    ours = loss(attack_expectation(networks, attack, x, y, ids))
+    ours = loss(expectation(networks, attack, x, y, ids))
     assert loss(x) < ours
     for network in networks:
         assert loss(attack(network, x, y, ids)) < ours
@@ -186,9 +186,8 @@ def test_expected_and_worst_count_what_they_say(data):
 
 def test_the_worst_of_several_attacks_is_that_of_each_image(data):
     family, attack = Turning(turn=3.0), ready("pgd-7")
-    moved = transfer.transfer(
-        family, data, LAMBDAS, LAMBDAS, attack, data_fingerprint="dots", show=False
-    )
+    subject = Subject(family, data, "dots")
+    moved = transfer.transfer(subject, LAMBDAS, LAMBDAS, attack, show=False)
     frames = [run(family, data), *[moved[moved["crafted"] == source] for source in LAMBDAS]]
     all_right = np.stack([right(frame)[LAMBDAS].to_numpy() for frame in frames])
     found = random_lambda.summarize(frames, UNIFORM)

@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
+from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError
 from oat_bench.results import listing as results
-from oat_bench.results.outcomes import COLUMNS, CellInfo, OutcomeStore
+from oat_bench.results.outcomes import COLUMNS, OutcomeStore
 
 INFO = {
     "dataset": "digits",

@@ -15,6 +15,7 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, transfer
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 
 KEYS = ["crafted", "lam", "example"]
@@ -26,14 +27,9 @@ def data():
 
 
 def run(family, data, attack=None, crafted=LAMBDAS, tested=LAMBDAS, **options):
-    return transfer.transfer(
-        family,
-        data,
-        crafted,
-        tested,
-        attack or ready(),
-        **{"data_fingerprint": "dots", "show": False} | options,
-    )
+    width = options.pop("width", 1.0)
+    subject = Subject(family, data, **{"data_fingerprint": "dots"} | options)
+    return transfer.transfer(subject, crafted, tested, attack or ready(), width=width, show=False)
 
 
 def ordered(frame):
@@ -79,7 +75,7 @@ def test_the_diagonal_is_the_ordinary_grid(data):
     family, attack = Turning(), ready("pgd-7")
     frame = run(family, data, attack)
     points = [OperatingPoint(lam) for lam in LAMBDAS]
-    grid = evaluate(family, data, points, [attack], data_fingerprint="", show=False)
+    grid = evaluate(Subject(family, data, ""), points, [attack], show=False)
     diagonal = frame[frame["crafted"] == frame["lam"]].drop(columns="crafted")
     pd.testing.assert_frame_equal(
         diagonal.reset_index(drop=True), grid.drop(columns="attack")[diagonal.columns]

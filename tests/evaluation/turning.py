@@ -34,8 +34,7 @@ class Turning(TunableClassifier):
 
     def __init__(self, flat=(), turn=2.0):
         self.flat, self.turn = flat, turn
-        network = SimpleNamespace(architecture="line")
-        self.info = SimpleNamespace(dataset="dots", method="lines", network=network)
+        self.info = SimpleNamespace(dataset="dots", method="lines", architecture="line")
         self.built, self.seen = 0, Counter()
 
     def weights(self, lam):

@@ -83,35 +83,6 @@ def test_the_digitised_curves_fall_as_curves_do(rows):
         assert ra == sorted(ra)
 
 
-def test_only_the_same_experiment_is_selected(rows):
-    same = {
-        "dataset": "svhn",
-        "network": "wrn-16-8",
-        "norm": "Linf",
-        "eps": 8 / 255,
-        "attacks": {"fgsm": None, "pgd-7": 2 / 255},
-        "method": "oat",
-    }
-    assert {row.lam for row in published.select(rows, **same)} == {0.0, 1.0}
-    for key, other in {
-        "dataset": "digits",
-        "network": "wrn-16-2",
-        "norm": "L2",
-        "eps": 4 / 255,
-        "attacks": {"pgd-20": 2 / 255, "autoattack": None},
-        "method": "pgd-at",
-    }.items():
-        assert published.select(rows, **same | {key: other}) == []
-    shorter = {"pgd-7": 1.43 / 255}
-    assert published.select(rows, **same | {"attacks": shorter}) == []
-    unknown = [row.model_copy(update={"step_size": None}) for row in rows]
-    assert len(published.select(unknown, **same | {"attacks": shorter})) == 2
-    here = published.select(rows, **same, points=[(1.0, 1.0), (0.0, 0.5), (0.2, 1.0)])
-    assert [(row.lam, row.width) for row in here] == [(1.0, 1.0)]
-    methods = {row.method for row in published.select(rows, **same | {"method": None})}
-    assert methods == {"oat", "oat-single-bn", "oats", "solar"}
-
-
 @pytest.fixture
 def entry(build_classifier):
     def entry(card, threat, *, method="oat", dataset="svhn", architecture="wrn-16-8"):
@@ -153,7 +124,13 @@ def test_an_entry_finds_its_experiment(rows, entry):
     assert [(row.method, row.lam) for row in found] == [("oat", 0.0)]
     every = published.of_entry(rows, entry(card, threat), same_method=False)
     assert {row.method for row in every} == {"oat", "oat-single-bn", "oats", "solar"}
-    assert published.of_entry(rows, entry(card, threat, dataset="digits"), same_method=True) == []
+    for key, other in {"dataset": "digits", "architecture": "wrn-16-2"}.items():
+        found = published.of_entry(rows, entry(card, threat, **{key: other}), same_method=False)
+        assert found == []
+    other = entry(card, threat, method="pgd-at")
+    assert published.of_entry(rows, other, same_method=True) == []
+    narrow = [row.model_copy(update={"width": 0.5}) for row in rows]
+    assert published.of_entry(narrow, entry(card, threat), same_method=True) == []
 
 
 def test_an_attack_that_only_shares_name_or_method_is_not_the_published_one(rows, entry):
@@ -165,6 +142,10 @@ def test_an_attack_that_only_shares_name_or_method_is_not_the_published_one(rows
         assert published.of_entry(rows, entry(other, threat), same_method=False) == []
     shorter = Threat(step_size=1.43 / 255)
     assert published.of_entry(rows, entry(card, shorter), same_method=False) == []
+    unknown = [row.model_copy(update={"step_size": None}) for row in rows]
+    assert published.of_entry(unknown, entry(card, shorter), same_method=False)
+    closer = [row.model_copy(update={"eps": 4 / 255}) for row in rows]
+    assert published.of_entry(closer, entry(card, threat), same_method=False) == []
     described = card.model_copy(update={"description": "other words"})
     assert published.of_entry(rows, entry(described, threat), same_method=True)
     l2 = Threat(norm="L2")

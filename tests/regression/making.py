@@ -11,6 +11,7 @@ from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.oat import OAT
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
@@ -23,16 +24,9 @@ def measure(classifier, data, *, attacks=ATTACKS, lambdas=(0.0, 1.0), n=100, see
     """Return the attacks, made ready, and the outcomes."""
     threat = classifier.info.threat
     ready = [prepare(attack_card(a), threat, n_classes=10, seed=seed) for a in attacks]
-    outcomes = evaluate(
-        classifier,
-        data.test,
-        [OperatingPoint(lam) for lam in lambdas],
-        ready,
-        data_fingerprint="",
-        examples=datasets.nested_order(data.test.labels)[:n],
-        fewer=fewer,
-        show=False,
-    )
+    examples = datasets.nested_order(data.test.labels)[:n]
+    subject = Subject(classifier, data.test, "", examples, fewer or {})
+    outcomes = evaluate(subject, [OperatingPoint(lam) for lam in lambdas], ready, show=False)
     return ready, outcomes
 
 

@@ -1,0 +1,168 @@
+"""Cells of the store: a classifier at a point, an attack, and what came of each example."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from oat_bench.attacks.cell import CellInfo
+from oat_bench.attacks.engines import Attack
+from oat_bench.evaluation.subject import AtPoint
+from oat_bench.files import sha256
+from oat_bench.progress import Bar
+from oat_bench.results.outcomes import COLUMNS
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images were attacked that are classified elsewhere."""
+
+    kind: str
+    #: its repr goes into the fingerprint
+    source: object
+    #: all that decide the images
+    lams: Sequence[float]
+    #: in the name of the cell, and in its description
+    place: str
+    words: str
+
+
+def cell_name(at: AtPoint, attack: Attack, rules: Sequence[str], origin: Origin | None) -> str:
+    """Name a cell by all that decides its outcomes."""
+    kind, source = ((origin.kind,), (repr(origin.source),)) if origin else ((), ())
+    parts = (*kind, *at.subject.fingerprints, *rules, *source, repr(at.point), attack.fingerprint())
+    if origin is None:
+        label, where = attack.name, str(at).replace(" ", "").replace(",", "-")
+    else:
+        label, where = attack.card.name, f"{origin.place}-lambda{at.point.lam:g}"
+    return f"{label}-{where}-{sha256(*parts)[:16]}"
+
+
+def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None) -> CellInfo:
+    """Say what a cell of an attack, or a file of its images, holds."""
+    info = at.subject.classifier.info
+    model, data, gradients = at.subject.fingerprints
+    return CellInfo(
+        dataset=info.dataset,
+        data=data,
+        method=info.method,
+        architecture=info.architecture,
+        model=model,
+        lam=at.point.lam,
+        width=at.point.width,
+        attack=attack.label,
+        part=part,
+        parts=1 if origin else len(attack.chain),
+        crafted=origin.words if origin else "",
+        engine=attack.card.engine,
+        norm=attack.threat.norm,
+        eps=attack.threat.eps,
+        seed=attack.seed,
+        card=attack.card.fingerprint(),
+        gradients=gradients,
+    )
+
+
+class Cell:
+    """The outcomes of an attack at the point where its images are classified, in the store.
+
+    Of an attack of several parts it is of one, by its number from 1.
+    """
+
+    def __init__(
+        self, at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None
+    ) -> None:
+        self.at, self._store = at, at.subject.store
+        self.attack = attack if origin else attack.parts()[part - 1]
+        rules = at.subject.classifier.rules(origin.lams if origin else [at.point.lam])
+        self.name = cell_name(at, self.attack, rules, origin)
+        self._about = partial(describe, at, attack, part, origin)
+        self._frames = [self._store.read(self.name)]
+        self._known = self._among(self._frames[0])
+
+    def _among(self, rows: pd.DataFrame) -> Tensor:
+        ids = torch.tensor(rows["example"].to_numpy(), dtype=torch.int64)
+        return torch.isin(torch.arange(len(self.at.data)), ids)
+
+    def forget(self, examples: Tensor) -> bool:
+        """Compute again what was attacked of some examples; say whether there is any."""
+        rows = self._frames[0]
+        attacked = self._among(rows[rows["clean_prediction"] == rows["label"]])
+        again = examples[attacked[examples]]
+        self._known[again] = False
+        return len(again) > 0
+
+    def lacks(self, examples: Tensor) -> Tensor:
+        """Say which examples there is no outcome of: bool, shape [n]."""
+        return ~self._known[examples]
+
+    def to_attack(self, examples: Tensor) -> Tensor:
+        """Say which examples are lacking and right: bool, shape [n]; keep what is wrong already."""
+        lacking = examples[self.lacks(examples)].to(self.at.data.labels.device)
+        if len(lacking):
+            wrong = lacking[~self.at.right(lacking)]
+            self._keep(wrong, self.at.clean(wrong))
+        return self.lacks(examples)
+
+    def classify(self, ids: Tensor, x_adv: Tensor) -> None:
+        """Classify attacked images of what is lacking; ids are on the device of the data."""
+        lacking = self.lacks(ids.cpu()).to(ids.device)
+        if lacking.any():
+            ids = ids[lacking]
+            attacked = self.at.attacked(self.attack, ids, x_adv[lacking])
+            self._keep(ids, torch.where(self.at.right(ids), attacked, self.at.clean(ids)))
+
+    def _keep(self, ids: Tensor, attacked: Tensor) -> None:
+        if len(ids):
+            columns = (ids, self.at.data.labels[ids], self.at.clean(ids), attacked)
+            values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+            self._store.describe(self.name, self._about)
+            self._frames.append(pd.DataFrame(values))
+            self._store.append(self.name, self._frames[-1])
+            self._known[ids.cpu()] = True
+
+    def rows(self, examples: Tensor) -> pd.DataFrame:
+        """Return the outcomes of examples, in their order: lam, width and `COLUMNS`."""
+        rows = pd.concat(self._frames).drop_duplicates("example").set_index("example")
+        point = self.at.point
+        return rows.loc[examples.numpy()].reset_index().assign(lam=point.lam, width=point.width)
+
+
+class Count:
+    """Moves a line of progress on by one for each of the examples that were asked for."""
+
+    def __init__(self, line: Bar, examples: Tensor, n: int) -> None:
+        self._line, self._open = line, torch.zeros(n, dtype=torch.bool)
+        self._open[examples] = True
+
+    def __call__(self, examples: Tensor) -> None:
+        """Count examples, those that were counted before but once."""
+        self._line.advance(int(self._open[examples].sum()))
+        self._open[examples] = False
+
+
+def fill(
+    cells: Sequence[Cell],
+    examples: Tensor,
+    craft: Callable[[Tensor], Tensor],
+    split: Callable[[Tensor], Sequence[Tensor]],
+    done: Callable[[Tensor], None],
+) -> None:
+    """Attack what a cell lacks, once, and classify it at each cell that lacks it.
+
+    ``craft`` makes attacked images of ids on the device of the data; ``split`` tells what is
+    attacked at a time, and may add ids that are attacked with others; ``done`` is told what is
+    finished.
+    """
+    missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
+    needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]
+    done(examples[~torch.isin(examples, needed)])
+    for batch in split(needed):
+        ids = batch.to(cells[0].at.data.labels.device)
+        x_adv = craft(ids)
+        for cell in cells:
+            cell.classify(ids, x_adv)
+        done(batch)

@@ -1,0 +1,184 @@
+"""What is evaluated: a classifier and examples, and that classifier at one operating point."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.acceleration import (
+    Precision,
+    accelerate,
+    choose_batch_size,
+    choose_compile,
+    operations_per_image,
+)
+from oat_bench.attacks.engines import Attack
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Split
+from oat_bench.evaluation.blocks import Blocks
+from oat_bench.results.outcomes import OutcomeStore
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier, examples, and where outcomes go.
+
+    Attributes:
+        classifier: on the device of the data.
+        data: the test split; an example's id is its place there.
+        data_fingerprint: names the data in the store.
+        examples: ids to evaluate; all if None.
+        fewer: for some attacks, by name, how many of the examples, from the first.
+        store: where outcomes go; memory if not given.
+        batch_size: examples an in-house attack sees at a time; what fills the device if None.
+        gradients: precision that attacks compute in; predictions are float32.
+        compile_it: whether to compile the networks; None: where it pays.
+    """
+
+    classifier: TunableClassifier
+    data: Split
+    data_fingerprint: str
+    examples: Tensor | None = None
+    fewer: Mapping[str, int] = field(default_factory=dict)
+    store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
+    batch_size: int | None = None
+    gradients: Precision = "float32"
+    compile_it: bool | None = None
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """The ids to evaluate, on the CPU."""
+        return torch.arange(len(self.data)) if self.examples is None else self.examples.cpu()
+
+    def share(self, name: str) -> Tensor:
+        """Return the ids that an attack gets, by its card's name."""
+        return self.ids[: self.fewer.get(name, len(self.ids))]
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """What attacks of other libraries see at a time."""
+        return Blocks(self.data.labels)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str, str]:
+        """Of the classifier, the data, and the precision of attacks."""
+        return self.classifier.fingerprint(), self.data_fingerprint, self.gradients
+
+    def at(self, point: OperatingPoint, passes: float = 0.0) -> "AtPoint":
+        """Return the classifier at an operating point; about so many passes decide on compiling."""
+        return AtPoint(self, point, passes)
+
+
+class AtPoint:
+    """A subject at one operating point, whose networks are built only where something is missing.
+
+    Ids of examples, images and what comes back are on the device of the data.
+    """
+
+    def __init__(self, subject: Subject, point: OperatingPoint, passes: float) -> None:
+        self.subject, self.point, self._passes = subject, point, passes
+        self.data = subject.data
+        self._clean = torch.full_like(self.data.labels, -1)
+
+    def __str__(self) -> str:
+        width = f", width {self.point.width:g}" if self.point.width != 1 else ""
+        return f"lambda {self.point.lam:g}{width}"
+
+    @cached_property
+    def _plain(self) -> nn.Module:
+        return self.subject.classifier.at(self.point.lam, self.point.width)
+
+    @cached_property
+    def _operations(self) -> float:
+        return operations_per_image(self._plain, self.data.inputs(slice(1)))
+
+    @cached_property
+    def batch_size(self) -> int:
+        """How many examples an in-house attack sees at a time."""
+        device = self.data.labels.device
+        return self.subject.batch_size or choose_batch_size(device, self._operations)
+
+    def _accelerated(self, precision: Precision) -> nn.Module:
+        compile_it = self.subject.compile_it
+        if compile_it is None:
+            device = self.data.labels.device
+            compile_it = choose_compile(None, device, self._operations * self._passes)
+        return accelerate(self._plain, precision=precision, compile_it=compile_it)
+
+    @cached_property
+    def exact(self) -> nn.Module:
+        """What attacks see in float32, and what predicts but where the classifier is a file."""
+        return self._accelerated("float32")
+
+    @cached_property
+    def searched(self) -> nn.Module:
+        """What attacks see."""
+        gradients = self.subject.gradients
+        return self.exact if gradients == "float32" else self._accelerated(gradients)
+
+    @cached_property
+    def _deployed(self) -> nn.Module | None:
+        return self.subject.classifier.deployed(self.point.lam, self.point.width)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Classify images; by the file itself, where the classifier is one.
+
+        Raises:
+            UserError: if the file is not what it is attacked as.
+        """
+        logits: Tensor = self.exact(x)
+        if self._deployed is not None and len(x):
+            from oat_bench.deployment.description import check_alike
+
+            own = self._deployed(x)
+            check_alike(own, logits)
+            logits = own
+        return logits.argmax(1)
+
+    def clean(self, ids: Tensor) -> Tensor:
+        """Predict clean images; each only once."""
+        lacking = ids[self._clean[ids] < 0]
+        for index in torch.split(lacking, self.batch_size) if len(lacking) else ():
+            self._clean[index] = self.predict(self.data.inputs(index))
+        return self._clean[ids]
+
+    def right(self, ids: Tensor) -> Tensor:
+        """Say which clean images are right: bool, shape [n]."""
+        return self.clean(ids) == self.data.labels[ids]
+
+    def batches(self, attack: Attack, ids: Tensor) -> Sequence[Tensor]:
+        """Split ids into what an attack sees at a time."""
+        if not attack.per_example:
+            return self.subject.blocks.split(ids)
+        return torch.split(ids, self.batch_size) if len(ids) else ()
+
+    @torch.no_grad()
+    def craft(self, attack: Attack, ids: Tensor) -> Tensor:
+        """Attack images."""
+        x = self.data.inputs(ids)
+        aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
+        x_adv = _attack(attack, self.searched, x, aim, ids)
+        if self.searched is not self.exact:
+            # an attack that took for broken what only rounding broke has not searched to its end
+            stands = attack.stands(self.exact(x_adv).argmax(1), aim)
+            unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
+            if unsure.any():
+                again = (part[unsure] for part in (x, aim, ids))
+                x_adv[unsure] = _attack(attack, self.exact, *again)
+        return x_adv
+
+    def attacked(self, attack: Attack, ids: Tensor, x_adv: Tensor) -> Tensor:
+        """Predict attacked images; of those that missed a target, return the label."""
+        predicted, labels = self.predict(x_adv), self.data.labels[ids]
+        if attack.targeted:
+            aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
+            predicted = torch.where(attack.stands(predicted, aim), labels, predicted)
+        return predicted
+
+
+def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return attack(model, x, y, ids)

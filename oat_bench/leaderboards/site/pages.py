@@ -97,7 +97,8 @@ def model(
         files: names of the files beside the page, by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
-    attacks = [name for name in board.attacks if _has(rows, name)]
+    known = {name for row in rows for point in row.points for name in point.robust}
+    attacks = [name for name in board.attacks if name in known]
     chosen = board.attack if board.attack in attacks else attacks[-1]
     data = {
         "attack": chosen,
@@ -106,7 +107,9 @@ def model(
             {
                 "width": row.width,
                 "points": [_point(point) for point in row.points],
-                "examples": _shown(examples, row),
+                "examples": None
+                if examples is None
+                else [examples.attacked[point.lam, row.width] for point in row.points],
             }
             for row in rows
         ],
@@ -131,10 +134,6 @@ def model(
             for part in attack.chain()
         ],
     )
-
-
-def _has(rows: Sequence[Row], attack: str) -> bool:
-    return any(attack in point.robust for row in rows for point in row.points)
 
 
 def _attack_names(attacks: Sequence[str]) -> list[list[str]]:
@@ -186,13 +185,3 @@ def _point(point: PointResult) -> dict[str, Any]:
 
 def _interval(interval: Accuracy, n: int) -> list[float]:
     return [interval.value, interval.low, interval.high, interval.n or n]
-
-
-def _shown(examples: Examples | None, row: Row) -> list[list[list[str]]] | None:
-    """Return image, clean and attacked prediction of each example at each operating point."""
-    if examples is None:
-        return None
-    return [
-        [[one.image, one.clean, one.attacked] for one in examples.attacked[point.lam, point.width]]
-        for point in row.points
-    ]

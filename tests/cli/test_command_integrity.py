@@ -111,7 +111,7 @@ def test_bad_input_of_integrity_is_one_line(refused, finished, monkeypatch, argu
     def forbidden(*_args, **_kwargs):
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(examination, "evaluate", forbidden)
+    monkeypatch.setattr(examination, "outcomes", forbidden)
     places = {"RUN": finished}
     assert words in refused("integrity", *[places.get(word, word) for word in arguments])
     assert not list(finished.glob("integrity.*"))

@@ -3,34 +3,51 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from oat_bench.cards import Threat
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.results.entries import Written
     from oat_bench.results.outcomes import OutcomeStore
 
 
-def load_model(model: str, device: "torch.device | str") -> "TunableClassifier":
+def load_model(
+    model: str,
+    device: "torch.device | str",
+    data: "Callable[[], Dataset] | None" = None,
+    threat: "Threat | None" = None,
+) -> "TunableClassifier":
     """Return the classifier that a command's argument names; every command asks here.
 
     Args:
-        model: a checkpoint, a run's folder or an exported file.
+        model: a checkpoint, a run's folder, an exported file, or ``path.py:function``, which runs.
         device: where it goes.
+        data: loads what it classifies; only a function in a file does not say it itself.
+        threat: what such a model is meant for; that of the data set's benchmark if None.
 
     Raises:
         UserError: if there is none, or it is damaged.
     """
-    from oat_bench import checkpoint, deployment
+    from oat_bench import checkpoint, deployment, wrapping
 
+    if wrapping.is_source(model):
+        from oat_bench.run import card_for
+
+        if data is None:
+            raise UserError(f"{model} does not say what it classifies; name it with --dataset")
+        loaded = data()
+        threat = threat or card_for(loaded.name).threat
+        return wrapping.from_source(model, loaded, threat=threat).to(device)
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
     return checkpoint.load(model, device)
@@ -65,6 +82,7 @@ class Context:
         image_size: to which a folder's images are resized; as for the training if None.
         device: auto, cpu or cuda.
         out: folder for results; `default_out` if None.
+        threat: what a model that does not say so is meant for; see `load_model`.
     """
 
     model: str | None
@@ -74,6 +92,7 @@ class Context:
     image_size: int | None = None
     device: str = "auto"
     out: Path | None = None
+    threat: "Threat | None" = None
 
     @property
     def name(self) -> str:
@@ -93,11 +112,19 @@ class Context:
     @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
-        return load_model(self.name, self.where)
+        data = None if self.dataset is None else self._named_data
+        return load_model(self.name, self.where, data, self.threat)
+
+    def _named_data(self) -> "Dataset":
+        from oat_bench import datasets
+
+        assert self.dataset is not None
+        options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": self.image_size}
+        return datasets.load(self.dataset, self.data_dir, **options)
 
     @property
     def checkpoint(self) -> "TunableClassifier":
-        """The model, if its own networks are there, as an exported file's are not."""
+        """The model, unless it is an exported file, which is of a checkpoint."""
         from oat_bench.deployment import Exported
 
         if isinstance(self.trained, Exported):

@@ -62,7 +62,8 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
     """Attack a trained checkpoint at every lambda, print the table.
 
     MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
-    what predicts clean and attacked images is the file, by onnxruntime or torch.export.
+    what predicts clean and attacked images is the file, by onnxruntime or torch.export. Or it is
+    your own, ./mine.py:build, with --dataset: build() is run, and returns the network.
     """
     if (named is None) == (context.model is None):
         raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")
@@ -172,6 +173,9 @@ def _evaluate(
     if card is not None and model is None:
         card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
+    if card is not None:
+        context.dataset, context.image_size = card.dataset, card.image_size
+        context.threat = card.threat
     if model is not None:
         trained = context.trained
         if isinstance(trained, deployment.Exported):
@@ -180,6 +184,8 @@ def _evaluate(
                 raise UserError(f"{model}: the rule between lambda is in the file; export another")
         if interpolation is not None:
             trained = context.trained = trained.with_interpolation(interpolation)
+        if trained.info.own_name:  # it has its own points, not the card's
+            lambdas = lambdas or trained.info.trained_lambdas
         card = card or _card(context, context.dataset_name, None)
     assert card is not None
     counts = dict(n_examples or {})

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from oat_bench.datasets import idx
-from oat_bench.datasets.fashion_12x12 import FOLDER, SIZE
+from oat_bench.datasets.fashion_12x12 import FOLDER
+from oat_bench.datasets.fashion_mnist import read_idx
 
 #: how many images of each class, the first of each published part
 PER_CLASS = {"train": 400, "t10k": 100}
+SIZE = 12
 
 
 def reduce(images: np.ndarray, size: int) -> np.ndarray:
@@ -58,10 +59,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for part, count in PER_CLASS.items():
         names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
-        images, labels = (
-            idx.read(options.folder / f"{name}.gz", ndim)
-            for name, ndim in zip(names, (3, 1), strict=True)
-        )
+        images, labels = (read_idx(options.folder / f"{name}.gz") for name in names)
         places = first_of_each_class(labels, count)
         for name, array in zip(names, (reduce(images[places], SIZE), labels[places]), strict=True):
             write(options.out / name, array)

@@ -30,15 +30,10 @@ _LEAST_IMAGES = 4
 
 
 def choose_precision(asked: str, device: torch.device, pixels: int) -> Precision:
-    """Turn ``auto`` into a precision.
+    """Turn ``auto`` into a precision; ``pixels`` are C * H * W of an image.
 
     bfloat16 where the processor multiplies it in hardware (AMX, AVX-512 BF16, CUDA from Ampere on)
     and images have more than a few pixels.
-
-    Args:
-        asked: ``auto``, ``float32`` or ``bf16``.
-        device: where to compute.
-        pixels: C * H * W of an image.
     """
     if asked == "bf16" or (asked == "auto" and pixels > _SMALL_IMAGE and _multiplies_bf16(device)):
         return "bf16"
@@ -55,10 +50,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 def choose_compile(asked: bool | None, device: torch.device, operations: float) -> bool:
     """Say whether to compile: as asked, or where the work outweighs the minute it takes.
 
-    Args:
-        asked: None leaves the choice.
-        device: where to compute.
-        operations: floating point operations of the whole work, about.
+    ``operations`` are the floating point operations of the whole work, about.
     """
     return operations >= _COMPILE_FROM.get(device.type, float("inf")) if asked is None else asked
 
@@ -66,9 +58,7 @@ def choose_compile(asked: bool | None, device: torch.device, operations: float) 
 def choose_batch_size(device: torch.device, operations: float) -> int:
     """Say how many images fill a device, so that more would only take more memory.
 
-    Args:
-        device: where to compute.
-        operations: floating point operations of one forward pass on one image.
+    ``operations`` are the floating point operations of one forward pass on one image.
     """
     if device.type != "cpu":
         return 512
@@ -85,10 +75,7 @@ def keep_freed_memory() -> bool:
 
     By default each large tensor is mapped anew and its pages fault in one by one, which costs a
     tenth to a fifth of a step on a CPU. For a process of one's own, such as the command line: the
-    setting is the process's, and its memory stays at the peak.
-
-    Returns:
-        Whether it was set; False where the C library is another.
+    setting is the process's, and its memory stays at the peak. False where libc is another.
     """
     trim_threshold, mmap_max = -1, -4  # names of the parameters in malloc.h
     try:
@@ -99,12 +86,7 @@ def keep_freed_memory() -> bool:
 
 
 def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Callable[..., Tensor]:
-    """Compile; where that fails, fall back to the function with one line.
-
-    Args:
-        function: of tensors.
-        dynamic: whether batches vary in size.
-    """
+    """Compile a function of tensors; where that fails, fall back to it with one line."""
     _allow_many_programs()
     fast = torch.compile(function, dynamic=dynamic)
     failed = False
@@ -179,16 +161,12 @@ class Accelerated(nn.Module):
 def accelerate(
     plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
 ) -> nn.Module:
-    """Return a plain classifier that computes the same, faster.
+    """Return a plain classifier that computes the same, faster; the layout of its weights changes.
 
     Convolutions run in channels_last, which the CPU's and the GPU's kernels prefer; on a CPU a pass
-    takes as many images at a time as its caches hold.
-
-    Args:
-        plain: in eval mode: images to logits; the layout of its weights changes.
-        precision: of the convolutions; logits are float32. ``bf16`` is good enough to search an
-            attack with, not to count by.
-        compile_it: compile, once for all batch sizes.
+    takes as many images at a time as its caches hold. ``precision`` is that of the convolutions;
+    ``bf16`` is good enough to search an attack with, not to count by. What is compiled is so once
+    for all batch sizes.
     """
     return Accelerated(plain, precision, compile_it).eval()
 

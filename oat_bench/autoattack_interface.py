@@ -19,17 +19,8 @@ __path__: list[str] = []
 class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
     """AutoAttack with the arguments of the ``autoattack`` package (arXiv:2003.01690).
 
-    Args:
-        model: from images in [0, 1] to logits.
-        norm: ``Linf``, ``L2`` or ``L1``.
-        eps: radius of the ball.
-        seed: of the random numbers; the time if None.
-        verbose: kept for the interface; progress goes to the logger ``auto-attack``.
-        attacks_to_run: for ``version="custom"``.
-        version: ``standard``, ``plus``, ``rand`` or ``custom``.
-        is_tf_model: only False.
-        device: where to compute.
-        log_path: kept for the interface; configure the logger instead.
+    ``verbose`` and ``log_path`` change nothing: progress goes to the logger ``auto-attack``.
+    ``is_tf_model`` may only be False.
     """
 
     def __init__(
@@ -47,14 +38,9 @@ class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
     ) -> None:
         if is_tf_model:
             raise ValueError("is_tf_model=True is not supported by pyautoattack")
+        attacks = list(attacks_to_run) or None
         super().__init__(
-            model,
-            attacks=list(attacks_to_run) or None,
-            device=device,
-            eps=eps,
-            norm=norm,
-            seed=seed,
-            version=version,
+            model, attacks=attacks, device=device, eps=eps, norm=norm, seed=seed, version=version
         )
         self.verbose = verbose
 

@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from oat_bench.cards import Card, ImageSize, Lambdas, Name, Threat, Widths, find, first, publishable
+from oat_bench.cards import (
+    Card,
+    ImageSize,
+    Lambdas,
+    Name,
+    Threat,
+    Widths,
+    find,
+    first,
+    names,
+    publishable,
+)
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, unknown
 from oat_bench.networks.card import NetworkCard
@@ -141,7 +152,7 @@ class BenchmarkCard(Card):
         Raises:
             UserError: if the card does not go with them.
         """
-        if widths == METHODS[self.method].network_card(self.network).widths:
+        if widths == (METHODS[self.method].network_card(self.network) or self.network).widths:
             return self
         name = f"{self.name}-widths-" + "-".join(f"{width:g}" for width in widths)
         network = self.network.model_dump() | {"widths": widths}
@@ -157,3 +168,11 @@ def benchmark_card(name_or_path: str) -> BenchmarkCard:
         UserError: if there is none, or it is not a valid card.
     """
     return find(name_or_path, BenchmarkCard)
+
+
+def card_for(dataset: str) -> BenchmarkCard:
+    """Return the card of a data set; where it has none, that of a folder of images."""
+    if dataset in names("benchmarks"):
+        return benchmark_card(dataset)
+    changes = {"dataset": dataset, "name": publishable(dataset)}
+    return benchmark_card("image-folder").model_copy(update=changes)

@@ -106,8 +106,9 @@ class ModelInfo(Recorded):
         return self.own_name if self.network is None else self.network.architecture
 
     def trained_at(self, lam: float) -> bool:
-        """Whether training sampled this lambda."""
-        return self.lambda_sampling == "uniform" or lam in self.trained_lambdas
+        """Whether training sampled this lambda; where nothing was trained, each counts."""
+        free = self.epochs == 0 or self.lambda_sampling == "uniform"
+        return free or lam in self.trained_lambdas
 
     @property
     def bridged_below(self) -> float | None:
@@ -231,7 +232,8 @@ class TunableClassifier(ABC):
     @classmethod
     def label(cls, info: ModelInfo) -> str:
         """Return what tables call a classifier that nobody has named."""
-        return f"{info.method.upper()} {info.architecture}"
+        own = "" if info.architecture == info.method else f" {info.architecture}"
+        return f"{info.method.upper()}{own}"
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:

@@ -31,9 +31,6 @@ _libraries: list[object] = []  # a torch.library.Library takes its operators wit
 def declare_missing_operators(torchvision_folder: Path) -> list[str]:
     """Declare the operators that torchvision decorates on import, if its extension cannot load.
 
-    Args:
-        torchvision_folder: the installed package's folder.
-
     Returns:
         The names declared; empty beside a torch that the extension was built for.
     """
@@ -47,28 +44,13 @@ def declare_missing_operators(torchvision_folder: Path) -> list[str]:
             continue  # built against another torch
     missing = [name for name in _OPERATORS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
-        library = torch.library.Library(  # type: ignore[no-untyped-call]
-            "torchvision", "FRAGMENT"
-        )
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define(_OPERATORS[name])  # type: ignore[no-untyped-call]
         _libraries.append(library)
     return missing
 
 
-class _Alias(Loader):
-    """Loads a module by importing another and standing it under this name."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = importlib.import_module(self.target)
-
-
-class _Finder(MetaPathFinder):
+class _Finder(MetaPathFinder, Loader):
     """Prepares torchvision's import and answers for ``autoattack`` where it is not installed."""
 
     def find_spec(
@@ -77,17 +59,19 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname == "torchvision":
-            spec = PathFinder.find_spec(fullname)
-            if spec is not None and spec.submodule_search_locations:
-                declare_missing_operators(Path(next(iter(spec.submodule_search_locations))))
-        elif fullname == "autoattack" or fullname.startswith("autoattack."):
-            if PathFinder.find_spec("autoattack") or not PathFinder.find_spec("pyautoattack"):
-                return None
-            if fullname == "autoattack":
-                return ModuleSpec(fullname, _Alias(_INTERFACE), is_package=True)
-            return ModuleSpec(fullname, _Alias(f"py{fullname}"))
+        installed = PathFinder.find_spec
+        spec = installed(fullname) if fullname == "torchvision" else None
+        if spec is not None and spec.submodule_search_locations:
+            declare_missing_operators(Path(spec.submodule_search_locations[0]))
+        package = fullname.partition(".")[0]
+        if package == "autoattack" and not installed(package) and installed("pyautoattack"):
+            return ModuleSpec(fullname, self, is_package=fullname == package)
         return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        original = _INTERFACE if name == "autoattack" else f"py{name}"
+        sys.modules[name] = importlib.import_module(original)
 
 
 def install() -> None:

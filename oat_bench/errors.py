@@ -14,9 +14,7 @@ class UserError(ValueError):
 def one_line(text: object, limit: int | None = 200) -> str:
     """Write text from elsewhere in one line, with nothing in it that would steer a terminal.
 
-    Args:
-        text: an error of another library, say.
-        limit: characters; None leaves all.
+    Of more than ``limit`` characters the first are left; None leaves all.
     """
     line = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -39,11 +39,7 @@ def atomic_write_all(contents: Mapping[Path, bytes | str]) -> None:
 
 
 def make_folder(path: Path, option: str = "--out") -> Path:
-    """Create a folder for output, or say in one line why it cannot be one.
-
-    Args:
-        path: the folder.
-        option: of the command line, by which the user may choose another.
+    """Create a folder for output, which the user may choose by ``option``.
 
     Raises:
         UserError: if the folder cannot be created or written to.
@@ -70,13 +66,9 @@ UNFOLDED_TIMES = 250
 def check_unfolded(path: Path, size: int, stored: int | None = None) -> None:
     """Refuse a file that says that far more lies in it than its size lets expect.
 
-    Args:
-        path: the file or the folder, to name it.
-        size: bytes in memory.
-        stored: bytes on disk; by default those of the file.
-
     Raises:
-        UserError: if ``size`` is above 256 MiB and above 250 times ``stored``.
+        UserError: if ``size``, its bytes in memory, is above 256 MiB and above 250 times
+            ``stored``, its bytes on disk.
     """
     stored = path.stat().st_size if stored is None else stored
     if size > max(UNFOLDED_BYTES, UNFOLDED_TIMES * stored):
@@ -87,23 +79,17 @@ def check_unfolded(path: Path, size: int, stored: int | None = None) -> None:
 
 
 def read_bounded(path: Path, limit: int, kind: str) -> bytes:
-    """Read a file whole.
-
-    Args:
-        path: the file.
-        limit: bytes that it may have.
-        kind: what it should be, to say so.
+    """Read a file whole that should be of a ``kind``.
 
     Raises:
-        UserError: if it is larger or cannot be read.
+        UserError: if it has more than ``limit`` bytes or cannot be read.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # room is made for what is asked for, so not for the limit
-            content = b"" if size > limit else file.read(size + 1)
-            while size < len(content) <= limit and (more := file.read(1 << 16)):
-                content += more  # what is no plain file does not know its size
+            # room is made for what is asked for; what is no plain file does not know its size
+            most = size if path.is_file() else limit
+            content = b"" if size > limit else file.read(most + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read ({reason})") from error

@@ -66,11 +66,7 @@ def check_images(
 
 
 def check_count(value: object, name: str, least: int) -> int:
-    """Return a whole number of at least ``least``.
-
-    Raises:
-        UserError: if it is something else.
-    """
+    """Return a whole number of at least ``least``, or raise a `UserError`."""
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

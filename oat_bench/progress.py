@@ -4,13 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 #: progress, notes and errors go to stderr; stdout carries results only
@@ -42,11 +36,7 @@ class Bar:
 def bar(description: str, total: int, *, done: int = 0, show: bool = True) -> Iterator[Bar]:
     """Show a progress bar with the time left; nothing where stderr is no terminal.
 
-    Args:
-        description: what is going on.
-        total: number of steps.
-        done: steps done before.
-        show: False hides the bar.
+    Of the ``total`` number of steps ``done`` were done before.
     """
     progress = Progress(
         TextColumn("{task.description}"),

@@ -37,9 +37,9 @@ def uniform(example_ids: Tensor, shape: tuple[int, ...], seed: int, stream: int 
 
     Args:
         example_ids: integers of shape [n]; equal ids get equal numbers.
-        shape: the shape of one example's numbers.
+        shape: of one example's numbers.
         seed: any integer.
-        stream: a further integer that separates the uses of one seed (attack, epoch, ...).
+        stream: any integer; separates the uses of one seed (attack, epoch, ...).
 
     Returns:
         float32 of shape [n, *shape] in [0, 1), on the device of ``example_ids``.
@@ -53,10 +53,7 @@ def uniform(example_ids: Tensor, shape: tuple[int, ...], seed: int, stream: int 
 
 
 def normal(example_ids: Tensor, shape: tuple[int, ...], seed: int, stream: int = 0) -> Tensor:
-    """Draw standard normal numbers for each example, by Box and Muller's transform.
-
-    The arguments and the shape of the result are those of `uniform`.
-    """
+    """Draw standard normal numbers (Box and Muller's transform); otherwise like `uniform`."""
     pairs = uniform(example_ids, (2, *shape), seed, stream)
     radius = torch.sqrt(-2.0 * torch.log1p(-pairs[:, 0]))  # 1 - u lies in (0, 1]: the log is finite
     return radius * torch.cos(2.0 * math.pi * pairs[:, 1])

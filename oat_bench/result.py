@@ -11,7 +11,7 @@ import torch
 
 from oat_bench import datasets, figures
 from oat_bench.attacks.engines import Attack
-from oat_bench.benchmark import BenchmarkCard
+from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import DATA_DIR, Dataset
@@ -28,7 +28,6 @@ from oat_bench.results.entries import Entry, EntryFlag, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.published import Published
 from oat_bench.run import (
-    card_for,
     choose_device,
     choose_examples,
     choose_points,
@@ -261,8 +260,8 @@ def measured(
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=raised,
     )
-    own = entry.name == info.architecture
-    named = [info.architecture] if own else [info.architecture, info.method.upper()]
+    alone = entry.name in (info.architecture, info.method.upper())
+    named = [entry.name] if alone else [info.architecture, info.method.upper()]
     return Result(
         entry,
         outcomes,

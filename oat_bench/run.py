@@ -13,7 +13,7 @@ from oat_bench import cards, datasets
 from oat_bench.attacks import saved
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.attacks.selection import select_attacks
-from oat_bench.benchmark import BenchmarkCard, benchmark_card
+from oat_bench.benchmark import BenchmarkCard
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
     ModelInfo,
@@ -44,12 +44,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is available; use --device cpu or auto")
     return torch.device(name)
-
-
-def card_for(dataset: str) -> BenchmarkCard:
-    """Return the card of a data set; of a folder of images that of all folders."""
-    known = dataset in cards.names("benchmarks")
-    return benchmark_card(dataset if known else "image-folder")
 
 
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
@@ -122,15 +116,17 @@ def train(
             )
         note(f"{checkpoint}: trained already")
         return classifier
+    network = method.network_card(card.network)
     info = ModelInfo(
         method=card.method,
         dataset=data.name,
         classes=list(data.classes),
         input_shape=data.input_shape,
-        network=method.network_card(card.network),
+        network=network,
+        own_name="" if network else card.method,
         options=card.options,
         trained_lambdas=card.training.lambdas,
-        interpolation=card.network.interpolation if method.continuous else "none",
+        interpolation=network.interpolation if network and method.continuous else "none",
         lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
         threat=card.threat,
         seed=seed,
@@ -169,7 +165,7 @@ def train(
         if recipe.objective.loss != "cross-entropy":
             by += f" with {recipe.objective.loss}"
         note(
-            f"training {card.network.architecture} on {data.name} by {by}: "
+            f"training {info.architecture} on {data.name} by {by}: "
             f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
             f"{trainer.computation}"
         )
@@ -208,7 +204,8 @@ def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 
 def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
     network = METHODS[card.method].network_card(card.network)
-    parts = [part.fingerprint() for part in (network, card.training, card.threat)]
+    used = (network, card.training, card.threat)
+    parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
     return sha256(card.method, data.fingerprint(), str(seed), *parts)

@@ -20,10 +20,9 @@ from oat_bench.checkpoint import load
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.datasets import Dataset
 from oat_bench.methods.oat import OAT
-from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.backbones import Layers, build_backbone
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import PlainNorm
 
 torch.set_num_threads(1)
 
@@ -69,11 +68,19 @@ def make_network(
     return network.eval()
 
 
-def make_plain(architecture: str, num_classes: int, in_channels: int, dropout: float = 0.0):
+class PlainNorm(nn.BatchNorm2d):
+    """Batch norm of a network that has no condition."""
+
+    def forward(self, h: torch.Tensor, condition: None = None) -> torch.Tensor:
+        return super().forward(h)
+
+
+def make_plain(
+    architecture: str, num_classes: int, in_channels: int, dropout: float = 0.0, width: float = 1.0
+):
     """Build a backbone that has no condition."""
-    return build_backbone(
-        architecture, num_classes, in_channels, lambda channels, film: PlainNorm(channels), dropout
-    )
+    layers = Layers(lambda channels, _: PlainNorm(channels), dropout=dropout)
+    return build_backbone(architecture, num_classes, in_channels, layers, width)
 
 
 @pytest.fixture(scope="session")

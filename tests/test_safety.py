@@ -1,13 +1,11 @@
 """Files from strangers: nothing in them runs, they stay small and in their folder."""
 
 import ast
-import gzip
 import io
 import json
 import math
 import pickle
 import struct
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import scipy.io
 import torch
 from fuzzing import COUNTS, changed_tree, damaged, fuzz, read_or_refusal
 from hypothesis import strategies as st
@@ -31,10 +28,7 @@ from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.cli.context import Context
-from oat_bench.datasets import archives, idx, image_folder
-from oat_bench.datasets.cifar10 import VERSION
-from oat_bench.datasets.stl10 import _read as read_stl10
-from oat_bench.datasets.svhn import _read as read_svhn
+from oat_bench.datasets import image_folder
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
 from oat_bench.reports import comparison
@@ -101,7 +95,9 @@ def dangers(source):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_nothing_in_the_package_could_run_what_a_file_says(path):
-    assert list(dangers(path.read_text())) == []
+    found = [danger.partition(": ")[2] for danger in dangers(path.read_text())]
+    # for an unpickler that looks no name up, which tests/datasets/test_cifar.py attacks
+    assert found == (["pickle"] if path.name == "cifar.py" else [])
 
 
 @pytest.mark.parametrize(
@@ -241,38 +237,6 @@ def parsers(tmp_path_factory, build_classifier, state):
     table = cards.folder("benchmarks") / "published" / "oat-paper.csv"
     add("published", table.read_bytes(), published.read)
 
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    batch = {b"labels": [3, 1, 4, 1], b"data": pixels.reshape(4, -1)}
-    add("pickle", pickle.dumps(batch, 3), VERSION.read_pickle)
-    rows = np.hstack([np.array([[3], [1], [4], [1]], np.uint8), pixels.reshape(4, -1)])
-    add("binary", rows.tobytes(), VERSION.read_binary)
-    for compressed in (False, True):
-        buffer = io.BytesIO()
-        variables = {
-            "X": pixels.transpose(2, 3, 1, 0),
-            "y": np.array([[3], [1], [4], [10]], np.uint8),
-        }
-        scipy.io.savemat(buffer, variables, do_compression=compressed)
-        add("mat-compressed" if compressed else "mat", buffer.getvalue(), read_svhn)
-    images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(range(32))
-    add("idx", images, lambda path: idx.read(path, 3))
-    add("idx-compressed", gzip.compress(images), lambda path: idx.read(path, 3))
-    add("stl10", bytes([1, 2]), None, "train_y.bin")
-    add("stl10", bytes(2 * 27648), lambda path: read_stl10(path.parent, "train"), "train_X.bin")
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name in ("../evil", "folder/other", "folder/wanted"):
-            member = tarfile.TarInfo(name)
-            member.size = 700
-            tar.addfile(member, io.BytesIO(bytes(range(250)) * 3))
-    unpacked = root / "unpacked"
-
-    def unpack(path):
-        archives.unpack(path, ["folder/wanted"], unpacked)
-        return (unpacked / "folder" / "wanted").read_bytes()
-
-    add("tar", buffer.getvalue(), unpack, "archive.tar.gz")
     for ending, options in (
         ("png", {}),
         ("jpeg", {}),
@@ -324,14 +288,6 @@ KINDS = [
     ),
     *(
         "published",
-        "pickle",
-        "binary",
-        "mat",
-        "mat-compressed",
-        "idx",
-        "idx-compressed",
-        "stl10",
-        "tar",
         "png",
         "jpeg",
     ),
@@ -374,9 +330,9 @@ def test_every_true_file_is_read_while_nothing_can_be_unpickled(
 
 #: kinds that one parser reads share its inputs; what is only counted in bytes needs fewer
 SHARES = dict.fromkeys(["png", "jpeg", "tiff", "tiff-tiff_lzw", "webp", "bmp", "ppm"], 4)
-SHARES |= dict.fromkeys(["autoattack", "pgd-20", "cifar10", "binary", "stl10"], 3)
+SHARES |= dict.fromkeys(["autoattack", "pgd-20", "cifar10"], 3)
 SHARES |= dict.fromkeys(["exported-onnx", "exported-pt2", "exported-safetensors"], 3)
-SHARES |= dict.fromkeys(["store", "outcomes", "attacked", "mat", "mat-compressed", "state"], 2)
+SHARES |= dict.fromkeys(["store", "outcomes", "attacked", "state"], 2)
 
 
 @COUNTS
@@ -508,7 +464,7 @@ def refusal(read):
 
 def test_files_that_say_that_they_are_endless_are_not_read(parsers, tmp_path):
     for name, (path, content, read) in parsers.items():
-        if path.parents[2].name == "images" or name == "tar":
+        if path.parents[2].name == "images":
             continue  # read from the front, as far as they make sense
         with path.open("r+b") as file:
             file.truncate(1 << 42)  # sparse: 4 TiB that take no room
@@ -680,23 +636,6 @@ def test_an_image_that_another_program_would_have_to_run_is_refused(tmp_path, mo
     assert "a/0.png: not a readable image (it is of format EPS; expected PNG, JPEG" in refusal(
         lambda: image_folder(tmp_path)
     )
-
-
-def test_archives_that_unfold_to_gigabytes_are_refused(tmp_path):
-    path = tmp_path / "a.tar.gz"
-    for kind, name in (
-        (tarfile.REGTYPE, "wanted"),
-        (tarfile.REGTYPE, "other"),
-        (tarfile.XHDTYPE, "name"),
-        (tarfile.GNUTYPE_LONGNAME, "././@LongLink"),
-    ):
-        member = tarfile.TarInfo(name)
-        member.type, member.size = kind, 1 << 32
-        with gzip.open(path, "wb") as file:
-            file.write(member.tobuf())
-            file.write(bytes(1 << 22))  # and so on
-        assert "would unfold to" in refusal(lambda: archives.unpack(path, ["wanted"], tmp_path))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
 # --- folders: nothing leads out of them

@@ -146,7 +146,7 @@ def test_it_trains_and_goes_wherever_a_method_goes(known, invoke, tmp_path, monk
             "--n-examples",
             "20",
         ),
-        ("transfer", "runs/mine", "--attacks", "pgd-7", "--n-examples", "20"),
+        ("transfer", "runs/mine", "--attack", "pgd-7", "--n-examples", "20"),
     ):
         code, out, err = invoke(*command)
         assert code in (0, 1), f"{command}: {err}"

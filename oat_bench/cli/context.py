@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from oat_bench.cards import Threat
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.results.entries import Written
@@ -22,18 +21,15 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    model: str,
-    device: "torch.device | str",
-    data: "Callable[[], Dataset] | None" = None,
-    threat: "Threat | None" = None,
+    model: str, device: "torch.device | str", data: "Callable[[], Dataset] | None" = None
 ) -> "TunableClassifier":
     """Return the classifier that a command's argument names; every command asks here.
 
     Args:
-        model: a checkpoint, a run's folder, an exported file, or ``path.py:function``, which runs.
+        model: a checkpoint, a run's folder, an exported file, or a function in a Python file, such
+            as ``./mine.py:build``.
         device: where it goes.
-        data: loads what it classifies; only a function in a file does not say it itself.
-        threat: what such a model is meant for; that of the data set's benchmark if None.
+        data: loads what a model that does not say so itself classifies.
 
     Raises:
         UserError: if there is none, or it is damaged.
@@ -41,13 +37,12 @@ def load_model(
     from oat_bench import checkpoint, deployment, wrapping
 
     if wrapping.is_source(model):
-        from oat_bench.run import card_for
+        from oat_bench.benchmark import card_for
 
         if data is None:
-            raise UserError(f"{model} does not say what it classifies; name it with --dataset")
-        loaded = data()
-        threat = threat or card_for(loaded.name).threat
-        return wrapping.from_source(model, loaded, threat=threat).to(device)
+            raise UserError(f"{model}: expected a checkpoint, which says what it classifies")
+        images = data()
+        return wrapping.from_source(model, images, threat=card_for(images.name).threat).to(device)
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
     return checkpoint.load(model, device)
@@ -82,7 +77,6 @@ class Context:
         image_size: to which a folder's images are resized; as for the training if None.
         device: auto, cpu or cuda.
         out: folder for results; `default_out` if None.
-        threat: what a model that does not say so is meant for; see `load_model`.
     """
 
     model: str | None
@@ -92,7 +86,6 @@ class Context:
     image_size: int | None = None
     device: str = "auto"
     out: Path | None = None
-    threat: "Threat | None" = None
 
     @property
     def name(self) -> str:
@@ -112,15 +105,21 @@ class Context:
     @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
-        data = None if self.dataset is None else self._named_data
-        return load_model(self.name, self.where, data, self.threat)
+        return load_model(self.name, self.where, lambda: self.named_data)
 
-    def _named_data(self) -> "Dataset":
+    @cached_property
+    def named_data(self) -> "Dataset":
+        """The data set that was named, for a model that does not say what it classifies."""
         from oat_bench import datasets
 
-        assert self.dataset is not None
-        options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": self.image_size}
-        return datasets.load(self.dataset, self.data_dir, **options)
+        if self.dataset is None:
+            raise UserError(f"{self.name}: name what it classifies with --dataset")
+        return datasets.load(
+            self.dataset,
+            self.data_dir,
+            skip_broken=self.skip_broken,
+            image_size=self.image_size,
+        )
 
     @property
     def checkpoint(self) -> "TunableClassifier":
@@ -147,6 +146,8 @@ class Context:
         from oat_bench.progress import note
 
         info, model = self.trained.info, self.name
+        if "named_data" in vars(self):
+            return self.named_data
         size = classifier.image_size(info, name, image_size)
         data = datasets.load(name, self.data_dir, skip_broken=self.skip_broken, image_size=size)
         fitting = classifier.check_fits(info, data)

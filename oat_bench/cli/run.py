@@ -108,15 +108,15 @@ def _card(
 ) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import datasets
-    from oat_bench.benchmark import benchmark_card
+    from oat_bench.benchmark import benchmark_card, card_for
 
     folder = dataset is not None and datasets.is_folder(dataset)
     if dataset is not None and not folder:
         datasets.check_known(dataset)
-    named = dataset if benchmark is None else benchmark
-    if folder and benchmark is None:
-        named = "image-folder"
-    card = benchmark_card(DEFAULT_BENCHMARK if named is None else named)
+    if benchmark is None and dataset is not None and not folder:
+        card = card_for(dataset)
+    else:
+        card = benchmark_card(benchmark or ("image-folder" if folder else DEFAULT_BENCHMARK))
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)
@@ -173,9 +173,6 @@ def _evaluate(
     if card is not None and model is None:
         card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
-    if card is not None:
-        context.dataset, context.image_size = card.dataset, card.image_size
-        context.threat = card.threat
     if model is not None:
         trained = context.trained
         if isinstance(trained, deployment.Exported):
@@ -184,9 +181,11 @@ def _evaluate(
                 raise UserError(f"{model}: the rule between lambda is in the file; export another")
         if interpolation is not None:
             trained = context.trained = trained.with_interpolation(interpolation)
-        if trained.info.own_name:  # it has its own points, not the card's
-            lambdas = lambdas or trained.info.trained_lambdas
         card = card or _card(context, context.dataset_name, None)
+        if trained.info.network is None:  # no card knows its lambda values
+            lambdas = lambdas or trained.info.trained_lambdas
+            if benchmark is None:
+                card = card.model_copy(update={"threat": trained.info.threat})
     assert card is not None
     counts = dict(n_examples or {})
     changes |= {"lambdas": lambdas, "widths": widths}

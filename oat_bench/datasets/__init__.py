@@ -1,7 +1,7 @@
 """Data sets: images as uint8 tensors with a train, a validation and a test split.
 
-A data set is a function from a folder to a `Dataset`, one file each, named in
-`oat_bench.registry.DATASETS`; any folder of images is one too, by its path.
+A data set is a function from a folder to a `Dataset`, named in `oat_bench.registry.DATASETS`; any
+folder of images is one too, by its path.
 """
 
 import os
@@ -39,10 +39,8 @@ def unnamed_folder(_data_dir: Path) -> Dataset:
 
 def is_folder(name: str) -> bool:
     """Whether a data set is named by a path: no known name, and a separator in it or a folder."""
-    if name in DATASETS:
-        return False
-    separators = [separator for separator in (os.sep, os.altsep) if separator]
-    return any(separator in name for separator in separators) or os.path.isdir(name)  # noqa: PTH112
+    separated = any(separator in name for separator in (os.sep, os.altsep) if separator)
+    return name not in DATASETS and (separated or os.path.isdir(name))  # noqa: PTH112
 
 
 def check_known(name: str) -> None:

@@ -1,105 +1,159 @@
-"""CIFAR-10 and CIFAR-100 in either published format, read without running or unpickling anything.
+"""CIFAR-10 and CIFAR-100 in either published format.
 
 Both are of Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
 
-from dataclasses import dataclass
+import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from oat_bench.datasets import archives, pickled
-from oat_bench.datasets.archives import Source
+from oat_bench.datasets import originals
+from oat_bench.datasets.originals import Source
 from oat_bench.datasets.splits import Dataset, Split, hold_out_last
-from oat_bench.errors import UserError, one_line
-from oat_bench.files import read_bounded
+from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     import torchvision
 
-_SHAPE = (3, 32, 32)
+CLASSES_10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CLASSES_100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
+    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar",
+    "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile",
+    "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster",
+    "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster",
+    "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy",
+    "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal",
+    "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar",
+    "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
+    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman",
+    "worm",
+)  # fmt: skip
+#: folder, and MD5 of each file, of the binary versions, which torchvision does not know
+BINARY = {
+    "cifar10": (
+        "cifar-10-batches-bin",
+        {
+            "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+            "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+        },
+    ),
+    "cifar100": (
+        "cifar-100-binary",
+        {
+            "train.bin": "6172c7755cfe09b2fe270c85cebc1b15",
+            "test.bin": "4499cfba6c016c1be1438163640a0898",
+        },
+    ),
+}
+_PIXELS = 3 * 32 * 32
 
 
-@dataclass(frozen=True)
-class Version:
-    """One of the two.
+def cifar10(data_dir: Path) -> Dataset:
+    """Photographs of ten classes, 32x32 in colour: 50,000 to train and 10,000 to test.
 
-    Attributes:
-        name: of the data set.
-        classes: their names.
-        binary_folder: of the binary version.
-        binary_files: those of the training images, then that of the test images.
-        labels: key of the labels in a batch of the Python version.
-        n_labels: bytes before an image in the binary version; the last is the label.
-        max_bytes: of a file: some times what was published.
+    The last 5,000 training images are the validation split (OAT paper, section 4.1). Reads the
+    Python and the binary version; downloads the Python one.
+
+    Args:
+        data_dir: holds ``cifar-10-batches-py``, ``cifar-10-batches-bin`` or the archive of the
+            first.
+
+    Raises:
+        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
     """
+    from torchvision.datasets import CIFAR10
 
-    name: str
-    classes: tuple[str, ...]
-    binary_folder: str
-    binary_files: tuple[str, ...]
-    labels: bytes
-    n_labels: int
-    max_bytes: int
+    return _load("cifar10", CLASSES_10, data_dir, CIFAR10)
 
-    @property
-    def _batch(self) -> str:
-        return f"a batch of {self.name.upper().replace('CIFAR', 'CIFAR-')}"
 
-    def load(self, data_dir: Path, published: "type[torchvision.datasets.CIFAR10]") -> Dataset:
-        """Read either format; download the Python one if there is none.
+def cifar100(data_dir: Path) -> Dataset:
+    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test.
 
-        Args:
-            data_dir: holds the folder of a format, or the archive of the Python one.
-            published: torchvision's class, which knows the archive, the files and their MD5.
+    Labels are the fine ones; for the rest like CIFAR-10.
 
-        Raises:
-            UserError: if the files are absent and cannot be downloaded, or are damaged.
-        """
-        md5 = dict(published.train_list + published.test_list)
-        folder = archives.locate(data_dir, self.name, published.base_folder, md5)
-        if folder is None:
-            files = self.binary_files
-            binary = archives.locate(data_dir, self.name, self.binary_folder, files)
-            if binary is not None:
-                return self._assemble([self.read_binary(binary / file) for file in files])
-            source = Source(published.url, published.filename, published.tgz_md5)
-            archive = archives.download(source, data_dir, self.name)
-            members = [f"{published.base_folder}/{file}" for file in md5]
-            archives.unpack(archive, members, data_dir)
-            folder = data_dir / published.base_folder
-        batches = [self.read_pickle(folder / file) for file in md5]
-        archives.check_originals(self.name, folder, md5)
-        return self._assemble(batches)
+    Args:
+        data_dir: holds ``cifar-100-python``, ``cifar-100-binary`` or the archive of the first.
 
-    def _assemble(self, batches: list[Split]) -> Dataset:
-        *parts, test = batches
-        train = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-        return hold_out_last(self.name, self.classes, train, test)
+    Raises:
+        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    """
+    from torchvision.datasets import CIFAR100
 
-    def read_binary(self, path: Path) -> Split:
-        """Read rows of labels and 3,072 pixels."""
-        content = np.frombuffer(read_bounded(path, self.max_bytes, self._batch), np.uint8)
-        row = self.n_labels + int(np.prod(_SHAPE))
-        if content.size % row:
-            raise UserError(f"{path}: damaged; {content.size} bytes are no multiple of {row}")
-        rows = content.reshape(-1, row)
-        images = rows[:, self.n_labels :].reshape(-1, *_SHAPE)
-        return archives.make_split(path, images, rows[:, self.n_labels - 1], len(self.classes))
+    return _load("cifar100", CLASSES_100, data_dir, CIFAR100)
 
-    def read_pickle(self, path: Path) -> Split:
-        """Read a dictionary of ``data`` [n, 3072] and labels from a pickle."""
-        content = read_bounded(path, self.max_bytes, self._batch)
-        try:
-            batch = pickled.read(content)
-            images = batch[b"data"].pixels()
-            images = images.reshape(len(images), *_SHAPE)
-            labels = batch[self.labels]
-            if not isinstance(labels, list) or any(type(label) is not int for label in labels):
-                raise ValueError("the labels are not a list of integers")
-            numbers = np.array(labels, dtype=np.int64)
-        except Exception as error:  # what is damaged may fail in any way
-            raise UserError(f"{path}: damaged, or not {self._batch} ({one_line(error)})") from error
-        return archives.make_split(path, images, numbers, len(self.classes))
+
+def _load(
+    name: str,
+    classes: tuple[str, ...],
+    data_dir: Path,
+    published: "type[torchvision.datasets.CIFAR10]",
+) -> Dataset:
+    md5 = dict(published.train_list + published.test_list)
+    inside, binary_md5 = BINARY[name]
+    folder = None
+    if originals.locate(name, data_dir, published.base_folder, md5) is None:
+        folder = originals.locate(name, data_dir, inside, binary_md5)
+    if folder is not None:
+        originals.check(name, folder, binary_md5)
+        *parts, test = (read_binary(folder / file, len(classes)) for file in binary_md5)
+    else:
+        source = Source(published.url, published.filename, published.tgz_md5)
+        folder = originals.from_archive(name, data_dir, source, published.base_folder, md5)
+        *parts, test = (read_pickle(folder / file) for file in md5)
+    train = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+    return hold_out_last(name, classes, train, test)
+
+
+def read_binary(path: Path, n_classes: int) -> Split:
+    """Read rows of a label, after a coarse one where there are a hundred, and 3,072 pixels."""
+    n_labels = 1 if n_classes == 10 else 2
+    rows = np.fromfile(path, np.uint8).reshape(-1, n_labels + _PIXELS)
+    return _split(rows[:, n_labels:], rows[:, n_labels - 1])
+
+
+def read_pickle(path: Path) -> Split:
+    """Read a dictionary of ``data`` [n, 3072] and labels, by an unpickler that can call nothing."""
+    with path.open("rb") as file:
+        batch = _Unpickler(file, encoding="bytes").load()
+    # of an array: version, shape, type, whether in Fortran's order, content
+    pixels = np.frombuffer(batch[b"data"].state[4], np.uint8).reshape(-1, _PIXELS)
+    return _split(pixels, np.array(batch[b"fine_labels" if b"fine_labels" in batch else b"labels"]))
+
+
+def _split(pixels: np.ndarray, labels: np.ndarray) -> Split:
+    images = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
+    return Split(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+class _Stated:
+    """What stands for an array of NumPy's, and for its type: the state that was pickled."""
+
+    def __init__(self, *_arguments: object) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks nothing up: names of NumPy's arrays stand for `_Stated`, all others are refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" in (
+            "numpy.core.multiarray._reconstruct",
+            "numpy.ndarray",
+            "numpy.dtype",
+        ):
+            return _Stated
+        raise UserError(f"a batch of CIFAR asks for {module}.{name}, which none needs")

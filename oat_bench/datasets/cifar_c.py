@@ -62,22 +62,18 @@ def find(name: str, data_dir: Path, labels: Tensor) -> CifarC | None:
             f"{published}; for that unpack the authors' files there, from {origin}"
         )
         return None
-    missing = [
-        f"{file}.npy" for file in (*CORRUPTIONS, "labels") if not (folder / f"{file}.npy").is_file()
-    ]
-    if missing:
+    paths = {file: folder / f"{file}.npy" for file in (*CORRUPTIONS, "labels")}
+    if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise UserError(f"{folder} lacks {', '.join(missing)}; unpack {origin} there")
     rows = _SEVERITIES * len(labels)
-    theirs = _open(folder / "labels.npy", (rows,), ("uint8", "int32", "int64"), origin)
+    theirs = _open(paths.pop("labels"), (rows,), ("uint8", "int32", "int64"), origin)
     if not np.array_equal(theirs, labels.repeat(_SEVERITIES).numpy()):
         raise UserError(
             f"{folder / 'labels.npy'}: expected the labels of the test set of {name} "
             f"{_SEVERITIES} times over; unpack {origin} there"
         )
     shape = (rows, 32, 32, 3)
-    return CifarC(
-        {one: _open(folder / f"{one}.npy", shape, ("uint8",), origin) for one in CORRUPTIONS}
-    )
+    return CifarC({one: _open(path, shape, ("uint8",), origin) for one, path in paths.items()})
 
 
 def _open(path: Path, shape: tuple[int, ...], types: tuple[str, ...], origin: str) -> NDArray[Any]:

@@ -7,7 +7,6 @@ from oat_bench.datasets.splits import Dataset, hold_out_tenth
 
 #: made by ``benchmarks/fashion_12x12.py``
 FOLDER = Path(__file__).parent / "fashion-12x12"
-SIZE = 12
 
 
 def fashion_12x12(_data_dir: Path | None = None) -> Dataset:
@@ -17,5 +16,5 @@ def fashion_12x12(_data_dir: Path | None = None) -> Dataset:
     arXiv:1708.07747), reduced by area means. A stratified tenth of the training images is the
     validation split. Not comparable with Fashion-MNIST.
     """
-    train, test = (read_part(FOLDER, part, size=SIZE) for part in PARTS)
+    train, test = (read_part(FOLDER, part) for part in PARTS)
     return hold_out_tenth("fashion-12x12", CLASSES, train, test)

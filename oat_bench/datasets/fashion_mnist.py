@@ -1,17 +1,21 @@
 """Fashion-MNIST."""
 
+import gzip
 from pathlib import Path
 
-from oat_bench.datasets import archives, idx
-from oat_bench.datasets.archives import Source
+import numpy as np
+import torch
+
+from oat_bench.datasets import originals
+from oat_bench.datasets.originals import Source
 from oat_bench.datasets.splits import Dataset, Split, hold_out_last
-from oat_bench.errors import UserError
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
     "Ankle boot",
 )  # fmt: skip
-PARTS = {"train": "train", "test": "t10k"}
+#: of the training and of the test files' names
+PARTS = ("train", "t10k")
 #: of Debian's package dataset-fashion-mnist: the same bytes, without name and time in gzip's header
 _DEBIAN = {
     "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
@@ -32,41 +36,35 @@ def fashion_mnist(data_dir: Path) -> Dataset:
             ``FashionMNIST/raw`` with them.
 
     Raises:
-        UserError: if the files are absent and cannot be downloaded, or are damaged.
+        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
     """
     from torchvision.datasets import FashionMNIST
 
-    md5 = dict(FashionMNIST.resources)
-    raw = "FashionMNIST/raw"
-    folder = archives.locate(data_dir, "fashion-mnist", raw, md5, partial=True) or data_dir / raw
-    sources = [Source(FashionMNIST.mirrors[0] + file, file, md5[file]) for file in md5]
-    for source in sources:
-        if not (folder / source.filename).is_file():
-            wanted = f"{', '.join(md5)} from {FashionMNIST.mirrors[0]}"
-            archives.download(source, folder, "fashion-mnist", wanted)
-    train, test = (read_part(folder, part, size=28, suffix=".gz") for part in PARTS)
-    archives.check_originals("fashion-mnist", folder, md5, _DEBIAN)
+    files = FashionMNIST.resources
+    sources = [Source(FashionMNIST.mirrors[0] + file, file, md5) for file, md5 in files]
+    folder = originals.one_by_one(
+        "fashion-mnist", data_dir, sources, "FashionMNIST/raw", also=_DEBIAN
+    )
+    train, test = (read_part(folder, part, suffix=".gz") for part in PARTS)
     return hold_out_last("fashion-mnist", CLASSES, train, test)
 
 
-def read_part(folder: Path, part: str, *, size: int, suffix: str = "") -> Split:
-    """Read the images and the labels of a part in the published files' names and format.
-
-    Args:
-        folder: holds both files.
-        part: ``train`` or ``test``.
-        size: height and width of the images.
-        suffix: of the files' names.
-
-    Raises:
-        UserError: if they are absent, damaged or of other images.
-    """
-    path, beside = (
-        folder / f"{PARTS[part]}-{kind}-ubyte{suffix}" for kind in ("images-idx3", "labels-idx1")
+def read_part(folder: Path, part: str, suffix: str = "") -> Split:
+    """Read images and labels of one of `PARTS` from files of the published names and a suffix."""
+    images, labels = (
+        read_idx(folder / f"{part}-{kind}-ubyte{suffix}") for kind in ("images-idx3", "labels-idx1")
     )
-    images, labels = idx.read(path, 3), idx.read(beside, 1)
-    if images.shape[1:] != (size, size):
-        raise UserError(
-            f"{path}: images of shape {images.shape[1:]}; expected {size} by {size} pixels"
-        )
-    return archives.make_split(f"{path} and {beside.name}", images[:, None], labels, len(CLASSES))
+    return Split(
+        torch.from_numpy(images[:, None].copy()), torch.from_numpy(labels.astype(np.int64))
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read an array of bytes in the format of MNIST, compressed if its name ends in ``.gz``."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    # two zeros, the code of bytes, the number of dimensions; then each of them
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)

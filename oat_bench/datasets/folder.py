@@ -13,6 +13,7 @@ from oat_bench.datasets.layout import Layout
 from oat_bench.datasets.splits import Dataset, Split, hold_out_tenth, stratified
 from oat_bench.errors import UserError, one_line
 from oat_bench.progress import note
+from oat_bench.registry import DATASETS
 
 #: classes that are shown; of more, the first
 _SHOWN = 12
@@ -29,18 +30,15 @@ def image_folder(
 
     `oat_bench.datasets.layout` finds the splits and the classes. Without splits a stratified fifth
     of the images is the test split; without a validation split a stratified tenth of the training
-    images is; they are always the same. If there is a validation split and no test split, it is the
-    test split. Classes are sorted by name, images by path. All images must be of one size, or be
-    made so. If one of them is in colour, all are read so; transparency is dropped, EXIF's
-    orientation applied. A link inside the folder may not lead out of it.
+    images is; they are always the same. Classes are sorted by name, images by path. All images must
+    be of one size, or be made so. If one of them is in colour, all are read so; transparency is
+    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it.
 
     Args:
         path: the folder.
         name: of the data set; made from the folder's name if None.
-        skip_broken: leave out images that cannot be read or are of another size than most, and say
-            how many.
-        image_size: pixels that the shorter side of every image is resized to, of which the centre
-            is kept.
+        skip_broken: leave out images that cannot be read or are of another size than most.
+        image_size: pixels that the shorter side is resized to, of which the centre is kept.
 
     Raises:
         UserError: naming what is amiss and how to mend it.
@@ -50,17 +48,17 @@ def image_folder(
     others: Counter[str] = Counter()
     files: list[Path] = []
     labels: list[int] = []
-    ends = [0]
-    for folders in found.folders.values():
+    spans: dict[str, tuple[int, int]] = {}
+    for split, folders in found.folders.items():
+        start = len(files)
         for label, folder in enumerate(folders):
-            images = layout.images(root, folder, others)
-            files += images
-            labels += [label] * len(images)
-        ends.append(len(files))
+            files += layout.images(root, folder, others)
+            labels += [label] * (len(files) - len(labels))
+        spans[split] = (start, len(files))
     pixels, kept = pictures.read(root, files, skip_broken=skip_broken, image_size=image_size)
     everything = Split(torch.from_numpy(pixels), torch.tensor(labels))
     parts = {}
-    for split, start, end in zip(found.splits, ends, ends[1:], strict=False):
+    for split, (start, end) in spans.items():
         places = [place for place in kept if start <= place < end]
         if not places:
             raise UserError(f"{root}: not one image of {end - start} is readable")
@@ -75,8 +73,6 @@ def image_folder(
 
 def free_name(text: str) -> str:
     """Make a name out of any text that can be published, and is not that of a known data set."""
-    from oat_bench.datasets import DATASETS
-
     name = publishable(text)
     return f"{name[:57]}-folder" if name in DATASETS else name
 
@@ -98,39 +94,31 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
         data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
         data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
-    origin = dict(data.origin)
-    for split, folder in found.splits.items():
-        index = origin[split][1] if split in origin else torch.arange(len(parts[split]))
-        origin[split] = (layout.in_root(root, folder).rstrip("/"), index)
-    if "validation" not in found.splits:
-        origin["validation"] = (origin["train"][0], origin["validation"][1])
+    source = {split: layout.in_root(root, path).rstrip("/") for split, path in found.splits.items()}
+    origin = {split: (source[part], index) for split, (part, index) in data.origin.items()}
+    for split, part in parts.items():
+        origin.setdefault(split, (source[split], torch.arange(len(part))))
     return replace(data, origin=origin)
 
 
 def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str:
     """Say which folders are splits and classes, and how many images there are of each."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    sources = []
-    for split, images in splits.items():
-        folder = found.splits.get(split)
-        if folder is not None:
-            source = f"from {layout.in_root(root, folder)}"
-        elif "all" in found.splits:
-            source = {"test": "a fifth", "validation": "a tenth of the rest"}.get(split, "")
-        else:
-            source = f"a tenth of {layout.in_root(root, found.splits['train'])}"
-        sources.append(f"{split} {len(images)}" + (f" ({source})" if source else ""))
+    where = {split: f"from {layout.in_root(root, path)}" for split, path in found.splits.items()}
+    if "all" in where:
+        where = {"validation": "a tenth of the rest", "test": "a fifth"}
+    elif "validation" not in where:
+        where["validation"] = f"a tenth of {layout.in_root(root, found.splits['train'])}"
+    sources = [
+        f"{split} {len(images)}" + (f" ({where[split]})" if split in where else "")
+        for split, images in splits.items()
+    ]
     counts = [s.labels.bincount(minlength=len(found.classes)).tolist() for s in splits.values()]
     classes = [
         f"{one_line(name, 40)} {'/'.join(map(str, numbers))}"
         for name, *numbers in zip(found.classes, *counts, strict=True)
     ]
     more = ", ..." if len(classes) > _SHOWN else ""
-    remarks = [*found.remarks, *([f"{layout.counted(others)} left out"] if others else [])]
-    return "; ".join(
-        [
-            f"{root}: {', '.join(sources)}",
-            f"{len(classes)} classes: {', '.join(classes[:_SHOWN])}{more}",
-            *remarks,
-        ]
-    )
+    found_classes = f"{len(classes)} classes: {', '.join(classes[:_SHOWN])}{more}"
+    left_out = [f"{layout.counted(others)} left out"] if others else []
+    return "; ".join([f"{root}: {', '.join(sources)}", found_classes, *found.remarks, *left_out])

@@ -74,24 +74,19 @@ def find(root: Path) -> Layout:
     if not root.is_dir():
         raise UserError(f"no folder of images at {root}; {_LAYOUT}")
     top = _unwrapped(root, root)
-    inside = _subfolders(top)
-    chosen, remarks = _choose(root, top, inside)
-    if not chosen:
-        _check_no_splits(top, inside)
-        chosen = {"all": top}
+    chosen, remarks = _choose(root, top)
     of_split = {
-        split: {spelt(path.name): path for path in _checked_classes(root, folder)}
+        split: {spelt(path.name): path for path in _classes(root, folder)}
         for split, folder in chosen.items()
     }
-    first = next(iter(of_split))
-    for split in of_split:
-        for one, other in ((first, split), (split, first)):
-            for name in of_split[one]:
-                if name not in of_split[other]:
-                    raise UserError(
-                        f"{root}: class {name!r} is in {in_root(root, chosen[one])} and not in "
-                        f"{in_root(root, chosen[other])}; expected the same class folders in both"
-                    )
+    first, *others = of_split
+    for split in others:
+        for name in sorted(of_split[first].keys() ^ of_split[split].keys()):
+            here, there = (first, split) if name in of_split[first] else (split, first)
+            raise UserError(
+                f"{root}: class {name!r} is in {in_root(root, chosen[here])} and not in "
+                f"{in_root(root, chosen[there])}; expected the same class folders in both"
+            )
     classes = tuple(sorted(of_split[first]))
     folders = {split: [found[name] for name in classes] for split, found in of_split.items()}
     return Layout(classes, chosen, folders, [*remarks, *_loose(root, top, chosen)])
@@ -109,26 +104,18 @@ def images(root: Path, folder: Path, others: Counter[str]) -> list[Path]:
         UserError: if there is none.
     """
     found, passed = [], Counter[str]()
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-    for at, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not _hidden(name)]
-        for path in (Path(at, name) for name in files if not _hidden(name)):
-            if path.suffix.lower() not in ENDINGS:
-                passed[path.suffix.lower() or path.name] += 1
-            elif path.is_file():
-                found.append(path)
+    for path in _files(folder):
+        if path.suffix.lower() in ENDINGS:
+            _check_inside(root, path)
+            found.append(path)
+        else:
+            passed[path.suffix.lower() or path.name] += 1
     if not found:
         instead = f"; it holds {counted(passed)}" if passed else ""
         raise UserError(
             f"{folder}: no image found; expected files that end in {', '.join(ENDINGS)}{instead}"
         )
     others += passed
-    found.sort(key=lambda path: [os.fsencode(part) for part in path.parts])
-    for path in found:
-        _check_inside(root, path)
     return found
 
 
@@ -138,79 +125,89 @@ def counted(others: Counter[str]) -> str:
     return " and ".join(shown) + (" files" if len(others) <= 4 else " and other files")
 
 
-def _hidden(name: str) -> bool:
-    return name[0] == "." or name.lower() in _SYSTEM
+def in_root(root: Path, path: Path) -> str:
+    """Return a folder's path from the root, for readers, such as ``train/``; of the root none."""
+    return one_line("".join(f"{spelt(part)}/" for part in path.relative_to(root).parts))
 
 
 def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder and is not hidden, in order."""
     try:
-        found = [path for path in folder.iterdir() if not _hidden(path.name)]
+        found = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    return sorted(found, key=lambda path: os.fsencode(path.name))
+    return [p for p in found if p.name[0] != "." and p.name.lower() not in _SYSTEM]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in _entries(folder):
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not path.is_symlink():
+            yield from _files(path)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.is_dir()]
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(p.suffix.lower() in ENDINGS and p.is_file() for p in _entries(folder))
+def _loose_images(folder: Path) -> int:
+    return sum(path.suffix.lower() in ENDINGS for path in _entries(folder) if path.is_file())
 
 
 def _unwrapped(root: Path, folder: Path) -> Path:
     """Pass through folders that hold one folder and no image, as archives often unpack to."""
-    while True:
-        _check_inside(root, folder)
-        inside = _subfolders(folder)
-        if len(inside) != 1 or _holds_images(folder):
-            return folder
-        if _kind(inside[0].name) not in (None, _kind(folder.name)):
-            return folder  # the only split is no mere wrapping
-        _check_inside(root, inside[0])
-        if not _subfolders(inside[0]):
-            return folder
-        folder = inside[0]
+    inside = _subfolders(folder)
+    if len(inside) != 1 or _loose_images(folder):
+        return folder
+    if _kind(inside[0]) not in (None, _kind(folder)):
+        return folder  # the only split is no mere wrapping
+    _check_inside(root, inside[0])
+    return _unwrapped(root, inside[0]) if _subfolders(inside[0]) else folder
 
 
 def _check_inside(root: Path, path: Path) -> None:
     """Refuse a link to elsewhere: a folder from a stranger must not take in what lies around it."""
-    if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         raise UserError(
             f"{path} is a link that leads out of {root}; put what it leads to there in its place"
         )
 
 
-def _words(name: str) -> list[str]:
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+def _words(path: Path) -> list[str]:
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.name).lower()
     return [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", parted)]
 
 
-def _kind(name: str) -> Kind | None:
-    """Return the split that a name speaks of; None if of none or of several."""
-    kinds = {_WORDS[word] for word in _words(name) if word in _WORDS}
+def _kind(path: Path) -> Kind | None:
+    """Return the split that a folder's name speaks of; None if of none or of several."""
+    kinds = {_WORDS[word] for word in _words(path) if word in _WORDS}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def _exact(path: Path) -> bool:
     """Whether a name is that of a split and no more."""
-    return all(word in (*_WORDS, "") for word in _words(path.name))
+    return all(word in (*_WORDS, "") for word in _words(path))
 
 
-def _choose(root: Path, top: Path, inside: list[Path]) -> tuple[dict[str, Path], list[str]]:
-    """Return the folder of each split, train and test among them, and remarks.
-
-    Without splits there are none.
-    """
-    named = {path: kind for path in inside if (kind := _kind(path.name))}
+def _choose(root: Path, top: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the folder of each split, train and test among them or ``all``, and remarks."""
+    inside = _subfolders(top)
+    named = {path: kind for path in inside if (kind := _kind(path))}
     for path in named:
         _check_inside(root, path)
     parted = {path: kind for path, kind in named.items() if _subfolders(path)}
-    others = [path for path in inside if path not in named]
     several = len(set(named.values())) > 1
     # one class of many may be called "train"
-    if not parted or not (several or not any(map(_holds_images, others))):
-        return {}, []
+    if not parted or not (several or not any(_loose_images(p) for p in inside if p not in named)):
+        exact = {kind for path, kind in named.items() if _exact(path)}
+        if len(exact) > 1 or (several and len(named) == len(inside)):
+            shown = " and ".join(f"{spelt(path.name)}/" for path in named)
+            raise UserError(
+                f"{top}: {shown} look like splits, but hold no class folders; put the images into "
+                "a folder for each class in each of them, or rename them if they are classes"
+            )
+        return {"all": top}, []
     found: dict[str, Path] = {}
     for split in ("train", "test", "validation"):
         paths = [path for path, kind in parted.items() if kind == split]
@@ -239,19 +236,7 @@ def _choose(root: Path, top: Path, inside: list[Path]) -> tuple[dict[str, Path],
     return {kind: _unwrapped(root, path) for kind, path in found.items()}, remarks
 
 
-def _check_no_splits(top: Path, inside: list[Path]) -> None:
-    """Refuse folders of splits that hold no classes."""
-    kinds = {path: kind for path in inside if (kind := _kind(path.name))}
-    alone = {kind for path, kind in kinds.items() if _exact(path)}
-    if len(alone) > 1 or (len(kinds) == len(inside) and len(set(kinds.values())) > 1):
-        named = " and ".join(f"{spelt(path.name)}/" for path in kinds)
-        raise UserError(
-            f"{top}: {named} look like splits, but hold no class folders; put the images into a "
-            "folder for each class in each of them, or rename them if they are classes"
-        )
-
-
-def _checked_classes(root: Path, folder: Path) -> list[Path]:
+def _classes(root: Path, folder: Path) -> list[Path]:
     """Return the folders of the classes, unless they look like something else."""
     classes = _subfolders(folder)
     names = [spelt(path.name) for path in classes]
@@ -263,18 +248,19 @@ def _checked_classes(root: Path, folder: Path) -> list[Path]:
             raise UserError(f"{folder}: two folders are called {name!r}; rename one of them")
     for path in classes:
         _check_inside(root, path)
-    inner = [{spelt(sub.name) for sub in _subfolders(path)} for path in classes]
+    inner = [_subfolders(path) for path in classes]
+    inner_names = [{spelt(sub.name) for sub in subs} for subs in inner]
     for path, subs in zip(classes, inner, strict=True):
         if len({kind for sub in subs if (kind := _kind(sub))}) > 1:
             raise UserError(
-                f"{path} holds {_listed(sorted(subs))}; put the splits outermost, "
-                f"train/{spelt(path.name)}/ and test/{spelt(path.name)}/"
+                f"{path} holds {_listed([spelt(sub.name) for sub in subs])}; put the splits "
+                f"outermost, train/{spelt(path.name)}/ and test/{spelt(path.name)}/"
             )
-    if len(inner[0]) > 1 and all(subs == inner[0] for subs in inner):
+    if len(inner[0]) > 1 and all(subs == inner_names[0] for subs in inner_names):
         raise UserError(
-            f"{folder}: each of {_listed(names)} holds the folders {_listed(sorted(inner[0]))}, as "
-            "splits do; call splits train/ and test/, or put the images of a class straight into "
-            "its folder"
+            f"{folder}: each of {_listed(names)} holds the folders "
+            f"{_listed(sorted(inner_names[0]))}, as splits do; call splits train/ and test/, or "
+            "put the images of a class straight into its folder"
         )
     return classes
 
@@ -286,13 +272,6 @@ def _listed(names: Sequence[str]) -> str:
 def _loose(root: Path, top: Path, chosen: dict[str, Path]) -> Iterator[str]:
     """Say where images lie in no class folder."""
     for folder in dict.fromkeys([top, *chosen.values()]):
-        count = sum(path.suffix.lower() in ENDINGS for path in _entries(folder) if path.is_file())
-        if count:
+        if count := _loose_images(folder):
             where = in_root(root, folder) or "the folder itself"
-            plural = "s" if count > 1 else ""
-            yield f"{count} image{plural} straight in {where} left out"
-
-
-def in_root(root: Path, path: Path) -> str:
-    """Return a folder's path from the root, for readers, such as ``train/``; of the root none."""
-    return one_line("".join(f"{spelt(part)}/" for part in path.relative_to(root).parts))
+            yield f"{count} image{'s' if count > 1 else ''} straight in {where} left out"

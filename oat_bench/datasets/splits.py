@@ -115,29 +115,10 @@ def _ranges(index: Tensor) -> str:
     return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def hold_out_last(
-    name: str, classes: tuple[str, ...], train: Split, test: Split, count: int = 5000
-) -> Dataset:
-    """Make the last images of the published training set the validation split.
-
-    Raises:
-        UserError: if nothing would be left to train on.
-    """
-    keep = len(train) - count
-    if keep < 1:
-        raise UserError(
-            f"{name} has {len(train)} training images; expected more than {count}, of which the "
-            f"last {count} are the validation set"
-        )
+def hold_out_last(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
+    """Make the last 5,000 images of the published training set the validation split."""
     places = torch.arange(len(train))
-    return Dataset(
-        name,
-        classes,
-        train=train.take(slice(0, keep)),
-        validation=train.take(slice(keep, None)),
-        test=test,
-        origin={"train": ("train", places[:keep]), "validation": ("train", places[keep:])},
-    )
+    return _held_out(name, classes, train, test, places[-5000:], places[:-5000])
 
 
 def hold_out_tenth(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
@@ -145,23 +126,18 @@ def hold_out_tenth(name: str, classes: tuple[str, ...], train: Split, test: Spli
 
     A training set of fewer than ten images gives none.
     """
-    validation, kept = stratified(train.labels, len(train) // 10)
-    return Dataset(
-        name,
-        classes,
-        train=train.take(kept),
-        validation=train.take(validation),
-        test=test,
-        origin={"train": ("train", kept), "validation": ("train", validation)},
-    )
+    return _held_out(name, classes, train, test, *stratified(train.labels, len(train) // 10))
+
+
+def _held_out(
+    name: str, classes: tuple[str, ...], train: Split, test: Split, validation: Tensor, kept: Tensor
+) -> Dataset:
+    origin = {"train": ("train", kept), "validation": ("train", validation)}
+    return Dataset(name, classes, train.take(kept), train.take(validation), test, origin)
 
 
 def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose ``count`` examples, each class by its share; the same ones every time.
-
-    Args:
-        labels: classes of shape [n].
-        count: how many, at most n.
+    """Choose ``count`` of the examples with labels [n], by class; the same ones every time.
 
     Returns:
         The places of the chosen and of the rest, each in ascending order.

@@ -3,19 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from oat_bench.datasets import archives
-from oat_bench.datasets.archives import Source
+from oat_bench.datasets import originals
+from oat_bench.datasets.originals import Source
 from oat_bench.datasets.splits import Dataset, Split, hold_out_tenth
-from oat_bench.errors import UserError
-from oat_bench.files import read_bounded
 
 CLASSES = (
     "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck",
 )  # fmt: skip
-_SHAPE = (3, 96, 96)
-#: nine times the published test images
-_MAX_BYTES = 1 << 31
 
 
 def stl10(data_dir: Path) -> Dataset:
@@ -29,36 +25,21 @@ def stl10(data_dir: Path) -> Dataset:
         data_dir: holds ``stl10_binary`` or the archive of it.
 
     Raises:
-        UserError: if the files are absent and cannot be downloaded, or are damaged.
+        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
     """
     from torchvision.datasets import STL10
 
     files = [*STL10.train_list, *STL10.test_list]
     md5 = {file: checksum for file, checksum in files if not file.startswith("unlabeled")}
-    folder = archives.locate(data_dir, "stl10", STL10.base_folder, md5)
-    if folder is None:
-        source = Source(STL10.url, STL10.filename, STL10.tgz_md5)
-        archive = archives.download(source, data_dir, "stl10")
-        archives.unpack(archive, [f"{STL10.base_folder}/{file}" for file in md5], data_dir)
-        folder = data_dir / STL10.base_folder
+    source = Source(STL10.url, STL10.filename, STL10.tgz_md5)
+    folder = originals.from_archive("stl10", data_dir, source, STL10.base_folder, md5)
     train, test = (_read(folder, part) for part in ("train", "test"))
-    archives.check_originals("stl10", folder, md5)
     return hold_out_tenth("stl10", CLASSES, train, test)
 
 
 def _read(folder: Path, part: str) -> Split:
     """Read images, each channel stored column by column, and labels 1 ... 10."""
-    path = folder / f"{part}_X.bin"
-    pixels = _bytes(path)
-    size = int(np.prod(_SHAPE))
-    if pixels.size % size:
-        raise UserError(f"{path}: damaged; {pixels.size} bytes are no multiple of {size}")
-    images = pixels.reshape(-1, *_SHAPE).transpose(0, 1, 3, 2)
-    labels = _bytes(folder / f"{part}_y.bin")
-    return archives.make_split(
-        f"{path} and {part}_y.bin", images, labels, len(CLASSES), first_label=1
-    )
-
-
-def _bytes(path: Path) -> np.ndarray:
-    return np.frombuffer(read_bounded(path, _MAX_BYTES, "a part of STL-10"), np.uint8)
+    columns_first = np.fromfile(folder / f"{part}_X.bin", np.uint8).reshape(-1, 3, 96, 96)
+    labels = np.fromfile(folder / f"{part}_y.bin", np.uint8).astype(np.int64) - 1
+    images = columns_first.transpose(0, 1, 3, 2).copy()
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))

@@ -1,18 +1,15 @@
 """safetensors: the weights of the plain network, and its description in the header. Data only."""
 
-from pathlib import Path
+import json
 
-from torch import nn
+import safetensors.torch
+from torch import Tensor, nn
 
-from oat_bench.deployment.description import (
-    KEY,
-    Description,
-    check_sum,
-    not_exported,
-    understood,
-    written,
-)
-from oat_bench.tensors import pack, unpack
+from oat_bench.deployment.description import KEY, Description, written
+from oat_bench.tensors import pack
+
+#: what reading raises besides what any damaged file does
+ERRORS = (safetensors.SafetensorError,)
 
 
 def to_bytes(network: nn.Module, description: Description) -> bytes:
@@ -21,18 +18,15 @@ def to_bytes(network: nn.Module, description: Description) -> bytes:
     return pack(state, {KEY: written(description, state)})
 
 
-def read(path: Path) -> tuple[Description, nn.Module, None]:
-    """Read a plain network; see `oat_bench.deployment.exported`.
+def opened(content: bytes) -> tuple[str, dict[str, Tensor]]:
+    """Return the description and the tensors of a file."""
+    tensors = safetensors.torch.load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    text = header.get("__metadata__", {}).get(KEY)
+    if text is None:
+        raise ValueError("its header has no description")
+    return text, tensors
 
-    Raises:
-        UserError: if it is damaged, or not an exported file.
-    """
-    state, header = unpack(path)
-    if KEY not in header:
-        raise not_exported(path, "its header has no description")
-    try:
-        description = understood(header[KEY], len(state))
-        check_sum(header[KEY], state)
-        return description, description.filled(state), None
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise not_exported(path, error) from error
+
+def program(content: bytes, description: Description, network: nn.Module) -> None:
+    """Return None: the network is all that there is."""

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import torch
@@ -11,10 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import Lambda, Recorded, Width
+from oat_bench.cards import Lambda, Recorded, Width, first
 from oat_bench.classifier import ModelInfo, TunableClassifier
-from oat_bench.errors import UserError, one_line, unknown
+from oat_bench.errors import UserError, unknown
+from oat_bench.methods.trainable import build_network
 from oat_bench.networks.card import depth
+from oat_bench.networks.lambda_input import lambda_input
+from oat_bench.networks.specialize import outline
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum
 
@@ -32,10 +35,7 @@ MAX_BYTES = 1 << 31
 class Description(Recorded):
     """What an exported file says of itself."""
 
-    first_keys = frozenset({"format_version", "oat_bench_version", "model", "lam", "width"}) | {
-        "source",
-        "versions",
-    }
+    first_keys = first("format_version oat_bench_version model lam width source versions")
 
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
     oat_bench_version: str = __version__
@@ -51,61 +51,28 @@ class Description(Recorded):
             raise ValueError(f"width is {self.width:g}; the network has {self.model.widths}")
         return self
 
-    @property
-    def example_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one image in a batch."""
-        return (1, *self.model.input_shape)
-
     def outline(self) -> nn.Module:
-        """Lay out the network without memory: what its weights are loaded into.
-
-        Raises:
-            ValueError: if there is no such network.
-        """
-        from oat_bench.methods.trainable import build_network
-        from oat_bench.networks.lambda_input import lambda_input
-        from oat_bench.networks.specialize import outline
-
+        """Lay out the network without memory: what its weights are loaded into."""
         info = self.model
         if self.lam is not None:
-            architecture = info.architecture
-            return outline(architecture, info.num_classes, info.input_shape[0], self.width)
+            return outline(info.architecture, info.num_classes, info.input_shape[0], self.width)
         with torch.device("meta"):
             return lambda_input(build_network(info, info.trained_lambdas), self.width)
-
-    def filled(self, state: Mapping[str, Tensor]) -> nn.Module:
-        """Return the network with weights.
-
-        Raises:
-            ValueError: if they do not fit.
-        """
-        network = self.outline()
-        for name, expected in network.state_dict().items():
-            if name in state and state[name].dtype != expected.dtype:
-                raise ValueError(f"{name} is {state[name].dtype}, expected {expected.dtype}")
-        network.load_state_dict(dict(state), assign=True)
-        return network.eval().requires_grad_(False)
 
 
 def describe(classifier: TunableClassifier, lam: float | None, width: float) -> Description:
     """Describe the file that a classifier is about to be written to."""
+    versions = {"torch": torch.__version__.partition("+")[0]}
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return Description(
         model=classifier.info.with_bridge(),
         lam=lam,
         width=width,
         source=classifier.fingerprint(),
-        versions=_versions(),
+        versions=versions,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"torch": torch.__version__.partition("+")[0]}
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def written(description: Description, state: Mapping[str, Tensor]) -> str:
@@ -114,46 +81,34 @@ def written(description: Description, state: Mapping[str, Tensor]) -> str:
     return json.dumps({"description": values, "sha256": checksum(values, dict(state))})
 
 
-def understood(text: str | bytes, n_tensors: int) -> Description:
-    """Read what `written` wrote.
+def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Description, nn.Module]:
+    """Return the description that `written` wrote, and its network with its weights.
 
-    Args:
-        text: of the file.
-        n_tensors: how many weights the file holds.
+    Among the tensors may be some that are no weights; a weight may be flat.
 
     Raises:
-        ValueError: if it is something else, of a method that does not exist, or of a deeper network
-            than there are weights.
+        LookupError, TypeError, ValueError, RuntimeError: if they are not those that were written.
     """
-    try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("its description is nested too deeply") from error
-    if not isinstance(content, dict) or "description" not in content:
-        raise ValueError("its description is not one")
+    content = json.loads(text)
     description = Description.model_validate(content["description"])
-    if description.model.method not in METHODS:
-        raise unknown("method", description.model.method, METHODS)
     info, lam = description.model, description.lam
+    if info.method not in METHODS:
+        raise unknown("method", info.method, METHODS)
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
         raise ValueError(
             f"between lambda 0 and {info.bridged_below:g} it follows an older rule; export again"
         )
-    architecture = description.model.architecture
-    if depth(architecture) > n_tensors:  # before a deep one is built
-        raise ValueError(f"too few weights for {architecture}")
-    return description
-
-
-def check_sum(text: str | bytes, state: Mapping[str, Tensor]) -> None:
-    """Refuse a file whose description or weights are not those that were written.
-
-    Raises:
-        ValueError: if the hash is another.
-    """
-    content = json.loads(text)
-    if content.get("sha256") != checksum(content["description"], dict(state)):
+    if depth(info.architecture) > len(tensors):  # before a deep one is built
+        raise ValueError(f"too few weights for {info.architecture}")
+    network, state = description.outline(), {}
+    for name, expected in network.state_dict().items():
+        if tensors[name].dtype != expected.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
+        state[name] = tensors[name].reshape(expected.shape)
+    if content.get("sha256") != checksum(content["description"], state):
         raise ValueError("the checksum does not match")
+    network.load_state_dict(state, assign=True)
+    return description, network.eval().requires_grad_(False)
 
 
 def check_alike(logits: Tensor, expected: Tensor) -> float:
@@ -178,11 +133,3 @@ def drawn_images(shape: tuple[int, int, int], n: int) -> Tensor:
     images = torch.rand((n, *shape), generator=torch.Generator().manual_seed(0))
     images[0], images[-1] = 0.0, 1.0
     return images
-
-
-def not_exported(path: Path, reason: object) -> UserError:
-    """Say in one line why a file is not read."""
-    return UserError(
-        f"{path}: not an exported file of oat-bench, or damaged ({one_line(reason)}); "
-        "expected what oat-bench export writes"
-    )

@@ -10,15 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, TunableClassifier
-from oat_bench.deployment.description import FORMATS, KEY, Description, Format
-from oat_bench.errors import UserError
-from oat_bench.files import sha256
+from oat_bench.deployment.description import (
+    FORMATS,
+    KEY,
+    MAX_BYTES,
+    Description,
+    Format,
+    restored,
+)
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import read_bounded, sha256
 from oat_bench.methods.trainable import card_of
 from oat_bench.networks.lambda_input import LambdaInput
 
+#: what reading bytes that are not what they say raises
+_DAMAGED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+
 
 def format_module(kind: Format) -> ModuleType:
-    """Return the module that writes and reads a format."""
+    """Return the module that writes and reads a format: `to_bytes`, `opened` and `program`.
+
+    Raises:
+        UserError: if a library that it needs is not installed.
+    """
+    for library in ("onnx", "onnxruntime", "onnxscript") if kind == "onnx" else ():
+        try:
+            import_module(library)
+        except ImportError as error:
+            raise UserError(
+                f"ONNX needs {library}, which is not installed; pip install 'oat-bench[export]'"
+            ) from error
     return import_module(f"oat_bench.deployment.as_{kind}")
 
 
@@ -51,10 +72,6 @@ class Exported(TunableClassifier):
         program: the file as its runtime computes it, images (and lambda) to logits; None where that
             is the network.
         fingerprint: hash of the file.
-
-    Attributes:
-        info: the checkpoint's, with the one width that the file has.
-        description: as above.
     """
 
     def __init__(
@@ -162,5 +179,17 @@ def load(path: str | Path) -> Exported:
         raise UserError(
             f"no exported file at {path}; expected one that ends in .{', .'.join(FORMATS)}"
         )
-    description, network, program = format_module(kind).read(path)
-    return Exported(path, description, network, program, sha256(path.read_bytes()))
+    file_format = format_module(kind)
+    content = read_bounded(path, MAX_BYTES, "an exported file")
+    try:
+        text, tensors = file_format.opened(content)
+        description, network = restored(text, tensors)
+        program = file_format.program(content, description, network)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (*_DAMAGED, *file_format.ERRORS) as error:
+        raise UserError(
+            f"{path}: not an exported file of oat-bench, or damaged ({one_line(error)}); "
+            "expected what oat-bench export writes"
+        ) from error
+    return Exported(path, description, network, program, sha256(content))

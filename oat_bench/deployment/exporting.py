@@ -28,16 +28,10 @@ _IMAGES, _LAMBDAS = 32, 9
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written.
+    """A file that was written: where, its bytes, and it as it was loaded back.
 
-    Attributes:
-        path: the file.
-        size: its bytes.
-        exported: it, as it was loaded back.
-        difference: the largest between a logit of the file and of the classifier, at most
-            ``tolerance``, or that share of the largest logit.
-        tolerance: see there.
-        n_images: how many images were compared.
+    ``difference`` is the largest between a logit of the file and of the classifier on ``n_images``,
+    at most ``tolerance`` or that share of the largest logit.
     """
 
     path: Path
@@ -63,7 +57,7 @@ def export(
     compared with those of ``classifier.at(lam, width)`` before it gets its name.
 
     Args:
-        classifier: of any method.
+        classifier: of any method that trains networks.
         path: the file; an older one is replaced.
         lam: in [0, 1]; None keeps it an input of the file, one for each image or one for all, which
             ONNX and pt2 can.
@@ -72,15 +66,18 @@ def export(
         images: shape [n, C, H, W] in [0, 1], to compare on; drawn if there are none.
 
     Raises:
-        UserError: if the format, the operating point or a library is not there, the folder cannot
-            be written to, the images are none of the classifier's, or the file computes something
-            else.
+        UserError: if something of these is not there, or the file computes something else.
     """
     path = Path(path)
     kind = to or format_of(path)
     if kind is None or format_of(path) != kind:
         ending = f".{kind}" if kind else ".onnx, .pt2 or .safetensors"
         raise UserError(f"{path}: expected a name that ends in {ending}")
+    if classifier.info.network is None:
+        raise UserError(
+            f"{classifier.info.method}: an exported file holds a network of oat-bench's own; use "
+            "torch.export on the module that at() returns"
+        )
     check_widths(classifier.info.widths, [width])
     if images is not None:
         check_images(images, name="images", shape=classifier.info.input_shape)
@@ -118,15 +115,11 @@ def _compare(
     exported: Exported, classifier: TunableClassifier, description: Description, images: Tensor
 ) -> float:
     """Compare the file with the classifier, on all images at once and on one alone."""
-    lambdas = [description.lam]
-    if description.lam is None:
-        trained = classifier.info.trained_lambdas
-        between = [(a + b) / 2 for a, b in pairwise(trained)]
-        every = sorted({*trained, *between})
-        lambdas = list(every[:: -(-len(every) // _LAMBDAS)])
+    trained = classifier.info.trained_lambdas
+    every = sorted({*trained, *((a + b) / 2 for a, b in pairwise(trained))})
+    lambdas = every[:: -(-len(every) // _LAMBDAS)]
     found, width = 0.0, description.width
-    for lam in lambdas:
-        assert lam is not None
+    for lam in lambdas if description.lam is None else [description.lam]:
         expected = classifier.at(lam, width).to("cpu")(images)
         run = exported.deployed(lam, width) or exported.at(lam, width)
         found = max(found, check_alike(run(images), expected))

@@ -13,6 +13,7 @@ from oat_bench.cards import Lambda
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.errors import UserError
 from oat_bench.methods import trainable
+from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 
 _ROLES = ("standard", "robust")
@@ -87,6 +88,11 @@ class OutputMixing(trainable.TrainableClassifier):
                 )
 
     @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard | None:
+        """Return None: the networks are those of what is mixed."""
+        return None
+
+    @classmethod
     def build(cls, info: ModelInfo) -> Self:
         """Read what the options name."""
         options = Options.model_validate(info.options)
@@ -114,6 +120,7 @@ class OutputMixing(trainable.TrainableClassifier):
             "trained_lambdas": info.trained_lambdas,
             "interpolation": "none",
             "bridge": None,
+            "epochs": 0,
         }
         return cls(info.model_copy(update=changes), parts)
 

@@ -41,6 +41,11 @@ class OAT(OneNetwork):
     network: ConditionalNetwork
 
     @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard:
+        """Return the network as it is."""
+        return card
+
+    @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
         """Refuse one batch norm, and an encoding without a code for each lambda."""
         if network.norm != "dual":

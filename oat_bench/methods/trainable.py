@@ -54,8 +54,11 @@ class TrainableClassifier(TunableClassifier):
     Options: ClassVar[type[BaseModel]] = Options
 
     @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return a benchmark's network with what the method itself decides in its place."""
+    def network_card(cls, card: NetworkCard) -> NetworkCard | None:
+        """Return a benchmark's network with what the method itself decides in its place.
+
+        None: the method makes its network by itself.
+        """
         return card
 
     @classmethod
@@ -92,6 +95,11 @@ class OneNetwork(TrainableClassifier):
 
     def __init__(self, info: ModelInfo, network: nn.Module) -> None:
         self.info, self.network = info, network.eval()
+
+    @classmethod
+    def network_card(cls, card: NetworkCard) -> NetworkCard | None:
+        """Return None: `make` has no use for a benchmark's network, unless it says so."""
+        return None
 
     @classmethod
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from oat_bench.networks.backbones import build_backbone
+from oat_bench.networks.backbones import Layers, build_backbone
 from oat_bench.networks.card import Encoding, FilmForm, Heads, Interpolation, NormForm, check_widths
 from oat_bench.networks.conditioning import (
     Condition,
@@ -21,10 +21,8 @@ from oat_bench.networks.conditioning import (
 from oat_bench.networks.norms import ConditionalNorm, FiLM, FoldedNorm, number_norms
 from oat_bench.networks.slimmable import (
     SlimmableConv2d,
-    SlimmableFiLM,
     SlimmableLinear,
-    SwitchableLinear,
-    SwitchableNorm,
+    take_weights,
 )
 
 
@@ -79,64 +77,50 @@ class ConditionalNetwork(nn.Module):
         super().__init__()
         self.widths = check_widths(widths)
         self._build = partial(build_backbone, architecture, num_classes, in_channels)
+        self._dropout, self._norm_form = dropout, norm
+        slimmable = len(self.widths) > 1
+
+        def make_norm(channels: int, has_film: bool) -> ConditionalNorm:
+            layer = None
+            if has_film and film != "none":
+                layer = FiLM(channels, self.encoding.dim, film, slimmable=slimmable)
+            return ConditionalNorm(channels, norm, layer, self.widths)
+
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.encoding = LambdaEncoding(
                 trained_lambdas, encoding, encoding_dim, seed, interpolation
             )
-            dim, with_film = self.encoding.dim, film != "none"
-            if len(self.widths) == 1:
-                self.backbone = self._build(
-                    lambda channels, has_film: ConditionalNorm(
-                        channels,
-                        norm,
-                        FiLM(channels, dim, film) if has_film and with_film else None,
-                    ),
-                    dropout,
-                    width=self.widths[0],
-                )
-            else:
-                self.backbone = self._build(
-                    lambda channels, has_film: SwitchableNorm(
-                        channels,
-                        norm,
-                        SlimmableFiLM(channels, dim, film) if has_film and with_film else None,
-                        self.widths,
-                    ),
-                    dropout,
-                    conv=SlimmableConv2d,
-                    linear=(
-                        partial(SwitchableLinear, widths=self.widths)
-                        if heads == "per-width"
-                        else SlimmableLinear
-                    ),
-                )
-        self._norms = [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
-        for site, module in enumerate(self._norms):
-            module.site = site
-        self._norm_form = norm
+            layers = Layers(make_norm, dropout=dropout)
+            if slimmable:
+                own_heads = self.widths if heads == "per-width" else ()
+                head = partial(SlimmableLinear, widths=own_heads)
+                layers = replace(layers, conv=SlimmableConv2d, linear=head)
+            self.backbone = self._build(layers, self.widths[0])
+        number_norms(self.backbone)
         self.train_on(lambda_sampling)
 
-    def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
-        """Note how training samples lambda: it decides what must be bridged, see `LambdaEncoding`.
+    @property
+    def norms(self) -> list[ConditionalNorm]:
+        """The norm layers, by site."""
+        return [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
 
-        Args:
-            lambda_sampling: from the ``list`` of trained lambda, or ``uniform`` on (0, 1] too.
+    def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
+        """Note how training samples lambda: from the ``list``, or ``uniform`` on (0, 1] too.
+
+        It decides what must be bridged, see `LambdaEncoding`.
         """
         trained = self.encoding.trained.tolist()
         below = bridged_below(trained, self._norm_form, lambda_sampling)
         self.encoding.bridge = below is not None
 
     def forward(self, x: Tensor, lam: float | Tensor, width: float | None = None) -> Tensor:
-        """Compute logits.
+        """Compute logits of shape [n, num_classes].
 
         Args:
             x: images of shape [n, C, H, W] in [0, 1].
             lam: one float for all images, or one per image (shape [n]) in any order.
             width: one of the network's widths, for all images; the widest if None.
-
-        Returns:
-            Logits of shape [n, num_classes].
 
         Raises:
             ValueError: if a lambda is not a number in [0, 1], in eval mode outside of the trained
@@ -157,13 +141,8 @@ class ConditionalNetwork(nn.Module):
         """Fix lambda: a function from images to logits, batch norm in eval mode.
 
         Every norm layer is brought down to one affine per channel and distinct lambda, once; what
-        an attack then repeats, step by step, is the plain backbone.
-
-        Args:
-            lam: as in `forward`.
-            n_images: how many images each call will bring.
-            device: where they are; the network's own if None.
-            width: as in `forward`.
+        an attack then repeats, step by step, is the plain backbone. Each call brings ``n_images``,
+        on ``device``: the network's own if None. The others are as in `forward`.
         """
         device = device or self.encoding.codes.device
         order, folded = self.folded(lam, n_images, device, width)
@@ -176,11 +155,7 @@ class ConditionalNetwork(nn.Module):
         device: torch.device,
         width: float | None = None,
     ) -> tuple[Tensor | None, Folded]:
-        """Return the order that sorts a batch (None: it is sorted), and its norm layers folded.
-
-        Raises:
-            ValueError: as in `forward`.
-        """
+        """Return the order that sorts a batch (None: it is sorted), and its norm layers folded."""
         order, condition = self.condition(lam, n_images, device, width)
         for end in condition.lam[[0, -1]].tolist() if len(condition.lam) else ():
             check_within(end, self.encoding.trained.tolist())
@@ -192,36 +167,28 @@ class ConditionalNetwork(nn.Module):
 
     def fold(self, condition: Condition) -> Folded:
         """Bring every norm layer down to one affine per channel, in eval mode."""
-        affines = (norm.affine(condition) for norm in self._norms)
+        affines = (norm.affine(condition) for norm in self.norms)
         return Folded(
             tuple((condition.spread(scale), condition.spread(shift)) for scale, shift in affines),
             condition.width,
         )
 
-    def subnetwork(self, width: float) -> nn.Module:
+    def subnetwork(self, width: float, *, copy: bool = False) -> nn.Module:
         """Return the plain backbone of a width, to be run with a `Folded` condition.
 
-        Its convolutions and its head are plain layers; their parameters need no gradient and are
-        views of this network's. Of one width it is the backbone itself.
+        Its convolutions and its head are plain layers; their weights need no gradient and are
+        views of this network's, or copies.
 
         Raises:
             ValueError: if the network does not have the width.
         """
         width = self.check_width(width)
-        if len(self.widths) == 1:
-            return self.backbone
         with torch.device("meta"):
-            narrow = self._build(lambda channels, _: FoldedNorm(channels), width=width)
+            layers = Layers(lambda channels, _: FoldedNorm(channels), dropout=self._dropout)
+            narrow = self._build(layers, width)
         number_norms(narrow)
-        for name, module in list(narrow.named_modules()):
-            own = self.backbone.get_submodule(name)
-            if isinstance(own, SwitchableLinear):
-                own = own.head(width)
-            for key, small in list(module.named_parameters(recurse=False)):
-                block = tuple(slice(0, size) for size in small.shape)
-                view = own.get_parameter(key).detach()[block]
-                setattr(module, key, nn.Parameter(view, requires_grad=False))
-        return narrow
+        take_weights(narrow, self.backbone, width, copy=copy)
+        return narrow.eval()
 
     def check_width(self, width: float | None) -> float:
         """Return a width of the network, the widest if None.
@@ -248,13 +215,11 @@ class ConditionalNetwork(nn.Module):
         width = self.check_width(width)
         values = validate_lambda(lam, n_images, device)
         if values.ndim == 0:
-            distinct = values[None]
             n_standard = n_images if values.item() == 0 else 0
-            return None, self.condition_of(distinct, None, n_standard, width)
+            return None, self.condition_of(values[None], None, n_standard, width)
         distinct, index = torch.unique(values, return_inverse=True)
         index, order = torch.sort(index, stable=True)
-        n_standard = int((values == 0).sum())
-        return order, self.condition_of(distinct, index, n_standard, width)
+        return order, self.condition_of(distinct, index, int((values == 0).sum()), width)
 
     def condition_of(
         self, lam: Tensor, index: Tensor | None, n_standard: int, width: float | None = None

@@ -15,11 +15,7 @@ _SAME = 1e-6
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
-    """Refuse a lambda outside of the trained range, where no network is known to belong.
-
-    Args:
-        lam: in [0, 1].
-        trained: ascending.
+    """Refuse a lambda outside of the trained ones' range, where no network is known to belong.
 
     Raises:
         UserError: naming the nearest lambda that there is a network at.
@@ -35,13 +31,9 @@ def check_within(lam: float, trained: Sequence[float]) -> None:
 def bridged_below(trained: Sequence[float], norm: str, sampling: str) -> float | None:
     """Return the first trained lambda above 0, if those between it and 0 need a bridge.
 
-    They do where lambda = 0 has a batch norm of its own and training drew none of them: the other
-    batch norm has never met their codes. See `LambdaEncoding`.
-
-    Args:
-        trained: ascending.
-        norm: ``dual`` or ``single`` batch norm.
-        sampling: of lambda in training: ``list`` or ``uniform``.
+    They do where lambda = 0 has a batch norm of its own and training, which samples them from the
+    ``list`` of ``trained`` or ``uniform``, drew none of them: the other batch norm has never met
+    their codes. See `LambdaEncoding`.
     """
     if (norm, sampling, trained[0]) != ("dual", "list", 0) or len(trained) == 1:
         return None
@@ -90,18 +82,15 @@ class LambdaEncoding(nn.Module):
     these are interpolated linearly (``folded-affine``).
 
     Args:
-        trained: the distinct lambda that training samples from, in [0, 1].
+        trained: the lambda values that training samples from, in [0, 1].
         kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
-            ``orthogonal`` (rows of a random orthogonal matrix).
+            ``orthogonal`` (rows of a random orthogonal matrix, drawn by ``seed``).
         dim: length of a code; at least the number of trained values, but for ``scalar``.
-        seed: for ``orthogonal``.
+        seed: see there.
         interpolation: the rule between trained values.
 
     Attributes:
         bridge: whether ``folded-affine`` goes before it from 0, which must be trained, to the next.
-
-    Raises:
-        ValueError: if ``dim`` is too small, or the rule is unknown or does not go with the kind.
     """
 
     codes: Tensor
@@ -122,8 +111,8 @@ class LambdaEncoding(nn.Module):
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
                 raise ValueError(
-                    f"a {kind} encoding of {len(values)} lambda needs dim >= {len(values)}, "
-                    f"got {dim}"
+                    f"a {kind} encoding of {len(values)} lambda values needs dim >= "
+                    f"{len(values)}, got {dim}"
                 )
             self.register_buffer("trained", values)
             self.register_buffer("codes", _codes(values, kind, dim, seed))
@@ -141,32 +130,30 @@ class LambdaEncoding(nn.Module):
         codes, between = self.encode(lam)
         return codes if between is None else between(codes)
 
-    def encode(self, lam: Tensor) -> tuple[Tensor, "Between | None"]:
-        """Encode lambda for FiLM.
+    def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
+        """Return the codes that FiLM maps for lambda of shape [k], and how FiLM's are interpolated.
 
-        Args:
-            lam: shape [k], in [0, 1].
-
-        Returns:
-            The codes that FiLM maps, and how what it makes of them becomes that of each lambda:
-            None where the codes, of shape [k, dim], are those of the lambda themselves.
+        They are not (None) where the codes, of shape [k, dim], are those of ``lam`` themselves.
+        ``every`` keeps rows that do not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
-        between = self.between(lam)
+        # as searchsorted does, in operations that every exporter knows
+        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
+        low, high = self.trained[upper - 1], self.trained[upper]
+        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
+        between = Between(upper - 1, upper, weight)
         if self.interpolation == "film":
-            return between.of_rows(self.codes)
+            return (self.codes, between) if every else between.of_rows(self.codes)
         if self.interpolation == "spherical-codes":
-            return _slerp(self.codes[between.low], self.codes[between.high], between.weight), None
+            return _slerp(self.codes[between.low], self.codes[between.high], weight), None
         return between(self.codes), None
 
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the lambda whose norm layers, folded, those of ``lam`` of shape [k] are made of.
 
-        Returns:
-            Without a bridge ``lam`` and None. With one 0 and then, for each, the upper end of its
-            interval or the lambda itself, shape [1 + k]; and the share of the way there from 0,
-            shape [k, 1]: see `Condition.bridged`.
+        With a bridge: 0 and then, for each, the upper end of its interval or the lambda itself,
+        shape [1 + k]; and the share of the way there from 0, shape [k, 1].
         """
         if not self.bridge:
             return lam, None
@@ -175,24 +162,10 @@ class LambdaEncoding(nn.Module):
         share = torch.where(below, lam / first, torch.ones_like(lam))
         return torch.cat([self.trained[:1], torch.where(below, first, lam)]), share[:, None]
 
-    def between(self, lam: Tensor) -> "Between":
-        """Say where lambda of shape [k] lie between the rows; there must be two or more."""
-        # as searchsorted does, in operations that every exporter knows
-        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
-        low, high = self.trained[upper - 1], self.trained[upper]
-        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        return Between(upper - 1, upper, weight)
-
 
 @dataclass(frozen=True)
 class Between:
-    """Where each lambda lies between two rows.
-
-    Attributes:
-        low: the row of the trained lambda below, shape [k].
-        high: the row of the one above, shape [k].
-        weight: the share of the way from low to high, shape [k, 1].
-    """
+    """Where lambda lies: rows below and above, [k] each, and the share of the way, [k, 1]."""
 
     low: Tensor
     high: Tensor
@@ -280,10 +253,16 @@ class Condition:
 class Folded:
     """A condition of which each norm layer is already one affine per channel.
 
-    Attributes:
-        affines: scale and shift of each norm layer, shape [n or 1, C, 1, 1], by the layer's site.
-        width: share of the channels of each layer.
+    The affines are scale and shift of each layer, shape [n or 1, C, 1, 1], by the layer's site.
     """
 
     affines: tuple[tuple[Tensor, Tensor], ...]
     width: float = 1.0
+
+    def apply(self, h: Tensor, site: int) -> Tensor:
+        """Scale and shift h of shape [n, C, H, W] as the norm layer of a site does."""
+        scale, shift = self.affines[site]
+        return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
+
+
+AnyCondition = Condition | Folded | None

@@ -7,54 +7,38 @@ from torch import Tensor, nn
 
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding
-from oat_bench.networks.norms import (
-    ConditionalNorm,
-    FiLM,
-    FoldedNorm,
-    modulated,
-    number_norms,
-)
-from oat_bench.networks.slimmable import SlimmableFiLM
-from oat_bench.networks.specialize import fold_norms, separate
+from oat_bench.networks.norms import ConditionalNorm, affine
+from oat_bench.networks.slimmable import take_weights
+from oat_bench.networks.specialize import fold_norms
 
 #: added to a place that must not exist: further than any batch reaches
 _OUTSIDE = 1 << 31
 
 
 class LambdaNorm(nn.Module):
-    """A norm layer of a width as a function of lambda alone: batch norm's affines, and FiLM.
+    """A norm layer of a width as a function of lambda alone: batch norm's affines, and FiLM."""
 
-    Args:
-        routes: scale and shift [C] of each route, the standard one first where there are two.
-        film: of C channels, or None.
-    """
-
-    def __init__(self, routes: list[tuple[Tensor, Tensor]], film: FiLM | None) -> None:
+    def __init__(self, norm: ConditionalNorm, width: float) -> None:
         super().__init__()
+        routes = norm.routes(width)
         self.scales = nn.ParameterList(scale.clone() for scale, _ in routes)
         self.shifts = nn.ParameterList(shift.clone() for _, shift in routes)
-        self.film = film
+        self.film = None
+        if norm.film is not None:
+            with torch.device("meta"):
+                self.film = norm.film.like(len(self.scales[0]))
+            take_weights(self.film, norm.film, width, copy=True)
 
     def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift [k, C] at each lambda."""
-        film = None
-        if self.film is not None:
-            gamma, beta = map(condition.interpolated, self.film(condition.codes))
-            film = gamma, beta
-        routes = list(zip(self.scales, self.shifts, strict=True))
-        return modulated(condition, routes, film)
+        return affine(condition, list(zip(self.scales, self.shifts, strict=True)), self.film)
 
 
 class LambdaInput(nn.Module):
     """A plain backbone that is told lambda with the images, in operations that can be traced.
 
     It neither sorts a batch nor looks at values: each image has its own affine per channel, and a
-    batch may mix any lambda.
-
-    Args:
-        encoding: of lambda.
-        norms: the norm layers by site.
-        backbone: with a `FoldedNorm` at each site.
+    batch may mix any lambda values. Norm layers are by site; the backbone has a `FoldedNorm` there.
     """
 
     def __init__(
@@ -64,18 +48,15 @@ class LambdaInput(nn.Module):
         self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
 
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits.
+        """Compute logits of shape [n, num_classes].
 
         Args:
             images: shape [n, C, H, W] in [0, 1].
             lam: shape [n], one for each image, or [1], one for all; what lies outside of the
                 trained range is taken for the nearer end.
 
-        Returns:
-            Logits of shape [n, num_classes].
-
         Raises:
-            IndexError: if there are neither one nor n lambda.
+            IndexError: if there are neither one nor n lambda values.
         """
         # len() would fix both where the graph is traced
         n, k = (torch.full((1,), t.shape[0], device=lam.device) for t in (images, lam))
@@ -93,18 +74,13 @@ class LambdaInput(nn.Module):
     def at(self, lam: float) -> nn.Module:
         """Return the plain network at lam in [0, 1], as `oat_bench.networks.specialize` does."""
         values = torch.full((1,), lam, device=self.encoding.codes.device)
-        plain = copy.deepcopy(self.backbone)
-        fold_norms(plain, [(scale[0], shift[0]) for scale, shift in self._affines(values)])
-        return plain.eval().requires_grad_(False)
+        affines = [(scale[0], shift[0]) for scale, shift in self._affines(values)]
+        return fold_norms(copy.deepcopy(self.backbone), affines)
 
     def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return scale and shift [k, C] of each site at lambda of shape [k]."""
         ends, share = self.encoding.ends(lam)
-        between = None
-        if self.encoding.interpolation == "film" and len(self.encoding.trained) > 1:
-            codes, between = self.encoding.codes, self.encoding.between(ends)
-        else:
-            codes, _ = self.encoding.encode(ends)
+        codes, between = self.encoding.encode(ends, every=True)
         condition = Condition(ends, codes, None, 0, between, share=share)
         return [norm(condition) for norm in self.norms]
 
@@ -113,39 +89,10 @@ class LambdaInput(nn.Module):
 def lambda_input(network: ConditionalNetwork, width: float | None = None) -> LambdaInput:
     """Return the network of a width that takes lambda as an input, sharing nothing with the other.
 
-    Args:
-        network: conditional, of one width or of several; on "meta" too.
-        width: one of the network's; the widest if None.
-
-    Raises:
-        ValueError: if the network does not have the width.
+    The width is one of the network's, the widest if None; the network may be on "meta".
     """
     width = network.check_width(width)
-    norms = [
-        LambdaNorm(norm.routes(width), _of_width(norm, width, network.encoding.dim))
-        for norm in network.backbone.modules()
-        if isinstance(norm, ConditionalNorm)
-    ]
-    plain = separate(network, width)
-    for module in list(plain.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, ConditionalNorm):
-                setattr(module, name, FoldedNorm(child.bn_a.num_features))
-    number_norms(plain)
+    norms = [LambdaNorm(norm, width) for norm in network.norms]
+    plain = network.subnetwork(width, copy=True)
     exported = LambdaInput(copy.deepcopy(network.encoding), norms, plain)
     return exported.eval().requires_grad_(False)
-
-
-def _of_width(norm: ConditionalNorm, width: float, dim: int) -> FiLM | None:
-    """Return a copy of a norm layer's FiLM with as many channels as the width has."""
-    if not isinstance(norm.film, SlimmableFiLM):
-        return copy.deepcopy(norm.film)
-    _, other = norm.batch_norms(width)
-    with torch.device("meta"):
-        narrow = SlimmableFiLM(other.num_features, dim, norm.film.form)
-    for name, small in list(narrow.named_parameters()):
-        block = tuple(slice(0, size) for size in small.shape)
-        own = nn.Parameter(norm.film.get_parameter(name)[block].clone())
-        module, _, key = name.rpartition(".")
-        setattr(narrow.get_submodule(module), key, own)
-    return narrow

@@ -5,12 +5,11 @@ layers and nothing else, so that whatever takes an ordinary network takes these:
 torch.fx, export, compilation, quantisation, another precision.
 """
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.networks.backbones import (
+    Backbone,
     PostActivationBlock,
     PreActivationBlock,
     ResNet,
@@ -52,38 +51,31 @@ class PlainStage(Stage):
         return h
 
 
-class PlainNetwork(nn.Module):
+class PlainNetwork(Backbone):
     """A plain backbone: features, then the head."""
 
-    if TYPE_CHECKING:  # torch.jit would take the annotation for an interface's
-        linear: nn.Linear
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
         return self.head(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """Map images to the maps that the head pools, [n, c, H, W]."""
-        raise NotImplementedError
 
     def head(self, h: Tensor) -> Tensor:
         """Pool and classify: [n, c, H, W] to logits [n, num_classes]."""
         return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-class PlainWideResNet(PlainNetwork, WideResNet):  # type: ignore[misc]  # one argument less
+class PlainWideResNet(PlainNetwork, WideResNet):
     """A wide residual network."""
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Map images to the maps that the head pools."""
         h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
         return F.relu(self.norm(h))
 
 
-class PlainResNet(PlainNetwork, ResNet):  # type: ignore[misc]  # one argument less
+class PlainResNet(PlainNetwork, ResNet):
     """A residual network."""
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Map images to the maps that the head pools."""
         h = F.relu(self.norm1(self.conv1(x)))
         return self.stage4(self.stage3(self.stage2(self.stage1(h))))  # type: ignore[no-any-return]

@@ -122,7 +122,9 @@ def _place(record: Record) -> Iterator[str]:
 
 def _provenance(record: Record) -> Iterator[str]:
     entry = record.entry
-    stated = {"model_fingerprint": entry.model_fingerprint, "benchmark_card": entry.benchmark_card}
+    stated = {"model_fingerprint": entry.model_fingerprint}
+    if entry.benchmark_card:  # of what no card trained there is none
+        stated["benchmark_card"] = entry.benchmark_card
     stated |= {f"card of attack {attack.name}": attack.card for attack in entry.attacks}
     if entry.data_fingerprint:
         stated["data_fingerprint"] = entry.data_fingerprint

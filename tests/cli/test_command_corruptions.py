@@ -62,7 +62,7 @@ def cifar(monkeypatch, build_classifier, tmp_path):
     split = Split(images, torch.tensor([3, 0, 9, 1, 1, 4]))
     classes = tuple(str(label) for label in range(10))
     small = Dataset("cifar10", classes, split, split, split)
-    monkeypatch.setitem(datasets.DATASETS, "cifar10", lambda _: small)
+    monkeypatch.setitem(datasets.DATASETS.registered, "cifar10", lambda _: small)
     model = build_classifier(dataset="cifar10", input_shape=(3, 32, 32))
     oat_bench.save(model, tmp_path / "cifar.safetensors")
     return split

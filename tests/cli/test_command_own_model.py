@@ -84,8 +84,8 @@ def test_a_dial_goes_through_the_other_commands(invoke, mine, command, options):
 
 def test_what_cannot_be_built_is_one_line(refused, mine):
     for arguments, words in (
-        (["evaluate", f"{mine}build"], "does not say what it classifies; name it with --dataset"),
-        (["integrity", f"{mine}build"], "does not say what it classifies"),
+        (["evaluate", f"{mine}build"], "name what it classifies with --dataset"),
+        (["integrity", f"{mine}build"], "name what it classifies with --dataset"),
         (["evaluate", f"{mine}bild", "--dataset", "digits"], "has no function 'bild'"),
         (["evaluate", f"{mine}broken", "--dataset", "digits"], "raises OSError: no weights here"),
         (["check", "./no.py:f", "--dataset", "digits", "--baseline", "x"], "no entry at x"),

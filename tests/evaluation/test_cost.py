@@ -54,7 +54,7 @@ def multiply_adds(network: ConditionalNetwork, image: torch.Tensor, with_film: b
                 out.numel() * (2 if module.film is None or not with_film else 4)
             )
         )
-        for module in network._norms
+        for module in network.norms
     ]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         # in train mode nothing is folded; batch norm itself stays in eval mode, one image

@@ -62,7 +62,7 @@ POINT = "operating_points"
         (lambda v: v.update(dataset="svhn"), "expected under svhn/Linf/"),
         (lambda v: v.update(threat_model="L2"), "expected under digits/L2/"),
         (lambda v: v.update(model_fingerprint="F" * 64), "model_fingerprint is 'FFF"),
-        (lambda v: v.update(benchmark_card=""), "benchmark_card is ''"),
+        (lambda v: v.update(benchmark_card="no"), "benchmark_card is 'no'"),
         (lambda v: v.update(data_fingerprint="0"), "data_fingerprint is '0'"),
         (lambda v: v["attacks"][0].update(card="x"), "card of attack fgsm is 'x'"),
         (lambda v: v["attacks"].append(v["attacks"][0]), "attack fgsm is described twice"),

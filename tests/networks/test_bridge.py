@@ -46,13 +46,13 @@ def test_below_the_first_trained_lambda_the_folded_norms_are_mixed_linearly(netw
     for end in (0.0, FIRST):
         found = []
         _, condition = network.condition(end, 1, CPU, width)
-        for norm in network._norms:
+        for norm in network.norms:
             standard, other = norm.batch_norms(width)
             bn = standard if end == 0 else other
             scale = bn.weight / (bn.running_var + bn.eps).sqrt()
             shift = bn.bias - bn.running_mean * scale
             if norm.film is not None:
-                (gamma,), (beta,) = norm.modulation(condition)
+                (gamma,), (beta,) = norm.film.at(condition, bn.num_features)
                 scale, shift = gamma * scale, gamma * shift + beta
             found += [scale, shift]
         ends.append(found)
@@ -127,7 +127,7 @@ def test_a_network_trained_on_every_lambda_keeps_its_codes(perturbed):
     bridged = perturbed()
     for network in (uniform, single):
         _, condition = network.condition(0.04, 1, CPU)
-        expected = [part.flatten() for norm in network._norms for part in norm.affine(condition)]
+        expected = [part.flatten() for norm in network.norms for part in norm.affine(condition)]
         assert all(map(torch.equal, affines(network, 0.04), expected))
     assert not torch.allclose(bridged(images(3), 0.04), uniform(images(3), 0.04), atol=0.01)
     for lam in (0.0, 0.1, 0.3, 1.0):

@@ -184,7 +184,7 @@ def test_film_interpolates_gamma_and_beta_of_the_neighbours_layer_by_layer(kind,
     lams = torch.tensor([0.05, 0.1, 0.16, 0.55, 1.0])
     condition = network.condition_of(lams, None, 0)
     checked = 0
-    for norm in network._norms:
+    for norm in network.norms:
         if norm.film is None:
             continue
         checked += 1
@@ -214,12 +214,12 @@ def test_trained_next_to_0_the_batch_norm_is_that_of_every_lambda_above(rule):
     network = build("orthogonal", rule, lambda_sampling="uniform")
     near = network(x, 1e-6)
     assert not torch.allclose(near, network(x, 0.0), atol=0.05)
-    for norm in network._norms:  # BN_c is not read
+    for norm in network.norms:  # BN_c is not read
         for value in norm.bn_c.state_dict().values():
             value.fill_(7)
     assert torch.equal(network(x, 1e-6), near)
     # with BN_a in its place lambda = 0 is next to it
-    for norm in network._norms:
+    for norm in network.norms:
         norm.bn_c.load_state_dict(norm.bn_a.state_dict())
     torch.testing.assert_close(network(x, 0.0), near, rtol=1e-2, atol=1e-3)
 
@@ -249,7 +249,9 @@ def test_one_trained_lambda_has_one_code(kind):
 
 @pytest.mark.parametrize("kind", ["one-hot", "dct", "orthogonal"])
 def test_too_small_a_dimension_is_refused(kind):
-    with pytest.raises(ValueError, match=f"^a {kind} encoding of 6 lambda needs dim >= 6, got 5$"):
+    with pytest.raises(
+        ValueError, match=f"^a {kind} encoding of 6 lambda values needs dim >= 6, got 5$"
+    ):
         LambdaEncoding(TRAINED, kind, 5)
     assert LambdaEncoding(TRAINED, kind, 6).codes.shape == (6, 6)
 

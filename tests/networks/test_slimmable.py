@@ -10,22 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oat_bench.networks.backbones import build_backbone
 from oat_bench.networks.card import check_widths
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
-from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM, PlainNorm
+from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM
 from oat_bench.networks.slimmable import (
-    SLIMMABLE,
     SlimmableConv2d,
-    SlimmableFiLM,
     SlimmableLinear,
-    SwitchableLinear,
-    SwitchableNorm,
     share,
 )
 from oat_bench.networks.specialize import specialize
 
+SLIMMABLE = {SlimmableConv2d, SlimmableLinear}
 WIDTHS = [1, 0.75, 0.5, 0.25]
 TRAINED = (0.0, 0.1, 0.5, 1.0)
 LAMBDAS = [0, 0.1, 0.3, 1.0]
@@ -150,7 +146,7 @@ def test_slimmable_head_reads_the_first_features_and_knows_every_class():
 
 def test_one_head_per_width():
     torch.manual_seed(0)
-    layer = SwitchableLinear(8, 5, [1, 0.5])
+    layer = SlimmableLinear(8, 5, [1, 0.5])
     narrow = layer.narrow[0]
     assert (narrow.in_features, narrow.out_features) == (4, 5)
     features = torch.rand(3, 4)
@@ -163,7 +159,7 @@ def test_one_head_per_width():
 @pytest.mark.parametrize("form", ["identity-start", "published"])
 def test_gamma_and_beta_of_a_narrow_layer_are_made_by_the_leading_block_of_a_head_each(form):
     torch.manual_seed(0)
-    film, codes = SlimmableFiLM(8, 6, form), torch.rand(3, 6)
+    film, codes = FiLM(8, 6, form, slimmable=True), torch.rand(3, 6)
     for parameter in film.parameters():
         nn.init.normal_(parameter)
     gamma, beta = film(codes, 4)
@@ -185,7 +181,7 @@ def test_gamma_and_beta_of_a_narrow_layer_are_made_by_the_leading_block_of_a_hea
 
 
 def test_identity_start_is_the_identity_at_every_width():
-    film = SlimmableFiLM(8, 6, "identity-start")
+    film = FiLM(8, 6, "identity-start", slimmable=True)
     for channels in (8, 4, 1):
         gamma, beta = film(torch.rand(2, 6), channels)
         assert torch.equal(gamma, torch.ones(2, channels))
@@ -195,7 +191,7 @@ def test_identity_start_is_the_identity_at_every_width():
 @pytest.mark.parametrize(("form", "count"), [("dual", 6), ("single", 3)])
 def test_each_width_has_batch_norms_of_its_own(form, count):
     """Three widths and dual batch norm: six of them (OAT paper, section 3.3)."""
-    norm = SwitchableNorm(8, form, None, [1, 0.75, 0.5])
+    norm = ConditionalNorm(8, form, None, [1, 0.75, 0.5])
     bns = [m for m in norm.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(bns) == count
     assert sorted({bn.num_features for bn in bns}) == [4, 6, 8]
@@ -221,7 +217,7 @@ def test_one_width_is_what_it_was_before_there_were_several(perturbed):
     one = perturbed("wrn-10-1", widths=[1])
     two = perturbed("wrn-10-1", widths=[1, 0.5])
     kinds = {type(module) for module in one.modules()}
-    assert kinds.isdisjoint({*SLIMMABLE, SwitchableNorm, SlimmableFiLM})
+    assert kinds.isdisjoint(SLIMMABLE)
     assert {nn.Conv2d, nn.Linear, ConditionalNorm, FiLM} <= kinds
     names = set(one.state_dict())
     assert names == {name for name in two.state_dict() if ".narrow." not in name}
@@ -238,32 +234,30 @@ def test_the_full_width_is_the_network_of_one_width(perturbed):
 
 
 @torch.no_grad()
-def test_every_width_is_the_plain_narrow_network_with_the_leading_weights(network):
+def test_every_width_is_the_plain_narrow_network_with_the_leading_weights(network, plain):
     """Against a network of the architecture that was built narrow, layer by layer its own."""
     x = images(5)
     for width in WIDTHS:
         lam = 0.5  # one lambda takes one route: a plain network with batch norm and FiLM in one
         condition = network.condition(lam, 5, x.device, width)[1]
-        plain = build_backbone(
-            network._build.args[0], 7, 3, lambda c, film: PlainNorm(c), width=width
-        ).eval()
+        narrow = plain(network._build.args[0], 7, 3, width=width).eval()
         state = network.backbone.state_dict()
-        for name, parameter in plain.named_parameters():
+        for name, parameter in narrow.named_parameters():
             if "norm" in name:
                 continue
             source = state[name]
             if name.startswith("linear") and width < 1 and "linear.narrow.0.bias" in state:
                 source = state[f"linear.narrow.{WIDTHS.index(width) - 1}.{name.split('.')[1]}"]
             parameter.copy_(source[tuple(slice(0, size) for size in parameter.shape)])
-        norms = [m for m in plain.modules() if isinstance(m, PlainNorm)]
-        for norm, own in zip(norms, network._norms, strict=True):
+        norms = [m for m in narrow.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm, own in zip(norms, network.norms, strict=True):
             bn = own.batch_norms(width)[1]
             norm.load_state_dict(bn.state_dict())
             if own.film is not None:
-                gamma, beta = (part[0] for part in own.modulation(condition))
+                gamma, beta = (part[0] for part in own.film.at(condition, bn.num_features))
                 norm.weight.mul_(gamma)
                 norm.bias.mul_(gamma).add_(beta)
-        expected = plain(x)
+        expected = narrow(x)
         scale = expected.abs().max()
         assert scale > 0.01
         torch.testing.assert_close(network(x, lam, width) / scale, expected / scale, **CLOSE)
@@ -285,25 +279,25 @@ def test_specialized_is_the_slimmable_network(network):
             torch.testing.assert_close(plain(x) / scale, expected / scale, **CLOSE)
 
 
-def test_specialized_is_narrow_and_plain(network):
+def test_specialized_is_narrow_and_plain(network, plain):
     """Parameters are those of a network that was built narrow, but for what norms fold into."""
     counts = []
     for width in WIDTHS:
-        plain = specialize(network, 0.3, width)
-        kinds = {type(module) for module in plain.modules()}
-        assert kinds.isdisjoint({*SLIMMABLE, ConditionalNorm, SwitchableNorm, BatchNorms})
+        ours = specialize(network, 0.3, width)
+        kinds = {type(module) for module in ours.modules()}
+        assert kinds.isdisjoint({*SLIMMABLE, ConditionalNorm, BatchNorms})
         assert {nn.Conv2d, nn.Linear} <= kinds
-        built = build_backbone(network._build.args[0], 7, 3, lambda c, f: PlainNorm(c), width=width)
+        built = plain(network._build.args[0], 7, 3, width=width)
         for name, module in built.named_modules():
             if isinstance(module, nn.Conv2d):
-                mine = plain.get_submodule(name)
+                mine = ours.get_submodule(name)
                 assert mine.weight.shape == module.weight.shape
                 assert (mine.out_channels, mine.in_channels) == tuple(module.weight.shape[:2])
         # a batch norm's weight and bias at most: folding leaves a bias, or scale and shift
-        counts.append(sum(p.numel() for p in plain.parameters()))
+        counts.append(sum(p.numel() for p in ours.parameters()))
         assert counts[-1] <= sum(p.numel() for p in built.parameters())
         # nothing wide lies behind it
-        for parameter in plain.parameters():
+        for parameter in ours.parameters():
             assert parameter.untyped_storage().nbytes() == 4 * parameter.numel()
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] < counts[0] / 10  # about the width's square
@@ -339,14 +333,14 @@ def test_a_width_owns_the_first_channels_and_nothing_else(network):
             c_in = module.in_channels if module.in_channels == 3 else None
             module.weight[c_out:] = float("nan")
             module.weight[:, c_in or share(module.in_channels, width) :] = float("nan")
-        elif isinstance(module, SlimmableLinear):
+        elif isinstance(module, SlimmableLinear) and not module.widths:
             module.weight[:, share(module.in_features, width) :] = float("nan")
-        elif isinstance(module, SwitchableLinear):
+        elif isinstance(module, SlimmableLinear):
             module.weight.fill_(float("nan"))
             for head in module.narrow:
                 if head is not module.head(width):
                     head.weight.fill_(float("nan"))
-        elif isinstance(module, SwitchableNorm):
+        elif isinstance(module, ConditionalNorm):
             for other in WIDTHS:
                 if other != width:
                     for bn in module.batch_norms(other):
@@ -405,7 +399,7 @@ def test_a_dedicated_narrow_network_is_plain(perturbed):
     """One width alone, whatever it is: no more channels than it needs, nothing slimmable."""
     network = perturbed("wrn-10-1", widths=[0.5])
     assert network.backbone.conv1.out_channels == 8
-    assert {type(m) for m in network.modules()}.isdisjoint({*SLIMMABLE, SwitchableNorm})
+    assert {type(m) for m in network.modules()}.isdisjoint(SLIMMABLE)
     x = images(2, 1)
     torch.testing.assert_close(specialize(network, 0.3, 0.5)(x), network(x, 0.3), **CLOSE)
     with pytest.raises(ValueError, match=r"width is 1; the network has only width 0\.5"):

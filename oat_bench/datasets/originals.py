@@ -1,0 +1,179 @@
+"""The published files of a data set: found or downloaded, and known by their MD5.
+
+A file with another MD5 is refused and never read, so readers need not doubt what they read.
+"""
+
+import hashlib
+import io
+import socket
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from oat_bench.errors import UserError, one_line
+from oat_bench.files import atomic_write, make_folder
+from oat_bench.progress import console, note
+
+#: seconds without an answer after which a server counts as not there
+TIMEOUT = 30.0
+#: bytes; the largest that is published, STL-10's archive, has 2.6e9
+_LARGEST = 1 << 32
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on the web: its address, its name on disk and its MD5."""
+
+    url: str
+    filename: str
+    md5: str
+
+
+def from_archive(
+    name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
+) -> Path:
+    """Find the files of a published archive, or download and unpack it.
+
+    Args:
+        name: of the data set.
+        data_dir: the user's folder of data sets.
+        source: the archive, a tar.gz.
+        folder: the folder inside it.
+        md5: of each file in that folder that is needed; no other is unpacked.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        UserError: if they are absent and cannot be downloaded, or are not the published ones.
+    """
+    found = locate(name, data_dir, folder, md5)
+    if found is None:
+        archive = _download(name, data_dir, source, source.url)
+        _unpack(archive, {f"{folder}/{file}" for file in md5}, data_dir)
+        found = data_dir / folder
+    check(name, found, md5)
+    return found
+
+
+def one_by_one(
+    name: str,
+    data_dir: Path,
+    sources: Iterable[Source],
+    folder: str = "",
+    also: Mapping[str, str] | None = None,
+) -> Path:
+    """Find files that are published one by one, or download those that are absent.
+
+    ``also`` maps files to another MD5 that they were published with; for the rest `from_archive`.
+    """
+    md5 = {source.filename: source.md5 for source in sources}
+    found = locate(name, data_dir, folder, md5, partial=True) or data_dir / folder
+    wanted = " and ".join(source.url for source in sources)
+    for source in sources:
+        if not (found / source.filename).is_file():
+            _download(name, found, source, wanted)
+    check(name, found, md5, also or {})
+    return found
+
+
+def locate(
+    name: str, data_dir: Path, folder: str, files: Iterable[str], *, partial: bool = False
+) -> Path | None:
+    """Return the folder that holds some files where people and torchvision put them, or None.
+
+    Raises:
+        UserError: if some are there and some are not, unless ``partial``.
+    """
+    files = list(files)
+    for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
+        missing = [file for file in files if not (candidate / file).is_file()]
+        if not missing or (partial and len(missing) < len(files)):
+            return candidate
+        if len(missing) < len(files):
+            raise UserError(
+                f"{candidate} lacks {', '.join(missing)} of {name}; complete it, or remove what is "
+                "there to have it downloaded"
+            )
+    return None
+
+
+def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
+    """Refuse files that no mapping of names to MD5s of published files knows."""
+    files = list(published[0])
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(files, pool.map(_md5, [folder / file for file in files]), strict=True))
+    others = [file for file in files if found[file] not in [md5.get(file) for md5 in published]]
+    if others:
+        raise UserError(
+            f"{folder}: not the published {', '.join(others)} of {name} (MD5 differs); remove what "
+            "is there to have the originals downloaded, or name other images as a folder, such as "
+            "--dataset ./my-images"
+        )
+
+
+def _md5(path: Path) -> str:
+    if path.stat().st_size > _LARGEST:
+        return "of none that was published"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
+    """Fetch a file, unless it is there; ``wanted`` is what the user may put there instead."""
+    from torchvision.datasets.utils import download_url
+
+    path = folder / source.filename
+    if path.is_file():
+        check(name, folder, {source.filename: source.md5})
+        return path
+    make_folder(folder, "--data-dir")
+    note(f"downloading {source.url} to {path}")
+    with TemporaryDirectory(prefix=".", dir=folder) as part:
+        try:
+            with _quietly_and_in_time():
+                download_url(source.url, part, path.name, source.md5)
+        except RuntimeError as error:
+            raise UserError(
+                f"{source.url} sent something else than was published (MD5 differs); try again, or "
+                f"put the original {path.name} into {folder}"
+            ) from error
+        except (OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
+            reason = one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
+            raise UserError(
+                f"{name} is not in {folder} and cannot be downloaded ({reason}); put {wanted} "
+                "there, or name the folder that holds its files with --data-dir"
+            ) from error
+        (Path(part) / path.name).replace(path)
+    return path
+
+
+@contextmanager
+def _quietly_and_in_time() -> Iterator[None]:
+    """Keep torchvision's downloads off stdout, their bar on a terminal, and from hanging."""
+    shown = sys.stderr if console.is_terminal else io.StringIO()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        with redirect_stdout(shown), redirect_stderr(shown):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _unpack(archive: Path, wanted: set[str], data_dir: Path) -> None:
+    """Take some files out of an archive of known MD5, each under its name in the archive."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name in wanted and (content := tar.extractfile(member)):
+                atomic_write(data_dir / member.name, content.read())
+                wanted = wanted - {member.name}
+            if not wanted:
+                break

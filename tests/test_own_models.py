@@ -1,5 +1,7 @@
 """Anybody's network, anybody's family of networks: wrapped, attacked, refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -255,3 +257,32 @@ def test_two_lambda_values_of_one_network_are_mixed_saved_and_read_back(
         expected = (1 - lam) * ends[0] + lam * ends[1]
         torch.testing.assert_close(again.at(lam)(x).exp(), expected, rtol=1e-4, atol=1e-6)
     assert again.fingerprint() == mixed.fingerprint()
+    made = oat_bench.export(mixed, tmp_path / "mixed.onnx", lam=0.25)
+    assert made.difference < 1e-4
+
+
+def test_a_card_mixes_two_runs_and_trains_nothing(trained_folder, invoke):
+    Path("mix.toml").write_text(
+        f'''
+extends = "digits"
+[method]
+name = "output-mixing"
+standard = "{trained_folder}"
+standard_lambda = 0
+robust_lambda = 1
+[training]
+lambdas = [0, 0.5, 1]
+[evaluation]
+lambdas = [0, 0.5, 1]
+attacks = "pgd-7"
+n_examples = 40
+fewer_examples = {{}}
+'''
+    )
+    code, out, err = invoke("run", "--benchmark", "mix.toml", "--out", "runs/mix")
+    assert code == 0, err
+    assert "OUTPUT-MIXING" in out
+    rows = [line for line in out.splitlines() if line.startswith("|  ")]
+    assert len(rows) == 4
+    code, _, err = invoke("evaluate", "runs/mix", "--attacks", "fgsm", "--n-examples", "20")
+    assert code == 0, err

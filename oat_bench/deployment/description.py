@@ -14,7 +14,7 @@ from oat_bench import __version__
 from oat_bench.cards import Lambda, Recorded, Width, first
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.errors import UserError, unknown
-from oat_bench.methods.trainable import build_network
+from oat_bench.methods.trainable import TrainableClassifier, build_network
 from oat_bench.networks.card import depth
 from oat_bench.networks.lambda_input import lambda_input
 from oat_bench.networks.specialize import outline
@@ -52,8 +52,11 @@ class Description(Recorded):
         return self
 
     def outline(self) -> nn.Module:
-        """Lay out the network without memory: what its weights are loaded into."""
+        """Lay out the network, without memory where it is a card's: its weights go into it."""
         info = self.model
+        if info.network is None:
+            fresh: TrainableClassifier = METHODS[info.method].build(info)
+            return fresh.at(info.trained_lambdas[-1] if self.lam is None else self.lam, self.width)
         if self.lam is not None:
             return outline(info.architecture, info.num_classes, info.input_shape[0], self.width)
         with torch.device("meta"):
@@ -98,7 +101,7 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
         raise ValueError(
             f"between lambda 0 and {info.bridged_below:g} it follows an older rule; export again"
         )
-    if depth(info.architecture) > len(tensors):  # before a deep one is built
+    if info.network and depth(info.architecture) > len(tensors):  # before a deep one is built
         raise ValueError(f"too few weights for {info.architecture}")
     network, state = description.outline(), {}
     for name, expected in network.state_dict().items():

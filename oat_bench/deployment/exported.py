@@ -20,7 +20,6 @@ from oat_bench.deployment.description import (
 )
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded, sha256
-from oat_bench.methods.trainable import card_of
 from oat_bench.networks.lambda_input import LambdaInput
 
 #: what reading bytes that are not what they say raises
@@ -85,8 +84,9 @@ class Exported(TunableClassifier):
         self.path, self.description = path, description
         self._network, self._program, self._fingerprint = network, program, fingerprint
         one_width = {"widths": [description.width], "heads": "shared"}
-        card = card_of(description.model).model_copy(update=one_width)
-        self.info = description.model.model_copy(update={"network": card})
+        network_card, one = description.model.network, [description.width]
+        card = network_card and network_card.model_copy(update=one_width)
+        self.info = description.model.model_copy(update={"network": card, "own_widths": one})
 
     def choose_lambdas(self, lambdas: list[float] | None) -> list[float] | None:
         """Return the lambda asked for; of a file of one lambda, that one where none is.

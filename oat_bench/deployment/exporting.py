@@ -21,6 +21,7 @@ from oat_bench.deployment.exported import Exported, format_module, format_of, lo
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.images import check_images
+from oat_bench.methods.trainable import TrainableClassifier
 
 #: images, and lambda at most, that a file is compared on
 _IMAGES, _LAMBDAS = 32, 9
@@ -73,10 +74,10 @@ def export(
     if kind is None or format_of(path) != kind:
         ending = f".{kind}" if kind else ".onnx, .pt2 or .safetensors"
         raise UserError(f"{path}: expected a name that ends in {ending}")
-    if classifier.info.network is None:
+    if not isinstance(classifier, TrainableClassifier):
         raise UserError(
-            f"{classifier.info.method}: an exported file holds a network of oat-bench's own; use "
-            "torch.export on the module that at() returns"
+            f"{classifier.info.architecture}: an exported file holds what it can be read back "
+            "into; use torch.export on the module that at() returns"
         )
     check_widths(classifier.info.widths, [width])
     if images is not None:

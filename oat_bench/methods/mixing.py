@@ -94,13 +94,15 @@ class OutputMixing(trainable.TrainableClassifier):
 
     @classmethod
     def build(cls, info: ModelInfo) -> Self:
-        """Read what the options name."""
+        """Read the checkpoints that the options name; of a description, take fresh weights."""
         options = Options.model_validate(info.options)
-        parts = {}
+        parts: dict[str, TunableClassifier] = {}
         for role, source in options.sources():
-            if not isinstance(source, str):
-                raise UserError(f"output-mixing: {role} is a table; expected a checkpoint's path")
-            parts[role] = checkpoint.load(Path(source))
+            if isinstance(source, str):
+                parts[role] = checkpoint.load(Path(source))
+            else:
+                theirs = ModelInfo.model_validate(source)
+                parts[role] = METHODS[theirs.method].build(theirs)
         return cls.of(info, parts)
 
     @classmethod

@@ -205,7 +205,11 @@ class ResNet(Backbone):
 def build_backbone(
     name: str, num_classes: int, in_channels: int, make: Layers, width: float = 1.0
 ) -> nn.Module:
-    """Build a backbone (see `check_architecture`) of a share of the channels, weights drawn."""
+    """Build a backbone (see `check_architecture`) of a share of the channels, weights drawn.
+
+    One of another package is a function as called below. Its module takes images and a condition,
+    hands the condition to every norm layer, and calls convolutions and head by `run_layer`.
+    """
     check_architecture(name)
     if name in ARCHITECTURES:
         build: Callable[..., nn.Module] = ARCHITECTURES[name]

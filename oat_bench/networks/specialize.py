@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from oat_bench.networks.backbones import Layers, build_backbone
+from oat_bench.networks.backbones import Layers, ResNet, WideResNet, build_backbone
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import Affine, FoldedNorm, number_norms
+from oat_bench.networks.norms import Affine, FoldedNorm, ForeignAffine, number_norms
 from oat_bench.networks.plain import make_plain
 
 
@@ -55,9 +55,10 @@ def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn
                 conv.weight = nn.Parameter((conv.weight * scale[:, None, None, None]).contiguous())
                 conv.bias = nn.Parameter(shift.clone())
                 setattr(module, norm_name, nn.Identity())
+    affine = Affine if type(plain) in (WideResNet, ResNet) else ForeignAffine
     for module in list(plain.modules()):
         for name, child in module.named_children():
             if isinstance(child, FoldedNorm):
-                setattr(module, name, Affine(*affines[child.site]))
+                setattr(module, name, affine(*affines[child.site]))
     make_plain(plain)
     return plain.eval().requires_grad_(False)

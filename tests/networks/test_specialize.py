@@ -16,8 +16,11 @@ from oat_bench.classifier import ModelInfo
 from oat_bench.methods.oat import OAT
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.networks.lambda_input import lambda_input
 from oat_bench.networks.norms import Affine, ConditionalNorm, FiLM
+from oat_bench.networks.slimmable import run_layer
 from oat_bench.networks.specialize import specialize
+from oat_bench.registry import ARCHITECTURES
 from oat_bench.training.pgd import pgd
 
 TRAINED = (0.0, 0.1, 0.5, 1.0)
@@ -161,6 +164,31 @@ def test_gradients_in_the_image_are_those_of_the_conditional_network(network):
         gradients.append(gradient / gradient.abs().max())
     # a ReLU that rounding tips over changes a few numbers
     assert float((gradients[0] - gradients[1]).abs().quantile(0.99)) < 1e-3
+
+
+class Foreign(nn.Module):
+    """A backbone of another package: layers from what it is given, the condition handed on."""
+
+    def __init__(self, num_classes, in_channels, norm, *, conv, linear, width):
+        super().__init__()
+        self.conv, self.norm = conv(in_channels, round(8 * width), 3), norm(round(8 * width), True)
+        self.linear = linear(round(8 * width), num_classes)
+
+    def forward(self, x, condition=None):
+        h = torch.relu(self.norm(run_layer(self.conv, x, condition), condition))
+        return run_layer(self.linear, h.mean((2, 3)), condition)
+
+
+def test_a_backbone_of_another_package_is_plain_at_one_lambda(perturbed, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES.registered, "foreign", Foreign)
+    network, x = perturbed("foreign", widths=(1.0, 0.5)), images(3)
+    for width in (1.0, 0.5):
+        for lam in LAMBDAS:
+            plain = specialize(network, lam, width)
+            torch.testing.assert_close(plain(x), network(x, lam, width), rtol=1e-4, atol=1e-4)
+        mixed = lambda_input(network, width)(x, torch.tensor([0.0, 0.05, 1.0]))
+        expected = network(x, torch.tensor([0.0, 0.05, 1.0]), width)
+        torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-4)
 
 
 # --- what users do with a plain network ---

@@ -53,7 +53,9 @@ def test_a_plain_network_is_a_table_of_one_row(digits, tmp_path):
     eps = result.classifier.info.threat.eps
     x_adv = pgd(net, x[ids], y[ids], eps=eps, step_size=eps, steps=1, random_start=False)
     stands = (net(x_adv).argmax(1) == y[ids]) & (net(x[ids]).argmax(1) == y[ids])
-    assert result.points[0].robust["fgsm"].value == pytest.approx(100 * stands.float().mean().item(), abs=1e-4)
+    assert result.points[0].robust["fgsm"].value == pytest.approx(
+        100 * stands.float().mean().item(), abs=1e-4
+    )
     assert "Net" in str(result)
     assert "fgsm" in str(result)
     folder = result.save(tmp_path / "report")

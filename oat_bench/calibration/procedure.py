@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from pydantic import Field
@@ -41,24 +42,15 @@ class ChosenPoint(Written):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a calibration found.
+    """What a calibration found."""
 
-    Attributes:
-        found: all points that the search looked at.
-        sequence: the points to test, in order.
-        tested: their tests, up to the first that failed; none of a goal without a bar.
-        choice: None where no point passed.
-        n_search: examples that the search saw; the tests saw ``n_test`` others.
-        needed: right answers that a test takes; None without a bar.
-    """
-
-    found: list[Candidate]
-    sequence: list[Candidate]
-    tested: list[BarTest]
-    choice: ChosenPoint | None
+    found: list[Candidate]  # all that the search looked at
+    sequence: list[Candidate]  # to test, in order
+    tested: list[BarTest]  # up to the first that failed; none of a goal without a bar
+    choice: ChosenPoint | None  # None: no point passed
     n_search: int
-    n_test: int
-    needed: int | None
+    n_test: int  # others than those of the search
+    needed: int | None  # right answers that a test takes; None without a bar
 
 
 def split(n: int, goal: Goal, confidence: float) -> tuple[int, int]:
@@ -72,10 +64,11 @@ def split(n: int, goal: Goal, confidence: float) -> tuple[int, int]:
     if goal.barred is not None:
         least = fewest(goal.value, confidence)
         if n_test < least:
+            images = next(m for m in count(least) if m - max(1, round(SEARCHED * m)) >= least)
             raise UserError(
                 f"{n} held-out images are too few: {n_test} of them test the bar, and to hold "
                 f"{100 * goal.value:g}% with confidence {100 * confidence:g}% takes {least}, all "
-                f"of them right; take {_images(least)} images or more, or lower the bar"
+                f"of them right; take {images} images or more, or lower the bar"
             )
     if not n_test:
         raise UserError(f"{n} held-out image is too few; expected at least 2")
@@ -98,9 +91,6 @@ def run(
 
     ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None. Every share
     of the examples, from the first, is stratified.
-
-    Raises:
-        UserError: if the examples are too few.
     """
     tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)
@@ -110,9 +100,9 @@ def run(
     found = search(probe, goal, lambdas, widths, seen, wanted, continuous=continuous, said=said)
     planned = sequence(found, goal, wanted)
 
-    def count(one: Candidate) -> Count:
+    def right_of(one: Candidate) -> Count:
         said(f"testing lambda {one.point.lam:g}")
-        if goal.barred == "sa":
+        if goal.barred == "SA":
             return _count(tester.clean(one.point, unseen))
         right = np.zeros(0, np.bool_)
         for start in range(0, n_test, _CHUNK):
@@ -123,7 +113,7 @@ def run(
 
     tests, chosen = [], planned[:1]
     if goal.barred is not None:
-        tests = fixed_sequence(planned, count, goal.value, confidence)
+        tests = fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
         chosen = planned[held - 1 : held] if held else []
     choice = None
@@ -141,10 +131,9 @@ def _measure(
     weighted = None
     if goal.barred is None:
         # both intervals at once, so that theirs is one too
-        a, b = interval(sa, confidence, 2), interval(ra, confidence, 2)
-        w = goal.value
-        ends = {k: w * x + (1 - w) * y for (k, x), y in zip(a, dict(b).values(), strict=True)}
-        weighted = Estimate(**ends)
+        a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
+        ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
+        weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
     return ChosenPoint(
         lam=point.lam,
         width=point.width,
@@ -156,11 +145,3 @@ def _measure(
 
 def _count(right: np.ndarray) -> Count:
     return Count.of(int(right.sum()), len(right))
-
-
-def _images(least: int) -> int:
-    """Return the fewest held-out examples of which so many test the bar."""
-    n = least
-    while n - max(1, round(SEARCHED * n)) < least:
-        n += 1
-    return n

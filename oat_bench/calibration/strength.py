@@ -57,12 +57,8 @@ def strongest(
     """Choose AutoAttack if calibrating under it keeps to a budget, else its gradient parts.
 
     PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
-    takes, and at most how many images stand to the end.
-
-    ``budget`` is in seconds; the other arguments are those of the calibration.
-
-    Returns:
-        The attack, made ready, and a line that says which it is and why.
+    takes, and at most how many images stand to the end. ``budget`` is in seconds. Returned are the
+    attack, made ready, and a line that says which it is and why.
     """
     info = classifier.info
     whole, parts, timed = (
@@ -76,7 +72,7 @@ def strongest(
     lambdas = search.starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     points = len(lambdas) * len(widths)
     points += 2 * search.REFINEMENTS if classifier.continuous else 0
-    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "ra" else 1
+    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
 
     def passes(attack: Attack) -> float:
         first, *others = (run.passes for run in attack.chain)

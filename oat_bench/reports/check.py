@@ -21,21 +21,13 @@ _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a check.
-
-    Attributes:
-        check: what was found.
-        model: what the user called the model.
-        baseline: what the user called the baseline.
-        update: the command that makes the model the baseline; None where there is none.
-        updated: the files of the baseline that were rewritten.
-    """
+    """What there is to say of a check."""
 
     check: Check
-    model: str
-    baseline: str
-    update: str | None = None
-    updated: tuple[str, ...] = ()
+    model: str  # as the user called it
+    baseline: str  # as the user called it
+    update: str | None = None  # the command that makes the model the baseline, if there is one
+    updated: tuple[str, ...] = ()  # files of the baseline that were rewritten
 
     @property
     def comparison(self) -> Comparison:
@@ -45,9 +37,8 @@ class Report:
     @property
     def title(self) -> str:
         """Data set, threat model, model and baseline."""
-        return f"{printable(self.check.title)}: {printable(self.model)} against " + printable(
-            self.baseline
-        )
+        title, model, baseline = map(printable, (self.check.title, self.model, self.baseline))
+        return f"{title}: {model} against {baseline}"
 
 
 def printable(text: str) -> str:
@@ -150,7 +141,6 @@ def _range(values: list[float]) -> str:
 
 
 def _round(count: int | None) -> str:
-    """Write a count in two digits: it is an estimate."""
     assert count is not None
     return f"{float(f'{count:.2g}'):,.0f}"
 
@@ -252,7 +242,6 @@ def junit(report: Report) -> str:
 
 
 def _told(row: Row, comparison: Comparison) -> str:
-    """Say in a sentence what a row shows."""
     return (
         f"{_at(row)}: {row.baseline:.1f} before, {row.now:.1f} now, "
         f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}] on {row.n} examples; tolerance "

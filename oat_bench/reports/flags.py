@@ -35,11 +35,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
 
 
 def flags(doubts: Sequence[Doubt]) -> list[EntryFlag]:
-    """Say each doubt that is raised once, where it is worst, and where else.
-
-    Args:
-        doubts: as `oat_bench.evaluation.flags.doubts` returns them.
-    """
+    """Say each doubt that is raised once, where it is worst, and where else."""
     groups: dict[tuple[str, str], list[Doubt]] = {}
     for doubt in doubts:
         if doubt.raised:

@@ -35,16 +35,12 @@ def page(
     *,
     dial: bool = True,
 ) -> Page:
-    """Return the report.
+    """Return the report: a table for each width.
 
-    Args:
-        results: one for each operating point.
-        trained: the lambda that training sampled; others have a star. None were, if empty.
-        title: what stands above.
-        published: what was published of the same experiment; it stands beside.
-        frontiers: all summaries; those of the worst case are shown, or else of the last attack.
-        attacks: of the columns; those whose RA is another one are explained.
-        dial: false for a model that lambda does not change.
+    Published values of the same experiment stand beside; lambda values outside ``trained``, unless
+    it is empty, have a star. Of all ``frontiers`` those of the worst case are said, or else of the
+    last attack; of ``attacks`` those whose RA is another one are explained. ``dial`` is false for a
+    model that lambda does not change.
     """
     quoted = _quoted(published)
     tables = [
@@ -66,7 +62,6 @@ def _quoted(published: Sequence[Published]) -> _Quoted:
 
 
 def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
-    """Name the accuracies that something was published of at one of the points."""
     points = {(result.lam, result.width) for result in results}
     return {name for lam, width, name in quoted if (lam, width) in points}
 
@@ -99,7 +94,6 @@ def _rows(
 
 
 def _beside(measured: Accuracy, value: float, row: Published) -> str:
-    """Write a published its uncertainty, and what the measured one is above it."""
     written = f"{value:.2f}"
     if row.uncertainty >= 0.05:
         written = f"{value:.1f} +/- {row.uncertainty:.1f}"
@@ -185,10 +179,7 @@ def csv(
     trained: Sequence[float],
     published: Sequence[Published] = (),
 ) -> str:
-    """Write the table as CSV: for each accuracy its value and the ends of its interval.
-
-    What was published follows, with what the measured value is above it; the mean of several.
-    """
+    """Write a row for each point, every number in its own column; of several published the mean."""
     quoted = _quoted(published)
     compared = _compared(results, quoted)
     rows = []

@@ -33,11 +33,7 @@ class _Line:
 
 
 def fixed_points(board: Board, points: Sequence[RobustBenchPoint]) -> list[RobustBenchPoint]:
-    """Return those of RobustBench's models that are of the eps of a leaderboard.
-
-    Raises:
-        UserError: if its RA is not one that RobustBench has.
-    """
+    """Return those of RobustBench's models that are of the eps of a leaderboard."""
     if points and points[0].robust(board.attack) is None:
         raise UserError(
             f"RobustBench has RA under AutoAttack, none under {board.attack}; choose --attack "

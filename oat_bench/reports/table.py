@@ -27,17 +27,11 @@ Content = str | Estimate | None
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one cell: a line, or a number with its interval.
-
-    Attributes:
-        content: empty if None.
-        style: in a terminal, as rich has it.
-        strong: whether it is bold in Markdown.
-    """
+    """What stands in one cell: a line, or a number with its interval; nothing if None."""
 
     content: Content
-    style: str = ""
-    strong: bool = False
+    style: str = ""  # in a terminal, as rich has it
+    strong: bool = False  # bold in Markdown
 
     @property
     def text(self) -> str:
@@ -68,25 +62,15 @@ def _cell(row: Row, column: str) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; columns that say nothing are left out.
+    """A table; columns that say nothing are left out."""
 
-    Attributes:
-        rows: cells by column, which are in the order of the longest row.
-        words: the columns of text, which stand to the left; numbers stand to the right.
-        heading: what stands above.
-        foreign: whether words may be anybody's, and are to be escaped.
-        fold: the column of long text, which a terminal folds; nothing else is cut.
-        digits: of the ends of intervals in a terminal.
-        gaps: places of the rows that a terminal sets apart from the one before.
-    """
-
-    rows: Sequence[Row]
-    words: Collection[str] = ()
+    rows: Sequence[Row]  # by column; columns are in the order of the longest row
+    words: Collection[str] = ()  # the columns of text, to the left; numbers stand to the right
     heading: str = ""
-    foreign: bool = True
-    fold: str = ""
-    digits: int = 1
-    gaps: Collection[int] = ()
+    foreign: bool = True  # words may be anybody's, and are escaped
+    fold: str = ""  # the column of long text, which a terminal folds; nothing else is cut
+    digits: int = 1  # of the ends of intervals in a terminal
+    gaps: Collection[int] = ()  # rows that a terminal sets apart from the one before
 
     @property
     def columns(self) -> list[str]:
@@ -168,24 +152,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """A report.
-
-    Attributes:
-        title: what stands above it.
-        tables: under one another.
-        notes: paragraphs below.
-        said: what it comes to, in Markdown; the first thing after the title, in a terminal the
-            first after the tables.
-        code: Python, below that.
-        heading: what headings of tables begin with in Markdown.
-    """
+    """A report."""
 
     title: str
     tables: Sequence[Table]
-    notes: Sequence[str] = ()
-    said: Sequence[str] = ()
-    code: str = ""
-    heading: str = ""
+    notes: Sequence[str] = ()  # paragraphs below
+    said: Sequence[str] = ()  # what it comes to, in Markdown; a terminal has it below the tables
+    code: str = ""  # Python
+    heading: str = ""  # what headings of tables begin with in Markdown
 
     def markdown(self) -> str:
         """Write it as Markdown."""

@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 from oat_bench.calibration.report import Calibration
 from oat_bench.figures import style
 from oat_bench.reports.calibration import percent
-from oat_bench.statistics.accuracy import Estimate
 
 
 @style.styled
@@ -13,9 +12,6 @@ def calibration(report: Calibration) -> Figure:
     """Draw what the search saw, the bar, and the choice with its intervals.
 
     Points of the sequence of tests are filled, others hollow; numbers are lambda values.
-
-    Args:
-        report: from `oat_bench.calibration.calibrate`.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -41,8 +37,8 @@ def calibration(report: Calibration) -> Figure:
         axes.errorbar(
             choice.sa.value,
             choice.ra.value,
-            yerr=_spread(choice.ra),
-            xerr=_spread(choice.sa),
+            yerr=style.spread([choice.ra]),
+            xerr=style.spread([choice.sa]),
             fmt="*",
             color="black",
             markersize=11,
@@ -52,11 +48,11 @@ def calibration(report: Calibration) -> Figure:
         )
     if report.barred is not None:
         bar = 100 * report.value
-        low, high = axes.get_xlim() if report.barred == "SA" else axes.get_ylim()
-        low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
-        under = f" under {report.attack}" if report.barred == "RA" else ""
-        label = f"bar: {report.barred}{under} {percent(report.value)}"
         across = report.barred == "SA"
+        low, high = axes.get_xlim() if across else axes.get_ylim()
+        low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
+        name = "SA" if across else f"RA under {report.attack}"
+        label = f"bar: {name} {percent(report.value)}"
         span, line = (axes.axvspan, axes.axvline) if across else (axes.axhspan, axes.axhline)
         span(low, bar, color="0.9", zorder=0)
         line(bar, color="0.3", linestyle="--", linewidth=1, label=label)
@@ -68,7 +64,3 @@ def calibration(report: Calibration) -> Figure:
     )
     style.legend(figure)
     return figure
-
-
-def _spread(bounded: Estimate) -> list[list[float]]:
-    return [[bounded.value - bounded.low], [bounded.high - bounded.value]]

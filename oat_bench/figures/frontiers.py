@@ -28,15 +28,10 @@ _NEAR = 14.0
 def frontier(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw the frontiers of several models under one attack (figure 4).
+    """Draw the frontiers of models of one data set and threat model under one attack (figure 4).
 
-    Args:
-        entries: of one data set and threat model.
-        published: rows of the same experiment; those under the attack are drawn.
-        attack: whose RA; by default the worst case, or the last attack that all have.
-
-    Raises:
-        UserError: if not every entry has the attack.
+    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
+    rows of the same experiment, those under the attack are drawn.
     """
     attack = choose_attack(entries, attack)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -52,11 +47,7 @@ def frontier(
 
 @style.styled
 def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Figure:
-    """Draw the frontiers of several models, a panel for each attack that all have (figure 7).
-
-    Raises:
-        UserError: if the entries have no attack in common.
-    """
+    """Draw the frontiers of several models, a panel for each attack that all have (figure 7)."""
     choose_attack(entries)
     names, drawn = common_attacks(entries), curves(entries)
     columns = min(3, len(names))
@@ -82,13 +73,7 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
 def widths(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw SA against RA, a panel for each width, a curve for each model (figure 6).
-
-    Arguments and errors are those of `frontier`.
-
-    Raises:
-        NotApplicableError: if there is only one width.
-    """
+    """Draw SA against RA, a panel for each width, a curve for each model (figure 6)."""
     attack = choose_attack(entries, attack)
     found = style.widths(entries)
     figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
@@ -118,7 +103,6 @@ def _draw(
     attack: str,
     places: Sequence[int] | None = None,
 ) -> None:
-    """Draw SA against RA; ``places`` are what colours go by, one after the other if None."""
     for place, curve in zip(places or range(len(drawn)), drawn, strict=True):
         style.curve(axes, curve.clean(), curve.robust(attack), place, curve.label)
     whole = [row for row in published if row.sa is not None and row.ra is not None]

@@ -35,8 +35,7 @@ def of_run(
 ) -> Iterator[tuple[str, Figure]]:
     """Draw every figure that applies, in the order of `CAPTIONS`, each with its name.
 
-    Without the model and its data set only what the entry says is drawn; of what was published, the
-    rows of the same experiment, of any method.
+    Without the model and its data set only what the entry says is drawn.
     """
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
@@ -48,12 +47,9 @@ def of_run(
         "unseen": lambda: unseen([entry]),
     }
     if loaded is not None:
-        classifier, data = loaded
-        width = classifier.info.widths[0]
-        kinds |= {
-            "bn-statistics": lambda: bn_statistics(classifier),
-            "saliency": lambda: saliency(classifier, data, lambdas, width),
-        }
+        model, data = loaded
+        kinds["bn-statistics"] = lambda: bn_statistics(model)
+        kinds["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
     for name, draw in kinds.items():
         try:
             figure = draw()
@@ -69,11 +65,7 @@ def draw_report(
     folder: Path,
     published: Sequence[Published] = (),
 ) -> dict[str, str]:
-    """Write every figure that applies, as SVG and PNG, named by the keys of `CAPTIONS`.
-
-    Returns:
-        The captions of those that were drawn, by name.
-    """
+    """Write every figure that applies, as SVG and PNG; return the captions, by name."""
     drawn = {}
     for name, figure in of_run(entry, (classifier, data), published):
         write(figure, folder / name)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -108,8 +108,8 @@ def curve(
     across = [value for value in x if isinstance(value, Estimate)]
     xs = [value.value if isinstance(value, Estimate) else value for value in x]
     ys, tint = [interval.value for interval in y], colour(place)
-    spread = _spread(across) if across else None
-    axes.errorbar(xs, ys, _spread(y), spread, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
+    over = spread(across) if across else None
+    axes.errorbar(xs, ys, spread(y), over, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
     how: dict[str, Any] = {"marker": marker(place), "zorder": 3}
     if stars:
         how = {"marker": "*", "linestyle": "none", "markersize": 10, "zorder": 4}
@@ -123,13 +123,13 @@ def quote(
     y: Sequence[float],
     place: int,
     label: str,
-    spread: Sequence[float] | None = None,
+    doubt: Sequence[float] | None = None,
 ) -> None:
     """Draw what was published: in grey, dashed and hollow, with its uncertainty if there is one."""
     axes.errorbar(
         x,
         y,
-        spread,
+        doubt,
         color="0.45",
         linestyle="--",
         linewidth=1,
@@ -158,7 +158,7 @@ def write_beside(
     )
 
 
-def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
+def spread(intervals: Sequence[Estimate]) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
     return [
         [max(i.value - i.low, 0.0) for i in intervals],
@@ -167,11 +167,7 @@ def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
 
 
 def widths(entries: Sequence[Entry]) -> list[float]:
-    """Return the widths of entries, the widest first.
-
-    Raises:
-        NotApplicableError: if there is only one.
-    """
+    """Return the widths of entries, the widest first; only one is `NotApplicableError`."""
     found = {point.width for entry in entries for point in entry.operating_points}
     if len(found) < 2:
         raise NotApplicableError("only one width was evaluated; see --method oats and --widths")
@@ -180,54 +176,38 @@ def widths(entries: Sequence[Entry]) -> list[float]:
 
 def legend(figure: Figure) -> None:
     """Put one legend, of the curves of all panels, below them."""
-    known = {
-        label: handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    known: dict[Any, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= zip(labels, handles, strict=True)
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=4)
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure; the same figure is the same file.
-
-    Args:
-        figure: drawn by one of this package.
-        path: its ending is the format; without one of `FORMATS`, SVG and PNG are written.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: if the ending is no format.
-    """
+    """Write a figure in the format of the ending, without one as SVG and PNG; return the files."""
     if path.suffix and path.suffix not in FORMATS:
         raise UserError(
             f"{path}: unknown format {path.suffix!r}; expected {', '.join(FORMATS)}, or no ending "
             "for SVG and PNG"
         )
     paths = [path] if path.suffix else [path.with_name(path.name + s) for s in (".svg", ".png")]
-    _lay_out(figure)
-    for target in paths:
-        atomic_write(target, _render(figure, target.suffix[1:]))
+    rendered = _render(figure, *(target.suffix[1:] for target in paths))
+    for target, content in zip(paths, rendered, strict=True):
+        atomic_write(target, content)
     return paths
 
 
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG; the same figure is the same file."""
-    _lay_out(figure)
-    return _render(figure, "svg")
+    return _render(figure, "svg")[0]
 
 
-def _lay_out(figure: Figure) -> None:
+def _render(figure: Figure, *kinds: Literal["svg", "pdf", "png"]) -> list[bytes]:
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    buffers = [BytesIO() for _ in kinds]
     with mpl.rc_context(_STYLE):
         arrange(figure)
         figure.set_layout_engine("none")  # laid out once, not for every format
-
-
-def _render(figure: Figure, kind: str) -> bytes:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-    buffer = BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+        for kind, buffer in zip(kinds, buffers, strict=True):
+            figure.savefig(buffer, format=kind, metadata=dates[kind])
+    return [buffer.getvalue() for buffer in buffers]

@@ -13,9 +13,6 @@ def transfer(report: Transfer) -> Figure:
     """Draw RA for each pair of lambda values.
 
     What breaks most in a column is bold; what shows masked gradients there is framed.
-
-    Args:
-        report: from `oat_bench.reports.transfer.make_report`.
     """
     sources = sorted({cell.crafted for cell in report.cells})
     lams = sorted({cell.lam for cell in report.cells})

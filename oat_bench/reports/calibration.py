@@ -60,18 +60,18 @@ def sentence(report: Calibration) -> str:
     """Say in one sentence what was chosen and what is guaranteed of it."""
     sure, choice, ra = percent(report.confidence), report.choice, f"RA under {report.attack}"
     own_name, other_name = ("SA", ra) if report.barred == "SA" else (ra, "SA")
-    several = len(report.widths) > 1
+    where = choice or report.nearest
+    at = f"lambda {where.lam:g}"
+    at += f"{' and' if choice else ','} width {where.width:g}" if len(report.widths) > 1 else ""
     if choice is None:
-        near = report.nearest
-        assert near.test is not None
-        at = f"lambda {near.lam:g}" + (f", width {near.width:g}" if several else "")
+        test = report.nearest.test
+        assert test is not None
         return (
             f"No operating point can be guaranteed, with confidence {sure}, to have an {own_name} "
             f"of at least {percent(report.value)}: the nearest, {at}, has "
-            f"{near.test.counted.value:.1f}% on {near.test.counted.n} images, at least "
-            f"{near.test.bound:.1f}%; lower the bar, or take more images."
+            f"{test.counted.value:.1f}% on {test.counted.n} images, at least {test.bound:.1f}%; "
+            "lower the bar, or take more images."
         )
-    at = f"lambda {choice.lam:g}" + (f" and width {choice.width:g}" if several else "")
     if report.barred is None:
         assert choice.weighted is not None
         return (

@@ -69,10 +69,9 @@ def verdict(report: Report) -> str:
     return f"ok: in {total} no drop of more than {allowed} is supported ({confidence})"
 
 
-def _listed(rows: list[Row], most: int = 5) -> str:
-    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows[:most]]
-    more = len(rows) - most
-    return ", ".join([*named, *([f"and {more} more"] if more > 0 else [])])
+def _listed(rows: list[Row]) -> str:
+    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
+    return ", ".join([*named[:5], *([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])])
 
 
 def place(row: Row) -> str:
@@ -125,10 +124,11 @@ def notes(comparison: Comparison) -> list[str]:
     )
     if comparison.too_fine:
         best = min(comparison.rows, key=lambda row: row.detectable)
+        about = float(f"{best.needed:.2g}")  # two digits: it is an estimate
         paragraphs.append(
             f"Warning: a tolerance of {_points(comparison.max_drop)} is finer than {n} examples "
             f"support: no drop below {best.detectable:.1f} points is found as often. For drops of "
-            f"{2 * comparison.max_drop:g} points it takes about {_round(best.needed)} examples."
+            f"{2 * comparison.max_drop:g} points it takes about {about:,.0f} examples."
         )
     return paragraphs
 
@@ -138,11 +138,6 @@ def _range(values: list[float]) -> str:
     if f"{low:.1f}" == f"{high:.1f}":
         return f"{low:.1f}"
     return f"{low:.1f} to {high:.1f}" if math.isfinite(high) else f"{low:.1f} and more"
-
-
-def _round(count: int | None) -> str:
-    assert count is not None
-    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 # --- the table

@@ -73,10 +73,8 @@ def page(report: Corruptions) -> Page:
             "width": f"{point.width:g}" if several else "",
             "SA": point.sa,
             "mean": point.mean,
-            **{
-                name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()
-            },
         }
+        | {name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()}
         for point in report.operating_points
     ]
     return Page(title, [Table(rows)], _notes(report))

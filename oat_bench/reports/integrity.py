@@ -15,23 +15,18 @@ def page(report: Integrity) -> Page:
         f"{report.dataset}, {report.architecture}, {report.method.upper()}, "
         f"{report.threat_model} eps {report.eps}: attack integrity: {report.verdict}"
     )
-    tables = [
-        Table(
-            [
-                {
-                    "check": check.name,
-                    "verdict": Cell(check.verdict, _STYLES[check.verdict]),
-                    "evidence": check.evidence,
-                }
-                for check in part.checks
-            ],
-            _COLUMNS,
-            _heading(report, part),
-            foreign=False,
-            fold="evidence",
-        )
-        for part in report.parts
-    ]
+    tables = []
+    for part in report.parts:
+        rows = [
+            {
+                "check": check.name,
+                "verdict": Cell(check.verdict, _STYLES[check.verdict]),
+                "evidence": check.evidence,
+            }
+            for check in part.checks
+        ]
+        heading = _heading(report, part)
+        tables.append(Table(rows, _COLUMNS, heading, foreign=False, fold="evidence"))
     return Page(title, tables, _notes(report))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import median
 
-from oat_bench.reports.table import Cell, Content, Page, Row, Table, short, to_csv
+from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, short, to_csv
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
@@ -42,11 +42,14 @@ def page(
     last attack; of ``attacks`` those whose RA is another one are explained. ``dial`` is false for a
     model that lambda does not change.
     """
-    quoted = _quoted(published)
-    tables = [
-        Table(_rows(group, trained, quoted, dial), heading=heading, digits=0)
-        for heading, group in _by_width(results)
-    ]
+    quoted, tables = _quoted(published), []
+    several = len({result.width for result in results}) > 1
+    ordered = sorted(results, key=lambda result: -result.width)
+    for share, group in groupby(ordered, key=lambda result: result.width):
+        points = list(group)
+        width = f"width {share:g}" if several else ""
+        heading = ": ".join(part for part in (width, _cost(points)) if part)
+        tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     note = f"{NOTE} {UNTRAINED}" if trained else NOTE
     below = _notes(published, frontiers if dial else (), attacks)
     return Page(title, tables, [note, *below])
@@ -67,10 +70,7 @@ def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
 
 
 def _rows(
-    results: Sequence[PointResult],
-    trained: Sequence[float],
-    quoted: _Quoted,
-    dial: bool = True,
+    results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
     compared = _compared(results, quoted)
     headers = {
@@ -80,10 +80,8 @@ def _rows(
     rows: list[Row] = []
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
-        row: dict[str, Content | Cell] = {
-            "lambda": f"{result.lam:g}{star}" if dial else "-",
-            "n": str(result.n),
-        }
+        lam = f"{result.lam:g}{star}" if dial else "-"
+        row: dict[str, Content | Cell] = {"lambda": lam, "n": str(result.n)}
         for name, found in result.accuracies.items():
             row[headers.get(name, name)] = Cell(found, "bold" if name == WORST else "")
             if name in compared:
@@ -94,16 +92,13 @@ def _rows(
 
 
 def _beside(measured: Accuracy, value: float, row: Published) -> str:
-    written = f"{value:.2f}"
-    if row.uncertainty >= 0.05:
-        written = f"{value:.1f} +/- {row.uncertainty:.1f}"
+    doubt = row.uncertainty
+    written = f"{value:.1f} +/- {doubt:.1f}" if doubt >= 0.05 else f"{value:.2f}"
     return f"{written} ({measured.value - value:+.1f})"
 
 
 def _notes(
-    published: Sequence[Published],
-    frontiers: Sequence[Summary],
-    attacks: Sequence[EntryAttack],
+    published: Sequence[Published], frontiers: Sequence[Summary], attacks: Sequence[EntryAttack]
 ) -> list[str]:
     paragraphs = [
         f"{attack.name}: an image is broken where it is taken for its target ({attack.targeted}), "
@@ -148,20 +143,6 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     return said + "."
 
 
-def _by_width(results: Sequence[PointResult]) -> list[tuple[str, list[PointResult]]]:
-    """Return the results of each width, widest first, with a heading: the width and its cost.
-
-    The width is said where there are several, the cost where it was measured.
-    """
-    ordered = sorted(results, key=lambda result: -result.width)
-    groups = [list(group) for _, group in groupby(ordered, key=lambda result: result.width)]
-    headings = []
-    for group in groups:
-        width = f"width {group[0].width:g}" if len(groups) > 1 else ""
-        headings.append(": ".join(part for part in (width, _cost(group)) if part))
-    return list(zip(headings, groups, strict=True))
-
-
 def _cost(results: Sequence[PointResult]) -> str:
     """Say what one width costs; lambda makes no difference but by chance, in the latency."""
     costs = [result.cost for result in results if result.cost is not None]
@@ -175,9 +156,7 @@ def _cost(results: Sequence[PointResult]) -> str:
 
 
 def csv(
-    results: Sequence[PointResult],
-    trained: Sequence[float],
-    published: Sequence[Published] = (),
+    results: Sequence[PointResult], trained: Sequence[float], published: Sequence[Published] = ()
 ) -> str:
     """Write a row for each point, every number in its own column; of several published the mean."""
     quoted = _quoted(published)
@@ -190,26 +169,17 @@ def csv(
             "trained": result.lam in trained,
             "n": result.n,
         }
-        if result.cost is not None:
-            row |= {
-                "parameters": result.cost.parameters,
-                "FLOPs": result.cost.flops,
-                "latency, ms": f"{result.cost.latency_ms:.3f}",
-            }
+        if (cost := result.cost) is not None:
+            row |= {"parameters": cost.parameters, "FLOPs": cost.flops}
+            row["latency, ms"] = f"{cost.latency_ms:.3f}"
         for name, found in result.accuracies.items():
-            row |= {
-                name: f"{found.value:.2f}",
-                f"{name} low": f"{found.low:.2f}",
-                f"{name} high": f"{found.high:.2f}",
-            }
+            row |= {column: f"{value:.2f}" for column, value in ends(name, found).items()}
             if found.n is not None:
                 row[f"{name} n"] = found.n
             if name in compared:
                 values = [value for value, _ in quoted.get((result.lam, result.width, name), ())]
                 mean = sum(values) / len(values) if values else None
-                row |= {
-                    f"{name} published": "" if mean is None else f"{mean:.2f}",
-                    f"{name} difference": "" if mean is None else f"{found.value - mean:.2f}",
-                }
+                row[f"{name} published"] = "" if mean is None else f"{mean:.2f}"
+                row[f"{name} difference"] = "" if mean is None else f"{found.value - mean:.2f}"
         rows.append(row)
     return to_csv(rows)

@@ -7,6 +7,7 @@ comes from files of strangers is escaped here.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 from rich import box
@@ -20,7 +21,6 @@ from oat_bench.statistics.accuracy import Estimate
 
 #: the width of a table where nothing needs to be folded
 _UNFOLDED = 10_000
-
 
 Content = str | Estimate | None
 
@@ -108,27 +108,18 @@ class Table:
         columns, rows = self.columns, self._written(write)
         align = "".join("l" if name in self.words else "r" for name in columns)
         header, *body = [" & ".join(row) + r" \\" for row in [map(escape.latex, columns), *rows]]
-        return "\n".join(
-            [
-                rf"\begin{{tabular}}{{{align}}}",
-                *(r"\toprule", header, r"\midrule", *body, r"\bottomrule"),
-                r"\end{tabular}",
-            ]
-        )
+        lines = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", header, r"\midrule", *body]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
     def terminal(self) -> Drawing:
         """Draw it for a terminal, each interval below its number."""
-        drawing = Drawing(
-            box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False
-        )
+        drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        drawing.collapse_padding = True
         columns = self.columns
         for name in columns:
-            drawing.add_column(
-                name,
-                justify="left" if name in self.words else "right",
-                overflow="fold",
-                no_wrap=self.fold not in ("", name),
-            )
+            side: Literal["left", "right"] = "left" if name in self.words else "right"
+            whole = self.fold not in ("", name)
+            drawing.add_column(name, justify=side, overflow="fold", no_wrap=whole)
         for place, row in enumerate(self.rows):
             if place in self.gaps:
                 drawing.add_section()

@@ -50,15 +50,7 @@ class Examples(NamedTuple):
 
 
 def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier, Dataset]:
-    """Load the checkpoint beside an entry, and its data set.
-
-    Args:
-        record: the entry.
-        data_dir: where data sets lie that do not come with a package; None: nowhere.
-
-    Raises:
-        UserError: saying what is missing, or does not fit.
-    """
+    """Load the checkpoint beside an entry, and its data set; an error says what is missing."""
     path = record.beside("checkpoint.safetensors")
     if not path.is_file():
         raise UserError("there is no checkpoint beside the entry")
@@ -106,8 +98,8 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
     ids = datasets.nested_order(data.test.labels)[:COUNT]
     x, y = data.test.inputs(ids), data.test.labels[ids]
     originals = [
-        Original(int(ids[place]), picture(x[place]), data.classes[int(y[place])])
-        for place in range(len(ids))
+        Original(int(one), picture(image), data.classes[int(label)])
+        for one, image, label in zip(ids, x, y, strict=True)
     ]
     attacked = {}
     for point in entry.operating_points:

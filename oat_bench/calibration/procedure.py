@@ -7,14 +7,8 @@ from itertools import count
 import numpy as np
 from pydantic import Field
 
-from oat_bench.calibration.guarantee import (
-    BarTest,
-    Count,
-    fewest,
-    fixed_sequence,
-    interval,
-    needed,
-)
+from oat_bench.calibration import guarantee
+from oat_bench.calibration.guarantee import BarTest, Count, interval
 from oat_bench.calibration.search import Candidate, Goal, Ints, Probe, search, sequence
 from oat_bench.errors import UserError
 from oat_bench.statistics.accuracy import Estimate
@@ -62,7 +56,7 @@ def split(n: int, goal: Goal, confidence: float) -> tuple[int, int]:
     n_search = max(1, round(SEARCHED * n))
     n_test = n - n_search
     if goal.barred is not None:
-        least = fewest(goal.value, confidence)
+        least = guarantee.fewest(goal.value, confidence)
         if n_test < least:
             images = next(m for m in count(least) if m - max(1, round(SEARCHED * m)) >= least)
             raise UserError(
@@ -95,7 +89,7 @@ def run(
     tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
-    least = needed(n_test, goal.value, confidence) if goal.barred is not None else None
+    least = guarantee.needed(n_test, goal.value, confidence) if goal.barred is not None else None
     wanted = 0.0 if least is None else least / n_test
     found = search(probe, goal, lambdas, widths, seen, wanted, continuous=continuous, said=said)
     planned = sequence(found, goal, wanted)
@@ -113,7 +107,7 @@ def run(
 
     tests, chosen = [], planned[:1]
     if goal.barred is not None:
-        tests = fixed_sequence(planned, right_of, goal.value, confidence)
+        tests = guarantee.fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
         chosen = planned[held - 1 : held] if held else []
     choice = None

@@ -82,14 +82,12 @@ def strongest(
         return each * (points * n_search * passes(parts) + tests * n_test * passes(attack))
 
     allowed = f"the budget of {budget / 60:g} min"
+    long, short = (f"{math.ceil(takes(attack) / 60)} min" for attack in (whole, parts))
     if takes(whole) <= budget:
-        return whole, (
-            f"RA is under {whole.label}: it takes up to {_minutes(takes(whole))}, within {allowed}"
-        )
+        return whole, f"RA is under {whole.label}: it takes up to {long}, within {allowed}"
     return parts, (
-        f"RA is under {parts.label}, AutoAttack's gradient parts, up to {_minutes(takes(parts))}: "
-        f"{whole.label} would take up to {_minutes(takes(whole))}, more than {allowed}; "
-        f"--attack autoattack forces it"
+        f"RA is under {parts.label}, AutoAttack's gradient parts, up to {short}: {whole.label} "
+        f"would take up to {long}, more than {allowed}; --attack autoattack forces it"
     )
 
 
@@ -105,7 +103,3 @@ def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     standing = int((attacked == labels[right]).sum())
     each = (time.perf_counter() - started) / (attack.passes * len(right))
     return each, len(right) / len(ids), standing / len(ids)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{math.ceil(seconds / 60)} min"

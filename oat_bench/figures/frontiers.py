@@ -9,15 +9,8 @@ from matplotlib.figure import Figure
 
 from oat_bench.figures import style
 from oat_bench.reports.table import short
+from oat_bench.results import models
 from oat_bench.results.entries import Entry, threat_of
-from oat_bench.results.models import (
-    Curve,
-    attack_name,
-    choose_attack,
-    common_attacks,
-    curves,
-    labels,
-)
 from oat_bench.results.published import Published, by_label
 
 #: points nearer to each other than this share a label
@@ -33,12 +26,12 @@ def frontier(
     ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
     rows of the same experiment, those under the attack are drawn.
     """
-    attack = choose_attack(entries, attack)
+    attack = models.choose_attack(entries, attack)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes, drawn = figure.subplots(), curves(entries)
+    axes, drawn = figure.subplots(), models.curves(entries)
     _draw(axes, drawn, published, attack)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
-    axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
+    axes.set_title(f"{threat_of(entries[0])}: {models.attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
     style.arrange(figure)  # labels need to know where the points come to lie
     _write_lambdas(axes, drawn, attack)
@@ -48,15 +41,15 @@ def frontier(
 @style.styled
 def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Figure:
     """Draw the frontiers of several models, a panel for each attack that all have (figure 7)."""
-    choose_attack(entries)
-    names, drawn = common_attacks(entries), curves(entries)
+    models.choose_attack(entries)
+    names, drawn = models.common_attacks(entries), models.curves(entries)
     columns = min(3, len(names))
     rows = ceil(len(names) / columns)
     figure = Figure(figsize=(0.6 + 2.7 * columns, 0.9 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(grid, names, strict=False):
         _draw(axes, drawn, published, name)
-        axes.set_title(attack_name(name))
+        axes.set_title(models.attack_name(name))
     for axes in grid[len(names) :]:
         axes.remove()
     for axes in grid[max(len(names) - columns, 0) : len(names)]:
@@ -74,12 +67,12 @@ def widths(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
     """Draw SA against RA, a panel for each width, a curve for each model (figure 6)."""
-    attack = choose_attack(entries, attack)
+    attack = models.choose_attack(entries, attack)
     found = style.widths(entries)
     figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), sharex=True, sharey=True)
-    names = labels(entries)
-    drawn = [replace(curve, label=names[curve.entry]) for curve in curves(entries)]
+    names = models.labels(entries)
+    drawn = [replace(curve, label=names[curve.entry]) for curve in models.curves(entries)]
     shown = [[curve for curve in drawn if curve.width == width] for width in found]
     for axes, width, here in zip(panels, found, shown, strict=True):
         quoted = [row for row in published if row.width == width]
@@ -87,7 +80,7 @@ def widths(
         costs = {point.cost.flops for curve in here for point in curve.points if point.cost}
         flops = f", {short(costs.pop())} FLOPs" if len(costs) == 1 else ""
         axes.set(title=f"width {width:g}{flops}", xlabel="SA, %")
-    panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
+    panels[0].set_ylabel(f"RA, %: {models.attack_name(attack)}")
     figure.suptitle(f"{threat_of(entries[0])} (numbers: lambda)", fontsize=10)
     style.legend(figure)
     style.arrange(figure)
@@ -98,7 +91,7 @@ def widths(
 
 def _draw(
     axes: Axes,
-    drawn: Sequence[Curve],
+    drawn: Sequence[models.Curve],
     published: Sequence[Published],
     attack: str,
     places: Sequence[int] | None = None,
@@ -112,7 +105,7 @@ def _draw(
     axes.margins(0.08)
 
 
-def _write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
+def _write_lambdas(axes: Axes, drawn: Sequence[models.Curve], attack: str) -> None:
     """Write lambda beside the points: all of them of a single curve, else the ends."""
     for place, curve in enumerate(drawn):
         points = list(zip(curve.clean(), curve.robust(attack), curve.lambdas(), strict=True))

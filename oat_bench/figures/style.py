@@ -1,10 +1,10 @@
 """The one look of all figures, and how they are written."""
 
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,8 +17,6 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
 from oat_bench.results.entries import Entry
 from oat_bench.statistics.accuracy import Estimate
-
-P = ParamSpec("P")
 
 #: Okabe and Ito's palette, which colour-blind readers can tell apart; yellow, too pale, left out
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -46,21 +44,12 @@ _STYLE: Any = {
     "savefig.dpi": 150,
     "figure.dpi": 150,
 }
+#: draws in the common style, and leaves matplotlib's own settings as they were
+styled = mpl.rc_context(_STYLE)
 
 
 class NotApplicableError(UserError):
     """A figure that cannot be drawn of what it was given; the line says why."""
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the common style, and leave matplotlib's own settings as they were."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 def drawable(text: str) -> str:
@@ -202,12 +191,12 @@ def svg(figure: Figure) -> bytes:
     return _render(figure, "svg")[0]
 
 
-def _render(figure: Figure, *kinds: Literal["svg", "pdf", "png"]) -> list[bytes]:
+@styled
+def _render(figure: Figure, *kinds: str) -> list[bytes]:
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     buffers = [BytesIO() for _ in kinds]
-    with mpl.rc_context(_STYLE):
-        arrange(figure)
-        figure.set_layout_engine("none")  # laid out once, not for every format
-        for kind, buffer in zip(kinds, buffers, strict=True):
-            figure.savefig(buffer, format=kind, metadata=dates[kind])
+    arrange(figure)
+    figure.set_layout_engine("none")  # laid out once, not for every format
+    for kind, buffer in zip(kinds, buffers, strict=True):
+        figure.savefig(buffer, format=kind, metadata=dates[kind])
     return [buffer.getvalue() for buffer in buffers]

@@ -187,7 +187,11 @@ def plain(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """Write the check as JSON: the verdict, every row, what n can tell."""
-    comparison, check = report.comparison, report.check
+    comparison, check, rows = report.comparison, report.check, []
+    for row in comparison.rows:
+        values = asdict(row) | {"change": row.change}
+        endless = [k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        rows.append(values | dict.fromkeys(endless))
     content = {
         "format_version": 1,
         "verdict": comparison.verdict,
@@ -200,20 +204,12 @@ def as_json(report: Report) -> str:
         "max_drop": comparison.max_drop,
         "confidence": comparison.confidence,
         "tolerance_too_fine": comparison.too_fine,
-        "rows": [_as_values(row) for row in comparison.rows],
+        "rows": rows,
         "notes": notes(comparison),
         "update": None if report.update is None else printable(report.update),
         "updated": [printable(path) for path in report.updated],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _as_values(row: Row) -> dict[str, object]:
-    values = asdict(row) | {"change": row.change}
-    endless = [
-        key for key, one in values.items() if isinstance(one, float) and not math.isfinite(one)
-    ]
-    return values | dict.fromkeys(endless)
 
 
 def junit(report: Report) -> str:

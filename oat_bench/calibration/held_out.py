@@ -68,5 +68,5 @@ def held_out(
     if not len(data.validation):
         raise UserError(f"{data.name} has no validation images; take --split test")
     # ids count from 0 in every split: its own name keeps outcomes apart
-    fingerprint = sha256(data.fingerprint(), "validation")
-    return HeldOut(data.validation, "the validation split", fingerprint)
+    name = sha256(data.fingerprint(), "validation")
+    return HeldOut(data.validation, "the validation split", name)

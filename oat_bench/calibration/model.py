@@ -85,28 +85,19 @@ def calibrate(
     """Find the operating point that is best in one accuracy and holds a bar in the other.
 
     The chance over the held-out images that the chosen point is below the bar is at most ``1 -
-    confidence``, over all points that were tried. Outcomes that the store holds are not computed
-    again.
+    confidence``, over all points that were tried.
 
-    Args:
-        classifier: on the device of the data.
-        data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The
-            search may take a `cheaper` one, the tests do not.
-        goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
-        data_fingerprint: names the data in the store.
-        confidence: of the guarantee and of all intervals, in (0, 1).
-        widths: shares of the channels to look at; all of the model's if None.
-        examples: ids, every first share of them stratified; all, in nested order, if None.
-        store: where outcomes go; memory if None.
-        gradients: precision that attacks compute in; predictions are float32.
-        held_out: what the images are, for the report.
-        costs: of the widths, from `affordable`, for the report.
-        command: what makes the report.
-        show: whether to draw a progress bar.
+    ``data`` are images that the model was not trained on, on the classifier's device; ``examples``
+    are places there, every first share of them stratified (None: all, in nested order). RA is
+    guaranteed under ``attack``, made ready by `oat_bench.attacks.engines.prepare`; the search may
+    take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or
+    ``Goal("sa-weight", 0.5)``; ``widths`` are by default all of the model's. Outcomes that the
+    store (None: memory) holds under ``data_fingerprint`` are not computed again. ``held_out``, what
+    the images are, ``costs``, from `affordable`, and ``command`` are for the report.
 
     Raises:
         UserError: if so few examples could not pass the bar if all were right.
+        ValueError: if the confidence is outside (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")

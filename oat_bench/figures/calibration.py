@@ -1,5 +1,7 @@
 """The points of a calibration, the bar, and the choice: SA against RA."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from oat_bench.calibration.report import Calibration
@@ -18,20 +20,14 @@ def calibration(report: Calibration) -> Figure:
     for place, width in enumerate(report.widths):
         drawn = [(p, p.ra.value) for p in report.points if p.width == width and p.ra is not None]
         label = f"width {width:g}, search" if len(report.widths) > 1 else "search"
-        axes.plot(
-            [point.sa.value for point, _ in drawn],
-            [ra for _, ra in drawn],
-            color=style.colour(place),
-            marker=style.marker(place),
-            markerfacecolor="white",
-            linewidth=0.8,
-            alpha=0.45,
-            label=f"{label}, {report.searched_under}",
-        )
-        for point, ra in drawn:
+        look: Any = {"color": style.colour(place), "marker": style.marker(place)}
+        hollow = look | {"markerfacecolor": "white", "linewidth": 0.8, "alpha": 0.45}
+        sa, ra = [point.sa.value for point, _ in drawn], [value for _, value in drawn]
+        axes.plot(sa, ra, label=f"{label}, {report.searched_under}", **hollow)
+        for point, value in drawn:
             if point.planned is not None:
-                at = (point.sa.value, ra)
-                axes.plot(*at, color=style.colour(place), marker=style.marker(place))
+                at = (point.sa.value, value)
+                axes.plot(*at, **look)
                 style.write_beside(axes, f"{point.lam:g}", at, place)
     if (choice := report.choice) is not None:
         axes.errorbar(

@@ -23,6 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 #: a second sign beside the colour
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".svg", ".png", ".pdf")
+_QUOTED: Any = {"color": "0.45", "ls": "--", "lw": 1, "markerfacecolor": "white", "zorder": 2}
 
 _STYLE: Any = {
     "svg.hashsalt": "oat-bench",  # the same figure is the same file
@@ -115,18 +116,7 @@ def quote(
     doubt: Sequence[float] | None = None,
 ) -> None:
     """Draw what was published: in grey, dashed and hollow, with its uncertainty if there is one."""
-    axes.errorbar(
-        x,
-        y,
-        doubt,
-        color="0.45",
-        linestyle="--",
-        linewidth=1,
-        marker=marker(place),
-        markerfacecolor="white",
-        label=label,
-        zorder=2,
-    )
+    axes.errorbar(x, y, doubt, marker=marker(place), label=label, **_QUOTED)
 
 
 def write_beside(

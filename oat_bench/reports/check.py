@@ -217,8 +217,8 @@ def junit(report: Report) -> str:
     comparison = report.comparison
     counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
     suites = ElementTree.Element("testsuites", counts)
-    name = {"name": f"oat-bench check {report.title}"}
-    suite = ElementTree.SubElement(suites, "testsuite", name | counts | {"errors": "0"})
+    about = {"name": f"oat-bench check {report.title}", **counts, "errors": "0"}
+    suite = ElementTree.SubElement(suites, "testsuite", about)
     for row in comparison.rows:
         named = {"classname": "oat-bench.check", "name": _at(row)}
         case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)

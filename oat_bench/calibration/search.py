@@ -177,7 +177,7 @@ def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Cand
     widest = max(one.point.width for one in found)
     anchor = min([one for one in found if one.point.width == widest], key=place)
     measured = [(one, one.sa.share, one.ra.share) for one in found if one.measured and one.ra]
-    good = pareto([(sa, ra) for _, sa, ra in measured])
+    good = pareto([(sa, ra) for _, sa, ra in measured]) if measured else ()
     front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
     front.sort(key=lambda known: place(known[0]))
     safe = [

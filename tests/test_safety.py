@@ -27,16 +27,18 @@ from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.cell import CellInfo
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
-from oat_bench.classifier import TunableClassifier
+from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.cli.context import Context
 from oat_bench.datasets import image_folder
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
+from oat_bench.methods.oat import OAT
 from oat_bench.reports import comparison as reports
 from oat_bench.results import comparison, published, records
 from oat_bench.results import listing as results
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.statistics import frontier
+from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 
 PACKAGE = Path(oat_bench.__file__).parent
@@ -151,7 +153,7 @@ def state(digits):
 
     def make(folder):
         card = benchmark_card("digits")
-        info = run.ModelInfo(
+        info = ModelInfo(
             method="oat",
             dataset="digits",
             classes=list(digits.classes),
@@ -166,7 +168,7 @@ def state(digits):
         )
         recipe = {"epochs": 1, "batch_size": 8, "lambdas": [0, 1], "attack_steps": 1}
         return Trainer(
-            run.OAT.build(info).network,
+            ConditionalStep(OAT.build(info).network),
             card.training.model_copy(update=recipe),
             Threat(),
             digits.train.take(slice(0, 16)),

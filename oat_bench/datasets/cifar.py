@@ -62,15 +62,9 @@ _PIXELS = 3 * 32 * 32
 def cifar10(data_dir: Path) -> Dataset:
     """Photographs of ten classes, 32x32 in colour: 50,000 to train and 10,000 to test.
 
-    The last 5,000 training images are the validation split (OAT paper, section 4.1). Reads the
-    Python and the binary version; downloads the Python one.
-
-    Args:
-        data_dir: holds ``cifar-10-batches-py``, ``cifar-10-batches-bin`` or the archive of the
-            first.
-
-    Raises:
-        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    The last 5,000 training images are the validation split (OAT paper, section 4.1). ``data_dir``
+    holds ``cifar-10-batches-py``, the archive of it, which is downloaded if there is nothing, or
+    the binary version, ``cifar-10-batches-bin``.
     """
     from torchvision.datasets import CIFAR10
 
@@ -80,13 +74,7 @@ def cifar10(data_dir: Path) -> Dataset:
 def cifar100(data_dir: Path) -> Dataset:
     """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test.
 
-    Labels are the fine ones; for the rest like CIFAR-10.
-
-    Args:
-        data_dir: holds ``cifar-100-python``, ``cifar-100-binary`` or the archive of the first.
-
-    Raises:
-        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    Labels are the fine ones; for the rest like `cifar10`.
     """
     from torchvision.datasets import CIFAR100
 

@@ -30,13 +30,8 @@ def fashion_mnist(data_dir: Path) -> Dataset:
 
     Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747). The last 5,000 training images are
     the validation split, as the OAT paper has it for its data sets of this size (section 4.1).
-
-    Args:
-        data_dir: holds ``train-images-idx3-ubyte.gz`` and the three others, or
-            ``FashionMNIST/raw`` with them.
-
-    Raises:
-        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    ``data_dir``, or ``FashionMNIST/raw`` in it, holds ``train-images-idx3-ubyte.gz`` and the three
+    others.
     """
     from torchvision.datasets import FashionMNIST
 

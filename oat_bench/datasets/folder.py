@@ -103,7 +103,6 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
 
 def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str:
     """Say which folders are splits and classes, and how many images there are of each."""
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
     where = {split: f"from {layout.in_root(root, path)}" for split, path in found.splits.items()}
     if "all" in where:
         where = {"validation": "a tenth of the rest", "test": "a fifth"}
@@ -111,9 +110,11 @@ def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str
         where["validation"] = f"a tenth of {layout.in_root(root, found.splits['train'])}"
     sources = [
         f"{split} {len(images)}" + (f" ({where[split]})" if split in where else "")
-        for split, images in splits.items()
+        for split, images in data.splits.items()
     ]
-    counts = [s.labels.bincount(minlength=len(found.classes)).tolist() for s in splits.values()]
+    counts = [
+        s.labels.bincount(minlength=len(found.classes)).tolist() for s in data.splits.values()
+    ]
     classes = [
         f"{one_line(name, 40)} {'/'.join(map(str, numbers))}"
         for name, *numbers in zip(found.classes, *counts, strict=True)

@@ -8,7 +8,7 @@ import io
 import socket
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class Source:
 def from_archive(
     name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
 ) -> Path:
-    """Find the files of a published archive, or download and unpack it.
+    """Find the files of a published tar.gz, or download and unpack it.
 
     Args:
         name: of the data set.
         data_dir: the user's folder of data sets.
-        source: the archive, a tar.gz.
+        source: the archive.
         folder: the folder inside it.
         md5: of each file in that folder that is needed; no other is unpacked.
 
@@ -65,7 +65,7 @@ def from_archive(
 def one_by_one(
     name: str,
     data_dir: Path,
-    sources: Iterable[Source],
+    sources: Sequence[Source],
     folder: str = "",
     also: Mapping[str, str] | None = None,
 ) -> Path:

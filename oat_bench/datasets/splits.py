@@ -73,6 +73,11 @@ class Dataset:
         return self if name == self.name else replace(self, name=name)
 
     @property
+    def splits(self) -> dict[str, Split]:
+        """The three by their names."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """C, H, W of an image."""
         channels, height, width = self.test.images.shape[1:]
@@ -87,16 +92,14 @@ class Dataset:
 
     @cached_property
     def _fingerprint(self) -> str:
-        splits = (self.train, self.validation, self.test)
-        parts = [part for split in splits for part in (split.images, split.labels)]
+        parts = [part for s in self.splits.values() for part in (s.images, s.labels)]
         # a flat view: hashing copies nothing
         return sha256(self.name, *[p.contiguous().view(-1).numpy().data for p in parts])
 
     def describe_splits(self) -> str:
         """Say in JSON which published images each split holds, and the hash of them all."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
         described = {}
-        for name, split in splits.items():
+        for name, split in self.splits.items():
             part, index = self.origin.get(name, (name, torch.arange(len(split))))
             described[name] = {"n": len(split), "part": part, "index": _ranges(index)}
         content: dict[str, object] = {"dataset": self.name, "sha256": self.fingerprint()}
@@ -149,7 +152,7 @@ def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def check_arrays(
     images: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Check images in [0, 1] and labels brought by a caller.
+    """Check images and labels brought by a caller.
 
     Args:
         images: of shape [n, C, H, W], a floating type, in [0, 1]; see `oat_bench.images`.

@@ -20,12 +20,7 @@ def stl10(data_dir: Path) -> Dataset:
     STL-10 (Coates, Lee and Ng, An Analysis of Single-Layer Networks in Unsupervised Feature
     Learning, AISTATS 2011), without its unlabelled images. A stratified tenth of the training
     images is the validation split; the code of the OAT paper validates on the test set instead.
-
-    Args:
-        data_dir: holds ``stl10_binary`` or the archive of it.
-
-    Raises:
-        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    ``data_dir`` holds ``stl10_binary`` or the archive of it.
     """
     from torchvision.datasets import STL10
 

@@ -15,12 +15,7 @@ def svhn(data_dir: Path) -> Dataset:
 
     SVHN (Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011),
     format 2. The last 5,000 training images are the validation split (OAT paper, section 4.1).
-
-    Args:
-        data_dir: holds ``train_32x32.mat`` and ``test_32x32.mat``.
-
-    Raises:
-        UserError: if the files are absent and cannot be downloaded, or are not the published ones.
+    ``data_dir`` holds ``train_32x32.mat`` and ``test_32x32.mat``.
     """
     from torchvision.datasets import SVHN
 

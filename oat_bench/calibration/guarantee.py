@@ -88,10 +88,9 @@ def fixed_sequence(
 
     The chance that any candidate passes whose accuracy is below the bar is at most 1 - confidence,
     however many there are and however their outcomes depend on each other: for one to pass falsely,
-    the first of the sequence that is below the bar has to, and that one is tested at this level.
-    The sequence must not depend on the examples that are counted; only what is tested is counted.
-    (Fixed-sequence testing; Maurer, Hothorn and Lehmacher 1995; as Learn then Test, Angelopoulos et
-    al., arXiv:2110.01052, sec. 2.)
+    the first of the sequence below the bar has to, and that one is tested at this level. The
+    sequence must not depend on the examples that are counted. (Maurer, Hothorn and Lehmacher 1995;
+    as Learn then Test, Angelopoulos et al., arXiv:2110.01052, sec. 2.)
     """
     tests: list[BarTest] = []
     for place, candidate in enumerate(candidates, 1):

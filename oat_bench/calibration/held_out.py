@@ -35,9 +35,6 @@ def held_out(
     """Load images to calibrate on: a split of the model's own data set, or a whole other folder.
 
     The images tell which it is; the names do where the model does not know its images.
-
-    Raises:
-        UserError: if the images do not fit the model, or there are none.
     """
     datasets.check_known(dataset)
     is_folder = datasets.is_folder(dataset)

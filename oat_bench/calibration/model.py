@@ -190,13 +190,9 @@ def affordable(
     max_flops: float | None = None,
     max_latency: float | None = None,
 ) -> list[WidthCost]:
-    """Measure what each width costs, on the first image, and say which keep to the limits.
+    """Measure what each width costs, at any lambda, and say which keep to the limits.
 
     ``max_flops`` is of an image, by torch's counter; ``max_latency`` in ms, for one image alone.
-    Lambda makes no difference: at any of them a width is the same plain network.
-
-    Raises:
-        UserError: if no width keeps to them.
     """
     image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
     costs = []

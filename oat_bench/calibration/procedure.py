@@ -23,8 +23,7 @@ _CHUNK = 64
 class ChosenPoint(Written):
     """The operating point that was chosen, on the examples of the tests.
 
-    Its intervals hold for all points of the sequence at once: it does not matter that this one was
-    chosen by these examples.
+    Its intervals hold for all points of the sequence at once, so that the choice does no harm.
     """
 
     lam: float
@@ -48,11 +47,7 @@ class Outcome:
 
 
 def split(n: int, goal: Goal, confidence: float) -> tuple[int, int]:
-    """Return how many examples the search sees, and how many the tests.
-
-    Raises:
-        UserError: if so few could not pass the bar if all were right.
-    """
+    """Return how many examples the search sees, and how many the tests; too few are refused."""
     n_search = max(1, round(SEARCHED * n))
     n_test = n - n_search
     if goal.barred is not None:
@@ -81,10 +76,9 @@ def run(
     tester: Probe | None = None,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; see `search` and `oat_bench.calibration.calibrate`.
+    """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
 
-    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None. Every share
-    of the examples, from the first, is stratified.
+    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None.
     """
     tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)

@@ -159,12 +159,11 @@ def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
 def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
     """Return the points to test, the safest first, each next one better and less safe.
 
-    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then those of the
-    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913): some
-    that are safer than the best point, the best point, some beyond it. They come in the order of
-    lambda: it says more about which is safer than few examples do. What the search saw below
-    ``wanted`` on the way to the best point, as it does where accuracy is not monotone, is left out.
-    Without a bar it is the best point alone.
+    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then, of the
+    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913), some
+    safer than the best point, the best point, some beyond it; without a bar the best point alone.
+    They come in the order of lambda: it says more about which is safer than few examples do. What
+    was below ``wanted`` on the way, as where accuracy is not monotone, is left out.
     """
     target = best(found, goal, wanted)
     if goal.barred is None:
@@ -231,8 +230,7 @@ def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
 def _drop_beaten(found: Sequence[Candidate]) -> None:
     """Drop the points that another beats in RA beyond chance, and in SA is as good as.
 
-    An exact test of pairs, on the examples that both were attacked on (McNemar, Psychometrika 12,
-    1947).
+    McNemar's exact test (Psychometrika 12, 1947) on the examples that both were attacked on.
     """
     right = [int(one.clean.sum()) for one in found]
     for one, ours in zip(found, right, strict=True):

@@ -54,11 +54,10 @@ def strongest(
     budget: float,
     gradients: Precision = "float32",
 ) -> tuple[Attack, str]:
-    """Choose AutoAttack if calibrating under it keeps to a budget, else its gradient parts.
+    """Choose AutoAttack if calibrating under it keeps to a budget in s, else its gradient parts.
 
     PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
-    takes, and at most how many images stand to the end. ``budget`` is in seconds. Returned are the
-    attack, made ready, and a line that says which it is and why.
+    takes, and at most how many images stand to the end. The line says which it is and why.
     """
     info = classifier.info
     whole, parts, timed = (

@@ -33,10 +33,7 @@ def of_run(
     loaded: tuple[TunableClassifier, Dataset] | None,
     published: Sequence[Published] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw every figure that applies, in the order of `CAPTIONS`, each with its name.
-
-    Without the model and its data set only what the entry says is drawn.
-    """
+    """Draw every figure that applies, in the order of `CAPTIONS`; without a model the entry alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
         "frontier": lambda: frontier([entry], published),

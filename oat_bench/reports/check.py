@@ -159,9 +159,8 @@ def page(report: Report) -> Page:
             "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
         }
         style = _STYLES[row.verdict]
-        styled = {name: Cell(text, style) for name, text in cells.items()}
         verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
-        rows.append(styled | {"verdict": verdict})
+        rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
     places = [place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
     table = Table(rows, ("accuracy", "verdict"), gaps=gaps)

@@ -48,10 +48,8 @@ def _lambda(lam: float, trained: bool) -> str:
 
 
 def _difference(difference: Difference | None) -> str:
-    if difference is None:
-        return ""
     if not isinstance(difference, Paired):
-        return f"{difference:+.1f}"
+        return "" if difference is None else f"{difference:+.1f}"
     p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
     return f"{difference:+.1f}, {p}"
 

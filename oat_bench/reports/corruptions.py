@@ -32,15 +32,14 @@ def make_report(
     points = []
     for one in outcomes:
         each = np.round(100 * one.right.mean(axis=2), DECIMALS).tolist()
-        points.append(
-            CorruptionPoint(
-                lam=one.point.lam,
-                width=one.point.width,
-                sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
-                mean=one.mean(),
-                corruptions=dict(zip(corruptions, each, strict=True)),
-            )
+        point = CorruptionPoint(
+            lam=one.point.lam,
+            width=one.point.width,
+            sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
+            mean=one.mean(),
+            corruptions=dict(zip(corruptions, each, strict=True)),
         )
+        points.append(point)
     return Corruptions(
         dataset=info.dataset,
         method=info.method,

@@ -41,10 +41,10 @@ def _heading(report: Integrity, point: IntegrityPoint | IntegrityDial) -> str:
 def _notes(report: Integrity) -> list[str]:
     fewer = "".join(f", {name} {n}" for name, n in report.fewer_examples.items())
     unseen = ""
-    if len(report.attacks) > 1:
+    if (compared := len(report.attacks)) > 1:
         unseen = (
-            f" It takes {detectable(len(report.attacks))} examples, all to one side, for two "
-            "attacks to be out of order; less is not seen."
+            f" It takes {detectable(compared)} examples, all to one side, for two attacks to be "
+            "out of order; less is not seen."
         )
     whole = " dial: no lambda is worse than another in both SA and RA." if report.dials else ""
     return [

@@ -223,9 +223,9 @@ def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
 
 def _harmless(value: object) -> object:
     """Keep text from being a formula; a number may begin with a minus."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            float(value)
-            return value
-        return escape.csv(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return escape.csv(value)

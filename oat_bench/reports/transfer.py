@@ -40,7 +40,7 @@ def make_report(
     for, of `oat_bench.evaluation.random_lambda.evaluate`; ``draw`` is of the lambda in ``frame``.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
-    clean = clean_right(first).groupby(first["lam"])
+    sa = {lam: Accuracy.of(right) for lam, right in clean_right(first).groupby(first["lam"])}
     most = strongest(frame)
     return Transfer(
         dataset=info.dataset,
@@ -59,12 +59,7 @@ def make_report(
             for (source, lam), found in matrix(frame).items()
         ],
         points=[
-            TransferPoint(
-                lam=lam,
-                sa=Accuracy.of(clean.get_group(lam)),
-                any_lambda=found,
-                strongest=most[lam],
-            )
+            TransferPoint(lam=lam, sa=sa[lam], any_lambda=found, strongest=most[lam])
             for lam, found in any_lambda(frame).items()
         ],
         compared=len(pairs(frame)),
@@ -146,7 +141,6 @@ def page(report: Transfer) -> Page:
 
 
 def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
-    """Return RA by (lambda attacked at, lambda classified at); and the former."""
     cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
     return cells, sorted({source for source, _ in cells})
 
@@ -220,16 +214,15 @@ def _draws(drawn: Drawn) -> str:
     lams = ", ".join(f"{lam:g}" for lam in drawn.lams)
     chances = ", ".join(f"{chance:.3g}" for chance in drawn.chances)
     how = "all alike" if len(set(drawn.chances)) == 1 else f"with chances {chances}"
-    gain = drawn.gain
     verdict = "cannot be told from that of the best one lambda"
-    if gain.high < 0:
+    if drawn.gain.high < 0:
         verdict = "breaks more than that of the best one lambda"
-    elif gain.low > 0:
+    elif drawn.gain.low > 0:
         verdict = "breaks less than that of the best one lambda, and is too weak"
     return (
         f"Lambda is drawn from {lams}, {how}. The attack on the expectation {verdict}: its "
-        f"expected RA is {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] points from that "
-        f"under images attacked at lambda {drawn.best_single:g}."
+        f"expected RA is {drawn.gain:+.1f} points from that under images attacked at lambda "
+        f"{drawn.best_single:g}."
     )
 
 

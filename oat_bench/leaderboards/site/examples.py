@@ -82,8 +82,7 @@ def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Data
 def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:
     """Attack the first test images at every operating point, under the entry's threat model.
 
-    They are the first of the nested order: those that any evaluation attacks first, drawn for in
-    the same way.
+    They are those that any evaluation attacks first, drawn for in the same way.
     """
     info = classifier.info
     step_size = next(

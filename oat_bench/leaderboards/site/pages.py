@@ -85,10 +85,9 @@ def model(
     figures: Mapping[str, str],
     files: Mapping[str, str],
 ) -> str:
-    """Write the page of a model.
+    """Write the page of a model; ``reason`` says why there are no examples.
 
-    ``reason`` says why there are no examples; ``figures`` are captions by the file beside the page,
-    ``files`` the names of other files by what they are.
+    ``figures`` are captions by the file beside the page, ``files`` names of files by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
     known = {name for row in rows for point in row.points for name in point.robust}

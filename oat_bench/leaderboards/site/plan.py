@@ -69,10 +69,7 @@ class Board:
 
 
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
-    """Read every entry under a folder; sort them by data set and threat model, and rank them.
-
-    Models of ``robustbench``, a clone of RobustBench, are shown beside them.
-    """
+    """Read, sort and rank the entries under a folder; ``robustbench`` is a clone of RobustBench."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     threats: dict[tuple[str, str, float], list[Record]] = {}
@@ -120,10 +117,9 @@ def _attacks(found: Sequence[Record]) -> list[str]:
 
 
 def slug(text: str, taken: set[str]) -> str:
-    """Turn a text into a name for a file or a folder of a site: letters, digits and . _ -.
+    """Name a file or a folder of a site: letters, digits and . _ -, not hidden, about 60 at most.
 
-    It is not hidden, at most about 60 long, and none of those taken, in lower case, to which it is
-    added.
+    It is none of those taken, in lower case, to which it is added.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60].strip("-.") or "unnamed"
     free, number = name, 1

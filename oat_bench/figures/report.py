@@ -33,7 +33,7 @@ def of_run(
     loaded: tuple[TunableClassifier, Dataset] | None,
     published: Sequence[Published] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw every figure that applies, as `CAPTIONS` has them; without a model, of the entry alone."""
+    """Draw every figure that applies, by name; without a model those of the entry alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
         "frontier": lambda: frontier([entry], published),

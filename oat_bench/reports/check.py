@@ -145,9 +145,8 @@ def _range(values: list[float]) -> str:
 
 def page(report: Report) -> Page:
     """Return title, table and notes: a row for each accuracy."""
-    found = report.comparison.rows
+    found, rows = report.comparison.rows, []
     several = len({row.width for row in found if row.width is not None}) > 1
-    rows = []
     for row in found:
         cells = {
             "lambda": "mean" if row.lam is None else f"{row.lam:g}",
@@ -259,9 +258,6 @@ def github(report: Report) -> str:
 
 def _command(kind: str, title: str, message: str) -> str:
     """Write one workflow command, as @actions/core escapes it."""
-    coded = title
-    for characters in ("%", "\r", "\n", ":", ","):
-        coded = coded.replace(characters, f"%{ord(characters):02X}")
-    for characters in ("%", "\r", "\n"):
-        message = message.replace(characters, f"%{ord(characters):02X}")
-    return f"::{kind} title={coded}::{message}"
+    codes = {ord(mark): f"%{ord(mark):02X}" for mark in "%\r\n"}
+    title = title.translate(codes | {ord(":"): "%3A", ord(","): "%2C"})
+    return f"::{kind} title={title}::{message.translate(codes)}"

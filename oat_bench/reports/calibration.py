@@ -3,7 +3,6 @@
 from oat_bench.calibration.guarantee import Count
 from oat_bench.calibration.report import Calibration, CalibrationPoint
 from oat_bench.reports.table import Page, Table
-from oat_bench.statistics.accuracy import Estimate
 
 
 def page(report: Calibration) -> Page:
@@ -75,17 +74,13 @@ def sentence(report: Calibration) -> str:
         assert choice.weighted is not None
         return (
             f"Run it at {at}: {report.value:g} SA + {1 - report.value:g} RA is "
-            f"{_bounded(choice.weighted)}, SA {_bounded(choice.sa)}, {ra} {_bounded(choice.ra)}."
+            f"{choice.weighted}%, SA {choice.sa}%, {ra} {choice.ra}%."
         )
     own, other = (choice.sa, choice.ra) if report.barred == "SA" else (choice.ra, choice.sa)
     return (
         f"Run it at {at}: with confidence {sure} {own_name} is at least {percent(report.value)} "
-        f"({own.value:.1f}% on {report.n_test} images), and {other_name} is {_bounded(other)}."
+        f"({own.value:.1f}% on {report.n_test} images), and {other_name} is {other}%."
     )
-
-
-def _bounded(bounded: Estimate) -> str:
-    return f"{bounded.value:.1f} [{bounded.low:.1f}, {bounded.high:.1f}]%"
 
 
 def snippet(report: Calibration) -> str:

@@ -1,5 +1,7 @@
 """Running mean and variance of batch norm, channel by channel (OAT paper, figure 2)."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
@@ -27,7 +29,7 @@ def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Fi
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     for place, (label, (mean, variance)) in enumerate(statistics.items()):
-        look = {"color": style.colour(place), "marker": style.marker(place), "s": 12}
+        look: Any = {"color": style.colour(place), "marker": style.marker(place), "s": 12}
         axes.scatter(mean.numpy(), variance.numpy(), alpha=0.6, linewidths=0, label=label, **look)
     axes.set(ylabel="running variance", yscale="log")
     axes.yaxis.set_major_formatter(LogFormatter())

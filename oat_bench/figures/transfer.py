@@ -32,8 +32,8 @@ def transfer(report: Transfer) -> Figure:
     for (row, column), value in np.ndenumerate(grid):
         tint = "black" if value > 0.6 * highest else "white"
         weight = "bold" if value == grid[:, column].min() else "normal"
-        at = {"ha": "center", "va": "center"}
-        axes.text(column, row, f"{value:.1f}", color=tint, fontweight=weight, **at)
+        text = axes.text(column, row, f"{value:.1f}", color=tint, fontweight=weight)
+        text.set(horizontalalignment="center", verticalalignment="center")
     for one in report.masked:
         corner = (lams.index(one.lam) - 0.46, sources.index(one.crafted) - 0.46)
         frame = Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.colour(1), linewidth=2)

@@ -162,7 +162,7 @@ def seeds_csv(rows: Sequence[SeedRow]) -> str:
             "seeds": row.clean.n,
         }
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
-            mean, std = f"{name} mean", f"{name} std"
-            columns |= {mean: spread.value, std: spread.std} | ends(mean, spread)
+            columns |= {f"{name} mean": None, f"{name} std": spread.std}
+            columns |= ends(f"{name} mean", spread)
         values.append(columns)
     return to_csv(values)

@@ -7,7 +7,7 @@ import numpy as np
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.reports.table import Page, Row, Table, ends, to_csv
+from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, to_csv
 from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
 from oat_bench.statistics.accuracy import DECIMALS, Accuracy
@@ -66,16 +66,17 @@ def page(report: Corruptions) -> Page:
         f"{report.source}, {report.n} images"
     )
     several = any(point.width != 1 for point in report.operating_points)
-    rows: list[Row] = [
-        {
+    rows: list[Row] = []
+    for point in report.operating_points:
+        row: dict[str, Content | Cell] = {
             "lambda": f"{point.lam:g}",
             "width": f"{point.width:g}" if several else "",
             "SA": point.sa,
             "mean": point.mean,
         }
-        | {name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()}
-        for point in report.operating_points
-    ]
+        for name, each in point.corruptions.items():
+            row[name.replace("_", " ")] = f"{np.mean(each):.1f}"
+        rows.append(row)
     return Page(title, [Table(rows)], _notes(report))
 
 

@@ -1,7 +1,7 @@
 """The report of attack integrity: a table for each operating point, then one for each dial."""
 
 from oat_bench.evaluation.integrity import CLOSE, FAR, LEVEL, MISSED, NEGLIGIBLE, detectable
-from oat_bench.reports.table import Cell, Page, Table
+from oat_bench.reports.table import Cell, Page, Row, Table
 from oat_bench.results.checks import Verdict
 from oat_bench.results.integrity import Integrity, IntegrityDial, IntegrityPoint
 
@@ -17,7 +17,7 @@ def page(report: Integrity) -> Page:
     )
     tables = []
     for part in report.parts:
-        rows = [
+        rows: list[Row] = [
             {
                 "check": check.name,
                 "verdict": Cell(check.verdict, _STYLES[check.verdict]),

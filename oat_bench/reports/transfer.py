@@ -73,7 +73,7 @@ def make_report(
 
 
 def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
-    single: dict[float, pd.DataFrame] = dict(iter(frame.groupby("crafted")))
+    single = {source: frame[frame["crafted"] == source] for source in sorted(set(frame["crafted"]))}
     attacks: dict[float | Literal["expectation", "worst"], list[pd.DataFrame]] = {
         "expectation": [expectation],
         **{source: [rows] for source, rows in single.items()},

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from oat_bench.attacks.engines import (
     Attack,
-    StandIn,
     check_class,
     check_parameters,
     check_targeted,
     failed,
+    stand_in,
 )
 
 #: whose version goes into results
@@ -56,7 +56,7 @@ def check(attack: Attack) -> None:
     # ART writes logs to the folder that a summary writer names: a card must not choose it
     check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
     try:
-        _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
+        _make(attack, stand_in(attack.n_classes), (1, 1, 1), "cpu")
     except Exception as error:
         raise failed(attack, error) from error
 
@@ -87,14 +87,9 @@ def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device
     from art.estimators.classification import PyTorchClassifier
 
     kind = _classes()[attack.class_]
-    estimator = PyTorchClassifier(
-        _Float32(model),
-        nn.CrossEntropyLoss(),
-        input_shape=input_shape,
-        nb_classes=attack.n_classes,
-        clip_values=(0.0, 1.0),
-        device_type=device,
-    )
+    shape = {"input_shape": input_shape, "nb_classes": attack.n_classes, "clip_values": (0.0, 1.0)}
+    loss = nn.CrossEntropyLoss()
+    estimator = PyTorchClassifier(_Float32(model), loss, **shape, device_type=device)
     parameters = attack.parameters | ({"targeted": True} if attack.targeted else {})
     if parameters.get("norm") in _NORMS:
         parameters["norm"] = _NORMS[parameters["norm"]]

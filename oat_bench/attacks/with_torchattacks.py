@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from oat_bench.attacks.engines import (
     Attack,
-    StandIn,
     check_class,
     check_parameters,
     check_targeted,
     failed,
+    stand_in,
 )
 from oat_bench.progress import note
 
@@ -39,7 +39,7 @@ def check(attack: Attack) -> None:
         )
     check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
     try:
-        made = _made(attack, StandIn(attack.n_classes))
+        made = _made(attack, stand_in(attack.n_classes))
     except Exception as error:
         raise failed(attack, error) from error
     check_targeted(attack, "targeted" in made.supported_mode)

@@ -35,11 +35,10 @@ _ORDER = 1
 
 
 class Trainer:
-    """One training run.
+    """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
     Args:
-        step: what a method brings; its network is trained in place, and `train` leaves the
-            selected weights in it, in eval mode.
+        step: what a method brings; its network is trained in place.
         card: the recipe.
         threat: eps, norm and step size of the attack.
         train: training images, on the network's device.
@@ -72,39 +71,20 @@ class Trainer:
         self.identity, self.folder = identity, folder
         self.device = train.labels.device
         self.scheduled = optimizer is None
-        self.state = State(
-            network,
-            optimizer
-            or torch.optim.SGD(
-                network.parameters(),
-                lr=card.lr,
-                momentum=card.momentum,
-                weight_decay=card.weight_decay,
-                nesterov=card.nesterov,
-            ),
-        )
+        if optimizer is None:
+            how = card.model_dump(include={"lr", "momentum", "weight_decay", "nesterov"})
+            optimizer = torch.optim.SGD(network.parameters(), **how)
+        self.state = State(network, optimizer)
         if card.ema_decay:
-            self.state.average = AveragedModel(
-                network,
-                multi_avg_fn=get_ema_multi_avg_fn(card.ema_decay),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
+            average = get_ema_multi_avg_fn(card.ema_decay)  # type: ignore[no-untyped-call]
+            self.state.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         shape = train.images.shape[1:]
         # forward and backward for each step of the attack, thrice two passes for the training step
-        passes = 2 * card.attack_steps + 6
-        operations = step.operations(torch.zeros(1, *shape).to(self.device))
-        step.ready(
-            Setting(
-                card,
-                threat,
-                seed,
-                self.device,
-                choose_precision(card.precision, self.device, shape.numel()),
-                choose_compile(
-                    card.compile, self.device, operations * passes * len(train) * card.epochs
-                ),
-            )
-        )
+        passes = (2 * card.attack_steps + 6) * len(train) * card.epochs
+        operations = step.operations(torch.zeros(1, *shape).to(self.device)) * passes
+        precision = choose_precision(card.precision, self.device, shape.numel())
+        compiled = choose_compile(card.compile, self.device, operations)
+        step.ready(Setting(card, threat, seed, self.device, precision, compiled))
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
 
@@ -126,28 +106,16 @@ class Trainer:
         return average.module if isinstance(average, AveragedModel) else self.step.network
 
     def train(self, *, show: bool = True) -> Progress:
-        """Train to the last epoch, from where the folder's state stands.
+        """Train to the last epoch, from where the folder's state stands; it is refused if not ours.
 
-        Args:
-            show: whether to draw a progress bar.
-
-        Returns:
-            The progress, with the history.
-
-        Raises:
-            UserError: if the folder holds the state of another run.
+        ``show`` says whether to draw a progress bar.
         """
+        steps, epochs = self.steps_per_epoch, self.card.epochs
         if self.folder is not None:
-            self.state.read(
-                self.folder / "training.safetensors",
-                self.identity,
-                steps_per_epoch=self.steps_per_epoch,
-                epochs=self.card.epochs,
-            )
-        done = self.progress.epoch * self.steps_per_epoch + self.progress.step
-        total = self.card.epochs * self.steps_per_epoch
-        with bar("training", total, done=done, show=show) as line:
-            while self.progress.epoch < self.card.epochs:
+            path = self.folder / "training.safetensors"
+            self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
+        with bar("training", epochs * steps, done=self._number(), show=show) as line:
+            while self.progress.epoch < epochs:
                 self._epoch(line)
         self.step.network.load_state_dict(self.state.best or self.evaluated.state_dict())
         self.step.network.eval()
@@ -166,12 +134,9 @@ class Trainer:
                 progress.loss, progress.seconds = float(total), before + now - started
                 self._save()
                 saved = now
-        row: dict[str, float] = {
-            "epoch": progress.epoch + 1,
-            "lr": self.state.optimizer.param_groups[0]["lr"],
-            "loss": float(total) / self.steps_per_epoch,
-        }
         progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        lr, loss = self.state.optimizer.param_groups[0]["lr"], float(total) / self.steps_per_epoch
+        row: dict[str, float] = {"epoch": progress.epoch, "lr": lr, "loss": loss}
         last = progress.epoch == self.card.epochs
         if len(self.validation) and (last or progress.epoch % self.card.validate_every == 0):
             scores = self._validate()
@@ -189,26 +154,22 @@ class Trainer:
         yield from batches[done:]
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the batch of the step that the run stands at.
-
-        Args:
-            index: places in the training set, shape [n].
-        """
-        number = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        """Return the batch of the step that the run stands at, of these training images."""
+        number, card, threat = self._number(), self.card, self.threat
         index = index.to(self.device, non_blocking=True)
-        x = augmentation.inputs(
-            self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
-        ).contiguous(memory_format=torch.channels_last)
-        warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
+        epoch = self.progress.epoch
+        x = augmentation.inputs(self.data, index, card, seed=self.seed, epoch=epoch)
+        x = x.contiguous(memory_format=torch.channels_last)
+        warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
-        budget = Budget(
-            self.threat.norm,
-            eps=share * self.threat.eps,
-            step_size=share * self.threat.step_size,
-            steps=self.card.attack_steps,
-        )
+        eps, step_size = share * threat.eps, share * threat.step_size
+        budget = Budget(threat.norm, eps, step_size, card.attack_steps)
         start = generator(self.seed, number).initial_seed()
         return Batch(x, self.data.labels[index], index, number, start, budget)
+
+    def _number(self) -> int:
+        """Count the steps that are finished."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _step(self, index: Tensor) -> Tensor:
         """Take one optimiser step on a batch; return its loss."""
@@ -240,7 +201,8 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
-        network, data = self.evaluated, self.validation
+        network, data, threat = self.evaluated, self.validation, self.threat
+        budget = Budget(threat.norm, threat.eps, threat.step_size, self.card.attack_steps)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
         ids_in_order = torch.arange(len(data), device=self.device)
@@ -251,27 +213,14 @@ class Trainer:
                 for ids in batches:
                     x, y = data.inputs(ids), data.labels[ids]
                     model = self.step.classifier(network, lam, width, len(x))
-                    x_adv = pgd(
-                        model,
-                        x,
-                        y,
-                        norm=self.threat.norm,
-                        eps=self.threat.eps,
-                        step_size=self.threat.step_size,
-                        steps=self.card.attack_steps,
-                        example_ids=ids,
-                        seed=self.seed,
-                    )
+                    x_adv = pgd(model, x, y, example_ids=ids, seed=self.seed, **vars(budget))
                     right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
                 sa, ra = (100 * right.double() / len(data)).tolist()
                 row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
     def _select(self, scores: dict[str, float]) -> None:
-        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA.
-
-        The mean is over lambda and, where there are several, over widths.
-        """
+        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over points."""
         if self.card.selection != "best":
             return
         terms = [

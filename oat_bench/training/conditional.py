@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import torch
@@ -106,9 +107,8 @@ class ConditionalStep(TrainingStep):
             return x, torch.ones_like(y, dtype=torch.bool)
         with torch.no_grad():
             folded = self.network.fold(self.condition(sample.attacked, width))
-        return self.objective.attack(
-            lambda images: self.frozen(images, folded), x, y, batch.budget, ids, batch.seed
-        )
+        seen = partial(self.frozen, folded=folded)
+        return self.objective.attack(seen, x, y, batch.budget, example_ids=ids, seed=batch.seed)
 
     def frozen(self, x: Tensor, folded: Folded) -> Tensor:
         """Return logits as the attack sees them."""

@@ -99,7 +99,7 @@ class MMA(CrossEntropy):
         """Attack by PGD within eps_max, then bisect for the shortest success on the way there."""
         eps, step_size = self.reach * budget.eps, self.reach * budget.step_size
         far = replace(budget, eps=eps, step_size=step_size)
-        x_far, _ = super().attack(model, x, y, far, example_ids, seed)
+        x_far, _ = super().attack(model, x, y, far, example_ids=example_ids, seed=seed)
         return shortest_success(model, x, x_far, y)
 
 

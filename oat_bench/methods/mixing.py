@@ -40,13 +40,7 @@ class Options(trainable.Options):
 
 
 class Mixture(nn.Module):
-    """log((1 - share) softmax(standard(x)) + share softmax(robust(x))), their equation 3.
-
-    Args:
-        standard: images to logits.
-        robust: images to logits.
-        share: of the robust one, in [0, 1].
-    """
+    """log((1 - share) softmax(standard(x)) + share softmax(robust(x))), their equation 3."""
 
     share: Tensor
 
@@ -66,11 +60,8 @@ class Mixture(nn.Module):
 class OutputMixing(trainable.TrainableClassifier):
     """Two classifiers whose probabilities are mixed, lambda the robust one's share.
 
-    Attacks see the mixture, end to end. There is nothing to train.
-
-    Args:
-        info: its options say what is mixed.
-        parts: the classifiers by role, ``standard`` and, if it is another, ``robust``.
+    Attacks see the mixture, end to end. There is nothing to train. The classifiers go by their
+    role: ``standard`` and, if it is another, ``robust``.
     """
 
     Options = Options
@@ -107,12 +98,7 @@ class OutputMixing(trainable.TrainableClassifier):
 
     @classmethod
     def of(cls, info: ModelInfo, parts: Mapping[str, TunableClassifier]) -> Self:
-        """Mix classifiers that are there already.
-
-        Args:
-            info: what the mixture is to say of itself.
-            parts: by role; without ``robust`` it is the standard one.
-        """
+        """Mix classifiers that are there already, and say so in the description."""
         said = {role: part.info.model_dump(mode="json") for role, part in parts.items()}
         changes = {
             "options": Options.model_validate(info.options | said).model_dump(mode="json"),

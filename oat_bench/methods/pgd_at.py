@@ -20,9 +20,6 @@ from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 
-#: of the OAT paper's section 4.3
-WIDTHS = [1.0, 0.75, 0.5]
-
 
 class PGDAT(TrainableClassifier):
     """A family of dedicated networks, one for each lambda, trained apart (PGD-AT).
@@ -32,10 +29,6 @@ class PGDAT(TrainableClassifier):
     the clean and the attacked images of a batch, at lambda = 1 too, as in OAT and in the authors'
     code; there the clean ones do not enter the loss. All start from the same weights, so that
     lambda alone tells them apart. Of a card's network the architecture and the dropout count.
-
-    Attributes:
-        info: what the checkpoint says.
-        networks: the networks by lambda, ascending, in eval mode.
     """
 
     continuous = False
@@ -47,15 +40,10 @@ class PGDAT(TrainableClassifier):
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the ordinary network of the same architecture."""
-        return NetworkCard(
-            architecture=card.architecture,
-            dropout=card.dropout,
-            encoding="scalar",
-            norm="single",
-            film="none",
-            widths=card.widths,
-        )
+        """Return the ordinary network of the same architecture; of PGD-ATS slimmable."""
+        card = slimmable(card) if cls.slims else card
+        kept = card.model_dump(include={"architecture", "dropout", "widths", "heads"})
+        return NetworkCard(**kept, encoding="scalar", norm="single", film="none")
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
@@ -93,12 +81,7 @@ class PGDAT(TrainableClassifier):
         return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network trained at lam, its batch norm folded.
-
-        Raises:
-            UserError: if ``lam`` was not trained; the message says which were.
-            ValueError: if ``lam`` or ``width`` is out of range.
-        """
+        """Return the network trained at lam, its batch norm folded."""
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
@@ -125,13 +108,6 @@ class PGDATS(PGDAT):
     """
 
     slims = True
-
-    @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the ordinary network of the same architecture, slimmable."""
-        wide = slimmable(card, WIDTHS)
-        changes = {"widths": wide.widths, "heads": wide.heads}
-        return super().network_card(card).model_copy(update=changes)
 
 
 def _name(lam: float) -> str:

@@ -50,14 +50,11 @@ class OATClassifier(Fitting):
         nb_classes: number of logits; the model's own if None.
         optimizer: over the parameters of ``model.network``; if None, `fit` makes an SGD by the
             recipe, anew at each call.
-        use_amp: not supported.
-        opt_level: has no effect without ``use_amp``.
-        loss_scale: has no effect without ``use_amp``.
+        use_amp: not supported; ``opt_level`` and ``loss_scale`` have no effect without it.
         channels_first: only True; images are [n, C, H, W].
         clip_values: smallest and largest value of the images that attacks make.
-        preprocessing_defences: as in ART.
-        postprocessing_defences: as in ART.
-        preprocessing: as in ART; what comes out goes into the network and must be in [0, 1].
+        preprocessing: as in ART, like both sorts of defences; what comes out goes into the network
+            and must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
         lam: the operating point to begin with, in [0, 1]; the largest trained one if None.
         width: likewise, one of the model's; its widest if None.
@@ -69,10 +66,8 @@ class OATClassifier(Fitting):
         ValueError: if an argument is out of range, contradicts the model, or is not supported.
     """
 
-    estimator_params: ClassVar = [
-        *PyTorchClassifier.estimator_params,
-        *("lam", "width", "training", "threat"),
-    ]
+    _ours = ("lam", "width", "training", "threat")
+    estimator_params: ClassVar = [*PyTorchClassifier.estimator_params, *_ours]
 
     def __init__(
         self,
@@ -106,12 +101,9 @@ class OATClassifier(Fitting):
         if device_type is None:
             on_cpu = next(iter(model.state_dict().values())).device.type == "cpu"
             device_type = "cpu" if on_cpu else "gpu"
-        widest = info.widths[0]
-        point = OperatingPoint(
-            info.trained_lambdas[-1] if lam is None else float(lam),
-            widest if width is None else float(width),
-        )
-        self._follower = Follower(model, point)
+        lam = info.trained_lambdas[-1] if lam is None else float(lam)
+        width = info.widths[0] if width is None else float(width)
+        self._follower = Follower(model, OperatingPoint(lam, width))
         self._fixed = False
         self.training = training or TrainingCard(
             epochs=1, lr=0.1, lambdas=info.trained_lambdas, lambda_sampling=info.lambda_sampling
@@ -150,32 +142,22 @@ class OATClassifier(Fitting):
     def lam(self) -> float:
         """The robustness weight of the current operating point, in [0, 1].
 
-        Raises:
-            ValueError: if set to something that is not a number in [0, 1].
-            AttributeError: if set on an estimator that `at` returned.
+        To set it is an AttributeError on an estimator that `at` returned.
         """
         return self._follower.point.lam
 
     @lam.setter
     def lam(self, lam: float) -> None:
-        self._move(OperatingPoint(float(lam), self.width))
+        self._follower.point = self._checked(OperatingPoint(float(lam), self.width))
 
     @property
     def width(self) -> float:
-        """The share of the channels of the current operating point.
-
-        Raises:
-            ValueError: if set to something that is not one of the model's widths.
-            AttributeError: if set on an estimator that `at` returned.
-        """
+        """The share of the channels of the current operating point, one of the model's widths."""
         return self._follower.point.width
 
     @width.setter
     def width(self, width: float) -> None:
-        self._move(OperatingPoint(self.lam, float(width)))
-
-    def _move(self, point: OperatingPoint) -> None:
-        self._follower.point = self._checked(point)
+        self._follower.point = self._checked(OperatingPoint(self.lam, float(width)))
 
     def _checked(self, point: OperatingPoint) -> OperatingPoint:
         widths = self.tunable.info.widths
@@ -198,14 +180,10 @@ class OATClassifier(Fitting):
     ) -> Iterator[Self]:
         """Be at a point within a with block, and back where it was after it, come what may.
 
-        Every thread that uses the estimator then is.
-
-        Args:
-            lam: as it is if None.
-            width: as it is if None.
+        Every thread that uses the estimator then is. What is None stays as it is.
         """
         before = self._follower.point
-        self._move(self._point(lam, width))
+        self._follower.point = self._checked(self._point(lam, width))
         try:
             yield self
         finally:
@@ -214,9 +192,7 @@ class OATClassifier(Fitting):
     def at(self, lam: float | None = None, width: float | None = None) -> Self:
         """Return an estimator that stays at a point and shares model, optimizer and settings.
 
-        Args:
-            lam: as it is if None.
-            width: as it is if None.
+        What is None is as it is here.
 
         Raises:
             ValueError: if ``lam`` is not a number in [0, 1], or the model has no such width.
@@ -225,9 +201,9 @@ class OATClassifier(Fitting):
         return self._sharing(lam=point.lam, width=point.width, fixed=True)
 
     def _point(self, lam: float | None, width: float | None) -> OperatingPoint:
-        return OperatingPoint(
-            self.lam if lam is None else float(lam), self.width if width is None else float(width)
-        )
+        here = self._follower.point
+        there = (here.lam if lam is None else lam, here.width if width is None else width)
+        return OperatingPoint(*map(float, there))
 
     def refresh(self) -> None:
         """Take up weights that were written in a way that goes unnoticed; see `OATClassifier`."""
@@ -306,11 +282,8 @@ class OATClassifier(Fitting):
         for value in np.unique(lam):
             self.tunable.check_lambda(float(value), self.tunable.info.trained_lambdas)
         with self._follower.lock:
-            return self._in_batches(
-                x,
-                batch_size,
-                lambda images, batch: self.tunable.logits(images, values[batch], width),
-            )
+            logits = self.tunable.logits
+            return self._in_batches(x, batch_size, lambda z, batch: logits(z, values[batch], width))
 
     def _in_batches(
         self, x: np.ndarray, batch_size: int, logits: Callable[[Tensor, slice], Tensor]
@@ -367,11 +340,7 @@ class OATClassifier(Fitting):
         return {**super().get_params(), "model": self.tunable}
 
     def set_params(self, **kwargs: Any) -> None:
-        """Set constructor's arguments, all but ``model``.
-
-        Raises:
-            ValueError: if one is unknown, not valid, or another model.
-        """
+        """Set constructor's arguments, all but ``model``."""
         if kwargs.pop("model", self.tunable) is not self.tunable:
             raise ValueError("an estimator keeps its model; make a new OATClassifier")
         super().set_params(**kwargs)

@@ -47,7 +47,11 @@ class Trainer:
         identity: names the run; a state of another identity is refused.
         folder: where ``training.safetensors`` and ``log.csv`` go; None keeps nothing.
         optimizer: over the network's parameters; SGD by the card if None.
+
+    A ``scheduler`` of that optimizer is stepped after each epoch.
     """
+
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
 
     def __init__(
         self,
@@ -146,6 +150,8 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         progress.history.append(row | {"seconds": round(progress.seconds, 1)})
         self._save()
+        if self.scheduler is not None:
+            self.scheduler.step()
 
     def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
         """Yield the example indices of an epoch's remaining steps."""

@@ -118,11 +118,7 @@ class AttackCard(Card):
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise ValueError("two of the [[parts]] have the same name")
-        return self
-
-    @model_validator(mode="after")
-    def _references_exist(self) -> "AttackCard":
-        for part in self.chain():
+        for part in self.chain():  # references exist
             part.resolve(Threat(), n_classes=10, seed=0)
         return self
 
@@ -133,9 +129,7 @@ class AttackCard(Card):
 
     def chain(self) -> list[AttackPart]:
         """Return the attacks that it runs in turn; of most cards one, itself."""
-        itself = {"name": self.name, "class": self.class_, "parameters": self.parameters}
-        own = AttackPart.model_validate(itself | {"min_classes": self.min_classes})
-        return self.parts or [own]
+        return self.parts or [AttackPart(**self.model_dump(include=set(AttackPart.model_fields)))]
 
 
 def _resolve(key: str, value: object, known: dict[str, Any]) -> object:

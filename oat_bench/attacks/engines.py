@@ -145,15 +145,8 @@ class Attack:
         return x_adv
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        seed = self.seed + int(example_ids[0])
-        # what a library prints is no result: stdout is for those
-        with evaluating(model), _own_randomness(seed), redirect_stdout(sys.stderr):
-            try:
-                x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
-            except Exception as error:
-                if self.per_example or isinstance(error, OSError):
-                    raise
-                raise failed(self, error) from error
+        with evaluating(model), _library(self, self.seed + int(example_ids[0])):
+            x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
         return torch.where(self.allowed(x_adv, x)[:, None, None, None], x_adv, x)
 
     def allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -229,10 +222,24 @@ def prepare(
     if card.targeted is not None:
         label = f"{card.name.removesuffix(_TARGETED)[: 64 - len(_TARGETED)]}{_TARGETED}"
     attack = Attack(card, bound, n_classes, seed, label, tuple(runs))
-    with _own_randomness(seed), redirect_stdout(sys.stderr):
-        for one in attack.parts():
+    for one in attack.parts():
+        with _library(one, seed):
             one._engine.check(one)
     return attack
+
+
+@contextmanager
+def _library(attack: Attack, seed: int) -> Iterator[None]:
+    """Run a library's code: seeded, what it prints on stderr, what it raises in one line."""
+    with _own_randomness(seed), redirect_stdout(sys.stderr):
+        try:
+            yield
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            if attack.per_example:
+                raise
+            raise failed(attack, f"{type(error).__name__}: {error}") from error
 
 
 def check_class(attack: Attack, classes: Iterable[str]) -> None:
@@ -265,10 +272,8 @@ def check_targeted(attack: Attack, able: bool) -> None:
             raise UserError(f"{_where(attack)}: the card is targeted; leave out parameter {key!r}")
 
 
-def failed(attack: Attack, reason: Exception | str) -> UserError:
+def failed(attack: Attack, reason: str) -> UserError:
     """Say in one line what an attack's class would not do."""
-    if isinstance(reason, Exception):
-        reason = f"{type(reason).__name__}: {reason}"
     return UserError(f"{_where(attack)} fails: {' '.join(reason.split())[:200]}")
 
 

@@ -57,7 +57,7 @@ class Mixture(nn.Module):
         return torch.logsumexp(torch.stack(logs) + weights[:, None, None], dim=0)
 
 
-class OutputMixing(trainable.TrainableClassifier):
+class OutputMixing(trainable.Family):
     """Two classifiers whose probabilities are mixed, lambda the robust one's share.
 
     Attacks see the mixture, end to end. There is nothing to train. The classifiers go by their
@@ -136,17 +136,3 @@ class OutputMixing(trainable.TrainableClassifier):
         robust = other.at(self.options.robust_lambda, point.width)
         device = next(robust.parameters()).device
         return Mixture(standard, robust, point.lam).to(device).eval()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of both, each under its role."""
-        return {
-            f"{role}.{name}": value
-            for role, part in self.parts.items()
-            for name, value in part.state_dict().items()
-        }
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move both to a device."""
-        for part in self.parts.values():
-            part.to(device)
-        return self

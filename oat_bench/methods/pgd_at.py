@@ -3,17 +3,10 @@
 from functools import partial
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.methods.trainable import (
-    Member,
-    TrainableClassifier,
-    build_network,
-    load_network,
-    slimmable,
-)
+from oat_bench.methods.trainable import Family, Member, build_network, load_network, slimmable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
@@ -21,7 +14,7 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 
 
-class PGDAT(TrainableClassifier):
+class PGDAT(Family):
     """A family of dedicated networks, one for each lambda, trained apart (PGD-AT).
 
     Each is an ordinary network: no FiLM, one batch norm. Its loss is (1 - lam) CE(clean) + lam
@@ -37,6 +30,7 @@ class PGDAT(TrainableClassifier):
     def __init__(self, info: ModelInfo, networks: dict[float, ConditionalNetwork]) -> None:
         self.info = info
         self.networks = {lam: network.eval() for lam, network in networks.items()}
+        self.parts = {_name(lam): network for lam, network in networks.items()}
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
@@ -85,20 +79,6 @@ class PGDAT(TrainableClassifier):
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return every network's parameters and buffers, under the name of its lambda."""
-        return {
-            f"{_name(lam)}.{name}": value
-            for lam, network in self.networks.items()
-            for name, value in network.state_dict().items()
-        }
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move the networks to a device."""
-        for network in self.networks.values():
-            network.to(device)
-        return self
 
 
 class PGDATS(PGDAT):

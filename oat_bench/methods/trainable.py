@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -139,6 +139,26 @@ class OneNetwork(TrainableClassifier):
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device."""
         self.network.to(device)
+        return self
+
+
+class Family(TrainableClassifier):
+    """A tunable classifier of several networks or classifiers, each with a name of its own."""
+
+    parts: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights of all, each under its name."""
+        return {
+            f"{name}.{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.state_dict().items()
+        }
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all to a device."""
+        for part in self.parts.values():
+            part.to(device)
         return self
 
 

@@ -37,18 +37,9 @@ _ORDER = 1
 class Trainer:
     """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
-    Args:
-        step: what a method brings; its network is trained in place.
-        card: the recipe.
-        threat: eps, norm and step size of the attack.
-        train: training images, on the network's device.
-        validation: the slice that SA and RA are measured on after an epoch; may be empty.
-        seed: of order, lambda and random starts.
-        identity: names the run; a state of another identity is refused.
-        folder: where ``training.safetensors`` and ``log.csv`` go; None keeps nothing.
-        optimizer: over the network's parameters; SGD by the card if None.
-
-    A ``scheduler`` of that optimizer is stepped after each epoch.
+    SA and RA are measured on the validation images, which may be none. The identity names the run:
+    a state of another one is refused. Without a folder nothing is kept; without an optimizer it is
+    SGD by the card. A ``scheduler`` of the optimizer is stepped after each epoch.
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
@@ -161,17 +152,19 @@ class Trainer:
 
     def batch(self, index: Tensor) -> Batch:
         """Return the batch of the step that the run stands at, of these training images."""
-        number, card, threat = self._number(), self.card, self.threat
+        number, card = self._number(), self.card
         index = index.to(self.device, non_blocking=True)
         epoch = self.progress.epoch
         x = augmentation.inputs(self.data, index, card, seed=self.seed, epoch=epoch)
         x = x.contiguous(memory_format=torch.channels_last)
         warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
-        eps, step_size = share * threat.eps, share * threat.step_size
-        budget = Budget(threat.norm, eps, step_size, card.attack_steps)
         start = generator(self.seed, number).initial_seed()
-        return Batch(x, self.data.labels[index], index, number, start, budget)
+        return Batch(x, self.data.labels[index], index, number, start, self._budget(share))
+
+    def _budget(self, share: float) -> Budget:
+        threat, steps = self.threat, self.card.attack_steps
+        return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
 
     def _number(self) -> int:
         """Count the steps that are finished."""
@@ -207,12 +200,11 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
-        network, data, threat = self.evaluated, self.validation, self.threat
-        budget = Budget(threat.norm, threat.eps, threat.step_size, self.card.attack_steps)
+        network, data = self.evaluated, self.validation
+        budget = self._budget(1.0)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
-        ids_in_order = torch.arange(len(data), device=self.device)
-        batches = torch.split(ids_in_order, self.card.batch_size)
+        batches = torch.arange(len(data), device=self.device).split(self.card.batch_size)
         with evaluating(network), torch.no_grad():
             for lam, width in self.step.points():
                 right = torch.zeros(2, dtype=torch.long, device=self.device)
@@ -229,12 +221,11 @@ class Trainer:
         """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over points."""
         if self.card.selection != "best":
             return
-        terms = [
-            (1 - lam) * scores[self._column("SA", lam, width)]
-            + lam * scores[self._column("RA", lam, width)]
-            for lam, width in self.step.points()
-        ]
-        score = sum(terms) / len(terms)
+        score, points = 0.0, self.step.points()
+        for lam, width in points:
+            sa, ra = (scores[self._column(name, lam, width)] for name in ("SA", "RA"))
+            score += (1 - lam) * sa + lam * ra
+        score /= len(points)
         if score >= self.progress.best:  # ties go to the later epoch
             self.progress.best, self.progress.best_epoch = score, self.progress.epoch
             self.state.best = {k: v.clone() for k, v in self.evaluated.state_dict().items()}

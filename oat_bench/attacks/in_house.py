@@ -13,7 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
-from oat_bench.training.pgd import Norm, pgd
+from oat_bench.cards import Norm
+from oat_bench.training.pgd import pgd
 
 #: whose version goes into results
 DISTRIBUTION = "oat-bench"

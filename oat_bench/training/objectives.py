@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oat_bench.cards import Threat
+from oat_bench.cards import Norm, Threat
 from oat_bench.errors import UserError
 from oat_bench.randomness import normal
 from oat_bench.training.card import ObjectiveCard
-from oat_bench.training.pgd import Model, Norm, pgd
+from oat_bench.training.pgd import Model, pgd
 
 #: standard deviation of TRADES' start around the image, in its authors' code
 _TRADES_START = 1e-3

@@ -48,7 +48,7 @@ class Result:
         entry: all of it, as leaderboards read it.
         outcomes: one row for each operating point, attack and example.
         points: accuracies of each operating point.
-        trained: the lambda values that training sampled.
+        trained: the lambda values that training sampled; empty where nothing was trained.
         title: of tables and figures.
         published: what was published of the same experiment.
         frontiers: summary numbers, by width and attack.
@@ -88,6 +88,7 @@ class Result:
             self.published,
             self.frontiers,
             self.entry.attacks,
+            dial=self.classifier.info.dial,
         )
 
     def __str__(self) -> str:
@@ -258,7 +259,7 @@ def measured(
         entry,
         outcomes,
         results,
-        sorted({*info.trained_lambdas, *shown}),
+        sorted({*info.trained_lambdas, *shown}) if info.epochs else [],
         ", ".join([data.name, *named, f"{card.threat.norm} eps {entry.eps}"]),
         published.of_entry(published.load(), entry, same_method=True),
         frontiers,

@@ -17,7 +17,6 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.estimator.fitting import Fitting
 from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count, check_images
-from oat_bench.networks.conditioning import validate_lambda
 from oat_bench.training.card import TrainingCard
 
 #: how far outside of the clip values attacks may query, in units of their range: ZOO and others do
@@ -128,11 +127,6 @@ class OATClassifier(Fitting):
     # --- the operating point
 
     @property
-    def tunable(self) -> TunableClassifier:
-        """The tunable classifier; estimators from `at` have the same one."""
-        return self._follower.tunable
-
-    @property
     def model(self) -> nn.Module:
         """The plain network, in which each change of the point and of the weights shows."""
         self._follower()
@@ -212,11 +206,6 @@ class OATClassifier(Fitting):
     def __copy__(self) -> Self:
         return self._sharing(fixed=self._fixed)
 
-    def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
-        other = type(self)(**(self.get_params() | changes))
-        other._fixed = fixed
-        return other
-
     # --- prediction
 
     def predict(
@@ -269,8 +258,6 @@ class OATClassifier(Fitting):
     def _predict_each(
         self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray, width: float
     ) -> np.ndarray:
-        if self._fixed:
-            raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
         if training_mode:
             raise ValueError("training_mode=True does not go with one lam for each image")
         values = torch.as_tensor(lam, dtype=torch.float32, device=self._device)
@@ -278,9 +265,8 @@ class OATClassifier(Fitting):
             raise ValueError(
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
-        validate_lambda(values, len(x), self._device)
         for value in np.unique(lam):
-            self.tunable.check_lambda(float(value), self.tunable.info.trained_lambdas)
+            self._checked(OperatingPoint(float(value), width))
         with self._follower.lock:
             logits = self.tunable.logits
             return self._in_batches(x, batch_size, lambda z, batch: logits(z, values[batch], width))

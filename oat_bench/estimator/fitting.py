@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Split, check_arrays
+from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.training.card import TrainingCard
@@ -25,15 +26,18 @@ class Fitting(PyTorchClassifier):
 
     training: TrainingCard
     threat: Threat
+    _follower: Follower
     _fixed: bool
 
     @property
     def tunable(self) -> TunableClassifier:
-        """The tunable classifier."""
-        raise NotImplementedError
+        """The tunable classifier; estimators from `at` have the same one."""
+        return self._follower.tunable
 
     def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
-        raise NotImplementedError
+        other = type(self)(**(self.get_params() | changes))
+        other._fixed = fixed
+        return other
 
     def fit(
         self,

@@ -124,7 +124,7 @@ class Attack:
         return sha256(*own, bound, str(self.seed), *drawn, *part, *before, *aimed)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        """Attack images [n, C, H, W] in [0, 1], told their y of `aim`; ids of shape [n].
+        """Attack images [n, C, H, W] in [0, 1]; y is what `aim` returns.
 
         The ids own the random numbers of in-house attacks. Other libraries draw for the batch:
         their generators are seeded by the first id. What left the ball (DeepFool, Carlini and
@@ -251,7 +251,7 @@ def check_class(attack: Attack, classes: Iterable[str]) -> None:
 
 
 def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
-    """Refuse parameters that are not of those that a card may give, and missing ones."""
+    """Refuse parameters that are not among those a card may give, and missing ones."""
     where, known = _where(attack), {p.name: p for p in parameters}
     for key in attack.parameters:
         if key not in known:

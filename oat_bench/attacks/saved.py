@@ -120,10 +120,10 @@ def _open(path: str, sha256: str) -> Images:
 
 
 def count(attack: Attack, data: Dataset, examples: Tensor) -> int:
-    """Say of how many of the examples to evaluate (ids, in order), from the first, it has images.
+    """Count the examples to evaluate (ids, in order), from the first, that there are images of.
 
     Raises:
-        UserError: if it has none of the first, or images of others; it says what differs.
+        UserError: if there is none of the first, or images are of other data; says what differs.
     """
     content, path = _open(**attack.parameters), attack.parameters["path"].removeprefix(PREFIX)
     if content.header.data != data.fingerprint():

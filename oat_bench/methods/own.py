@@ -33,7 +33,7 @@ class Own(TunableClassifier):
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network at a point, in eval mode; a UserError says what the object did not."""
+        """Return the network at a point, in eval mode; a UserError says how the object failed."""
         point = OperatingPoint(lam, width)
         widths = {"width": point.width} if self._takes_width else {}
         try:

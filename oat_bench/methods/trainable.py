@@ -163,14 +163,14 @@ class Family(TrainableClassifier):
 
 
 def card_of(info: ModelInfo) -> NetworkCard:
-    """Return the network card of a description; a ValueError says if it has none."""
+    """Return the network card of a description; a ValueError if it has none."""
     if info.network is None:
         raise ValueError("the description has no network")
     return info.network
 
 
 def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
-    """Build the network that a description asks for, to train on these, weights by its seed."""
+    """Build the network of a description, fresh weights drawn by its seed, for these lambdas."""
     return ConditionalNetwork(
         **dict(card_of(info)),
         num_classes=info.num_classes,
@@ -184,7 +184,7 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
 def load_network(
     build: Callable[[], ConditionalNetwork], info: ModelInfo, state: dict[str, Tensor]
 ) -> ConditionalNetwork:
-    """Build a network with stored weights; a ValueError says where they do not fit it."""
+    """Build a network with stored weights; a ValueError says what does not fit."""
     if depth(info.architecture) > len(state):  # before a deep one is built
         raise ValueError(f"too few weights for {info.architecture}")
     # laid out without memory first: a header may describe a network of any size

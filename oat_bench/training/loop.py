@@ -101,10 +101,7 @@ class Trainer:
         return average.module if isinstance(average, AveragedModel) else self.step.network
 
     def train(self, *, show: bool = True) -> Progress:
-        """Train to the last epoch, from where the folder's state stands; it is refused if not ours.
-
-        ``show`` says whether to draw a progress bar.
-        """
+        """Train to the last epoch, from where the folder's state stands, with a progress bar."""
         steps, epochs = self.steps_per_epoch, self.card.epochs
         if self.folder is not None:
             path = self.folder / "training.safetensors"

@@ -201,11 +201,11 @@ class Trainer:
         budget = self._budget(1.0)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
-        batches = torch.arange(len(data), device=self.device).split(self.card.batch_size)
+        everything = torch.arange(len(data), device=self.device)
         with evaluating(network), torch.no_grad():
             for lam, width in self.step.points():
                 right = torch.zeros(2, dtype=torch.long, device=self.device)
-                for ids in batches:
+                for ids in torch.split(everything, self.card.batch_size):
                     x, y = data.inputs(ids), data.labels[ids]
                     model = self.step.classifier(network, lam, width, len(x))
                     x_adv = pgd(model, x, y, example_ids=ids, seed=self.seed, **vars(budget))

@@ -332,13 +332,10 @@ class OATClassifier(Fitting):
         super().set_params(**kwargs)
 
     def save(self, filename: str, path: str | None = None) -> None:
-        """Write the state of the whole family, and of the optimizer if there is one, as ART does.
+        """Write the family's state and the optimizer's, ``.model`` and ``.optimizer``, as ART does.
 
-        `oat_bench.save` writes a checkpoint instead, which also says what the weights are.
-
-        Args:
-            filename: the files are called this with ``.model`` and ``.optimizer`` after it.
-            path: the folder; ART's data folder if None.
+        They go to the folder ``path``, ART's data folder if None. `oat_bench.save` writes a
+        checkpoint instead, which also says what the weights are.
         """
         target = Path(config.ART_DATA_PATH if path is None else path) / filename
         target.parent.mkdir(parents=True, exist_ok=True)

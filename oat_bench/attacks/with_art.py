@@ -10,13 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import (
-    Attack,
-    check_class,
-    check_parameters,
-    check_targeted,
-    stand_in,
-)
+from oat_bench.attacks import engines
+from oat_bench.attacks.engines import Attack
 
 #: whose version goes into results
 DISTRIBUTION = "adversarial-robustness-toolbox"
@@ -48,13 +43,13 @@ class _Float32(nn.Module):
 def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that ART does not take."""
     classes = _classes()
-    check_class(attack, classes)
+    engines.check_class(attack, classes)
     # the first parameter is the estimator, under various names
     parameters = list(signature(classes[attack.class_]).parameters.values())[1:]
-    check_targeted(attack, "targeted" in [p.name for p in parameters])
+    engines.check_targeted(attack, "targeted" in [p.name for p in parameters])
     # ART writes logs to the folder that a summary writer names: a card must not choose it
-    check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
-    _make(attack, stand_in(attack.n_classes), (1, 1, 1), "cpu")
+    engines.check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
+    _make(attack, engines.stand_in(attack.n_classes), (1, 1, 1), "cpu")
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:

@@ -52,10 +52,7 @@ class EvaluationCard(Card):
 
 
 class BenchmarkCard(Card):
-    """A benchmark: data set, network, method, recipe, threat model and evaluation.
-
-    Reading one does not import its method; `checked` does, and asks it.
-    """
+    """A benchmark; reading one does not import its method, `checked` does."""
 
     kind = "benchmark"
     first_keys = first(
@@ -78,12 +75,9 @@ class BenchmarkCard(Card):
     evaluation: EvaluationCard = EvaluationCard()
 
     def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
-        """Return the card with a folder of images in the place of its data set.
+        """Return the card for a folder of images, called by ``label`` or the folder's name.
 
-        Args:
-            folder: path of the images.
-            named: whether the card's own name stays a part of its name.
-            label: the data set's name; made from the folder's if None.
+        Where the card was ``named`` by the user, its name stays a part of that.
         """
         name = publishable(label or Path(folder).resolve().name)[:32]
         name = "-".join([name, *([self.name] if named else [])])[:64]
@@ -92,18 +86,13 @@ class BenchmarkCard(Card):
     @model_validator(mode="before")
     @classmethod
     def _method_is_a_name_or_a_table(cls, values: Any) -> Any:
-        """Read ``[method]``, a table of its name and its options, as the two keys."""
         if isinstance(values, dict) and isinstance(values.get("method"), dict):
             options = dict(values["method"])
             return values | {"method": options.pop("name", "oat"), "options": options}
         return values
 
     def checked(self) -> Self:
-        """Ask the method whether the card goes with it, and return the card.
-
-        Raises:
-            UserError: saying what does not fit, and what was expected.
-        """
+        """Ask the method whether the card goes with it, and return the card."""
         from oat_bench.methods.trainable import TrainableClassifier
 
         kind: type[TrainableClassifier] = METHODS[self.method]
@@ -130,11 +119,7 @@ class BenchmarkCard(Card):
         return self
 
     def with_method(self, method: str) -> "BenchmarkCard":
-        """Return the card with another method; its name then ends in the method's.
-
-        Raises:
-            UserError: if there is no such method, or the card does not go with it.
-        """
+        """Return the card with another method; its name then ends in the method's."""
         if method == self.method:
             return self
         changes = {"method": method, "options": {}, "name": f"{self.name}-{method}"}
@@ -147,11 +132,7 @@ class BenchmarkCard(Card):
             raise UserError(f"benchmark {self.name!r}: {explain(error, type(self))}") from error
 
     def with_widths(self, widths: list[float]) -> Self:
-        """Return the card with a network of other widths, all evaluated; they end its name.
-
-        Raises:
-            UserError: if the card does not go with them.
-        """
+        """Return the card with a network of other widths, all evaluated; they end its name."""
         if widths == (METHODS[self.method].network_card(self.network) or self.network).widths:
             return self
         name = f"{self.name}-widths-" + "-".join(f"{width:g}" for width in widths)
@@ -162,11 +143,7 @@ class BenchmarkCard(Card):
 
 
 def benchmark_card(name_or_path: str) -> BenchmarkCard:
-    """Read a benchmark card by name or by path.
-
-    Raises:
-        UserError: if there is none, or it is not a valid card.
-    """
+    """Read a benchmark card by name or by path."""
     return find(name_or_path, BenchmarkCard)
 
 

@@ -1,14 +1,9 @@
 """Cards: the TOML files that say everything about an attack or a benchmark.
 
-A card is found by name among those that ship with the package (``attacks/`` and ``benchmarks/`` at
-the top of the repository), or by path. Numbers may be written as fractions, ``"8/255"``.
-
-With ``extends = "cifar10"`` a card states only where it differs from another one of its kind:
-tables are merged, anything else is replaced. What is read is the merged card. A path starts at the
-card's own folder.
+With ``extends = "cifar10"`` a card states only where it differs from another one of its kind, by
+name or by path from its own folder: tables are merged, anything else is replaced.
 """
 
-import math
 import re
 import tomllib
 import unicodedata
@@ -45,7 +40,6 @@ _MAX_CHAIN = 8
 
 
 def _number(value: object) -> object:
-    """Read ``"8/255"`` as a number; leave anything else, but for truth values, to pydantic."""
     if isinstance(value, bool):
         raise ValueError("expected a number, not true or false")
     if not isinstance(value, str):
@@ -54,12 +48,6 @@ def _number(value: object) -> object:
     if not match or (match[2] and float(match[2]) == 0):
         raise ValueError('expected a number or a fraction such as "8/255"')
     return float(match[1]) / float(match[2] or 1)
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    return value
 
 
 def _name(value: str) -> str:
@@ -71,17 +59,14 @@ def _name(value: str) -> str:
 
 
 def publishable(text: str) -> str:
-    """Make a `Name` out of any text, such as a folder's name; what is one stays as it is.
-
-    Letters lose their accents; what else a name may not hold becomes a hyphen.
-    """
+    """Make a `Name` out of any text: accents go, what else may not be in one becomes a hyphen."""
     decomposed = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).lstrip("._+-")[:64] or "images"
     return f"{name}-images" if name.lower() in _TAKEN else name
 
 
-Fraction = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+Fraction = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
 Lambda = Annotated[Fraction, Field(ge=0, le=1)]
@@ -101,8 +86,7 @@ class Recorded(BaseModel):
     """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
     A key that came after the first release is written only where it is not at its default, so that
-    published fingerprints survive new keys. The default of such a key must therefore mean what was
-    done before there was the key, and stay.
+    published fingerprints survive: its default must mean what was done before the key, and stay.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -162,16 +146,11 @@ def names(kind: str) -> list[str]:
 
 
 def find(name_or_path: str, model: type[C]) -> C:
-    """Read a card by name or by path.
-
-    Raises:
-        UserError: if there is none, or it is not a valid card.
-    """
+    """Read a card by its name among those that ship, or by path."""
     return read(_locate(model.kind, name_or_path), model)
 
 
 def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
-    """Find the file of a card; a relative path starts at the folder ``beside``."""
     if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
         path = beside / name_or_path
         try:
@@ -187,11 +166,7 @@ def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
 
 
 def read(path: Path, model: type[C]) -> C:
-    """Read a card from a file, and with it those that it extends.
-
-    Raises:
-        UserError: naming file, key and what was expected.
-    """
+    """Read a card from a file, and with it those that it extends."""
     chain = _read_chain(path, model.kind)
     values: dict[str, Any] = {}
     for _, stated in reversed(chain):
@@ -211,7 +186,6 @@ def read(path: Path, model: type[C]) -> C:
 
 
 def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
-    """Read what a card states, then the card that it extends, and so on."""
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
         stated, parent = _parse(path, kind)
@@ -228,7 +202,6 @@ def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _parse(path: Path, kind: str) -> tuple[dict[str, Any], Path | None]:
-    """Read what one card states, and find the card that it extends."""
     content = read_bounded(path, _MAX_CARD_BYTES, "a card")
     try:
         text = content.decode()
@@ -251,7 +224,6 @@ def _parse(path: Path, kind: str) -> tuple[dict[str, Any], Path | None]:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``: tables key by key, all else as a whole."""
     result = base | changes
     for key in base.keys() & changes.keys():
         if isinstance(base[key], dict) and isinstance(changes[key], dict):
@@ -260,7 +232,6 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _holds(stated: Any, location: tuple[int | str, ...]) -> bool:
-    """Whether a file itself states what lies at a location."""
     for part in location:
         if not isinstance(stated, dict) or part not in stated:
             return not isinstance(stated, dict)  # a list holds its items

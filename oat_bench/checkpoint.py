@@ -24,11 +24,7 @@ def save(classifier: TunableClassifier, path: str | Path) -> None:
 
 
 def to_bytes(classifier: TunableClassifier) -> bytes:
-    """Return a checkpoint as `save` writes it.
-
-    Raises:
-        UserError: if a file could not rebuild the classifier.
-    """
+    """Return a checkpoint as `save` writes it; a `UserError` if none could be read back."""
     content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
     return pack(classifier.state_dict(), {_HEADER: json.dumps(content)})
 

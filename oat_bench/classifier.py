@@ -145,21 +145,10 @@ class ModelInfo(Recorded):
 
 
 def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> Dataset:
-    """Refuse a data set that a checkpoint cannot classify.
+    """Refuse a data set that a checkpoint cannot classify, by its classes and images.
 
-    What counts are the classes and the size of the images, and the images where the checkpoint
-    knows them. A folder's name is only a label; the name of a published data set is no folder's.
-
-    Args:
-        info: the checkpoint's.
-        data: what it is to classify.
-        other_images: take a folder also for a model of a published data set.
-
-    Returns:
-        The data set, by the checkpoint's name for it unless it is known to be another one.
-
-    Raises:
-        UserError: saying what differs, and how to mend it.
+    Returns it by the checkpoint's name for it, unless it is known to be another one: a folder's
+    name is only a label, that of a published data set, but for ``other_images``, is not.
     """
     _check_images(info, data)
     if other_images:
@@ -184,13 +173,7 @@ def trained_on(info: ModelInfo, data: Dataset) -> bool | None:
 
 
 def image_size(info: ModelInfo, dataset: str, asked: int | None = None) -> int | None:
-    """Return what images are resized to for a checkpoint: as asked, else as those of its training.
-
-    Args:
-        info: the checkpoint's.
-        dataset: name or path of the images; those of a published data set are not resized.
-        asked: pixels; None if nothing was asked for.
-    """
+    """Return the pixels that a folder's images are resized to: as asked, else as in training."""
     return info.image_size if asked is None and is_folder(dataset) else asked
 
 
@@ -355,17 +338,7 @@ class TunableClassifier(ABC):
 def check_lambdas(
     method: str, trained: Sequence[float], lambdas: Iterable[float], option: str = "--lambda"
 ) -> None:
-    """Refuse lambda values where a method has no classifier.
-
-    Args:
-        method: its name.
-        trained: the lambda values of training.
-        lambdas: those that are asked for.
-        option: of the command line, by which others may be chosen.
-
-    Raises:
-        UserError: naming the lambda, and those that there are; or if there is no such method.
-    """
+    """Refuse lambda values where a method has no classifier; by ``option`` others are chosen."""
     kind: type[TunableClassifier] = METHODS[method]
     for lam in lambdas:
         try:
@@ -375,11 +348,7 @@ def check_lambdas(
 
 
 def check_widths(known: Sequence[float], widths: Iterable[float]) -> None:
-    """Refuse widths that a network does not have.
-
-    Raises:
-        UserError: naming the width, and those that there are.
-    """
+    """Refuse widths that a network does not have."""
     for width in widths:
         if width not in known:
             have = ", ".join(f"{one:g}" for one in known)

@@ -36,11 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class RobustAccuracy:
-    """What the fixture `robust_accuracy` is.
-
-    Args:
-        data_dir: where data sets are looked for, and downloaded to.
-    """
+    """What the fixture `robust_accuracy` is; data sets are looked for in ``data_dir``."""
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
@@ -165,7 +161,6 @@ class RobustAccuracy:
         dataset: str | None,
         data_dir: str | Path | None,
     ) -> "Dataset":
-        """Load the data set of a model once, and check that it fits."""
         from oat_bench import datasets
         from oat_bench.classifier import check_fits, image_size
         from oat_bench.cli.context import data_of

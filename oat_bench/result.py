@@ -194,21 +194,9 @@ def measured(
     out: Path | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run the evaluation grid of a card.
+    """Run the evaluation grid of a card with attacks that `oat_bench.run.prepare_attacks` made.
 
-    Args:
-        classifier: the model.
-        card: says what is evaluated.
-        data: on what.
-        attacks: made ready by `oat_bench.run.prepare_attacks`.
-        command: what made these numbers.
-        device: where.
-        out: keeps outcomes and what it cost, which are not computed again; None: memory does.
-        images: attacked images go to ``out/images``, as PNGs too if it is ``png``.
-
-    Raises:
-        UserError: if the checkpoint is of another data set, or more examples are asked for than
-            there are.
+    ``out`` keeps outcomes and costs, which are not computed again; ``images`` are kept under it.
     """
     info = classifier.info
     data = check_fits(info, data)

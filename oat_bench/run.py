@@ -34,11 +34,7 @@ from oat_bench.training.sampling import describe_lambdas
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
-
-    Raises:
-        UserError: if there is no such device here.
-    """
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -49,8 +45,7 @@ def choose_device(name: str) -> torch.device:
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
     """Return the card with other values of its evaluation; None leaves one as it is.
 
-    A card may have been written for a larger test set: unless ``n_examples`` is given it evaluates
-    no more than there are.
+    Of a card for a larger test set ``n_examples`` becomes what there are, unless it is given.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     if "n_examples" not in given and card.evaluation.n_examples:
@@ -59,11 +54,7 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
 
 
 def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
-    """Make the attacks of a card ready, before anything costly begins.
-
-    Raises:
-        UserError: if one does not exist or does not fit.
-    """
+    """Make the attacks of a card ready, before anything costly begins."""
     chosen = select_attacks(card.evaluation.attacks)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
@@ -78,11 +69,7 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
 
 
 def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> BenchmarkCard:
-    """Return the card with fewer examples for attacked images that were saved of fewer.
-
-    Raises:
-        UserError: if they are not of the examples that the card evaluates.
-    """
+    """Return the card with fewer examples for attacked images that were saved of fewer."""
     evaluation, examples = card.evaluation, choose_examples(card, data)
     fewer = dict(evaluation.fewer_examples)
     for name, attack in ((a.card.name, a) for a in attacks if a.card.engine == "file"):
@@ -98,9 +85,6 @@ def train(
 
     Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
     several networks trains one after the other, each in a sub-folder of its own.
-
-    Raises:
-        UserError: if the folder holds a run of another card, data set or seed.
     """
     identity = training_identity(card.checked(), data, seed)
     method: type[TrainableClassifier] = METHODS[card.method]
@@ -216,14 +200,7 @@ def choose_points(
 ) -> list[OperatingPoint]:
     """Return the operating points that a card evaluates, by width and lambda.
 
-    Args:
-        card: the card.
-        method: of the classifier.
-        trained: the lambda that its training samples.
-        widths: those that it has.
-
-    Raises:
-        UserError: if the card asks for one where there is no classifier.
+    ``method``, ``trained`` lambda values and ``widths`` are the classifier's.
     """
     lambdas, chosen = card.evaluation.lambdas, card.evaluation.widths or widths
     check_widths(widths, chosen)
@@ -232,11 +209,7 @@ def choose_points(
 
 
 def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
-    """Return the ids of the test images that a card evaluates.
-
-    Raises:
-        UserError: if it asks for more than there are.
-    """
+    """Return the ids of the test images that a card evaluates."""
     n = card.evaluation.n_examples or len(data.test)
     if n > len(data.test):
         raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")

@@ -21,11 +21,7 @@ def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and strings from a safetensors file.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Read tensors and strings from a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -25,7 +25,7 @@ from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
 from oat_bench.results import published
-from oat_bench.results.entries import Entry, EntryFlag, make_entry
+from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
@@ -45,33 +45,26 @@ class Result:
     """What an evaluation found; it prints as the table.
 
     Attributes:
-        entry: all of it, as leaderboards read it.
+        entry: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance.
         outcomes: one row for each operating point, attack and example.
-        points: accuracies of each operating point.
-        trained: the lambda values that training sampled.
-        title: of tables and figures.
-        published: what was published of the same experiment.
-        frontiers: summary numbers, by width and attack.
-        flags: what the evaluation doubts of its own numbers.
         classifier: what was evaluated.
         data: on what.
     """
 
     entry: Entry
     outcomes: pd.DataFrame
-    points: list[PointResult]
-    trained: list[float]
-    title: str
-    published: list[Published]
-    frontiers: list[frontier.Summary]
-    flags: list[EntryFlag]
     classifier: TunableClassifier
     data: Dataset
 
     @property
+    def points(self) -> list[PointResult]:
+        """Accuracies of each operating point."""
+        return self.entry.operating_points
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row for each operating point: accuracies in percent, with their intervals."""
-        return pd.read_csv(StringIO(per_lambda.csv(self.points, self.trained)))
+        return pd.read_csv(StringIO(per_lambda.csv(self.points, self._trained)))
 
     @property
     def markdown(self) -> str:
@@ -81,17 +74,24 @@ class Result:
     @property
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
-        return per_lambda.page(
-            self.points,
-            self.trained,
-            self.title,
-            self.published,
-            self.frontiers,
-            self.entry.attacks,
-        )
+        entry, info = self.entry, self.classifier.info
+        named = [info.architecture, info.method.upper()]
+        if entry.name in named:
+            named = [entry.name]
+        title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
+        quoted, frontiers = self._published, entry.frontiers or ()
+        return per_lambda.page(self.points, self._trained, title, quoted, frontiers, entry.attacks)
+
+    @property
+    def _trained(self) -> list[float]:
+        return [point.lam for point in self.points if point.trained]
+
+    @property
+    def _published(self) -> list[Published]:
+        return published.of_entry(published.load(), self.entry, same_method=True)
 
     def __str__(self) -> str:
-        return "\n".join([self.markdown.rstrip(), *flags.lines(self.flags)])
+        return "\n".join([self.markdown.rstrip(), *flags.lines(self.entry.flags or ())])
 
     def save(self, folder: str | Path) -> Path:
         """Write the report, and return its folder.
@@ -103,7 +103,7 @@ class Result:
         write_parquet(out / "outcomes.parquet", self.outcomes)
         atomic_write(out / "entry.json", self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
-        atomic_write(out / "table.csv", per_lambda.csv(self.points, self.trained, self.published))
+        atomic_write(out / "table.csv", per_lambda.csv(self.points, self._trained, self._published))
         atomic_write(out / "table.tex", self.page.latex())
         quoted = published.of_entries([self.entry])
         drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
@@ -168,9 +168,8 @@ def evaluate(
             threat=card.threat,
         )
     info = classifier.info
-    card = card.model_copy(update={"threat": info.threat})
     card = with_evaluation(
-        card,
+        card.model_copy(update={"threat": info.threat}),
         data,
         lambdas=sorted(lambdas or info.trained_lambdas),
         widths=list(widths) if widths else None,
@@ -219,12 +218,9 @@ def measured(
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
-    raised = flags.flags(doubts)
     before = None if out is None else out / "entry.json"
     counted = summarize(outcomes, worst_over, info.trained_at)
     results = with_costs(counted, classifier, data.test, device, before)
-    frontiers = frontier.summarize(outcomes, worst_over)
-    shown = [result.lam for result in results if info.trained_at(result.lam)]
     entry = make_entry(
         info,
         results,
@@ -234,23 +230,10 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
-        frontiers=frontiers,
+        frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
-        flags=raised,
+        flags=flags.flags(doubts),
     )
-    alone = entry.name in (info.architecture, info.method.upper())
-    named = [entry.name] if alone else [info.architecture, info.method.upper()]
-    return Result(
-        entry,
-        outcomes,
-        results,
-        sorted({*info.trained_lambdas, *shown}),
-        ", ".join([data.name, *named, f"{card.threat.norm} eps {entry.eps}"]),
-        published.of_entry(published.load(), entry, same_method=True),
-        frontiers,
-        raised,
-        classifier,
-        data,
-    )
+    return Result(entry, outcomes, classifier, data)

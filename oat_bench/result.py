@@ -79,12 +79,20 @@ class Result:
         if entry.name in named:
             named = [entry.name]
         title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
-        quoted, frontiers = self._published, entry.frontiers or ()
-        return per_lambda.page(self.points, self._trained, title, quoted, frontiers, entry.attacks)
+        return per_lambda.page(
+            self.points,
+            self._trained,
+            title,
+            self._published,
+            entry.frontiers or (),
+            entry.attacks,
+            dial=info.dial,
+        )
 
     @property
     def _trained(self) -> list[float]:
-        return [point.lam for point in self.points if point.trained]
+        trained = self.classifier.info.epochs > 0
+        return [point.lam for point in self.points if trained and point.trained]
 
     @property
     def _published(self) -> list[Published]:

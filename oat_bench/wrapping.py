@@ -162,7 +162,10 @@ def from_source(model: str, dataset: Dataset, *, threat: Threat | None = None) -
     parts = [path.read_bytes(), match["function"], argument or ""]
     if argument and Path(argument).is_file():
         parts.append(Path(argument).read_bytes())
-    name = type(made).__name__
+    kind = type(made)
+    # a network of torch's own classes is called after what built it
+    given = kind.__module__.partition(".")[0] != "torch"
+    name = kind.__name__ if given else f"{path.stem}.{match['function']}"
     return wrap(made, dataset=dataset, name=name, threat=threat, code=sha256(*parts))
 
 

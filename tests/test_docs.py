@@ -46,7 +46,7 @@ def test_a_model_of_ones_own_on_the_command_line(invoke):
         words = shlex.split(line)[1:]
         code, out, err = invoke(*words, *few)
         assert code == 0, err
-        assert "Sequential" in out
+        assert "**digits, mine.build, Linf eps" in out
     model, data = "./mine.py:build=weights.pt", ["--dataset", "digits"]
     code, _, err = invoke("evaluate", model, *data, *few, "--out", "runs/mine")
     assert code == 0, err

@@ -21,17 +21,19 @@ from safetensors.torch import save as to_bytes
 from test_classifier import describe, forge
 
 import oat_bench
-from oat_bench import cards, datasets, run
+from oat_bench import cards, datasets
 from oat_bench.attacks import saved
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.cell import CellInfo
+from oat_bench.attacks.engines import prepare
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
-from oat_bench.classifier import TunableClassifier
+from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.cli.context import Context
 from oat_bench.datasets import image_folder
 from oat_bench.deployment import load as load_exported
 from oat_bench.errors import UserError
+from oat_bench.registry import METHODS
 from oat_bench.reports import comparison as reports
 from oat_bench.results import comparison, published, records
 from oat_bench.results import listing as results
@@ -151,7 +153,7 @@ def state(digits):
 
     def make(folder):
         card = benchmark_card("digits")
-        info = run.ModelInfo(
+        info = ModelInfo(
             method="oat",
             dataset="digits",
             classes=list(digits.classes),
@@ -165,8 +167,9 @@ def state(digits):
             selection="",
         )
         recipe = {"epochs": 1, "batch_size": 8, "lambdas": [0, 1], "attack_steps": 1}
+        (member,) = METHODS["oat"].build(info).members()
         return Trainer(
-            run.OAT.build(info).network,
+            member.step,
             card.training.model_copy(update=recipe),
             Threat(),
             digits.train.take(slice(0, 16)),
@@ -698,7 +701,7 @@ def test_an_attack_card_cannot_have_art_write_somewhere(tmp_path):
         {"name": "a", "engine": "art", "class": "FastGradientMethod", "parameters": values}
     )
     with pytest.raises(UserError, match="takes no parameter 'summary_writer'"):
-        run.prepare(card, Threat(), n_classes=10, seed=0)
+        prepare(card, Threat(), n_classes=10, seed=0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from oat_bench.benchmark import card_for
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def load_model(
     from oat_bench import checkpoint, deployment, wrapping
 
     if wrapping.is_source(model):
+        from oat_bench.benchmark import card_for
+
         if data is None:
             raise UserError(f"{model}: expected a checkpoint, which says what it classifies")
         images = data()
@@ -109,20 +110,13 @@ class Context:
     @cached_property
     def named_data(self) -> "Dataset":
         """The data set that was named, for a model that does not say what it classifies."""
-        from oat_bench import datasets
-
         if self.dataset is None:
             raise UserError(f"{self.name}: name what it classifies with --dataset")
-        return datasets.load(
-            self.dataset,
-            self.data_dir,
-            skip_broken=self.skip_broken,
-            image_size=self.image_size,
-        )
+        return self.load(self.dataset, self.image_size)
 
     @property
     def checkpoint(self) -> "TunableClassifier":
-        """The model, if its own networks are there, as an exported file's are not."""
+        """The model, unless it is an exported file, which is of a checkpoint."""
         from oat_bench.deployment import Exported
 
         if isinstance(self.trained, Exported):
@@ -137,18 +131,24 @@ class Context:
     @cached_property
     def data(self) -> "Dataset":
         """The data set of the model, or what was named for it."""
-        return self.load_data(self.dataset_name, self.image_size)
+        return self.fitting(self.dataset_name, self.image_size)
 
-    def load_data(self, name: str, image_size: int | None) -> "Dataset":
+    def load(self, name: str, image_size: int | None, label: str | None = None) -> "Dataset":
+        """Load a data set; or a folder, which results call ``label``."""
+        from oat_bench import datasets
+
+        options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
+        return datasets.load(name, self.data_dir, label=label, **options)
+
+    def fitting(self, name: str, image_size: int | None) -> "Dataset":
         """Load a data set or a folder, and check that it fits the model."""
-        from oat_bench import classifier, datasets
+        from oat_bench import classifier
         from oat_bench.progress import note
 
         info, model = self.trained.info, self.name
         if "named_data" in vars(self):
             return self.named_data
-        size = classifier.image_size(info, name, image_size)
-        data = datasets.load(name, self.data_dir, skip_broken=self.skip_broken, image_size=size)
+        data = self.load(name, classifier.image_size(info, name, image_size))
         fitting = classifier.check_fits(info, data)
         own = classifier.trained_on(info, data)
         if own is False:

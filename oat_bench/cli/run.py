@@ -24,7 +24,6 @@ from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
-    from oat_bench.datasets import Dataset
     from oat_bench.networks.card import Interpolation
     from oat_bench.result import Result
 
@@ -62,7 +61,8 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
     """Attack a trained checkpoint at every lambda, print the table.
 
     MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
-    what predicts clean and attacked images is the file, by onnxruntime or torch.export.
+    what predicts clean and attacked images is the file, by onnxruntime or torch.export. Or it is
+    your own, ./mine.py:build, with --dataset: build() is run, and returns the network.
     """
     if (named is None) == (context.model is None):
         raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")
@@ -92,7 +92,7 @@ def train(
     from oat_bench.progress import note
 
     device = context.where
-    data = _training_data(context, card, dataset_name)
+    data = context.load(card.dataset, card.image_size, dataset_name)
     folder = make_folder(context.out or _default_out(card, seed))
     runs.train(card, data, folder, seed=seed, device=device)
     note(f"checkpoint and log in {folder}")
@@ -124,18 +124,6 @@ def _card(
     if context.image_size is not None:
         card = card.model_copy(update={"image_size": context.image_size})
     return card if method is None else card.with_method(method)
-
-
-def _training_data(context: Context, card: "BenchmarkCard", label: str | None) -> "Dataset":
-    from oat_bench import datasets
-
-    return datasets.load(
-        card.dataset,
-        context.data_dir,
-        label=label,
-        skip_broken=context.skip_broken,
-        image_size=card.image_size,
-    )
 
 
 def _default_out(card: "BenchmarkCard", seed: int) -> Path:
@@ -191,26 +179,19 @@ def _evaluate(
     changes |= {"n_examples": counts.pop("all", None), "fewer_examples": counts or None}
     given = {key: value for key, value in changes.items() if value is not None}
     card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
-    if trained is not None:
-        data = context.load_data(card.dataset, card.image_size)
-    else:
-        data = _training_data(context, card, dataset_name)
+    place = card.dataset, card.image_size
+    data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
     if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
-        # the card may have been written for a larger test set
-        limit = min(card.evaluation.n_examples or len(data.test), len(data.test))
-        smaller = card.evaluation.model_copy(update={"n_examples": limit})
-        card = card.model_copy(update={"evaluation": smaller})
+        card = runs.with_evaluation(card, data)  # it may be of a larger test set
     runs.choose_examples(card, data)
-    if trained is not None:
-        info = trained.info
-        runs.choose_points(card, info.method, info.trained_lambdas, info.widths)
-    else:
-        runs.choose_points(card, card.method, card.training.lambdas, card.network.widths)
-    ready = runs.prepare_attacks(card, len(data.classes), seed)
-    card = runs.with_saved(card, data, ready)
+    known = card.method, card.training.lambdas, card.network.widths
     out = _default_out(card, seed)
     if trained is not None:
+        known = trained.info.method, trained.info.trained_lambdas, trained.info.widths
         out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
+    runs.choose_points(card, *known)
+    ready = runs.prepare_attacks(card, len(data.classes), seed)
+    card = runs.with_saved(card, data, ready)
     folder = make_folder(context.out or out)
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device)

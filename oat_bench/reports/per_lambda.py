@@ -14,8 +14,11 @@ from oat_bench.statistics.frontier import Summary
 #: what stands below a table
 NOTE = (
     "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack; "
-    "worst: right under every attack. * lambda was not trained; between 0 and the first "
-    "trained value dual batch norms are mixed (folded-affine)."
+    "worst: right under every attack."
+)
+UNTRAINED = (
+    "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
+    "(folded-affine)."
 )
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
@@ -29,23 +32,28 @@ def page(
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
     attacks: Sequence[EntryAttack] = (),
+    *,
+    dial: bool = True,
 ) -> Page:
     """Return the report.
 
     Args:
         results: one for each operating point.
-        trained: the lambda that training sampled; others have a star.
+        trained: the lambda that training sampled; others have a star. None were, if empty.
         title: what stands above.
         published: what was published of the same experiment; it stands beside.
         frontiers: all summaries; those of the worst case are shown, or else of the last attack.
         attacks: of the columns; those whose RA is another one are explained.
+        dial: false for a model that lambda does not change.
     """
     quoted = _quoted(published)
     tables = [
-        Table(_rows(group, trained, quoted), heading=heading, digits=0)
+        Table(_rows(group, trained, quoted, dial), heading=heading, digits=0)
         for heading, group in _by_width(results)
     ]
-    return Page(title, tables, [NOTE, *_notes(published, frontiers, attacks)])
+    note = f"{NOTE} {UNTRAINED}" if trained else NOTE
+    below = _notes(published, frontiers if dial else (), attacks)
+    return Page(title, tables, [note, *below])
 
 
 def _quoted(published: Sequence[Published]) -> _Quoted:
@@ -63,7 +71,12 @@ def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
     return {name for lam, width, name in quoted if (lam, width) in points}
 
 
-def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted) -> list[Row]:
+def _rows(
+    results: Sequence[PointResult],
+    trained: Sequence[float],
+    quoted: _Quoted,
+    dial: bool = True,
+) -> list[Row]:
     compared = _compared(results, quoted)
     headers = {
         name: name if found.n is None else f"{name} (n {found.n})"
@@ -71,9 +84,9 @@ def _rows(results: Sequence[PointResult], trained: Sequence[float], quoted: _Quo
     }
     rows: list[Row] = []
     for result in results:
-        star = "" if result.lam in trained else " *"
+        star = "" if not trained or result.lam in trained else " *"
         row: dict[str, Content | Cell] = {
-            "lambda": f"{result.lam:g}{star}",
+            "lambda": f"{result.lam:g}{star}" if dial else "-",
             "n": str(result.n),
         }
         for name, found in result.accuracies.items():

@@ -72,14 +72,10 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = dict(zip(IDENTITY, identity, strict=True))
         row["n"] = len(part)
         for name, right in (("sa", clean_right(part)), ("ra", robust_right(part))):
-            accuracy = Accuracy.of(right)
-            row |= {
-                name: accuracy.value,
-                f"{name}_low": accuracy.low,
-                f"{name}_high": accuracy.high,
-            }
+            found = Accuracy.of(right)
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append(row)
-    numbers = ["n", *(f"{name}{end}" for name in ("sa", "ra") for end in ("", "_low", "_high"))]
+    numbers = ["n", "sa", "sa_low", "sa_high", "ra", "ra_low", "ra_high"]
     return pd.DataFrame(rows, columns=[*IDENTITY, *numbers])
 
 
@@ -111,33 +107,27 @@ def only(
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Write `summarize`'s table for readers; width and precision only where they are unusual."""
-    columns = {
-        "data set": table["dataset"],
-        "method": table["method"],
-        "network": table["architecture"],
-        "model": table["model"].str[:8],
-        "lambda": table["lam"].map("{:g}".format),
-        "width": table["width"].map("{:g}".format),
-        "attack": table["attack"],
-        "attacked at": table["crafted"],
-        "eps": table["eps"].map("{:.3g}".format),
-        "seed": table["seed"].astype(str),
-        "gradients": table["gradients"],
-        "n": table["n"].astype(str),
-        "SA": _accuracies(table, "sa"),
-        "RA": _accuracies(table, "ra"),
-        "where": table["store"].map(lambda store: str(Path(store).parent)),
+    written = {
+        "data set": "{dataset}",
+        "method": "{method}",
+        "network": "{architecture}",
+        "model": "{model:.8}",
+        "lambda": "{lam:g}",
+        "width": "{width:g}",
+        "attack": "{attack}",
+        "attacked at": "{crafted}",
+        "eps": "{eps:.3g}",
+        "seed": "{seed}",
+        "gradients": "{gradients}",
+        "n": "{n}",
+        "SA": "{sa:.1f} [{sa_low:.1f}, {sa_high:.1f}]",
+        "RA": "{ra:.1f} [{ra_low:.1f}, {ra_high:.1f}]",
     }
+    rows = [
+        {name: form.format_map(row) for name, form in written.items()}
+        | {"where": str(Path(row["store"]).parent)}
+        for row in table.to_dict("records")
+    ]
+    frame = pd.DataFrame(rows, columns=[*written, "where"])
     usual = {"width": "1", "attacked at": "", "gradients": "float32"}
-    return pd.DataFrame(
-        {k: v for k, v in columns.items() if k not in usual or (v != usual[k]).any()}
-    )
-
-
-def _accuracies(table: pd.DataFrame, name: str) -> pd.Series:
-    columns = (table[name], table[f"{name}_low"], table[f"{name}_high"])
-    return pd.Series(
-        [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in zip(*columns, strict=True)],
-        index=table.index,
-        dtype=str,
-    )
+    return frame.drop(columns=[name for name, word in usual.items() if (frame[name] == word).all()])

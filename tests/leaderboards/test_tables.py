@@ -88,7 +88,7 @@ def test_markdown_holds_every_accuracy_with_its_interval(results):
 def test_the_star_marks_what_was_not_trained_and_nothing_else(results):
     everything = tables.page(results, [0.0, 0.1, 0.15, 1.0], "t").markdown()
     assert " * " not in everything.split("Accuracies")[0]
-    nothing = tables.page(results, [], "t").markdown()
+    nothing = tables.page(results, [0.9], "t").markdown()
     assert nothing.split("Accuracies")[0].count(" * ") == 4
 
 

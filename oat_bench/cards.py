@@ -35,8 +35,6 @@ _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
 _MAX_CARD_BYTES = 1 << 16
 #: in a line; tomllib takes the square of the parts of a key in time
 _MAX_DOTS = 1000
-#: cards that extend each other in a row
-_MAX_CHAIN = 8
 
 
 def _number(value: object) -> object:
@@ -188,39 +186,33 @@ def read(path: Path, model: type[C]) -> C:
 def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
-        stated, parent = _parse(path, kind)
+        stated = _parse(path)
         chain.append((path, stated))
-        if parent is None:
+        extends = stated.pop("extends", None)
+        if extends is None:
             return chain
+        if not isinstance(extends, str):
+            raise UserError(
+                f"{path}: extends: expected the name or the path of a card, got {shown(extends)}"
+            )
+        try:
+            parent = _locate(kind, extends, beside=path.parent)
+        except UserError as error:
+            raise UserError(f"{path}: extends: {error}") from error
         if any(parent.samefile(file) for file, _ in chain):
             raise UserError(f"{path}: extends {shown(parent)}, which extends this card in turn")
-        if len(chain) == _MAX_CHAIN:
-            raise UserError(
-                f"{chain[0][0]}: more than {_MAX_CHAIN} cards extend each other; expected fewer"
-            )
         path = parent
 
 
-def _parse(path: Path, kind: str) -> tuple[dict[str, Any], Path | None]:
+def _parse(path: Path) -> dict[str, Any]:
     content = read_bounded(path, _MAX_CARD_BYTES, "a card")
     try:
         text = content.decode()
         if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
             raise ValueError(f"more than {_MAX_DOTS} dots in a line")
-        stated = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also what tomllib says of a number too long
         raise UserError(f"{path}: not valid TOML: {one_line(error, None)}") from error
-    extends = stated.pop("extends", None)
-    if extends is None:
-        return stated, None
-    if not isinstance(extends, str):
-        raise UserError(
-            f"{path}: extends: expected the name or the path of a card, got {shown(extends)}"
-        )
-    try:
-        return stated, _locate(kind, extends, beside=path.parent)
-    except UserError as error:
-        raise UserError(f"{path}: extends: {error}") from error
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

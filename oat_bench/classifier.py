@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import ImageSize, Lambdas, Recorded, Threat, Widths, publishable
+from oat_bench.cards import ImageSize, Lambdas, Recorded, Threat, Widths, first, publishable
 from oat_bench.datasets import Dataset, is_folder
 from oat_bench.datasets.layout import composed
 from oat_bench.errors import UserError, one_line
@@ -21,6 +21,7 @@ from oat_bench.tensors import checksum
 
 #: lambda closer than this are one: float32 holds about seven digits
 SAME_LAMBDA = 1e-6
+_Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True, order=True)
@@ -48,10 +49,9 @@ class OperatingPoint:
 class ModelInfo(Recorded):
     """What a checkpoint says of itself."""
 
-    first_keys = frozenset(
-        {"format_version", "oat_bench_version", "method", "dataset", "classes", "input_shape"}
-        | {"network", "trained_lambdas", "interpolation", "threat", "seed", "epochs"}
-        | {"selection", "benchmark_card"}
+    first_keys = first(
+        "format_version oat_bench_version method dataset classes input_shape network "
+        "trained_lambdas interpolation threat seed epochs selection benchmark_card"
     )
 
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
@@ -59,11 +59,7 @@ class ModelInfo(Recorded):
     method: str
     dataset: str
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
-    input_shape: tuple[
-        Annotated[int, Field(ge=1, le=4096)],
-        Annotated[int, Field(ge=1, le=65536)],
-        Annotated[int, Field(ge=1, le=65536)],
-    ]
+    input_shape: tuple[Annotated[int, Field(ge=1, le=4096)], _Side, _Side]
     network: NetworkCard | None = Field(
         default=None, description="absent: the network is no card's, see `own_name`, `own_widths`"
     )
@@ -131,13 +127,9 @@ class ModelInfo(Recorded):
         return self.model_copy(update={"bridge": rule})
 
     @model_validator(mode="after")
-    def _a_bridge_where_one_is_needed(self) -> Self:
+    def _rules_go_with_the_network(self) -> Self:
         if self.bridge is not None and self.bridged_below is None:
             raise ValueError(f"bridge is {self.bridge!r}; expected none for how it was trained")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rule_of_interpolation(self) -> Self:
         own = "none" if self.network is None else self.network.interpolation
         if self.interpolation not in ("none", own):
             raise ValueError(f"interpolation is {self.interpolation!r}, the network's is {own!r}")
@@ -222,12 +214,7 @@ class TunableClassifier(ABC):
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
         """Return the lambda at which a classifier of this kind answers for ``lam``.
 
-        Args:
-            lam: in [0, 1].
-            trained: the lambda that it was trained at.
-
-        Returns:
-            ``lam``; where there are only trained ones, the one that it is to float32's precision.
+        That is ``lam``; where there are only trained ones, the one equal to float32's precision.
 
         Raises:
             UserError: if there is no classifier at ``lam``.
@@ -260,16 +247,7 @@ class TunableClassifier(ABC):
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
-        """Classify each image at a lambda of its own.
-
-        Args:
-            x: images of shape [n, C, H, W] in [0, 1].
-            lam: shape [n].
-            width: of all.
-
-        Returns:
-            Logits of shape [n, num_classes].
-        """
+        """Return logits [n, num_classes] of images [n, C, H, W], each at its own of lambda [n]."""
         found = x.new_empty((len(x), self.info.num_classes))
         for value in sorted(set(lam.tolist())):
             near = self.check_lambda(value, self.info.trained_lambdas)
@@ -299,10 +277,7 @@ class TunableClassifier(ABC):
         return None
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
-        """Return the network of a width as a function of images and lambda, for export.
-
-        Returns:
-            `oat_bench.networks.lambda_input.LambdaInput`, sharing nothing with the classifier.
+        """Return a copy, `oat_bench.networks.lambda_input.LambdaInput`, for export.
 
         Raises:
             UserError: if the method has no one network for every lambda.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from oat_bench.regression.comparison import Comparison
     from oat_bench.statistics.accuracy import Accuracy
 
+    Model = str | Path | TunableClassifier
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--oat-data-dir``."""
@@ -44,7 +46,7 @@ class RobustAccuracy:
 
     def __call__(
         self,
-        model: "str | Path | TunableClassifier",
+        model: "Model",
         *,
         lam: float,
         attack: str = "pgd-20",
@@ -77,31 +79,24 @@ class RobustAccuracy:
         from oat_bench.attacks.card import attack_card
         from oat_bench.attacks.engines import prepare
         from oat_bench.classifier import OperatingPoint
-        from oat_bench.datasets import nested_order
-        from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.subject import Subject
         from oat_bench.results.points import summarize
+        from oat_bench.run import choose_examples
 
-        classifier = _load(model)
-        data = self._load_data(classifier, _name(model), dataset, data_dir)
-        n = len(data.test) if n_examples is None else n_examples
-        if not 1 <= n <= len(data.test):
-            raise UserError(
-                f"{n} examples asked for; expected 1 to {len(data.test)}, as many as the test set "
-                f"of {data.name} has"
-            )
+        classifier, name = _load(model)
+        data = self._load_data(classifier, name, dataset, data_dir)
+        examples = choose_examples(data, n_examples)
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
-        examples = nested_order(data.test.labels)[:n]
         subject = Subject(classifier, data.test, data.fingerprint(), examples)
         outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
-        return result.robust[ready.label].model_copy(update={"n": n})
+        return result.robust[ready.label].model_copy(update={"n": len(examples)})
 
     def check(
         self,
-        model: "str | Path | TunableClassifier",
+        model: "Model",
         *,
         baseline: str | Path,
         max_drop: float = 1.0,
@@ -137,9 +132,9 @@ class RobustAccuracy:
         from oat_bench.regression.check import check
         from oat_bench.reports import check as formats
 
-        classifier = _load(model)
+        classifier, name = _load(model)
         against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
-        data = self._load_data(classifier, _name(model), dataset, data_dir)
+        data = self._load_data(classifier, name, dataset, data_dir)
         done = check(
             classifier,
             against,
@@ -150,8 +145,7 @@ class RobustAccuracy:
             show=False,
         )
         if done.comparison.verdict == "worse":
-            report = formats.Report(done, _name(model), str(baseline))
-            raise AssertionError(formats.plain(report))
+            raise AssertionError(formats.plain(formats.Report(done, name, str(baseline))))
         return done.comparison
 
     def _load_data(
@@ -173,16 +167,12 @@ class RobustAccuracy:
         return check_fits(classifier.info, self._data[key])
 
 
-def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
-    import torch
-
+def _load(model: "Model") -> "tuple[TunableClassifier, str]":
     from oat_bench.cli.context import load_model
 
-    return load_model(str(model), torch.device("cpu")) if isinstance(model, str | Path) else model
-
-
-def _name(model: "str | Path | TunableClassifier") -> str:
-    return str(model) if isinstance(model, str | Path) else "the classifier"
+    if isinstance(model, str | Path):
+        return load_model(str(model), "cpu"), str(model)
+    return model, "the classifier"
 
 
 @pytest.fixture(scope="session")

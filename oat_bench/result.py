@@ -207,7 +207,7 @@ def measured(
     """
     info = classifier.info
     data = check_fits(info, data)
-    examples = choose_examples(card, data)
+    examples = choose_examples(data, card.evaluation.n_examples)
     points = choose_points(card, info.method, info.trained_lambdas, info.widths)
     subject = Subject(
         classifier.to(device),

@@ -70,12 +70,11 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
 
 def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> BenchmarkCard:
     """Return the card with fewer examples for attacked images that were saved of fewer."""
-    evaluation, examples = card.evaluation, choose_examples(card, data)
-    fewer = dict(evaluation.fewer_examples)
+    examples = choose_examples(data, card.evaluation.n_examples)
+    fewer = dict(card.evaluation.fewer_examples)
     for name, attack in ((a.card.name, a) for a in attacks if a.card.engine == "file"):
         fewer[name] = saved.count(attack, data, examples[: fewer.get(name)])
-    changed = evaluation.model_copy(update={"fewer_examples": fewer})
-    return card.model_copy(update={"evaluation": changed})
+    return with_evaluation(card, data, fewer_examples=fewer)
 
 
 def train(
@@ -208,9 +207,9 @@ def choose_points(
     return [OperatingPoint(lam, width) for width in chosen for lam in lambdas]
 
 
-def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
-    """Return the ids of the test images that a card evaluates."""
-    n = card.evaluation.n_examples or len(data.test)
-    if n > len(data.test):
+def choose_examples(data: Dataset, n: int | None) -> Tensor:
+    """Return the ids of n test images, stratified, or of all; those of fewer come first in more."""
+    n = len(data.test) if n is None else n
+    if not 1 <= n <= len(data.test):
         raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
     return datasets.nested_order(data.test.labels)[:n]

@@ -183,7 +183,7 @@ def _evaluate(
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
     if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
         card = runs.with_evaluation(card, data)  # it may be of a larger test set
-    runs.choose_examples(card, data)
+    runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     out = _default_out(card, seed)
     if trained is not None:

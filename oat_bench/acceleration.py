@@ -74,7 +74,13 @@ def keep_freed_memory() -> bool:
 
 def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Callable[..., Tensor]:
     """Compile a function of tensors; where that fails, fall back to it with one line."""
-    _allow_many_programs()
+    from torch._dynamo import config
+
+    # a program for each operating point, with and without gradients; after eight torch would go on
+    # without its compiler: slower, and in other last bits than a run that was resumed there
+    for name, least in (("recompile_limit", 512), ("accumulated_recompile_limit", 4096)):
+        if hasattr(config, name):
+            setattr(config, name, max(getattr(config, name), least))
     fast = torch.compile(function, dynamic=dynamic)
     failed = False
 
@@ -93,16 +99,6 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
             return function(*args)
 
     return call
-
-
-def _allow_many_programs() -> None:
-    # for each operating point, with and without gradients; after eight torch would compute the rest
-    # without its compiler: slower, and in other last bits than a run that was resumed there
-    from torch._dynamo import config
-
-    for name, least in (("recompile_limit", 512), ("accumulated_recompile_limit", 4096)):
-        if hasattr(config, name):
-            setattr(config, name, max(getattr(config, name), least))
 
 
 class Accelerated(nn.Module):

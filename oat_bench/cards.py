@@ -24,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 
 from oat_bench.complaints import explain, first_complaint, shown
 from oat_bench.errors import UserError, one_line, unknown
-from oat_bench.files import read_bounded, sha256
+from oat_bench.files import is_file, read_bounded, sha256
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 FRACTION = re.compile(rf"\s*({NUMBER})\s*(?:/\s*({NUMBER}))?\s*")
@@ -151,11 +151,7 @@ def find(name_or_path: str, model: type[C]) -> C:
 def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
     if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
         path = beside / name_or_path
-        try:
-            missing = not path.is_file()
-        except (OSError, ValueError):  # no file can be called so
-            missing = True
-        if missing:
+        if not is_file(path):
             raise UserError(f"no {kind} card at {one_line(path, None)}; expected a TOML file")
         return path
     if name_or_path not in names(f"{kind}s"):

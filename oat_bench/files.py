@@ -35,6 +35,11 @@ def atomic_write_all(contents: Mapping[Path, bytes | str]) -> None:
         raise
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file: False, not an error, where none can be called so."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def make_folder(path: Path, option: str = "--out") -> Path:
     """Create a folder for output, which the user may choose by ``option``, and try to write."""
     try:

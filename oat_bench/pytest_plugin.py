@@ -1,6 +1,6 @@
-"""A pytest plugin: robust accuracy in a test, and against a baseline.
+"""A pytest plugin: the fixture `robust_accuracy` measures, and checks against a baseline.
 
-The fixture `robust_accuracy` measures, and checks::
+::
 
     def test_the_model_is_robust(robust_accuracy):
         assert robust_accuracy("model.safetensors", lam=0.4, attack="pgd-20").low > 35
@@ -62,16 +62,15 @@ class RobustAccuracy:
             model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
             lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
-            n_examples: how many test images, stratified, each number's part of the next one's; all
-                if None.
+            n_examples: how many test images, stratified; all if None.
             width: share of the channels.
             seed: of the attack's random numbers.
             dataset: data set or folder of images; the model's if None.
             data_dir: instead of ``--oat-data-dir``.
 
         Returns:
-            The share of images that are right both clean and attacked, ``value`` in percent, with
-            the ends ``low`` and ``high`` of its 95% Wilson interval, and the number ``n``.
+            ``value``, the percentage of images that are right both clean and attacked, ``low`` and
+            ``high``, the ends of its 95% Wilson interval, and their number ``n``.
 
         Raises:
             UserError: if model, attack and data do not exist or do not go together.

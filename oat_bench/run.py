@@ -121,12 +121,11 @@ def train(
     ).with_bridge()
     classifier = method.build(info).to(device)
     selections, logs, seconds = [], [], 0.0
-    validation = data.validation
+    train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
-        validation = validation.take(
-            stratified(validation.labels, card.training.validation_examples)[0]
-        )
-    train_split, validation = data.train.to(device), validation.to(device)
+        chosen, _ = stratified(validation.labels, card.training.validation_examples)
+        validation = validation.take(chosen)
+    validation = validation.to(device)
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
@@ -139,19 +138,16 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
-        several = sorted({width for _, width in member.step.points()}, reverse=True)
-        widths = ""
-        if len(several) > 1:
-            widths = f", width {', '.join(f'{width:g}' for width in several)}"
+        by, loss = card.method.upper(), recipe.objective.loss
+        if loss != "cross-entropy":
+            by += f" with {loss}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
-        by = card.method.upper()
-        if recipe.objective.loss != "cross-entropy":
-            by += f" with {recipe.objective.loss}"
-        note(
-            f"training {info.architecture} on {data.name} by {by}: "
-            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
-            f"{trainer.computation}"
-        )
+        parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
+        widths = sorted({width for _, width in member.step.points()}, reverse=True)
+        if len(widths) > 1:
+            parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
+        parts += [f"on {device}", trainer.computation]
+        note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))
         seconds += progress.seconds

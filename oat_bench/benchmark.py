@@ -36,17 +36,12 @@ class EvaluationCard(Card):
     first_keys = first("lambdas attacks n_examples batch_size gradients")
 
     lambdas: Lambdas = Field(default=[0, 0.1, 0.2, 0.3, 0.4, 1])
-    widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
-        Field(default=None, description="absent: every width of the network")
-    )
+    widths: Widths | None = Field(default=None, description="absent: every width of the network")
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
-    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="for attacks that take long: of the same order, the first"
-    )
-    batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="absent: what fills the device"
-    )
+    #: for attacks that take long: of the same order, the first
+    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
+    batch_size: Annotated[int, Field(ge=1)] | None = None  # what fills the device
     gradients: Literal["float32", "bf16"] = "float32"
     compile: bool | None = Field(default=None, description="absent: where it pays")
 
@@ -64,9 +59,8 @@ class BenchmarkCard(Card):
     description: str = ""
     source: str = ""
     dataset: str
-    image_size: ImageSize | None = Field(
-        default=None, description="of a folder: the shorter side is resized to it, the centre kept"
-    )
+    #: of a folder: the shorter side is resized to it, the centre kept
+    image_size: ImageSize | None = None
     method: Annotated[str, AfterValidator(_method)] = "oat"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
     network: NetworkCard
@@ -80,7 +74,7 @@ class BenchmarkCard(Card):
         Where the card was ``named`` by the user, its name stays a part of that.
         """
         name = publishable(label or Path(folder).resolve().name)[:32]
-        name = "-".join([name, *([self.name] if named else [])])[:64]
+        name = f"{name}-{self.name}"[:64] if named else name
         return self.model_copy(update={"dataset": folder, "name": name})
 
     @model_validator(mode="before")
@@ -110,10 +104,9 @@ class BenchmarkCard(Card):
             )
         try:
             kind.Options.model_validate(self.options)
+            kind.check_card(network, self.training)
         except ValidationError as error:
             raise UserError(f"{where}: [method] {explain(error, kind.Options)}") from error
-        try:
-            kind.check_card(network, self.training)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from error
         return self

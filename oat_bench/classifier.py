@@ -60,9 +60,7 @@ class ModelInfo(Recorded):
     dataset: str
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
     input_shape: tuple[Annotated[int, Field(ge=1, le=4096)], _Side, _Side]
-    network: NetworkCard | None = Field(
-        default=None, description="absent: the network is no card's, see `own_name`, `own_widths`"
-    )
+    network: NetworkCard | None = Field(default=None, description="absent: it is no card's")
     own_name: str = Field(default="", description="architecture of a network that is no card's")
     own_widths: Widths = Field(default=[1.0], description="likewise")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
@@ -71,20 +69,15 @@ class ModelInfo(Recorded):
     interpolation: Literal["linear-codes", "spherical-codes", "film", "none"] = "none"
     lambda_sampling: Literal["list", "uniform"] = "list"
     bridge: Literal["folded-affine"] | None = Field(
-        default=None,
-        description="the rule below `bridged_below`; absent: there is none, or it came later",
+        default=None, description="the rule below `bridged_below`; absent: none, or it came later"
     )
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
     selection: str = Field(description="the rule that chose these weights, and the epoch it chose")
     benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
-    data_fingerprint: str = Field(
-        default="", description="of the data set it was trained on, by its name; empty: unknown"
-    )
-    image_size: ImageSize | None = Field(
-        default=None, description="what the images of a folder were resized and cropped to"
-    )
+    data_fingerprint: str = Field(default="", description="of what it was trained on, if known")
+    image_size: ImageSize | None = Field(default=None, description="of a folder of images")
 
     @property
     def num_classes(self) -> int:
@@ -110,8 +103,7 @@ class ModelInfo(Recorded):
     def bridged_below(self) -> float | None:
         """The first trained lambda above 0, if those between are mixed of the networks at both.
 
-        The rule, ``folded-affine``, is `oat_bench.networks.conditioning.LambdaEncoding`'s. It is no
-        part of the weights: a checkpoint that came before it follows it too.
+        `oat_bench.networks.conditioning.LambdaEncoding` has the rule, for older checkpoints too.
         """
         if self.network is None:
             return None
@@ -263,17 +255,14 @@ class TunableClassifier(ABC):
         raise UserError(f"a model of method {self.info.method!r} does not interpolate")
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
-        """Name what decides the networks at these lambda, but is no part of the fingerprint.
+        """Name what decides the networks at these lambda values beside the fingerprint.
 
         Outcomes that were stored before there was the rule are not those of a network that has it.
         """
         return ()
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
-        """Return what predicts in the place of `at`, which attacks see; None: `at` itself does.
-
-        Of an exported file that another runtime computes, it is the file, without gradients.
-        """
+        """Return what predicts in the place of `at`: of an exported file, its own runtime."""
         return None
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:

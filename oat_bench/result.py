@@ -102,11 +102,7 @@ class Result:
         return "\n".join([self.markdown.rstrip(), *flags.lines(self.entry.flags or ())])
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report, and return its folder.
-
-        It holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``, ``table.tex``,
-        ``outcomes.parquet`` and ``figures``.
-        """
+        """Write ``report.md``, entry, table, outcomes and ``figures``; return the folder."""
         out = make_folder(Path(folder))
         write_parquet(out / "outcomes.parquet", self.outcomes)
         atomic_write(out / "entry.json", self.entry.as_json())

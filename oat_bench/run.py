@@ -1,6 +1,7 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,9 @@ def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Atta
         if name not in names and name not in cards.names("attacks"):
             raise unknown("attack with fewer examples", name, names)
     ready = [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
-    labels = [attack.label for attack in ready]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UserError(f"two attacks have one column, {label!r}; rename a card")
+    label, count = Counter(attack.label for attack in ready).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"two attacks have one column, {label!r}; rename a card")
     return ready
 
 

@@ -144,5 +144,4 @@ def card_for(dataset: str) -> BenchmarkCard:
     """Return the card of a data set; where it has none, that of a folder of images."""
     if dataset in names("benchmarks"):
         return benchmark_card(dataset)
-    changes = {"dataset": dataset, "name": publishable(dataset)}
-    return benchmark_card("image-folder").model_copy(update=changes)
+    return benchmark_card("image-folder").for_folder(dataset, named=False)

@@ -27,7 +27,7 @@ from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.files import atomic_write, sha256
-from oat_bench.methods.trainable import Member, TrainableClassifier
+from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.training.loop import Trainer
@@ -159,21 +159,14 @@ def train(
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / "splits.json", data.describe_splits())
-    selection = _describe_selection(selections)
+    selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
+    if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
+        selection = selections[0][1] if selections else "none: not trained"
     classifier.info = classifier.info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
     if selections:
         note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
-
-
-def _describe_selection(selections: list[tuple[Member, str]]) -> str:
-    """Say once what holds of all networks, else of each."""
-    if not selections:
-        return "none: not trained"
-    if len({selection for _, selection in selections}) == 1:
-        return selections[0][1]
-    return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:

@@ -79,8 +79,8 @@ def wrap(
     Raises:
         UserError: if it is not such a model; it is tried on four test images.
     """
-    dial = not isinstance(model, nn.Module) or callable(getattr(model, "at", None))
-    if dial and not callable(getattr(model, "at", None)):
+    dial = callable(getattr(model, "at", None))
+    if not dial and not isinstance(model, nn.Module):
         raise UserError(
             f"a model is a {type(model).__name__}; expected a torch.nn.Module, or an object with "
             "at(lam) that returns one"

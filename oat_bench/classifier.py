@@ -239,7 +239,7 @@ class TunableClassifier(ABC):
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
-        """Return logits [n, num_classes] of images [n, C, H, W], each at its own of lambda [n]."""
+        """Return logits [n, num_classes] of images [n, C, H, W], image i at lambda ``lam[i]``."""
         found = x.new_empty((len(x), self.info.num_classes))
         for value in sorted(set(lam.tolist())):
             near = self.check_lambda(value, self.info.trained_lambdas)

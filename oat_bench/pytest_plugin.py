@@ -20,7 +20,7 @@ import pytest
 
 if TYPE_CHECKING:
     from oat_bench.classifier import TunableClassifier
-    from oat_bench.datasets import Dataset
+    from oat_bench.cli.context import Context
     from oat_bench.regression.comparison import Comparison
     from oat_bench.statistics.accuracy import Accuracy
 
@@ -42,7 +42,6 @@ class RobustAccuracy:
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
-        self._data: dict[tuple[str, Path, int | None], Dataset] = {}
 
     def __call__(
         self,
@@ -83,8 +82,8 @@ class RobustAccuracy:
         from oat_bench.results.points import summarize
         from oat_bench.run import choose_examples
 
-        classifier, name = _load(model)
-        data = self._load_data(classifier, name, dataset, data_dir)
+        context = self._context(model, dataset, data_dir)
+        classifier, data = context.trained, context.data
         examples = choose_examples(data, n_examples)
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
@@ -131,47 +130,34 @@ class RobustAccuracy:
         from oat_bench.regression.check import check
         from oat_bench.reports import check as formats
 
-        classifier, name = _load(model)
-        against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
-        data = self._load_data(classifier, name, dataset, data_dir)
+        context = self._context(model, dataset, data_dir)
+        against = baselines.read(baseline).part_for(context.trained, attacks, lambdas)
         done = check(
-            classifier,
+            context.trained,
             against,
-            data,
+            context.data,
             max_drop=max_drop,
             confidence=confidence,
             seed=seed,
             show=False,
         )
         if done.comparison.verdict == "worse":
-            raise AssertionError(formats.plain(formats.Report(done, name, str(baseline))))
+            raise AssertionError(formats.plain(formats.Report(done, context.name, str(baseline))))
         return done.comparison
 
-    def _load_data(
-        self,
-        classifier: "TunableClassifier",
-        model: str,
-        dataset: str | None,
-        data_dir: str | Path | None,
-    ) -> "Dataset":
-        from oat_bench import datasets
-        from oat_bench.classifier import check_fits, image_size
-        from oat_bench.cli.context import data_of
+    def _context(
+        self, model: "Model", dataset: str | None, data_dir: str | Path | None
+    ) -> "Context":
+        from oat_bench.cli.context import Context, load_model
 
-        name = data_of(classifier, model, dataset)
-        size = image_size(classifier.info, name)
-        key = (name, self.data_dir if data_dir is None else Path(data_dir), size)
-        if key not in self._data:
-            self._data[key] = datasets.load(name, key[1], image_size=size)
-        return check_fits(classifier.info, self._data[key])
-
-
-def _load(model: "Model") -> "tuple[TunableClassifier, str]":
-    from oat_bench.cli.context import load_model
-
-    if isinstance(model, str | Path):
-        return load_model(str(model), "cpu"), str(model)
-    return model, "the classifier"
+        named = str(model) if isinstance(model, str | Path) else "the classifier"
+        context = Context(named, dataset, Path(data_dir or self.data_dir))
+        context.trained = (
+            load_model(named, "cpu", lambda: context.named_data)
+            if isinstance(model, str | Path)
+            else model
+        )
+        return context
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from oat_bench import datasets, figures
+from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.checkpoint import load
@@ -29,13 +29,6 @@ from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
-from oat_bench.run import (
-    choose_device,
-    choose_examples,
-    choose_points,
-    prepare_attacks,
-    with_evaluation,
-)
 from oat_bench.statistics import frontier
 from oat_bench.wrapping import wrap
 
@@ -156,7 +149,7 @@ def evaluate(
         UserError: if something does not fit, before anything is attacked.
     """
     data = datasets.load(dataset, data_dir) if isinstance(dataset, str) else dataset
-    card, where = card_for(data.name), choose_device(device)
+    card, where = card_for(data.name), run.choose_device(device)
     if isinstance(model, str | Path):
         classifier = load(model)
     elif isinstance(model, TunableClassifier):
@@ -172,7 +165,7 @@ def evaluate(
             threat=card.threat,
         )
     info = classifier.info
-    card = with_evaluation(
+    card = run.with_evaluation(
         card.model_copy(update={"threat": info.threat}),
         data,
         lambdas=sorted(lambdas or info.trained_lambdas),
@@ -181,7 +174,7 @@ def evaluate(
         n_examples=n_examples,
         batch_size=batch_size,
     )
-    ready = prepare_attacks(card, info.num_classes, seed)
+    ready = run.prepare_attacks(card, info.num_classes, seed)
     command = f"oat_bench.evaluate({info.architecture}, dataset={data.name!r}, attacks={attacks!r})"
     return measured(classifier, card, data, ready, command=command, device=where)
 
@@ -203,8 +196,8 @@ def measured(
     """
     info = classifier.info
     data = check_fits(info, data)
-    examples = choose_examples(data, card.evaluation.n_examples)
-    points = choose_points(card, info.method, info.trained_lambdas, info.widths)
+    examples = run.choose_examples(data, card.evaluation.n_examples)
+    points = run.choose_points(card, info.method, info.trained_lambdas, info.widths)
     subject = Subject(
         classifier.to(device),
         data.test.to(device),

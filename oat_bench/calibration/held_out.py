@@ -16,12 +16,9 @@ from oat_bench.files import sha256
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that a model was not trained on.
+    """Images that a model was not trained on, and what they are, for readers.
 
-    Attributes:
-        data: the images; an example's id is its place there.
-        name: what they are, for readers.
-        fingerprint: names them in a store of outcomes; of a test split as of other commands.
+    The fingerprint names them in a store of outcomes; a test split has that of other commands.
     """
 
     data: Split

@@ -115,7 +115,8 @@ def _card(
     if benchmark is None and dataset is not None and not folder:
         card = card_for(dataset)
     else:
-        card = benchmark_card(benchmark or ("image-folder" if folder else DEFAULT_BENCHMARK))
+        otherwise = "image-folder" if folder else DEFAULT_BENCHMARK
+        card = benchmark_card(otherwise if benchmark is None else benchmark)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 
 
 def _signed(value: int) -> int:
     """Return the int64 with the same 64 bits as ``value``."""
-    value &= _MASK
-    return value - (1 << 64) if value >> 63 else value
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:

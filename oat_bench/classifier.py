@@ -128,15 +128,13 @@ class ModelInfo(Recorded):
         return self
 
 
-def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> Dataset:
-    """Refuse a data set that a checkpoint cannot classify, by its classes and images.
+def check_fits(info: ModelInfo, data: Dataset) -> Dataset:
+    """Refuse a data set that a checkpoint cannot classify, or that is not the published one.
 
-    Returns it by the checkpoint's name for it, unless it is known to be another one: a folder's
-    name is only a label, that of a published data set, but for ``other_images``, is not.
+    Returns it by the checkpoint's name for it, unless it is known to be another one: the name of a
+    folder is only a label.
     """
-    _check_images(info, data)
-    if other_images:
-        return data
+    check_compatible(info, data)
     if info.dataset != data.name and {info.dataset, data.name} & DATASETS.keys():
         remedy = f"evaluate it with --dataset {info.dataset}"
         if info.dataset not in DATASETS:
@@ -161,7 +159,8 @@ def image_size(info: ModelInfo, dataset: str, asked: int | None = None) -> int |
     return info.image_size if asked is None and is_folder(dataset) else asked
 
 
-def _check_images(info: ModelInfo, data: Dataset) -> None:
+def check_compatible(info: ModelInfo, data: Dataset) -> None:
+    """Refuse a data set of other classes, or of images of another shape, than a checkpoint's."""
     ours, theirs = list(map(composed, info.classes)), list(map(composed, data.classes))
     if ours != theirs:
         raise UserError(

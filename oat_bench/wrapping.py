@@ -79,8 +79,8 @@ def wrap(
     Raises:
         UserError: if it is not such a model; it is tried on four test images.
     """
-    dial = not isinstance(model, nn.Module) or callable(getattr(model, "at", None))
-    if dial and not callable(getattr(model, "at", None)):
+    dial = callable(getattr(model, "at", None))
+    if not dial and not isinstance(model, nn.Module):
         raise UserError(
             f"a model is a {type(model).__name__}; expected a torch.nn.Module, or an object with "
             "at(lam) that returns one"
@@ -121,17 +121,7 @@ def wrap(
 
 @torch.no_grad()
 def check_outputs(module: nn.Module, x: Tensor, n_classes: int, name: str) -> None:
-    """Refuse a network that does not map images to logits.
-
-    Args:
-        module: the network.
-        x: images of shape [n, C, H, W] in [0, 1].
-        n_classes: how many logits are expected.
-        name: of the network, for the error.
-
-    Raises:
-        UserError: saying what came out, and what was expected.
-    """
+    """Refuse a network, called ``name``, that does not map images to logits [n, n_classes]."""
     try:
         logits = module(x)
     except Exception as error:
@@ -160,16 +150,7 @@ def is_source(model: str) -> bool:
 
 
 def from_source(model: str, dataset: Dataset, *, threat: Threat | None = None) -> TunableClassifier:
-    """Run a user's function, and wrap what it returns.
-
-    Args:
-        model: ``path.py:function`` or ``path.py:function=argument``.
-        dataset: what it classifies.
-        threat: that it is meant for.
-
-    Raises:
-        UserError: if there is no such function, it raises, or it returns no model.
-    """
+    """Run a user's function, ``path.py:function[=argument]``, and `wrap` what it returns."""
     match = _SOURCE.fullmatch(model)
     assert match is not None
     path, argument = Path(match["path"]), match["argument"]
@@ -189,7 +170,6 @@ def from_source(model: str, dataset: Dataset, *, threat: Threat | None = None) -
 
 
 def _function(path: Path, name: str) -> Callable[..., Any]:
-    """Run a Python file, and return a function of it."""
     if not path.is_file():
         raise UserError(f"no file at {path}; expected Python, such as ./mine.py:build")
     # under its own name its classes unpickle; but no library is replaced

@@ -8,7 +8,7 @@ import torch
 
 from oat_bench import classifier, datasets
 from oat_bench.cards import publishable
-from oat_bench.classifier import ModelInfo, check_fits, trained_on
+from oat_bench.classifier import ModelInfo, check_compatible, trained_on
 from oat_bench.datasets import DATA_DIR, Split
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
@@ -45,7 +45,7 @@ def held_out(
         )
     size = classifier.image_size(info, dataset, image_size)
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken, image_size=size)
-    check_fits(info, data, other_images=True)
+    check_compatible(info, data)
     own, named = trained_on(info, data), data.name == publishable(info.dataset)
     if own is False and named and is_folder:
         raise UserError(

@@ -162,7 +162,6 @@ def evaluate(
             normalize=normalize,
             lambdas=lambdas,
             widths=widths,
-            threat=card.threat,
         )
     info = classifier.info
     card = run.with_evaluation(

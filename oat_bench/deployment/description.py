@@ -28,8 +28,6 @@ KEY = "oat_bench_export"
 #: a file may differ from the network that it was made from by this share of the largest logit,
 #: and by this much where no logit is above 1: float32 in another order of summation
 TOLERANCE = 1e-4
-#: no network comes near it, and protobuf ends there
-MAX_BYTES = 1 << 31
 
 
 class Description(Recorded):
@@ -88,9 +86,6 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
     """Return the description that `written` wrote, and its network with its weights.
 
     Among the tensors may be some that are no weights; a weight may be flat.
-
-    Raises:
-        LookupError, TypeError, ValueError, RuntimeError: if they are not those that were written.
     """
     content = json.loads(text)
     description = Description.model_validate(content["description"])
@@ -115,11 +110,7 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
 
 
 def check_alike(logits: Tensor, expected: Tensor) -> float:
-    """Compare logits, [n, num_classes] each, and return the largest difference.
-
-    Raises:
-        UserError: if it is above `TOLERANCE`.
-    """
+    """Return the largest difference of logits, [n, num_classes] each; at most `TOLERANCE`."""
     largest = float((logits - expected).abs().max()) if logits.shape == expected.shape else None
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if largest is None or not largest <= allowed:  # NaN too

@@ -156,23 +156,9 @@ def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
         info: the description.
         lambdas: what this network is trained on.
     """
-    card = card_of(info)
-    return ConditionalNetwork(
-        card.architecture,
-        num_classes=info.num_classes,
-        in_channels=info.input_shape[0],
-        trained_lambdas=lambdas,
-        encoding=card.encoding,
-        encoding_dim=card.encoding_dim,
-        norm=card.norm,
-        film=card.film,
-        dropout=card.dropout,
-        widths=card.widths,
-        heads=card.heads,
-        interpolation=card.interpolation,
-        lambda_sampling=info.lambda_sampling,
-        seed=info.seed,
-    )
+    classes, channels = info.num_classes, info.input_shape[0]
+    sampling, seed = info.lambda_sampling, info.seed
+    return ConditionalNetwork(card_of(info), classes, channels, lambdas, sampling, seed)
 
 
 def load_network(

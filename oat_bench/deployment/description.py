@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from oat_bench import __version__
@@ -43,12 +43,6 @@ class Description(Recorded):
     source: str = Field(description="fingerprint of the checkpoint")
     versions: dict[str, str] = Field(description="of the libraries that wrote the file")
 
-    @model_validator(mode="after")
-    def _the_network_has_the_width(self) -> Self:
-        if self.width not in self.model.widths:
-            raise ValueError(f"width is {self.width:g}; the network has {self.model.widths}")
-        return self
-
     def outline(self) -> nn.Module:
         """Lay out the network, without memory where it is a card's: its weights go into it."""
         info = self.model
@@ -67,13 +61,8 @@ def describe(classifier: TunableClassifier, lam: float | None, width: float) -> 
     for name in ("onnx", "onnxruntime", "onnxscript"):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return Description(
-        model=classifier.info.with_bridge(),
-        lam=lam,
-        width=width,
-        source=classifier.fingerprint(),
-        versions=versions,
-    )
+    model, source = classifier.info.with_bridge(), classifier.fingerprint()
+    return Description(model=model, lam=lam, width=width, source=source, versions=versions)
 
 
 def written(description: Description, state: Mapping[str, Tensor]) -> str:
@@ -90,6 +79,8 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
     content = json.loads(text)
     description = Description.model_validate(content["description"])
     info, lam = description.model, description.lam
+    if description.width not in info.widths:
+        raise ValueError(f"width is {description.width:g}; the network has {info.widths}")
     if info.method not in METHODS:
         raise unknown("method", info.method, METHODS)
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:

@@ -76,17 +76,15 @@ class Exported(TunableClassifier):
     def choose_lambdas(self, lambdas: list[float] | None) -> list[float] | None:
         """Return the lambda asked for, all of them the file's; its only one where none is."""
         own = self.description.lam
-        if own is None:
-            for lam in lambdas or ():
-                self.check_lambda(lam, self.info.trained_lambdas)
-            return lambdas
         for lam in lambdas or ():
-            if abs(lam - own) > SAME_LAMBDA:
+            if own is None:
+                self.check_lambda(lam, self.info.trained_lambdas)
+            elif abs(lam - own) > SAME_LAMBDA:
                 raise UserError(
                     f"lambda {lam:g} asked for; {self.path} is the network at lambda {own:g} "
                     f"alone: leave --lambda out, or export with --lambda {lam:g} or --dynamic"
                 )
-        return [own]
+        return lambdas if own is None else [own]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the file's network at an operating point that it has, with gradients."""

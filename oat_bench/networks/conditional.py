@@ -29,15 +29,14 @@ class ConditionalNetwork(nn.Module):
     inside, a norm layer splits the batch at one index, and FiLM runs once for each distinct lambda.
 
     With several widths the network is slimmable (section 3.3): ``network(x, lam, width)`` runs the
-    first share of each layer's channels. With one width it is plain, and has no more channels than
-    that width.
+    first share of each layer's channels. With one it has no more channels than that.
 
     Args:
         card: the backbone, its widths, and how it is conditioned.
         num_classes: number of logits.
         in_channels: channels of the images.
-        trained_lambdas: what training samples lambda from.
-        lambda_sampling: see `train_on`.
+        trained_lambdas: what training samples lambda from, by ``lambda_sampling``.
+        lambda_sampling: see `bridged_below`.
         seed: of the weights and of the random encoding.
     """
 
@@ -95,25 +94,17 @@ class ConditionalNetwork(nn.Module):
         Raises:
             ValueError: if lambda or width are not such.
         """
-        if not self.training:
-            return self.conditioned(lam, len(x), x.device, width)(x)
-        order, condition = self.condition(lam, len(x), x.device, width)
-        return self._in_order(x, order, condition)
+        prepare = self.condition if self.training else self.folded
+        return self._in_order(x, *prepare(lam, len(x), x.device, width))
 
     def conditioned(
-        self,
-        lam: float | Tensor,
-        n_images: int,
-        device: torch.device | None = None,
-        width: float | None = None,
+        self, lam: float | Tensor, n_images: int, *, width: float | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """Fix lambda: a function from images to logits, batch norm in eval mode.
+        """Fix lambda: a function from ``n_images`` to logits, batch norm in eval mode.
 
-        Norm layers are folded once; what an attack then repeats is the plain backbone. Each call
-        brings ``n_images``, on ``device``: the network's own if None.
+        Norm layers are folded once; what an attack then repeats is the plain backbone.
         """
-        device = device or self.encoding.codes.device
-        order, folded = self.folded(lam, n_images, device, width)
+        order, folded = self.folded(lam, n_images, self.encoding.codes.device, width)
         return lambda x: self._in_order(x, order, folded)
 
     def folded(
@@ -131,11 +122,9 @@ class ConditionalNetwork(nn.Module):
 
     def fold(self, condition: Condition) -> Folded:
         """Bring every norm layer down to one affine per channel, in eval mode."""
+        spread = condition.spread
         affines = (norm.affine(condition) for norm in self.norms)
-        return Folded(
-            tuple((condition.spread(scale), condition.spread(shift)) for scale, shift in affines),
-            condition.width,
-        )
+        return Folded(tuple((spread(a), spread(b)) for a, b in affines), condition.width)
 
     def subnetwork(self, width: float, *, copy: bool = False) -> nn.Module:
         """Return the plain backbone of a width, to be run with a `Folded` condition.

@@ -94,10 +94,9 @@ class LambdaEncoding(nn.Module):
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
-                raise ValueError(
-                    f"a {kind} encoding of {len(values)} lambda values needs dim >= "
-                    f"{len(values)}, got {dim}"
-                )
+                count = len(values)
+                needed = f"a {kind} encoding of {count} lambda values needs dim >= {count}"
+                raise ValueError(f"{needed}, got {dim}")
             self.register_buffer("trained", values)
             self.register_buffer("codes", _codes(values, kind, dim, seed))
 
@@ -153,7 +152,7 @@ class Between:
     weight: Tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Interpolate rows of shape [a, C] linearly: shape [k, C]."""
+        """Interpolate rows [a, C] linearly to [k, C]."""
         return torch.lerp(rows[self.low], rows[self.high], self.weight)
 
     def of_rows(self, rows: Tensor) -> tuple[Tensor, "Between"]:
@@ -182,16 +181,15 @@ def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
 def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
     if kind == "scalar":
         return values[:, None].clone()
-    if kind == "one-hot":
-        return torch.eye(dim)[: len(values)]
+    rows = torch.eye(dim)
     if kind == "dct":
         from scipy.fft import dct
 
-        rows: Tensor = torch.as_tensor(dct(torch.eye(dim).numpy(), axis=0, norm="ortho"))
-        return rows[: len(values)].clone()
-    gaussian = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
-    orthogonal: Tensor = torch.linalg.qr(gaussian).Q
-    return orthogonal[: len(values)].contiguous()
+        rows = torch.as_tensor(dct(rows.numpy(), axis=0, norm="ortho"))
+    if kind == "orthogonal":
+        gaussian = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+        rows = torch.linalg.qr(gaussian).Q
+    return rows[: len(values)].clone(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,8 @@ class LambdaInput(nn.Module):
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
         trained = self.encoding.trained
-        maps = [
-            (scale[:, :, None, None], shift[:, :, None, None])
-            for scale, shift in self._affines(lam.clamp(trained[0], trained[-1])[places])
-        ]
+        affines = self._affines(lam.clamp(trained[0], trained[-1])[places])
+        maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -25,9 +25,7 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
     """
     _, folded = network.folded(float(lam), 1, network.encoding.codes.device, width)
     plain = network.subnetwork(folded.width, copy=True)
-    return fold_norms(
-        plain, [(scale.flatten(), shift.flatten()) for scale, shift in folded.affines]
-    )
+    return fold_norms(plain, [(a.flatten(), b.flatten()) for a, b in folded.affines])
 
 
 @torch.no_grad()

@@ -94,8 +94,9 @@ class ConditionalNetwork(nn.Module):
         Raises:
             ValueError: if lambda or width are not such.
         """
-        prepare = self.condition if self.training else self.folded
-        return self._in_order(x, *prepare(lam, len(x), x.device, width))
+        if not self.training:
+            return self._in_order(x, *self.folded(lam, len(x), x.device, width))
+        return self._in_order(x, *self.condition(lam, len(x), x.device, width))
 
     def conditioned(
         self, lam: float | Tensor, n_images: int, *, width: float | None = None

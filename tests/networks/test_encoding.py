@@ -94,11 +94,11 @@ def rules(kind):
 EVERY = [(kind, rule) for kind in KINDS for rule in rules(kind)]
 
 
-def build(kind, rule, norm="dual", film="identity-start", **options):
+def build(kind, rule, norm="dual", film="identity-start", lambda_sampling="list"):
     """A network whose FiLM layers and batch norms are not the identity."""
     conditioned = {"encoding": kind, "encoding_dim": 16, "interpolation": rule}
-    card = NetworkCard(architecture="wrn-10-1", norm=norm, film=film, **conditioned, **options)
-    network = ConditionalNetwork(card, 3, 1, TRAINED)
+    card = NetworkCard(architecture="wrn-10-1", norm=norm, film=film, **conditioned)
+    network = ConditionalNetwork(card, 3, 1, TRAINED, lambda_sampling)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in network.backbone.state_dict().items():

@@ -50,6 +50,7 @@ from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.oat import OAT
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
@@ -78,7 +79,7 @@ def make_network(
 ) -> ConditionalNetwork:
     """Build the network; FiLM and statistics are drawn, so that nothing is the identity."""
     network = ConditionalNetwork(
-        args.architecture, num_classes=10, in_channels=3, trained_lambdas=list(lambdas)
+        NetworkCard(architecture=args.architecture), 10, 3, trained_lambdas=list(lambdas)
     )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -141,19 +142,13 @@ def oats(args: argparse.Namespace) -> Alternatives:
     )
 
     def step(widths: list[float]) -> Callable[[], object]:
-        network = ConditionalNetwork(
-            args.architecture,
-            num_classes=10,
-            in_channels=3,
-            trained_lambdas=LAMBDAS,
-            widths=widths,
-        ).to(args.device)
+        network_card = NetworkCard(architecture=args.architecture, widths=widths)
+        network = ConditionalNetwork(network_card, 10, 3, LAMBDAS).to(args.device)
         trainer = Trainer(ConditionalStep(network), card, THREAT, data, data.take(torch.arange(0)))
         return lambda: trainer._step(torch.arange(args.batch))
 
-    network = ConditionalNetwork(
-        args.architecture, num_classes=10, in_channels=3, trained_lambdas=[1], widths=args.widths
-    )
+    network_card = NetworkCard(architecture=args.architecture, widths=args.widths)
+    network = ConditionalNetwork(network_card, 10, 3, trained_lambdas=[1])
     image = make_images(args, 1).cpu()
     flops = [operations_per_image(specialize(network, 1, width), image) for width in args.widths]
     named = ", ".join(f"{width:g}" for width in args.widths)

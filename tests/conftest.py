@@ -35,16 +35,13 @@ def make_network(
     trained: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0),
     size: int = 8,
     seed: int = 0,
+    lambda_sampling: str = "list",
     **options: object,
 ) -> ConditionalNetwork:
     """Build a network in eval mode, every parameter drawn, statistics taken from passes of data."""
+    card = NetworkCard(**{"architecture": architecture, "encoding_dim": 8, **options})
     network = ConditionalNetwork(
-        architecture,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        trained_lambdas=list(trained),
-        seed=seed,
-        **{"encoding_dim": 8, **options},
+        card, num_classes, in_channels, list(trained), lambda_sampling, seed
     )
     draw = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():

@@ -14,22 +14,16 @@ from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
 from oat_bench.deployment.as_pt2 import trace
-from oat_bench.deployment.description import (
-    KEY,
-    Description,
-    check_alike,
-    drawn_images,
-    written,
-)
+from oat_bench.deployment.description import KEY, Description, check_alike, drawn_images, written
 
 ERRORS = (DecodeError,)
 
 
 def to_bytes(network: nn.Module, description: Description) -> bytes:
     """Write a plain network, or one that takes lambda."""
-    program = trace(network, description)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        program = trace(network, description)
         converted = torch.onnx.export(
             program,
             dynamo=True,
@@ -79,7 +73,7 @@ def opened(content: bytes) -> tuple[str, dict[str, Tensor]]:
 
 
 def _check_contained(message: Any) -> None:
-    """Refuse a graph that is more than operators of the standard on tensors of its own."""
+    """Refuse a graph that is more than operators of the standard on its own tensors."""
     tensors = list(message.graph.initializer)
     for node in message.graph.node:
         graphs = any(a.HasField("g") or a.graphs for a in node.attribute)
@@ -93,11 +87,7 @@ def _check_contained(message: Any) -> None:
 
 
 def program(content: bytes, description: Description, network: nn.Module) -> nn.Module:
-    """Return a graph that runs.
-
-    Raises:
-        ValueError: if it computes something else than the network that it describes.
-    """
+    """Return a graph that runs, compared with the network that it describes."""
     graph = Graph(content)
     images = drawn_images(description.model.input_shape, 3)
     between = (description.model.bridged_below or 1.0) / 2
@@ -107,14 +97,7 @@ def program(content: bytes, description: Description, network: nn.Module) -> nn.
 
 
 class Graph(nn.Module):
-    """An ONNX graph as onnxruntime computes it, on a CPU with as many threads as torch has.
-
-    Args:
-        content: the file's.
-
-    Raises:
-        ValueError: if onnxruntime does not take it.
-    """
+    """An ONNX graph as onnxruntime computes it, on a CPU with as many threads as torch has."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()

@@ -20,8 +20,7 @@ from oat_bench.errors import UserError, one_line
 
 ERRORS = (zipfile.BadZipFile,)
 _WEIGHTS = "archive/data/weights"
-#: drawn anew for each archive
-_SERIAL = "archive/.data/serialization_id"
+_SERIAL = "archive/.data/serialization_id"  # drawn anew for each archive
 
 
 def to_bytes(network: nn.Module, description: Description) -> bytes:
@@ -42,13 +41,10 @@ def trace(network: nn.Module, description: Description) -> torch.export.Exported
     shapes: tuple[dict[int, object], ...] = ({0: n},)
     if description.lam is None:
         inputs, shapes = (*inputs, torch.zeros(2)), (*shapes, {0: k})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(network, inputs, dynamic_shapes=shapes)
+    program = torch.export.export(network, inputs, dynamic_shapes=shapes)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            # the folders of the machine that it was written on
-            node.meta.pop("stack_trace", None)
+            node.meta.pop("stack_trace", None)  # it names folders of the machine
     return program
 
 
@@ -64,11 +60,7 @@ def opened(content: bytes) -> tuple[bytes, dict[str, Tensor]]:
 
 
 def program(content: bytes, description: Description, network: nn.Module) -> nn.Module:
-    """Return the program of an archive.
-
-    Raises:
-        UserError: if it is not the one that is written here for its network.
-    """
+    """Return the program of an archive that is the one written here for its network."""
     again = to_bytes(network, description)
     if _members(again) != _members(content):
         versions = {"oat-bench": description.oat_bench_version, **description.versions}

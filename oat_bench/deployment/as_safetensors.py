@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from oat_bench.deployment.description import KEY, Description, written
 from oat_bench.tensors import pack
 
-#: what reading raises besides what any damaged file does
 ERRORS = (safetensors.SafetensorError,)
 
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from oat_bench import __version__
@@ -28,8 +28,6 @@ KEY = "oat_bench_export"
 #: a file may differ from the network that it was made from by this share of the largest logit,
 #: and by this much where no logit is above 1: float32 in another order of summation
 TOLERANCE = 1e-4
-#: no network comes near it, and protobuf ends there
-MAX_BYTES = 1 << 31
 
 
 class Description(Recorded):
@@ -44,12 +42,6 @@ class Description(Recorded):
     width: Width
     source: str = Field(description="fingerprint of the checkpoint")
     versions: dict[str, str] = Field(description="of the libraries that wrote the file")
-
-    @model_validator(mode="after")
-    def _the_network_has_the_width(self) -> Self:
-        if self.width not in self.model.widths:
-            raise ValueError(f"width is {self.width:g}; the network has {self.model.widths}")
-        return self
 
     def outline(self) -> nn.Module:
         """Lay out the network, without memory where it is a card's: its weights go into it."""
@@ -69,13 +61,8 @@ def describe(classifier: TunableClassifier, lam: float | None, width: float) -> 
     for name in ("onnx", "onnxruntime", "onnxscript"):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return Description(
-        model=classifier.info.with_bridge(),
-        lam=lam,
-        width=width,
-        source=classifier.fingerprint(),
-        versions=versions,
-    )
+    model, source = classifier.info.with_bridge(), classifier.fingerprint()
+    return Description(model=model, lam=lam, width=width, source=source, versions=versions)
 
 
 def written(description: Description, state: Mapping[str, Tensor]) -> str:
@@ -88,13 +75,12 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
     """Return the description that `written` wrote, and its network with its weights.
 
     Among the tensors may be some that are no weights; a weight may be flat.
-
-    Raises:
-        LookupError, TypeError, ValueError, RuntimeError: if they are not those that were written.
     """
     content = json.loads(text)
     description = Description.model_validate(content["description"])
     info, lam = description.model, description.lam
+    if description.width not in info.widths:
+        raise ValueError(f"width is {description.width:g}; the network has {info.widths}")
     if info.method not in METHODS:
         raise unknown("method", info.method, METHODS)
     if info.bridge is None and (lam is None or info.bridges([lam])) and info.bridged_below:
@@ -115,11 +101,7 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
 
 
 def check_alike(logits: Tensor, expected: Tensor) -> float:
-    """Compare logits, [n, num_classes] each, and return the largest difference.
-
-    Raises:
-        UserError: if it is above `TOLERANCE`.
-    """
+    """Return the largest difference of logits, [n, num_classes] each; at most `TOLERANCE`."""
     largest = float((logits - expected).abs().max()) if logits.shape == expected.shape else None
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if largest is None or not largest <= allowed:  # NaN too

@@ -10,28 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, TunableClassifier
-from oat_bench.deployment.description import (
-    FORMATS,
-    KEY,
-    MAX_BYTES,
-    Description,
-    Format,
-    restored,
-)
+from oat_bench.deployment.description import FORMATS, KEY, Description, Format, restored
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded, sha256
 from oat_bench.networks.lambda_input import LambdaInput
 
+#: no network comes near it, and protobuf ends there
+_MAX_BYTES = 1 << 31
 #: what reading bytes that are not what they say raises
 _DAMAGED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def format_module(kind: Format) -> ModuleType:
-    """Return the module that writes and reads a format: `to_bytes`, `opened` and `program`.
-
-    Raises:
-        UserError: if a library that it needs is not installed.
-    """
+    """Return the module of a format, see `oat_bench.deployment`; its libraries are installed."""
     for library in ("onnx", "onnxruntime", "onnxscript") if kind == "onnx" else ():
         try:
             import_module(library)
@@ -64,13 +55,8 @@ def is_exported(path: str | Path) -> bool:
 class Exported(TunableClassifier):
     """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all.
 
-    Args:
-        path: the file, to name it.
-        description: what it says of itself.
-        network: it as a torch module, for gradients: plain, or `LambdaInput`.
-        program: the file as its runtime computes it, images (and lambda) to logits; None where that
-            is the network.
-        fingerprint: hash of the file.
+    ``network`` has gradients: plain, or `LambdaInput`. ``program`` is the file as its runtime
+    computes it; None where that is the network.
     """
 
     def __init__(
@@ -83,45 +69,30 @@ class Exported(TunableClassifier):
     ) -> None:
         self.path, self.description = path, description
         self._network, self._program, self._fingerprint = network, program, fingerprint
-        one_width = {"widths": [description.width], "heads": "shared"}
-        network_card, one = description.model.network, [description.width]
-        card = network_card and network_card.model_copy(update=one_width)
+        card, one = description.model.network, [description.width]
+        card = card and card.model_copy(update={"widths": one, "heads": "shared"})
         self.info = description.model.model_copy(update={"network": card, "own_widths": one})
 
     def choose_lambdas(self, lambdas: list[float] | None) -> list[float] | None:
-        """Return the lambda asked for; of a file of one lambda, that one where none is.
-
-        Raises:
-            UserError: if the file does not have one.
-        """
+        """Return the lambda asked for, all of them the file's; its only one where none is."""
         own = self.description.lam
-        if own is None:
-            for lam in lambdas or ():
-                self.check_lambda(lam, self.info.trained_lambdas)
-            return lambdas
         for lam in lambdas or ():
-            if abs(lam - own) > SAME_LAMBDA:
+            if own is None:
+                self.check_lambda(lam, self.info.trained_lambdas)
+            elif abs(lam - own) > SAME_LAMBDA:
                 raise UserError(
                     f"lambda {lam:g} asked for; {self.path} is the network at lambda {own:g} "
                     f"alone: leave --lambda out, or export with --lambda {lam:g} or --dynamic"
                 )
-        return [own]
+        return lambdas if own is None else [own]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the file's network at an operating point, with gradients.
-
-        Raises:
-            UserError: if the file does not have it.
-            ValueError: if ``lam`` or ``width`` is out of range.
-        """
+        """Return the file's network at an operating point that it has, with gradients."""
         self._check(OperatingPoint(lam, width))
         return self._network.at(lam) if isinstance(self._network, LambdaInput) else self._network
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
-        """Return the file at an operating point as its runtime computes it, without gradients.
-
-        None where there is no other runtime: safetensors.
-        """
+        """Return the file as its runtime computes it, without gradients; None of safetensors."""
         self._check(OperatingPoint(lam, width))
         if self._program is None or self.description.lam is not None:
             return self._program
@@ -145,7 +116,7 @@ class Exported(TunableClassifier):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Refuse: a checkpoint is of a method; files are read by `load`."""
+        """Refuse: files are read by `load`."""
         raise ValueError("an exported file is not a checkpoint")
 
     def to(self, device: torch.device | str) -> Self:
@@ -162,17 +133,12 @@ class _AtLambda(nn.Module):
         self.program, self.lam = program, lam
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [n, C, H, W] to logits [n, num_classes]."""
         logits: Tensor = self.program(images, torch.full((1,), self.lam))
         return logits
 
 
 def load(path: str | Path) -> Exported:
-    """Read an exported file. Nothing in it runs as code.
-
-    Raises:
-        UserError: if there is none, it is damaged, or not one of oat-bench.
-    """
+    """Read an exported file (UserError: there is none, or damaged). Nothing in it runs as code."""
     path = Path(path)
     kind = format_of(path)
     if kind is None or not path.is_file():
@@ -180,7 +146,7 @@ def load(path: str | Path) -> Exported:
             f"no exported file at {path}; expected one that ends in .{', .'.join(FORMATS)}"
         )
     file_format = format_module(kind)
-    content = read_bounded(path, MAX_BYTES, "an exported file")
+    content = read_bounded(path, _MAX_BYTES, "an exported file")
     try:
         text, tensors = file_format.opened(content)
         description, network = restored(text, tensors)

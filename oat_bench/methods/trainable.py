@@ -171,14 +171,9 @@ def card_of(info: ModelInfo) -> NetworkCard:
 
 def build_network(info: ModelInfo, lambdas: list[float]) -> ConditionalNetwork:
     """Build the network of a description, fresh weights drawn by its seed, for these lambdas."""
-    return ConditionalNetwork(
-        **dict(card_of(info)),
-        num_classes=info.num_classes,
-        in_channels=info.input_shape[0],
-        trained_lambdas=lambdas,
-        lambda_sampling=info.lambda_sampling,
-        seed=info.seed,
-    )
+    classes, channels = info.num_classes, info.input_shape[0]
+    sampling, seed = info.lambda_sampling, info.seed
+    return ConditionalNetwork(card_of(info), classes, channels, lambdas, sampling, seed)
 
 
 def load_network(

@@ -1,10 +1,6 @@
-"""The backbones: wide residual networks and residual networks with a 3x3 stem.
+"""The backbones: wide residual networks and residual networks with a 3x3 stem."""
 
-A convolution or a head that is slimmable is told the condition, a plain one is not. `Layers.norm`
-is told whether the published networks have a FiLM layer there: not after a shortcut's batch norm,
-nor after the last batch norm of a wide residual network.
-"""
-
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -21,18 +17,14 @@ from oat_bench.registry import ARCHITECTURES
 
 @dataclass(frozen=True)
 class Layers:
-    """What a backbone makes its layers with.
+    """What a backbone makes its layers with."""
 
-    Attributes:
-        norm: ``norm(channels, film)``; see above.
-        conv: class of the convolutions.
-        linear: makes the classification head.
-        dropout: probability, between the convolutions of a wide residual network's block.
-    """
-
+    #: is told channels and whether the published networks have a FiLM layer there: not after a
+    #: shortcut's batch norm, nor after the last one of a wide residual network
     norm: Callable[[int, bool], nn.Module]
     conv: type[nn.Conv2d] = nn.Conv2d
     linear: Callable[[int, int], nn.Linear] = nn.Linear
+    #: between the convolutions of a wide residual network's block
     dropout: float = 0.0
 
     def convolution(self, c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -113,7 +105,6 @@ def _stages(
     width: float,
     make: Layers,
 ) -> list[Stage]:
-    """Make stages of so many blocks, from and to so many channels; all but the first halve."""
     stages = []
     for number, count in enumerate(counts):
         stride = 2 if number else 1
@@ -142,15 +133,13 @@ class Backbone(nn.Module):
             pooled = h.mean(dim=(2, 3), dtype=self.linear.weight.dtype)
             return run_layer(self.linear, pooled, condition)
 
+    @abstractmethod
     def features(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images to the maps that the head pools, [n, c, H, W]."""
-        raise NotImplementedError
 
 
 class WideResNet(Backbone):
     """WRN-depth-widen_factor (arXiv:1605.07146)."""
-
-    conv_norm_pairs: ClassVar = ()
 
     def __init__(
         self, depth: int, widen: int, num_classes: int, in_channels: int, width: float, make: Layers
@@ -179,16 +168,11 @@ class ResNet(Backbone):
     conv_norm_pairs: ClassVar = (("conv1", "norm1"),)
 
     def __init__(
-        self,
-        counts: tuple[int, ...],
-        num_classes: int,
-        in_channels: int,
-        width: float,
-        make: Layers,
+        self, name: str, num_classes: int, in_channels: int, width: float, make: Layers
     ) -> None:
         super().__init__()
         channels = (64, 64, 128, 256, 512)
-        stages = _stages(PostActivationBlock, counts, channels, width, make)
+        stages = _stages(PostActivationBlock, RESNETS[name], channels, width, make)
         self.conv1 = make.convolution(in_channels, share(channels[0], width), 3)
         self.norm1 = make.norm(share(channels[0], width), True)
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
@@ -216,8 +200,6 @@ def build_backbone(
         kinds = {"conv": make.conv, "linear": make.linear}
         return build(num_classes, in_channels, make.norm, width=width, **kinds)
     if name in RESNETS:
-        if make.dropout:
-            raise ValueError(f"{name} has no dropout; set dropout = 0")
-        return ResNet(RESNETS[name], num_classes, in_channels, width, make)
+        return ResNet(name, num_classes, in_channels, width, make)
     _, depth, widen = name.split("-")
     return WideResNet(int(depth), int(widen), num_classes, in_channels, width, make)

@@ -1,7 +1,6 @@
 """Network cards: the backbone, and how it is conditioned on lambda."""
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -22,11 +21,7 @@ _WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
 
 
 def check_architecture(name: str) -> str:
-    """Return ``name`` if it names a backbone.
-
-    Raises:
-        ValueError: if it does not; the message says which names exist.
-    """
+    """Return ``name`` if it names a backbone; ValueError, with the names there are, if not."""
     match = _WRN.fullmatch(name)
     depth, widen = (int(group) for group in match.groups()) if match else (0, 0)
     wide = depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1
@@ -44,30 +39,14 @@ def depth(name: str) -> int:
     return 1 if name in ARCHITECTURES else int(name.split("-")[1])
 
 
-def check_widths(widths: Sequence[float]) -> list[float]:
-    """Return the widths of a network, each once, widest first.
-
-    Raises:
-        ValueError: if there is none, one is outside (0, 1], or there are several without the full
-            one, whose weights the others share.
-    """
-    found = sorted(set(widths), reverse=True)
-    if not found:
-        raise ValueError("expected at least one width, such as [1, 0.75, 0.5]")
-    wrong = [width for width in found if not 0 < width <= 1]
-    if wrong:
-        raise ValueError(f"width {wrong[0]:g} is outside (0, 1]")
-    if len(found) > 1 and found[0] != 1:
+def _with_the_full_one(widths: list[float]) -> list[float]:
+    if len(widths) > 1 and widths[0] != 1:
         raise ValueError("several widths share the weights of the full one; add width 1")
-    return found
+    return widths
 
 
 def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
-    """Refuse a rule that does not exist, or that an encoding does not have.
-
-    Raises:
-        ValueError: saying what was expected.
-    """
+    """Refuse (ValueError) a rule that does not exist, or that an encoding does not have."""
     if interpolation not in get_args(Interpolation):
         raise ValueError(
             f"unknown interpolation {interpolation!r}; expected one of "
@@ -91,25 +70,17 @@ class NetworkCard(Card):
     norm: NormForm = "dual"
     film: FilmForm = "identity-start"
     dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
-    widths: Annotated[Widths, AfterValidator(check_widths)] = Field(
+    widths: Annotated[Widths, AfterValidator(_with_the_full_one)] = Field(
         default=[1.0], description="shares of the channels, widest first"
     )
     heads: Heads = "shared"
     interpolation: Interpolation = "linear-codes"
 
     @model_validator(mode="after")
-    def _heads_per_width_need_widths(self) -> "NetworkCard":
+    def _keys_go_together(self) -> "NetworkCard":
         if self.heads == "per-width" and len(self.widths) == 1:
             raise ValueError('heads = "per-width" needs several widths, such as [1, 0.75, 0.5]')
-        return self
-
-    @model_validator(mode="after")
-    def _only_wide_networks_have_dropout(self) -> "NetworkCard":
         if self.dropout and not self.architecture.startswith("wrn"):
             raise ValueError(f"{self.architecture} has no dropout; set dropout = 0")
-        return self
-
-    @model_validator(mode="after")
-    def _the_encoding_has_the_rule(self) -> "NetworkCard":
         check_interpolation(self.interpolation, self.encoding)
         return self

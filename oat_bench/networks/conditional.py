@@ -1,6 +1,6 @@
 """The network f(x, lambda), at one width or at several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.networks.backbones import Layers, build_backbone
-from oat_bench.networks.card import Encoding, FilmForm, Heads, Interpolation, NormForm, check_widths
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditioning import (
     Condition,
     Folded,
@@ -19,11 +19,7 @@ from oat_bench.networks.conditioning import (
     validate_lambda,
 )
 from oat_bench.networks.norms import ConditionalNorm, FiLM, FoldedNorm, number_norms
-from oat_bench.networks.slimmable import (
-    SlimmableConv2d,
-    SlimmableLinear,
-    take_weights,
-)
+from oat_bench.networks.slimmable import SlimmableConv2d, SlimmableLinear, take_weights
 
 
 class ConditionalNetwork(nn.Module):
@@ -33,67 +29,45 @@ class ConditionalNetwork(nn.Module):
     inside, a norm layer splits the batch at one index, and FiLM runs once for each distinct lambda.
 
     With several widths the network is slimmable (section 3.3): ``network(x, lam, width)`` runs the
-    first share of each layer's channels. With one width it is plain, and has no more channels than
-    that width.
+    first share of each layer's channels. With one it has no more channels than that.
 
     Args:
-        architecture: name of the backbone, such as ``wrn-16-8`` or ``resnet-34``.
+        card: the backbone, its widths, and how it is conditioned.
         num_classes: number of logits.
         in_channels: channels of the images.
-        trained_lambdas: what training samples lambda from.
-        encoding: how lambda becomes a vector, see `LambdaEncoding`.
-        encoding_dim: length of that vector.
-        norm: ``dual`` or ``single`` batch norm.
-        film: form of the FiLM layers, see `FiLM`; ``none`` leaves them out.
-        dropout: probability, in wide residual networks.
-        widths: shares of the channels; several need the full one, 1, among them.
-        heads: one classification head for all widths, or one ``per-width`` (SOLAR).
-        interpolation: the rule for a lambda between trained ones, see `LambdaEncoding`.
-        lambda_sampling: see `train_on`.
+        trained_lambdas: what training samples lambda from, by ``lambda_sampling``.
+        lambda_sampling: see `bridged_below`.
         seed: of the weights and of the random encoding.
-
-    Attributes:
-        widths: widest first.
     """
 
     def __init__(
         self,
-        architecture: str,
-        *,
+        card: NetworkCard,
         num_classes: int,
         in_channels: int,
         trained_lambdas: list[float],
-        encoding: Encoding = "orthogonal",
-        encoding_dim: int = 128,
-        norm: NormForm = "dual",
-        film: FilmForm = "identity-start",
-        dropout: float = 0.0,
-        widths: Sequence[float] = (1.0,),
-        heads: Heads = "shared",
-        interpolation: Interpolation = "linear-codes",
         lambda_sampling: Literal["list", "uniform"] = "list",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.widths = check_widths(widths)
-        self._build = partial(build_backbone, architecture, num_classes, in_channels)
-        self._dropout, self._norm_form = dropout, norm
+        self.card, self.widths = card, card.widths
+        self._build = partial(build_backbone, card.architecture, num_classes, in_channels)
         slimmable = len(self.widths) > 1
 
         def make_norm(channels: int, has_film: bool) -> ConditionalNorm:
             layer = None
-            if has_film and film != "none":
-                layer = FiLM(channels, self.encoding.dim, film, slimmable=slimmable)
-            return ConditionalNorm(channels, norm, layer, self.widths)
+            if has_film and card.film != "none":
+                layer = FiLM(channels, self.encoding.dim, card.film, slimmable=slimmable)
+            return ConditionalNorm(channels, card.norm, layer, self.widths)
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.encoding = LambdaEncoding(
-                trained_lambdas, encoding, encoding_dim, seed, interpolation
+                trained_lambdas, card.encoding, card.encoding_dim, seed, card.interpolation
             )
-            layers = Layers(make_norm, dropout=dropout)
+            layers = Layers(make_norm, dropout=card.dropout)
             if slimmable:
-                own_heads = self.widths if heads == "per-width" else ()
+                own_heads = self.widths if card.heads == "per-width" else ()
                 head = partial(SlimmableLinear, widths=own_heads)
                 layers = replace(layers, conv=SlimmableConv2d, linear=head)
             self.backbone = self._build(layers, self.widths[0])
@@ -106,54 +80,36 @@ class ConditionalNetwork(nn.Module):
         return [m for m in self.backbone.modules() if isinstance(m, ConditionalNorm)]
 
     def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
-        """Note how training samples lambda: from the ``list``, or ``uniform`` on (0, 1] too.
-
-        It decides what must be bridged, see `LambdaEncoding`.
-        """
+        """Note how training samples lambda, which decides what `LambdaEncoding` must bridge."""
         trained = self.encoding.trained.tolist()
-        below = bridged_below(trained, self._norm_form, lambda_sampling)
+        below = bridged_below(trained, self.card.norm, lambda_sampling)
         self.encoding.bridge = below is not None
 
     def forward(self, x: Tensor, lam: float | Tensor, width: float | None = None) -> Tensor:
-        """Compute logits of shape [n, num_classes].
+        """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
 
-        Args:
-            x: images of shape [n, C, H, W] in [0, 1].
-            lam: one float for all images, or one per image (shape [n]) in any order.
-            width: one of the network's widths, for all images; the widest if None.
+        ``lam`` is one for all images or one for each, shape [n], in any order; in eval mode it is
+        in the trained range. One width holds for all images, the widest if None.
 
         Raises:
-            ValueError: if a lambda is not a number in [0, 1], in eval mode outside of the trained
-                range, its shape does not fit, or the network does not have the width.
+            ValueError: if lambda or width are not such.
         """
         if not self.training:
-            return self.conditioned(lam, len(x), x.device, width)(x)
-        order, condition = self.condition(lam, len(x), x.device, width)
-        return self._in_order(x, order, condition)
+            return self._in_order(x, *self.folded(lam, len(x), x.device, width))
+        return self._in_order(x, *self.condition(lam, len(x), x.device, width))
 
     def conditioned(
-        self,
-        lam: float | Tensor,
-        n_images: int,
-        device: torch.device | None = None,
-        width: float | None = None,
+        self, lam: float | Tensor, n_images: int, *, width: float | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """Fix lambda: a function from images to logits, batch norm in eval mode.
+        """Fix lambda: a function from ``n_images`` to logits, batch norm in eval mode.
 
-        Every norm layer is brought down to one affine per channel and distinct lambda, once; what
-        an attack then repeats, step by step, is the plain backbone. Each call brings ``n_images``,
-        on ``device``: the network's own if None. The others are as in `forward`.
+        Norm layers are folded once; what an attack then repeats is the plain backbone.
         """
-        device = device or self.encoding.codes.device
-        order, folded = self.folded(lam, n_images, device, width)
+        order, folded = self.folded(lam, n_images, self.encoding.codes.device, width)
         return lambda x: self._in_order(x, order, folded)
 
     def folded(
-        self,
-        lam: float | Tensor,
-        n_images: int,
-        device: torch.device,
-        width: float | None = None,
+        self, lam: float | Tensor, n_images: int, device: torch.device, width: float | None = None
     ) -> tuple[Tensor | None, Folded]:
         """Return the order that sorts a batch (None: it is sorted), and its norm layers folded."""
         order, condition = self.condition(lam, n_images, device, width)
@@ -167,35 +123,25 @@ class ConditionalNetwork(nn.Module):
 
     def fold(self, condition: Condition) -> Folded:
         """Bring every norm layer down to one affine per channel, in eval mode."""
+        spread = condition.spread
         affines = (norm.affine(condition) for norm in self.norms)
-        return Folded(
-            tuple((condition.spread(scale), condition.spread(shift)) for scale, shift in affines),
-            condition.width,
-        )
+        return Folded(tuple((spread(a), spread(b)) for a, b in affines), condition.width)
 
     def subnetwork(self, width: float, *, copy: bool = False) -> nn.Module:
         """Return the plain backbone of a width, to be run with a `Folded` condition.
 
-        Its convolutions and its head are plain layers; their weights need no gradient and are
-        views of this network's, or copies.
-
-        Raises:
-            ValueError: if the network does not have the width.
+        The weights of its layers need no gradient and are views of this network's, or copies.
         """
         width = self.check_width(width)
         with torch.device("meta"):
-            layers = Layers(lambda channels, _: FoldedNorm(channels), dropout=self._dropout)
+            layers = Layers(lambda channels, _: FoldedNorm(channels), dropout=self.card.dropout)
             narrow = self._build(layers, width)
         number_norms(narrow)
         take_weights(narrow, self.backbone, width, copy=copy)
         return narrow.eval()
 
     def check_width(self, width: float | None) -> float:
-        """Return a width of the network, the widest if None.
-
-        Raises:
-            ValueError: if it has no such width.
-        """
+        """Return a width of the network, the widest if None; ValueError if it has no such."""
         if width is None:
             return self.widths[0]
         if width not in self.widths:
@@ -205,11 +151,7 @@ class ConditionalNetwork(nn.Module):
         return float(width)
 
     def condition(
-        self,
-        lam: float | Tensor,
-        n_images: int,
-        device: torch.device,
-        width: float | None = None,
+        self, lam: float | Tensor, n_images: int, device: torch.device, width: float | None = None
     ) -> tuple[Tensor | None, Condition]:
         """Return the order that sorts a batch by lambda (None: it is sorted) and its condition."""
         width = self.check_width(width)

@@ -8,18 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.errors import UserError
-from oat_bench.networks.card import Encoding, Interpolation, check_interpolation
+from oat_bench.networks.card import Encoding, Interpolation
 
 #: lambda closer than this share of their size are one: float32 holds about seven digits
 _SAME = 1e-6
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
-    """Refuse a lambda outside of the trained ones' range, where no network is known to belong.
-
-    Raises:
-        UserError: naming the nearest lambda that there is a network at.
-    """
+    """Refuse (UserError) a lambda outside of the trained range, where no network belongs."""
     low, high = trained[0], trained[-1]
     if not low * (1 - _SAME) <= lam <= high * (1 + _SAME):
         raise UserError(
@@ -31,9 +27,8 @@ def check_within(lam: float, trained: Sequence[float]) -> None:
 def bridged_below(trained: Sequence[float], norm: str, sampling: str) -> float | None:
     """Return the first trained lambda above 0, if those between it and 0 need a bridge.
 
-    They do where lambda = 0 has a batch norm of its own and training, which samples them from the
-    ``list`` of ``trained`` or ``uniform``, drew none of them: the other batch norm has never met
-    their codes. See `LambdaEncoding`.
+    They do where lambda = 0 has a batch norm of its own and training, sampling from a ``list``,
+    drew none of them: the other batch norm has never met their codes. See `LambdaEncoding`.
     """
     if (norm, sampling, trained[0]) != ("dual", "list", 0) or len(trained) == 1:
         return None
@@ -41,11 +36,7 @@ def bridged_below(trained: Sequence[float], norm: str, sampling: str) -> float |
 
 
 def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) -> Tensor:
-    """Turn ``lam`` into one value for all images (shape []) or one per image (shape [n_images]).
-
-    Raises:
-        ValueError: if a value is not a number in [0, 1], or the shape fits neither.
-    """
+    """Turn ``lam`` into one value for all images, [], or one for each, [n_images]; in [0, 1]."""
     values = torch.as_tensor(lam, dtype=torch.float32, device=device)
     if values.ndim == 1 and len(values) == 1:
         values = values[0]
@@ -73,8 +64,7 @@ class LambdaEncoding(nn.Module):
       1985), as long as they are, whereas the middle of a chord is shorter;
     * ``film``: the rows stay, and each FiLM layer's gamma and beta are interpolated linearly.
 
-    At a trained lambda the three are one. The rows belong to the weights: they are a buffer and
-    travel with the checkpoint.
+    At a trained lambda the three are one.
 
     Between 0 and the first trained lambda above it none of the rules will do if there are two batch
     norms: BN_c is that of lambda = 0 alone, and BN_a has never met a code on the way there. There,
@@ -86,11 +76,6 @@ class LambdaEncoding(nn.Module):
         kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
             ``orthogonal`` (rows of a random orthogonal matrix, drawn by ``seed``).
         dim: length of a code; at least the number of trained values, but for ``scalar``.
-        seed: see there.
-        interpolation: the rule between trained values.
-
-    Attributes:
-        bridge: whether ``folded-affine`` goes before it from 0, which must be trained, to the next.
     """
 
     codes: Tensor
@@ -105,15 +90,13 @@ class LambdaEncoding(nn.Module):
         interpolation: Interpolation = "linear-codes",
     ) -> None:
         super().__init__()
-        check_interpolation(interpolation, kind)
         self.interpolation, self.bridge = interpolation, False
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
             if kind != "scalar" and len(values) > dim:
-                raise ValueError(
-                    f"a {kind} encoding of {len(values)} lambda values needs dim >= "
-                    f"{len(values)}, got {dim}"
-                )
+                count = len(values)
+                needed = f"a {kind} encoding of {count} lambda values needs dim >= {count}"
+                raise ValueError(f"{needed}, got {dim}")
             self.register_buffer("trained", values)
             self.register_buffer("codes", _codes(values, kind, dim, seed))
 
@@ -123,18 +106,15 @@ class LambdaEncoding(nn.Module):
         return self.codes.shape[1]
 
     def forward(self, lam: Tensor) -> Tensor:
-        """Encode lambda of shape [k]: codes of shape [k, dim].
-
-        By the rule ``film``, which is not about codes, those between are interpolated linearly.
-        """
+        """Encode lambda, [k], as codes [k, dim]; by the rule ``film`` as by ``linear-codes``."""
         codes, between = self.encode(lam)
         return codes if between is None else between(codes)
 
     def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
-        """Return the codes that FiLM maps for lambda of shape [k], and how FiLM's are interpolated.
+        """Return the codes that FiLM maps for lambda, [k], and how its rows are interpolated.
 
-        They are not (None) where the codes, of shape [k, dim], are those of ``lam`` themselves.
-        ``every`` keeps rows that do not count, so that no shape depends on values.
+        They are not (None) where the codes, [k, dim], are those of ``lam`` themselves. ``every``
+        keeps rows that do not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
@@ -150,10 +130,10 @@ class LambdaEncoding(nn.Module):
         return between(self.codes), None
 
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the lambda whose norm layers, folded, those of ``lam`` of shape [k] are made of.
+        """Return the lambda whose folded norm layers those of ``lam``, [k], are made of.
 
         With a bridge: 0 and then, for each, the upper end of its interval or the lambda itself,
-        shape [1 + k]; and the share of the way there from 0, shape [k, 1].
+        [1 + k]; and the share of the way there from 0, [k, 1].
         """
         if not self.bridge:
             return lam, None
@@ -172,11 +152,11 @@ class Between:
     weight: Tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Interpolate rows of shape [a, C] linearly: shape [k, C]."""
+        """Interpolate rows [a, C] linearly to [k, C]."""
         return torch.lerp(rows[self.low], rows[self.high], self.weight)
 
     def of_rows(self, rows: Tensor) -> tuple[Tensor, "Between"]:
-        """Leave out the rows that do not count, so that FiLM need not run on them."""
+        """Leave out the rows that do not count."""
         at_high = self.weight[:, 0] == 1
         low = torch.where(at_high, self.high, self.low)
         high = torch.where(self.weight[:, 0] == 0, self.low, self.high)
@@ -201,43 +181,34 @@ def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
 def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
     if kind == "scalar":
         return values[:, None].clone()
-    if kind == "one-hot":
-        return torch.eye(dim)[: len(values)]
+    rows = torch.eye(dim)
     if kind == "dct":
         from scipy.fft import dct
 
-        rows: Tensor = torch.as_tensor(dct(torch.eye(dim).numpy(), axis=0, norm="ortho"))
-        return rows[: len(values)].clone()
-    gaussian = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
-    orthogonal: Tensor = torch.linalg.qr(gaussian).Q
-    return orthogonal[: len(values)].contiguous()
+        rows = torch.as_tensor(dct(rows.numpy(), axis=0, norm="ortho"))
+    if kind == "orthogonal":
+        gaussian = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+        rows = torch.linalg.qr(gaussian).Q
+    return rows[: len(values)].clone(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the layers need to know of the lambda of a batch whose images are sorted by lambda.
+    """What the layers need to know of the lambda of a batch whose images are sorted by lambda."""
 
-    Attributes:
-        lam: the distinct values, ascending, shape [k]; with ``share`` their ends, [1 + k].
-        codes: what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``.
-        index: which of the k values each image has, shape [n]; None if all share one.
-        n_standard: how many images, from the first, have lambda = 0 and take the standard route.
-        between: how FiLM's a rows become those of ``lam``; None if they are.
-        width: share of the channels of each layer, one for the whole batch.
-        share: of the way from lambda = 0, see `LambdaEncoding.ends`; only to be folded.
-    """
-
+    #: the distinct values, ascending, [k]; with ``share`` their ends, [1 + k]
     lam: Tensor
+    #: what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``
     codes: Tensor
+    #: which of the k values each image has, [n]; None if all share one
     index: Tensor | None
+    #: how many images, from the first, have lambda = 0 and take the standard route
     n_standard: int
+    #: how FiLM's a rows become those of ``lam``; None if they are
     between: Between | None = None
     width: float = 1.0
+    #: of the way from lambda = 0, see `LambdaEncoding.ends`; only to be folded
     share: Tensor | None = None
-
-    def interpolated(self, per_code: Tensor) -> Tensor:
-        """Bring [a, C], what FiLM made of each code, to a row for each of ``lam``."""
-        return per_code if self.between is None else self.between(per_code)
 
     def bridged(self, per_end: Tensor) -> Tensor:
         """Bring folded scales or shifts [1 + k, C], those of lambda = 0 first, to [k, C]."""
@@ -251,10 +222,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Folded:
-    """A condition of which each norm layer is already one affine per channel.
-
-    The affines are scale and shift of each layer, shape [n or 1, C, 1, 1], by the layer's site.
-    """
+    """Each norm layer, by its site, as one scale and shift per channel, [n or 1, C, 1, 1]."""
 
     affines: tuple[tuple[Tensor, Tensor], ...]
     width: float = 1.0

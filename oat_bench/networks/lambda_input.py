@@ -37,8 +37,7 @@ class LambdaNorm(nn.Module):
 class LambdaInput(nn.Module):
     """A plain backbone that is told lambda with the images, in operations that can be traced.
 
-    It neither sorts a batch nor looks at values: each image has its own affine per channel, and a
-    batch may mix any lambda values. Norm layers are by site; the backbone has a `FoldedNorm` there.
+    It neither sorts a batch nor looks at values: each image has its own affine per channel.
     """
 
     def __init__(
@@ -48,15 +47,10 @@ class LambdaInput(nn.Module):
         self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
 
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits of shape [n, num_classes].
+        """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
 
-        Args:
-            images: shape [n, C, H, W] in [0, 1].
-            lam: shape [n], one for each image, or [1], one for all; what lies outside of the
-                trained range is taken for the nearer end.
-
-        Raises:
-            IndexError: if there are neither one nor n lambda values.
+        ``lam`` is one for each image, [n], or one for all, [1], else an IndexError; what lies
+        outside of the trained range is taken for the nearer end.
         """
         # len() would fix both where the graph is traced
         n, k = (torch.full((1,), t.shape[0], device=lam.device) for t in (images, lam))
@@ -64,10 +58,8 @@ class LambdaInput(nn.Module):
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
         trained = self.encoding.trained
-        maps = [
-            (scale[:, :, None, None], shift[:, :, None, None])
-            for scale, shift in self._affines(lam.clamp(trained[0], trained[-1])[places])
-        ]
+        affines = self._affines(lam.clamp(trained[0], trained[-1])[places])
+        maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -78,7 +70,6 @@ class LambdaInput(nn.Module):
         return fold_norms(copy.deepcopy(self.backbone), affines)
 
     def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return scale and shift [k, C] of each site at lambda of shape [k]."""
         ends, share = self.encoding.ends(lam)
         codes, between = self.encoding.encode(ends, every=True)
         condition = Condition(ends, codes, None, 0, between, share=share)
@@ -87,10 +78,7 @@ class LambdaInput(nn.Module):
 
 @torch.no_grad()
 def lambda_input(network: ConditionalNetwork, width: float | None = None) -> LambdaInput:
-    """Return the network of a width that takes lambda as an input, sharing nothing with the other.
-
-    The width is one of the network's, the widest if None; the network may be on "meta".
-    """
+    """Return the network of a width (None: the widest) that takes lambda, sharing nothing."""
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]
     plain = network.subnetwork(width, copy=True)

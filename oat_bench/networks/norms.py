@@ -1,8 +1,4 @@
-"""Norm layers: dual batch norm, FiLM, and what a fixed lambda leaves of them.
-
-A norm layer is called as ``norm(h, condition)``, so that one network definition serves the
-conditional network and the plain one; at a fixed lambda it is `Affine`, which takes no condition.
-"""
+"""Norm layers, called as ``norm(h, condition)``: dual batch norm, FiLM; and at a fixed lambda."""
 
 from collections.abc import Sequence
 
@@ -29,7 +25,6 @@ class FiLM(nn.Module):
             between, gamma = 1 + g1, beta = g2, last layers zero, so that training starts from the
             plain network. ``published``: the authors' code, one MLP of 2C units, default
             initialisation, a leaky ReLU on gamma and beta too.
-        slimmable: whether there are several widths.
     """
 
     def __init__(self, channels: int, dim: int, form: FilmForm, *, slimmable: bool = False) -> None:
@@ -51,13 +46,14 @@ class FiLM(nn.Module):
         return 1.0 + gamma, beta
 
     def like(self, channels: int) -> "FiLM":
-        """Return a fresh layer of so many channels; of one width they are its own."""
+        """Return a fresh layer of so many channels."""
         return FiLM(channels, self.dim, self.form, slimmable=self.slimmable)
 
     def at(self, condition: Condition, channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Return gamma and beta, a row for each of ``condition.lam``."""
-        gamma, beta = map(condition.interpolated, self(condition.codes, channels))
-        return gamma, beta
+        gamma, beta = self(condition.codes, channels)
+        between = condition.between
+        return (gamma, beta) if between is None else (between(gamma), between(beta))
 
 
 def _mlp(dim: int, channels: int, form: FilmForm) -> nn.Sequential:
@@ -116,7 +112,7 @@ class ConditionalNorm(BatchNorms):
         if isinstance(condition, Folded):
             return condition.apply(h, self.site)
         bn_c, bn_a = self.batch_norms(condition.width)
-        n_standard = 0 if bn_c is None else condition.n_standard
+        n_standard = condition.n_standard
         if bn_c is None or n_standard == 0:
             h = _batch_norm(bn_a, h)
         elif n_standard == len(h):
@@ -139,10 +135,7 @@ class ConditionalNorm(BatchNorms):
         return own.bn_c, own.bn_a
 
     def routes(self, width: float) -> list[tuple[Tensor, Tensor]]:
-        """Return the scale and shift [C] that batch norm is in eval mode, by route.
-
-        The standard route, where it has a batch norm of its own, comes first.
-        """
+        """Return scale and shift [C] of batch norm in eval mode, of BN_c (if there), then BN_a."""
         found = []
         for bn in self.batch_norms(width):
             if bn is not None:
@@ -160,10 +153,7 @@ class ConditionalNorm(BatchNorms):
 def affine(
     condition: Condition, routes: Sequence[tuple[Tensor, Tensor]], film: FiLM | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the scale and shift [k, C] of batch norm by route and FiLM at each lambda.
-
-    The routes are scale and shift [C] of each; of two, the first is that of lambda = 0.
-    """
+    """Return the scale and shift [k, C] of `ConditionalNorm.routes` and FiLM at each lambda."""
     *standard, other = routes
     scale, shift = (part.expand(condition.lam.shape[0], -1) for part in other)
     for at_zero in standard:

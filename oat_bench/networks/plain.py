@@ -1,8 +1,7 @@
 """The backbones without a condition: what is left of them at one lambda and one width.
 
-They have the layers and the names of `oat_bench.networks.backbones`, and a forward that calls
-layers and nothing else, so that whatever takes an ordinary network takes these: tracing, scripting,
-torch.fx, export, compilation, quantisation, another precision.
+A forward calls layers and nothing else, so that whatever takes an ordinary network takes these:
+tracing, scripting, torch.fx, export, compilation, quantisation, another precision.
 """
 
 import torch.nn.functional as F
@@ -19,10 +18,7 @@ from oat_bench.networks.backbones import (
 
 
 class PlainPreActivationBlock(PreActivationBlock):
-    """Basic block of a wide residual network."""
-
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
-        """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
         active = F.relu(self.norm1(h))
         out = F.relu(self.norm2(self.conv1(active)))
         shortcut = h if self.shortcut is None else self.shortcut(active)
@@ -30,10 +26,7 @@ class PlainPreActivationBlock(PreActivationBlock):
 
 
 class PlainPostActivationBlock(PostActivationBlock):
-    """Basic block of a residual network."""
-
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
-        """Map [n, c_in, H, W] to [n, c_out, H / stride, W / stride]."""
         out = F.relu(self.norm1(self.conv1(h)))
         out = self.norm2(self.conv2(out))
         if self.shortcut is not None and self.shortcut_norm is not None:
@@ -42,10 +35,7 @@ class PlainPostActivationBlock(PostActivationBlock):
 
 
 class PlainStage(Stage):
-    """Blocks of one resolution, one after the other."""
-
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
-        """Run the blocks."""
         for block in self.blocks:
             h = block(h)
         return h
@@ -64,19 +54,13 @@ class PlainNetwork(Backbone):
 
 
 class PlainWideResNet(PlainNetwork, WideResNet):
-    """A wide residual network."""
-
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Map images to the maps that the head pools."""
         h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
         return F.relu(self.norm(h))
 
 
 class PlainResNet(PlainNetwork, ResNet):
-    """A residual network."""
-
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Map images to the maps that the head pools."""
         h = F.relu(self.norm1(self.conv1(x)))
         return self.stage4(self.stage3(self.stage2(self.stage1(h))))  # type: ignore[no-any-return]
 

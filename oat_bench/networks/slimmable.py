@@ -14,10 +14,7 @@ from oat_bench.networks.conditioning import AnyCondition
 
 
 def share(channels: int, width: float) -> int:
-    """Return how many of a layer's channels a width owns, counted from the first.
-
-    The nearest whole number to ``width * channels``, a half upwards, and never less than one.
-    """
+    """Return how many of a layer's channels a width owns: the nearest number, a half upwards."""
     # rounded before, as .29 * 50 is a little under 14.5
     return max(1, math.floor(round(width * channels, 6) + 0.5))
 
@@ -40,11 +37,8 @@ class SlimmableConv2d(nn.Conv2d):
 class SlimmableLinear(nn.Linear):
     """The classification head: every class, from the features that a width has.
 
-    Args:
-        in_features: of the full width, whose head this layer itself is.
-        out_features: number of classes.
-        widths: of a head for each width (SOLAR's variant of OATS), widest first; if there are
-            none, the full width's serves all.
+    With ``widths`` each has a head of its own (SOLAR's variant of OATS); the widest comes first,
+    and its head is this layer itself. If there are none, that one serves all.
     """
 
     def __init__(self, in_features: int, out_features: int, widths: Sequence[float] = ()) -> None:

@@ -18,17 +18,14 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
     Batch norm and FiLM are one affine per channel; where a norm layer directly follows a
     convolution, the affine goes into the convolution's weight and bias. The result shares nothing
     with ``network``, maps images [n, C, H, W] in [0, 1] to logits, and costs what a plain network
-    of the architecture costs that never had more channels than the width leaves.
+    of the width costs. Width None is the widest.
 
     Raises:
-        ValueError: if ``lam`` is not in [0, 1] and the trained range, or the network does not have
-            the width; None is the widest.
+        ValueError: if ``lam`` is outside of the trained range, or there is no such width.
     """
     _, folded = network.folded(float(lam), 1, network.encoding.codes.device, width)
     plain = network.subnetwork(folded.width, copy=True)
-    return fold_norms(
-        plain, [(scale.flatten(), shift.flatten()) for scale, shift in folded.affines]
-    )
+    return fold_norms(plain, [(a.flatten(), b.flatten()) for a, b in folded.affines])
 
 
 @torch.no_grad()
@@ -42,10 +39,9 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 
 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Put scale and shift [C] of each site in the place of a backbone's `FoldedNorm` layers.
+    """Put scale and shift [C] by site in the place of `FoldedNorm` layers; return the backbone.
 
-    Where one directly follows a convolution they go into its weight and bias. What is returned is
-    the backbone itself, in eval mode; it takes no condition and needs no gradient.
+    It is in eval mode then, takes no condition and needs no gradient.
     """
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):

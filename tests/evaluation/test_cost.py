@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from oat_bench.evaluation.cost import measure
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
 
@@ -77,13 +78,8 @@ def test_film_adds_to_resnet_34_what_the_paper_says():
     layer), and the element-wise products and sums of batch norm and FiLM count one each; the exact
     overhead is then 1.2%, and 1.7% is that of the two rounded numbers.
     """
-    network = ConditionalNetwork(
-        "resnet-34",
-        num_classes=10,
-        in_channels=3,
-        trained_lambdas=[0, 0.1, 0.2, 0.3, 0.4, 1],
-        film="published",
-    ).eval()
+    card = NetworkCard(architecture="resnet-34", film="published")
+    network = ConditionalNetwork(card, 10, 3, [0, 0.1, 0.2, 0.3, 0.4, 1]).eval()
     image = torch.rand(1, 3, 32, 32)
     without, having = (multiply_adds(network, image, with_film) for with_film in (False, True))
     assert round(without / 1e9, 2) == 1.16

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import oat_bench
-from oat_bench.networks.card import check_architecture
+from oat_bench.networks.card import NetworkCard, check_architecture
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -146,9 +146,9 @@ def test_dropout_acts_between_the_convolutions_in_train_mode_only(plain):
     assert abs(dropped - 0.3) < 0.011
 
 
-def test_dropout_is_refused_where_there_is_none(plain):
+def test_dropout_is_refused_where_there_is_none():
     with pytest.raises(ValueError, match="resnet-18 has no dropout; set dropout = 0"):
-        plain("resnet-18", 10, 3, dropout=0.1)
+        NetworkCard(architecture="resnet-18", dropout=0.1)
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "wrn-28-10", "wrn-70-16", "resnet-18", "resnet-34"])

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
 from oat_bench.networks.norms import ConditionalNorm, FiLM
@@ -52,9 +53,8 @@ def statistics(norms: list[nn.BatchNorm2d]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_identity_film_and_one_norm_leave_the_plain_network(plain, architecture, lam, mode):
     torch.manual_seed(0)
-    network = ConditionalNetwork(
-        architecture, num_classes=5, in_channels=3, trained_lambdas=[0, 0.5, 1], norm="single"
-    )
+    card = NetworkCard(architecture=architecture, norm="single")
+    network = ConditionalNetwork(card, 5, 3, [0, 0.5, 1])
     reference = plain(architecture, 5, 3)
     for norm in batch_norms(network, "bn_a"):
         norm.weight.data.uniform_(0.6, 1.4)
@@ -80,9 +80,8 @@ def test_identity_film_and_one_norm_leave_the_plain_network(plain, architecture,
 
 
 def test_without_film_last_layers_lambda_only_picks_the_norm():
-    network = ConditionalNetwork(
-        "wrn-10-1", num_classes=3, in_channels=1, trained_lambdas=[0, 0.5, 1]
-    ).train()
+    card = NetworkCard(architecture="wrn-10-1")
+    network = ConditionalNetwork(card, 3, 1, [0, 0.5, 1]).train()
     x = images(4)
     with torch.no_grad():
         network(x, 0.0)
@@ -498,9 +497,8 @@ def test_large_images(perturbed, architecture):
 
 def test_the_seed_decides_the_weights_and_leaves_torchs_generator_alone():
     def build(seed: int) -> dict[str, torch.Tensor]:
-        return ConditionalNetwork(
-            "wrn-10-1", num_classes=3, in_channels=1, trained_lambdas=[0, 1], seed=seed
-        ).state_dict()
+        card = NetworkCard(architecture="wrn-10-1")
+        return ConditionalNetwork(card, 3, 1, [0, 1], seed=seed).state_dict()
 
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -514,14 +512,8 @@ def test_the_seed_decides_the_weights_and_leaves_torchs_generator_alone():
 
 def test_state_dict_carries_the_network_whole(perturbed):
     network = perturbed(seed=3)
-    stranger = ConditionalNetwork(
-        "wrn-10-1",
-        num_classes=4,
-        in_channels=1,
-        trained_lambdas=list(LAMBDAS),
-        encoding_dim=8,
-        seed=99,
-    ).eval()
+    card = NetworkCard(architecture="wrn-10-1", encoding_dim=8)
+    stranger = ConditionalNetwork(card, 4, 1, list(LAMBDAS), seed=99).eval()
     x, lam = images(4), torch.tensor([0.3, 0, 1, 0.7])
     with torch.no_grad():
         assert not torch.allclose(stranger(x, lam), network(x, lam), atol=1e-2)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.card import NetworkCard, check_interpolation
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import LambdaEncoding
 from oat_bench.networks.specialize import specialize
@@ -94,20 +94,11 @@ def rules(kind):
 EVERY = [(kind, rule) for kind in KINDS for rule in rules(kind)]
 
 
-def build(kind, rule, norm="dual", film="identity-start", **options):
+def build(kind, rule, norm="dual", film="identity-start", lambda_sampling="list"):
     """A network whose FiLM layers and batch norms are not the identity."""
-    network = ConditionalNetwork(
-        "wrn-10-1",
-        num_classes=3,
-        in_channels=1,
-        trained_lambdas=TRAINED,
-        encoding=kind,
-        encoding_dim=16,
-        norm=norm,
-        film=film,
-        interpolation=rule,
-        **options,
-    )
+    conditioned = {"encoding": kind, "encoding_dim": 16, "interpolation": rule}
+    card = NetworkCard(architecture="wrn-10-1", norm=norm, film=film, **conditioned)
+    network = ConditionalNetwork(card, 3, 1, TRAINED, lambda_sampling)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in network.backbone.state_dict().items():
@@ -226,9 +217,7 @@ def test_trained_next_to_0_the_batch_norm_is_that_of_every_lambda_above(rule):
 
 def test_rules_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="unknown interpolation 'cubic'; expected one of linear-c"):
-        LambdaEncoding(TRAINED, "dct", 8, interpolation="cubic")
-    with pytest.raises(ValueError, match="spherical-codes needs codes with directions"):
-        LambdaEncoding(TRAINED, "scalar", 8, interpolation="spherical-codes")
+        check_interpolation("cubic", "dct")
     with pytest.raises(ValueError, match="spherical-codes needs codes with directions"):
         NetworkCard(architecture="wrn-10-1", encoding="scalar", interpolation="spherical-codes")
 
@@ -259,15 +248,8 @@ def test_too_small_a_dimension_is_refused(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoding_is_a_buffer_of_the_network(kind):
     def build(seed: int) -> ConditionalNetwork:
-        return ConditionalNetwork(
-            "wrn-10-1",
-            num_classes=3,
-            in_channels=1,
-            trained_lambdas=TRAINED,
-            encoding=kind,
-            encoding_dim=16,
-            seed=seed,
-        )
+        card = NetworkCard(architecture="wrn-10-1", encoding=kind, encoding_dim=16)
+        return ConditionalNetwork(card, 3, 1, TRAINED, seed=seed)
 
     network = build(0)
     state = network.state_dict()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oat_bench.networks.card import check_widths
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition
 from oat_bench.networks.norms import BatchNorms, ConditionalNorm, FiLM
@@ -100,24 +100,22 @@ def test_narrower_networks_are_part_of_wider_ones(channels, widths):
     [([1], [1]), ([0.5, 1, 0.75], [1, 0.75, 0.5]), ([0.5], [0.5]), ([1, 1.0, 0.5], [1, 0.5])],
 )
 def test_widths_are_sorted_widest_first(given_, expected):
-    assert check_widths(given_) == expected
+    assert NetworkCard(architecture="wrn-10-1", widths=given_).widths == expected
 
 
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        ([], "at least one width"),
-        ([1, 0], r"width 0 is outside \(0, 1\]"),
-        ([1.5, 1], r"width 1.5 is outside \(0, 1\]"),
-        ([1, float("nan")], r"width nan is outside \(0, 1\]"),
+        ([], "at least 1 item"),
+        ([1, 0], "greater than 0"),
+        ([1.5, 1], "less than or equal to 1"),
+        ([1, float("nan")], "finite number|greater than 0"),
         ([0.5, 0.25], "add width 1"),
     ],
 )
 def test_impossible_widths_are_refused(widths, message):
     with pytest.raises(ValueError, match=message):
-        ConditionalNetwork(
-            "wrn-10-1", num_classes=4, in_channels=1, trained_lambdas=[0, 1], widths=widths
-        )
+        NetworkCard(architecture="wrn-10-1", widths=widths)
 
 
 # --- layers

@@ -18,6 +18,7 @@ from oat_bench import datasets
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.tensors import unpack
 from oat_bench.training import conditional, loop
@@ -32,9 +33,8 @@ THREAT = Threat(eps=0.3, step_size=0.1)
 
 
 def network(seed=0, **options):
-    return ConditionalNetwork(
-        "wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=LAMBDAS, seed=seed, **options
-    )
+    card = NetworkCard(architecture="wrn-10-1", **options)
+    return ConditionalNetwork(card, 10, 1, LAMBDAS, seed=seed)
 
 
 def digits(n=160, n_validation=40):
@@ -202,7 +202,7 @@ def test_eps_warms_up():
 
 @pytest.mark.parametrize("lambdas", [[0], [1], [0.3, 1]])
 def test_sets_with_and_without_zero_train(lambdas):
-    net = ConditionalNetwork("wrn-10-1", num_classes=10, in_channels=1, trained_lambdas=lambdas)
+    net = ConditionalNetwork(NetworkCard(architecture="wrn-10-1"), 10, 1, lambdas)
     run = trainer(net, lambdas=lambdas, epochs=1)
     drawn = sample(run, torch.arange(64), 0).lam
     assert set(drawn.tolist()) == set(torch.tensor(lambdas).tolist())
@@ -465,11 +465,13 @@ SMALL = {
 def test_any_number_of_images_trains_on_maps_of_one_pixel(order, kind, n, batch_size):
     """4x4 images leave a wide residual network's last stage 1x1."""
     options = {"trained_lambdas": LAMBDAS, "encoding_dim": 4} | SMALL[kind]
-    net = ConditionalNetwork("wrn-10-1", num_classes=10, in_channels=1, **options)
+    lambdas = options.pop("trained_lambdas")
+    network_card = NetworkCard(architecture="wrn-10-1", **options)
+    net = ConditionalNetwork(network_card, 10, 1, lambdas)
     images = torch.randint(256, (n, 1, 4, 4), generator=torch.Generator().manual_seed(n))
     data = Split(images.to(torch.uint8), torch.arange(n) % 10)
     values = {"epochs": 1, "batch_size": batch_size, "lr": 0.05, "attack_steps": 1}
-    card = TrainingCard(**values, lambdas=options["trained_lambdas"], order=order)
+    card = TrainingCard(**values, lambdas=lambdas, order=order)
     before = vector(net)
     history = Trainer(ConditionalStep(net), card, THREAT, data, data).train(show=False).history
     assert all(math.isfinite(value) for row in history for value in row.values())
@@ -480,7 +482,7 @@ def test_any_number_of_images_trains_on_maps_of_one_pixel(order, kind, n, batch_
 def test_resnet_trains_on_8x8_by_batches_of_six():
     train, _ = digits(12)
     lambdas = [0, 0.1, 0.2, 0.3, 0.4, 1]
-    net = ConditionalNetwork("resnet-18", num_classes=10, in_channels=1, trained_lambdas=lambdas)
+    net = ConditionalNetwork(NetworkCard(architecture="resnet-18"), 10, 1, lambdas)
     run = trainer(net, train=train, validation=train, epochs=1, batch_size=6, lambdas=lambdas)
     assert sample(run, torch.arange(6), 0).n_standard == 1
     assert math.isfinite(run.train(show=False).history[-1]["loss"])

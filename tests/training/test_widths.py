@@ -11,6 +11,7 @@ from stepping import attacked
 
 from oat_bench import datasets
 from oat_bench.cards import Threat
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.training import conditional, loop
 from oat_bench.training.card import TrainingCard
@@ -26,15 +27,8 @@ THREAT = Threat(eps=0.3, step_size=0.1)
 
 def trainer(folder=None, norm="dual", heads="shared", n=96, n_validation=40, **card):
     values = {"epochs": 2, "batch_size": 32, "lr": 0.05, "lambdas": LAMBDAS, "attack_steps": 2}
-    network = ConditionalNetwork(
-        "wrn-10-1",
-        num_classes=10,
-        in_channels=1,
-        trained_lambdas=LAMBDAS,
-        widths=WIDTHS,
-        norm=norm,
-        heads=heads,
-    )
+    network_card = NetworkCard(architecture="wrn-10-1", widths=WIDTHS, norm=norm, heads=heads)
+    network = ConditionalNetwork(network_card, 10, 1, LAMBDAS)
     data = datasets.load("digits")
     return Trainer(
         ConditionalStep(network),

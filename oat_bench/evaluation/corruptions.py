@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -59,41 +58,37 @@ def _impulse_noise(x: Floats, share: float, ids: Tensor) -> Floats:
 
 
 def _gaussian_blur(x: Floats, std: float, _ids: Tensor) -> Floats:
-    blurred: Floats = gaussian_filter(x, (0, 0, std, std), mode="nearest", truncate=4)
-    return blurred
+    return np.asarray(gaussian_filter(x, (0, 0, std, std), mode="nearest", truncate=4))
 
 
 def _brightness(x: Floats, more: float, _ids: Tensor) -> Floats:
     """Raise the value of HSV: hue and saturation stay, so all channels grow by one factor."""
     value = x.max(axis=1, keepdims=True)
     raised = np.minimum(value + more, 1)
-    raised_x: Floats = np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
-    return raised_x
+    return np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
 
 
 def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
-    mean: Floats = x.mean(axis=(2, 3), keepdims=True)
+    mean = np.asarray(x.mean(axis=(2, 3), keepdims=True))
     return mean + factor * (x - mean)
 
 
 def _pixelate(x: Floats, factor: float, _ids: Tensor) -> Floats:
-    return _with_pillow(x, partial(_shrink, factor=factor))
+    def shrink(image: Image.Image) -> Image.Image:
+        small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+        box = Image.Resampling.BOX
+        return image.resize(small, box).resize(image.size, box)
 
-
-def _shrink(image: Image.Image, factor: float) -> Image.Image:
-    small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
-    box = Image.Resampling.BOX
-    return image.resize(small, box).resize(image.size, box)
+    return _with_pillow(x, shrink)
 
 
 def _jpeg(x: Floats, quality: float, _ids: Tensor) -> Floats:
-    return _with_pillow(x, partial(_compress, quality=int(quality)))
+    def compress(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(quality))
+        return Image.open(buffer, formats=["JPEG"])
 
-
-def _compress(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer, formats=["JPEG"])
+    return _with_pillow(x, compress)
 
 
 def _with_pillow(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
@@ -117,10 +112,9 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
 
 
 def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-    """Corrupt images of shape [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS`.
+    """Corrupt images [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS` at severity 1 to 5.
 
-    The severity is 1 to 5; the ids of the examples, shape [n], own the random numbers. Images in
-    0 ... 255 come out, rounded down as the authors' are.
+    The ids own the random numbers. Images in 0 ... 255 come out, rounded down as the authors' are.
     """
     function, levels = CORRUPTIONS[corruption]
     changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
@@ -143,12 +137,10 @@ def computed(test: Split) -> Source:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier got right at one operating point."""
+    """What is right at one point: clean [n], corrupted [corruptions, severities, n]."""
 
     point: OperatingPoint
-    #: of the images as they are, shape [n]
     clean: NDArray[np.bool_]
-    #: of corrupted ones, shape [corruptions, severities, n]
     right: NDArray[np.bool_]
 
     def mean(self) -> Accuracy:
@@ -165,11 +157,7 @@ def evaluate(
     *,
     show: bool = True,
 ) -> tuple[list[Outcomes], str]:
-    """Classify corrupted images at every operating point.
-
-    Returns:
-        The outcomes of each operating point, and the SHA-256 of all corrupted images in order.
-    """
+    """Classify corrupted images; return the outcomes by point, and the SHA-256 of all images."""
     ids, device = subject.ids, subject.data.labels.device
     cases = [(c, s) for c in corruptions for s in severities]
     at = [subject.at(point, len(cases) * len(points) * len(ids)) for point in points]

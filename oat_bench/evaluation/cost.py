@@ -21,12 +21,9 @@ _PASSES, _WARM_UP = 20, 3
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
-    """Count and time a plain classifier, as `oat_bench.TunableClassifier.at` returns it.
+    """Count and time a plain classifier in eval mode on an image [1, C, H, W] in [0, 1].
 
-    Args:
-        model: in eval mode, on the device of the image.
-        image: of shape [1, C, H, W] in [0, 1].
-        deployed: what is timed in its place, where the same network runs elsewhere.
+    ``deployed`` is timed in its place, where the same network runs elsewhere.
     """
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -72,15 +69,9 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Measure what each operating point costs, and return the results with it.
+    """Return the results with what each operating point costs.
 
-    Args:
-        results: the points.
-        classifier: on the device.
-        data: images to time, the test split.
-        device: where.
-        before: the entry of an earlier report, if any; what it says of this classifier, timed on
-            this machine, is not timed again.
+    What the entry ``before`` says of this classifier, timed on this machine, is not timed again.
     """
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):

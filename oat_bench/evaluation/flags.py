@@ -40,7 +40,6 @@ GRADIENT_FREE = {
     },
 }
 
-
 Frames = Mapping[str, pd.DataFrame]
 
 
@@ -66,12 +65,10 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
     for attack in attacks:
         balls.setdefault((attack.threat.norm, attack.threat.eps), []).append(attack)
     found = []
-    for _, rows in outcomes.groupby(["width", "lam"], sort=False):
-        point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
-        frames = {
-            str(name): part.set_index("example")
-            for name, part in rows.groupby("attack", sort=False)
-        }
+    for (width, lam), rows in outcomes.groupby(["width", "lam"], sort=False):
+        point = OperatingPoint(float(lam), float(width))
+        by_attack = rows.set_index("example").groupby("attack", sort=False)
+        frames = {str(name): part for name, part in by_attack}
         found += [Doubt(point, "", check) for check in _network(subject, point)]
         for alike in balls.values():
             own = {attack.label: frames[attack.label] for attack in alike}

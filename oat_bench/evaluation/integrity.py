@@ -44,9 +44,8 @@ FAR = 0.10
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
     """Test whether one attack breaks more than another, of the examples that both saw.
 
-    Returns:
-        How many examples only the first broke, how many only the second, and the exact one-sided
-        p-value of the first breaking no more than the second.
+    How many examples only the first broke, how many only the second, and the exact one-sided
+    p-value of the first breaking no more than the second.
     """
     seen = first.index.intersection(second.index)
     a, b = first[seen], second[seen]
@@ -60,10 +59,7 @@ def above(share: float, count: int, n: int) -> float:
 
 
 def inversions(ladder: Stands) -> list[str]:
-    """Say which attacks broke more than one that comes later and should be stronger.
-
-    Beyond chance; the p-values are corrected by Holm for all pairs.
-    """
+    """Say which attacks broke more, beyond chance, than one that comes later in the ladder."""
     pairs = list(combinations(ladder, 2))
     tests = [breaks_more(ladder[weak], ladder[strong]) for weak, strong in pairs]
     corrected = holm([p for _, _, p in tests])
@@ -75,12 +71,7 @@ def inversions(ladder: Stands) -> list[str]:
     ]
 
 
-def detectable(n_attacks: int) -> int:
-    """Return how many examples, all to one side, it takes for a pair to be out of order."""
-    return fewest(n_attacks * (n_attacks - 1) / 2)
-
-
-def fewest(n_tests: float) -> int:
+def fewest(n_tests: int) -> int:
     """Return how many examples, all to one side, are beyond chance in one of so many tests."""
     return int(np.ceil(np.log2(n_tests / LEVEL)))
 
@@ -91,7 +82,7 @@ def fewest(n_tests: float) -> int:
 def checked(
     name: str, verdict: Verdict | bool, evidence: str, **numbers: int | float | list[float]
 ) -> Check:
-    """Return a check; its verdict may be whether it passed, or failed."""
+    """Return a check; its verdict may be whether it passed."""
     if isinstance(verdict, bool):
         verdict = "pass" if verdict else "fail"
     return Check(name=name, verdict=verdict, evidence=evidence, numbers=numbers)
@@ -113,10 +104,9 @@ def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
 def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
     """RA under an attack is close to RA under the strongest one, on the same examples.
 
-    It fails where RA is above the strongest attack's by more than `FAR`, and beyond chance by more
-    than `CLOSE`; it warns where RA is above by more than `CLOSE`, and beyond chance above at all.
-    Both tests are exact and paired, and corrected for the choice of the strongest by Bonferroni.
-    Others may have seen fewer examples.
+    It fails where RA is above by more than `FAR`, and beyond chance by more than `CLOSE`; it warns
+    where RA is above by more than `CLOSE`, and beyond chance above at all. The tests are corrected
+    for the choice of the strongest by Bonferroni. Others may have seen fewer examples.
     """
     seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
     higher = {
@@ -205,11 +195,8 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
 def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
     """An attack without gradients breaks neither more than those by gradients, nor others.
 
-    Args:
-        attack: its name.
-        budget: what it was given, in words; may be empty.
-        free: what stands under it.
-        gradient: what stands under all attacks by gradients.
+    ``free`` is what stands under it, ``gradient`` what stands under all attacks by gradients; the
+    budget is in words, or empty.
     """
     ours, theirs, p_more = breaks_more(free, gradient)
     n = len(free.index.intersection(gradient.index))
@@ -233,14 +220,9 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
     """No lambda is worse than another both clean and attacked, beyond chance.
 
-    A dial trades one accuracy for the other; a lambda that loses both against another lies. Every
-    two lambda are compared, both ways: what a lambda is compared with need not be its neighbour,
-    for where the dial jumps, the accuracies beyond the jump are those that tell. Worse in both is
-    only what both tests find (intersection-union: the larger p counts).
-
-    Args:
-        clean: by lambda, whether each example is right.
-        robust: by lambda, whether each is right both clean and attacked.
+    Every two lambda are compared, both ways: where the dial jumps, the accuracies beyond the jump
+    are those that tell. Worse in both is only what both tests find (intersection-union: the larger
+    p counts).
     """
     pairs = list(permutations(clean, 2))
     tests = [

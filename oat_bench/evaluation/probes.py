@@ -59,12 +59,7 @@ def outputs(at: AtPoint, examples: Tensor) -> tuple[Check, Check, Check]:
 
 
 def loss(losses: Tensor) -> Check:
-    """PGD raises the loss.
-
-    Args:
-        losses: cross-entropy of each example before the first step and after each, shape
-            [steps + 1, n].
-    """
+    """PGD raises the loss: cross-entropy before the first step and after each, [steps + 1, n]."""
     n = losses.shape[1]
     if n == 0:
         return _nothing_to_attack("loss")
@@ -84,14 +79,10 @@ def loss(losses: Tensor) -> Check:
 
 
 def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
-    """The loss has a gradient.
+    """The loss has a gradient; given is the largest entry of each example's, shape [n].
 
     A gradient below float32's smallest normal number counts as none. Where the margin (the largest
     other logit less that of the label) has one and cross-entropy has not, the softmax is saturated.
-
-    Args:
-        cross_entropy: the largest entry of each example's gradient of cross-entropy, shape [n].
-        margin: the same of the margin.
     """
     n = len(cross_entropy)
     if n == 0:
@@ -111,7 +102,7 @@ def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
 
 def batch(alone: Tensor, together: Tensor) -> Check:
     """An image gets the same logits, shape [n, num_classes], alone as in a batch."""
-    return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "")
+    return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "", "")
 
 
 def repeat(first: Tensor, second: Tensor) -> Check:
@@ -135,9 +126,7 @@ def logits(rows: Tensor) -> Check:
     return checked("logits", verdict, evidence, low=low, high=high, row_sum_from_1=sums)
 
 
-def _compared(
-    name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str = ""
-) -> Check:
+def _compared(name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str) -> Check:
     """Check that logits are the same but for rounding; else say so, and add the remark."""
     scale = float(first.abs().max()) or 1.0
     difference = float((first - second).abs().max()) / scale

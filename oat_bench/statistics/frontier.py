@@ -60,16 +60,12 @@ class Summary(Written):
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a frontier is from the points of another, the reference.
+    """How far a frontier is from the Pareto-optimal points of another, the reference."""
 
-    Attributes:
-        gaps: for each point of the reference, RA at the same SA less the point's RA, in points (see
-            `robustness_at`); NaN where the frontier does not reach its SA.
-        epsilon: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that
-            both accuracies lack to be as good as every point of the reference; at most 0: none.
-    """
-
+    #: `robustness_at` each point's SA less its RA, in points; NaN where the SA is not reached
     gaps: tuple[float, ...]
+    #: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that both
+    #: accuracies lack to be as good as every point of the reference; at most 0: none
     epsilon: float
 
     @property
@@ -86,24 +82,19 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rightness:
-    """Which examples are right, at each lambda.
+    """Which of n examples are right at each of k lambda values, both ascending.
 
     An attack that takes long sees fewer examples: SA is over all, RA over those that were attacked.
-
-    Attributes:
-        lams: k values of lambda, ascending.
-        examples: ids, ascending, shape [n].
-        labels: classes, shape [n].
-        attacked: which were attacked, shape [n]; at least one.
-        clean: right on the clean image, shape [n, k].
-        robust: right both clean and attacked, shape [n, k]; False where not attacked.
     """
 
     lams: list[float]
-    examples: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    examples: Ints
+    labels: Ints
+    #: shape [n], at least one
     attacked: Bools
+    #: shape [n, k]
     clean: Bools
+    #: right both clean and attacked, shape [n, k]; False where not attacked
     robust: Bools
 
     def points(self, index: Any = slice(None)) -> Floats:
@@ -124,7 +115,6 @@ class Rightness:
         return bootstrapped(difference, self._strata(), (-100.0, 100.0))
 
     def _strata(self) -> list[Ints]:
-        """As many attacked examples are drawn as there are."""
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
         return [part for part in strata if len(part)]
 
@@ -132,18 +122,10 @@ class Rightness:
 def rightness(
     outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
 ) -> Rightness:
-    """Tell which examples are right at one width under one attack.
+    """Tell which examples are right at one width, of those predicted clean at every lambda.
 
-    Examples are those that have a clean prediction at every lambda.
-
-    Args:
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        attack: name of an attack, or `WORST`: right under every attack of ``worst_over``.
-        worst_over: names of the attacks of the worst case.
-        width: share of the channels.
-
-    Raises:
-        ValueError: if the attack was not run there.
+    The attack is one of the outcomes', or `WORST`: right under every attack of ``worst_over``. A
+    ValueError where it was not run.
     """
     attacks = list(worst_over) if attack == WORST else [attack]
     rows = outcomes[outcomes["width"] == width]
@@ -168,28 +150,21 @@ def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
     return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
 
 
-def summarize(
-    outcomes: pd.DataFrame,
-    worst_over: Sequence[str],
-    reference: tuple[float, float] = ORIGIN,
-) -> list[Summary]:
-    """Sum up the frontier of every width under every attack, the worst case last.
-
-    The arguments are those of `rightness`; hypervolumes are measured from ``reference``.
-    """
+def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary]:
+    """Sum up the frontier of every width under every attack, the worst case last."""
     attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
     found = []
     for width in sorted(set(outcomes["width"]), reverse=True):
         for attack in attacks:
             right = rightness(outcomes, attack, worst_over, width)
             points = right.points()
-            volume = right.estimate(lambda points: hypervolume(points, reference))
+            volume = right.estimate(hypervolume)
             found.append(
                 Summary(
                     attack=attack,
                     width=width,
                     pareto=pareto_lambdas(right.lams, points),
-                    reference=reference,
+                    reference=ORIGIN,
                     hypervolume=Accuracy(**dict(volume)),
                     hole=hole(right.lams, points),
                 )
@@ -237,15 +212,11 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
 
 
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
-    """Return the RA that a frontier offers at an SA of at least ``sa``.
+    """Return the RA, shape [m], that a frontier offers at an SA of at least ``sa``, in percent.
 
     Between neighbouring Pareto-optimal points RA is interpolated linearly: who draws one of the two
     operating points at random for each image is right that often, even if the attacker sees the
     draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
-
-    Args:
-        sa: in percent, shape [m], as what is returned.
-        points: of the frontier.
     """
     values = np.unique(_points(points)[pareto(points)], axis=0)  # ascending SA, falling RA
     wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
@@ -268,19 +239,12 @@ def bootstrapped(
     bounds: tuple[float, float] = (0.0, 100.0),
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
-    """Return a statistic of examples with its 95% percentile interval over resampled examples.
+    """Return a statistic with its 95% percentile interval over resampled examples.
 
-    Every classifier that the statistic looks at sees the same resample: the interval of a
-    difference is a paired one.
-
-    Args:
-        statistic: from the places of examples, drawn with replacement, to a number.
-        strata: places of examples, each shape [n]; of each n are drawn.
-        bounds: the interval where there is nothing to resample, n = 1.
-        resamples: how often.
-        seed: of the draws.
+    The statistic is of the places of examples; of each stratum as many are drawn as it has, and the
+    bounds are the interval where there is nothing to resample. Every classifier that the statistic
+    looks at sees the same resample: the interval of a difference is a paired one.
     """
     low, high = bounds
     if min(map(len, strata)) > 1:
@@ -290,7 +254,7 @@ def bootstrapped(
             n_resamples=resamples,
             vectorized=False,
             method="percentile",
-            random_state=np.random.default_rng(seed),
+            random_state=np.random.default_rng(0),
         ).confidence_interval
     return Estimate(value=statistic(np.concatenate(strata)), low=low, high=high)
 

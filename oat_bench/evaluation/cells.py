@@ -70,10 +70,7 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
 
 
 class Cell:
-    """The outcomes of an attack at the point where its images are classified, in the store.
-
-    Of an attack of several parts it is of one, by its number from 1.
-    """
+    """The outcomes of an attack, or of its part by number from 1, at one point, in the store."""
 
     def __init__(
         self, at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None
@@ -155,8 +152,7 @@ def fill(
 ) -> None:
     """Attack what a cell lacks, once, and classify it at each cell that lacks it.
 
-    ``craft`` makes attacked images of ids on the device of the data; ``split`` tells what is
-    attacked at a time, and may add ids that go with others; ``done`` is told what is finished.
+    ``craft`` is of ids on the device of the data; ``split`` may add ids that go with others.
     """
     missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
     needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]

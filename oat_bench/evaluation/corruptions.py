@@ -1,10 +1,9 @@
-"""Accuracy under common corruptions: noise, blur, weather and compression, without an adversary.
+"""Accuracy under common corruptions (Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261).
 
-The benchmark is that of Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261). Where the authors'
-images are not used, eight of its corruptions are computed here, with the parameters of their script
-for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size of the images. What is
-random is drawn for the example and the corruption: the images are the same in every evaluation, and
-a higher severity scales the same draws.
+Where the authors' images are not used, eight of the corruptions are computed here, with the
+parameters of their script for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size
+of the images. What is random is drawn for the example and the corruption: the images are the same
+in every evaluation, and a higher severity scales the same draws.
 """
 
 import hashlib
@@ -65,11 +64,12 @@ def _brightness(x: Floats, more: float, _ids: Tensor) -> Floats:
     """Raise the value of HSV: hue and saturation stay, so all channels grow by one factor."""
     value = x.max(axis=1, keepdims=True)
     raised = np.minimum(value + more, 1)
-    return np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
+    raised_x: Floats = np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
+    return raised_x
 
 
 def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
-    mean = np.asarray(x.mean(axis=(2, 3), keepdims=True))
+    mean: Floats = x.mean(axis=(2, 3), keepdims=True)
     return mean + factor * (x - mean)
 
 
@@ -112,13 +112,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
 
 
 def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-    """Corrupt images [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS` at severity 1 to 5.
-
-    The ids own the random numbers. Images in 0 ... 255 come out, rounded down as the authors' are.
-    """
+    """Corrupt images [n, C, H, W] in [0, 1], C 1 or 3, to 0 ... 255, by severity 1 to 5."""
     function, levels = CORRUPTIONS[corruption]
     changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
-    # k / 255 * 255 may be just below k
+    # rounded down as the authors' are; k / 255 * 255 may be just below k
     return np.floor(255 * changed + 1e-6).astype(np.uint8)
 
 
@@ -126,13 +123,9 @@ def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[n
 Source = Callable[[str, int, Tensor], NDArray[np.uint8]]
 
 
-def computed(test: Split) -> Source:
-    """Return a source of images of a split, in main memory, that are corrupted as asked for."""
-
-    def images(corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-        return corrupt(test.images[ids].numpy() / test.levels, corruption, severity, ids)
-
-    return images
+def computed(test: Split, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
+    """Corrupt images of a split in main memory; a `Source` once the split is given."""
+    return corrupt(test.images[ids].numpy() / test.levels, corruption, severity, ids)
 
 
 @dataclass(frozen=True)
@@ -175,9 +168,6 @@ def evaluate(
                     hits = one.predict(x) == labels[batch.to(device)]
                     right[k, place, batch.numpy()] = hits.cpu().numpy()
             line.advance()
-    shape = (len(corruptions), len(severities), len(ids))
-    found = [
-        Outcomes(one.point, one.right(ids.to(device)).cpu().numpy(), hits.reshape(shape))
-        for one, hits in zip(at, right, strict=True)
-    ]
-    return found, digest.hexdigest()
+    right = right.reshape(len(points), len(corruptions), len(severities), len(ids))
+    clean = [one.right(ids.to(device)).cpu().numpy() for one in at]
+    return [Outcomes(*one) for one in zip(points, clean, right, strict=True)], digest.hexdigest()

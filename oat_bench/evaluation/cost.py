@@ -21,10 +21,7 @@ _PASSES, _WARM_UP = 20, 3
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
-    """Count and time a plain classifier in eval mode on an image [1, C, H, W] in [0, 1].
-
-    ``deployed`` is timed in its place, where the same network runs elsewhere.
-    """
+    """Count and time a classifier on an image [1, C, H, W]; ``deployed`` is timed in its place."""
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
@@ -35,17 +32,15 @@ def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) 
 
 def latency_ms(model: nn.Module, image: Tensor) -> float:
     """Return the milliseconds that one image alone takes: the median of some passes."""
+    seconds = []
     with torch.inference_mode():
-        seconds = [_timed(model, image) for _ in range(_WARM_UP + _PASSES)][_WARM_UP:]
-    return round(1e3 * statistics.median(seconds), 3)
-
-
-def _timed(model: nn.Module, image: Tensor) -> float:
-    start = time.perf_counter()
-    model(image)
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
-    return time.perf_counter() - start
+        for _ in range(_WARM_UP + _PASSES):
+            start = time.perf_counter()
+            model(image)
+            if image.is_cuda:
+                torch.cuda.synchronize(image.device)
+            seconds.append(time.perf_counter() - start)
+    return round(1e3 * statistics.median(seconds[_WARM_UP:]), 3)
 
 
 def machine(device: torch.device) -> str:
@@ -69,21 +64,15 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Return the results with what each operating point costs.
-
-    What the entry ``before`` says of this classifier, timed on this machine, is not timed again.
-    """
+    """Add costs to results; what the entry ``before`` says of this machine is not timed again."""
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):
         entry = records.read(before).entry if before is not None else None
         if entry is not None and entry.model_fingerprint == classifier.fingerprint():
-            known = {
-                (point.lam, point.width): point.cost
-                for point in entry.operating_points
-                if point.cost is not None and point.cost.machine == machine(device)
-            }
-    image = data.inputs(slice(1)).to(device)
-    costed = []
+            for point in entry.operating_points:
+                if point.cost is not None and point.cost.machine == machine(device):
+                    known[point.lam, point.width] = point.cost
+    image, costed = data.inputs(slice(1)).to(device), []
     for result in results:
         at = result.lam, result.width
         cost = known.get(at) or measure(classifier.at(*at), image, classifier.deployed(*at))

@@ -130,9 +130,8 @@ def examine(
     swept, radii = {threat.eps: once}, _radii(threat, subject.data)
     for eps in radii:
         if eps not in swept:
-            # the step in proportion
-            ball = {"eps": eps, "step_size": threat.step_size * eps / threat.eps}
-            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", **ball)
+            step = threat.step_size * eps / threat.eps
+            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", eps=eps, step_size=step)
             swept[eps] = robust_right(run(attack, subject.share(BASE)))
         if eps >= threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
@@ -163,10 +162,7 @@ def without_square(attack: Attack) -> Attack | None:
 def before_square(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> "pd.Series[bool] | None":
-    """Say what stands before an attack's last part, if that is Square; None if it is not.
-
-    It is read, not run: the outcomes of the parts lie in cells of their own.
-    """
+    """Say what stands before an attack's last part if that is Square: read, not run."""
     others = without_square(attack)
     return None if others is None else robust_right(outcomes(subject, point, others, examples))
 
@@ -181,15 +177,12 @@ def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
 
 
 def dial_lambdas(trained: Sequence[float], *, continuous: bool) -> list[float]:
-    """Return the lambda of a dial to look at: the trained ones and, if ``continuous``, others.
-
-    Tenths, the middle of every two trained ones, and several close to 0, where the network changes
-    its batch norm.
-    """
+    """Return the lambda of a dial to look at; beside those trained, if ``continuous``, more."""
     if not continuous:
         return list(trained)
     tenths = [tenth for tenth in np.linspace(0, 1, 11) if trained[0] < tenth < trained[-1]]
     middles = [(low + high) / 2 for low, high in pairwise(trained)]
+    # close to 0 the network changes its batch norm
     near = [share * trained[1] for share in _NEAR_ZERO] if len(middles) and not trained[0] else []
     # rounded, so that 0.30000000000000004 and 0.3 are one
     between = {round(float(lam), 6) for lam in (*tenths, *middles, *near)}
@@ -230,10 +223,7 @@ def stages(subject: Subject, suite: Suite) -> int:
 def seconds(
     subject: Subject, points: Sequence[OperatingPoint], suite: Suite, on_dials: int = 0
 ) -> float:
-    """Say how long an examination takes at most: if every example stands to the end.
-
-    One pass is timed at the first point; dials attack ``on_dials`` examples in all.
-    """
+    """Say how long an examination takes at most; dials attack ``on_dials`` examples in all."""
     at = subject.at(points[0])
     index = subject.ids[: at.batch_size].to(at.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]

@@ -1,9 +1,8 @@
 """What an evaluation doubts of its own numbers.
 
-Most of it is read from outcomes that are there anyway. What is computed on top is bounded, at each
-operating point: two passes and two gradients of `PROBED` images, and a longer attack on at most
-`RETRIED` images that stood, which makes at most `SHARE` of the passes that the evaluation itself
-made. All of it is kept in the store.
+Most of it is read from outcomes that are there anyway. On top come, at each operating point, two
+passes and two gradients of `PROBED` images, and a longer attack on at most `RETRIED` images that
+stood, in at most `SHARE` of the passes of the evaluation. All of it is kept in the store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,8 +64,8 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
     for attack in attacks:
         balls.setdefault((attack.threat.norm, attack.threat.eps), []).append(attack)
     found = []
-    for (width, lam), rows in outcomes.groupby(["width", "lam"], sort=False):
-        point = OperatingPoint(float(lam), float(width))
+    for _, rows in outcomes.groupby(["width", "lam"], sort=False):
+        point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
         by_attack = rows.set_index("example").groupby("attack", sort=False)
         frames = {str(name): part for name, part in by_attack}
         found += [Doubt(point, "", check) for check in _network(subject, point)]
@@ -82,7 +81,6 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
 
 
 def _network(subject: Subject, point: OperatingPoint) -> list[Check]:
-    """Check gradients and outputs, once for all."""
     examples = subject.ids[:PROBED]
     model, data, _ = subject.fingerprints
     # the number is of the checks
@@ -107,7 +105,6 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
 
 
 def _estimates(frames: Frames, attacks: Sequence[Attack]) -> Iterator[tuple[str, Check]]:
-    """Check each attack in steps against the strongest of the others."""
     stands = {name: robust_right(frame) for name, frame in frames.items()}
     for name in (attack.label for attack in attacks if _iterates(attack)):
         others = {other: series for other, series in stands.items() if other != name}
@@ -117,7 +114,6 @@ def _estimates(frames: Frames, attacks: Sequence[Attack]) -> Iterator[tuple[str,
 def _gradient_free(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    """Check that attacks without gradients break no more than those by gradients."""
     free, gradient = {}, []
     for attack in attacks:
         name = attack.label
@@ -146,16 +142,14 @@ def _retry(
     # twice the steps and another seed, without its restarts
     longer = {"steps": 2 * base.parameters["steps"]}
     longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
-    name = f"{base.label[:40]}{RETRIED_NAME}"
-    attack = variant(base, name, longer, seed=base.seed + 1)
+    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, seed=base.seed + 1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
         spent += one.passes * int(whole.sum())
-    stood = [robust_right(frame) for frame in frames.values()]
-    left = under_all(stood, _ids(frames[base.label]))
+    left = under_all([robust_right(f) for f in frames.values()], _ids(frames[base.label]))
     chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes))]
     if len(chosen):
         stands = robust_right(outcomes_of(subject, point, attack, chosen))

@@ -28,14 +28,13 @@ def evaluate(
     """Attack a classifier at every operating point with every attack.
 
     Returns a row for each operating point, attack and example, of the columns `KEYS`. An example
-    that is wrong already counts as broken by every attack and is not attacked. An attack made of
-    parts (AutoAttack) shows each part only what the parts before it left standing. What a targeted
-    attack takes for another class than the target stands, and is written down as right.
+    that is wrong already counts as broken by every attack and is not attacked. Of an attack made of
+    parts (AutoAttack) each sees what those before it left standing. What a targeted attack takes
+    for another class than the target stands, and is written down as right.
 
-    Outcomes that the store holds are not computed again. On one machine an outcome depends on
-    neither batch size nor order, nor on what else was asked for: in-house attacks draw random
-    numbers for the example, attacks of other libraries see all of their block of the data set
-    (`oat_bench.evaluation.blocks`).
+    Outcomes that the store holds are not computed again. On one machine they depend on neither
+    batch size nor order, nor on what else was asked for: in-house attacks draw random numbers for
+    the example, those of other libraries see all of their block (`oat_bench.evaluation.blocks`).
 
     Attacked images go to ``images``, those of examples that are wrong already too; outcomes in the
     store without their images are then computed again.

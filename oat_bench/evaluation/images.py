@@ -16,10 +16,7 @@ _LARGE = 1e9
 
 
 class ImageFolder:
-    """Where images go: a file for each attack and operating point.
-
-    With ``png`` also a folder of PNGs for each, which round to 8 bits.
-    """
+    """A file of images for each attack and operating point, and PNGs, which round to 8 bits."""
 
     def __init__(self, folder: Path, *, png: bool = False) -> None:
         self.folder, self.png = make_folder(folder), png

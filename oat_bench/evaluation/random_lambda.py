@@ -70,10 +70,7 @@ class _Members(nn.ModuleList):
 
 
 def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Return each example's cross-entropy, the mean over the draw of lambda, shape [n].
-
-    Logits are of shape [n, L, num_classes], the chances of every lambda [L].
-    """
+    """Return each example's expected cross-entropy [n], of logits [n, L, num_classes]."""
     several = y[:, None].expand(logits.shape[:2])
     losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
     return losses.view(logits.shape[:2]) @ chances.to(losses)
@@ -105,11 +102,10 @@ def attack_expectation(
     chances: Sequence[float],
     exact: Sequence[nn.Module],
 ) -> Tensor:
-    """Attack images that a network drawn at random from several, with their chances, will classify.
+    """Attack images that one of several networks, drawn with their chances, will classify.
 
-    Of several restarts an image keeps the one that is least likely to be answered right; of equal
-    ones that with the highest expected loss. Where the attack left its ball, the image is x. The
-    ``exact`` networks answer; those attacked may compute in another precision.
+    Of several restarts an image keeps the one that is least likely to be answered right by the
+    ``exact`` networks; of equal ones that with the highest expected loss.
     """
     given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
     attacked, answering = _Members(networks), _Members(exact)
@@ -136,9 +132,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
-    Returns a row for each lambda and example, of the columns `KEYS`; a UserError by `check_attack`.
-    An image that is wrong at every lambda of the set is not attacked. The subject's batch size is
-    of images times lambda.
+    Returns a row for each lambda and example, of the columns `KEYS`. An image that is wrong at
+    every lambda is not attacked.
     """
     check_attack(attack)
     wanted = subject.ids
@@ -162,11 +157,9 @@ def evaluate(
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw; of several attacks the worst of each image counts.
+    """Sum up accuracies over a draw; of several attacks on an image the worst counts.
 
-    The frames are of the same examples: from `evaluate`, or rows of
-    `oat_bench.evaluation.transfer.transfer` attacked at one lambda. Intervals are 95%: Wilson's, of
-    means bootstrap ones.
+    The frames are of the same examples: of `evaluate`, or of `transfer` attacked at one lambda.
     """
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])

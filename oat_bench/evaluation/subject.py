@@ -66,10 +66,7 @@ class Subject:
 
 
 class AtPoint:
-    """A subject at one operating point, whose networks are built only where something is missing.
-
-    Ids of examples, images and what comes back are on the device of the data.
-    """
+    """A subject at one point, its networks built where needed; all is on the data's device."""
 
     def __init__(self, subject: Subject, point: OperatingPoint, passes: float) -> None:
         self.subject, self.point, self._passes = subject, point, passes
@@ -116,10 +113,7 @@ class AtPoint:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Classify images; by the file itself, where the classifier is one.
-
-        A UserError if the file is not what it is attacked as.
-        """
+        """Classify images; by the file itself, where the classifier is one."""
         logits: Tensor = self.exact(x)
         if self._deployed is not None and len(x):
             from oat_bench.deployment.description import check_alike

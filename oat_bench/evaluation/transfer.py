@@ -38,10 +38,9 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack every image at each lambda of ``crafted``, and classify it at each of ``tested``.
 
-    Returns a row for each pair of lambda and example, of the columns `KEYS`; a UserError if the
-    attack is targeted. An image is attacked where it is already wrong too: it may be right where it
-    is classified. One that is wrong everywhere is attacked only by other libraries, which see
-    blocks.
+    Returns a row for each pair of lambda and example, of the columns `KEYS`. An image is attacked
+    where it is wrong too: it may be right where it is classified. One that is wrong everywhere is
+    attacked only by other libraries, which see blocks.
     """
     if attack.targeted:
         raise UserError(
@@ -73,10 +72,7 @@ def _split(source: AtPoint, attack: Attack, ids: Tensor) -> Sequence[Tensor]:
 
 
 def rightness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Say which examples are right both clean and attacked.
-
-    Bool: a row for each (lam, example), a column for each lambda that was attacked at.
-    """
+    """Say what is right both clean and attacked: by (lam, example), and lambda attacked at."""
     return frame.assign(right=robust_right(frame)).pivot(
         index=["lam", "example"], columns="crafted", values="right"
     )

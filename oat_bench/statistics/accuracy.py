@@ -68,10 +68,8 @@ class Spread(Estimate):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Sum up one number per seed (Student, Biometrika 6, 1908); of fewer than two a ValueError.
-
-        The interval is of the mean over all seeds that could be drawn, so it may leave 0 to 100.
-        """
+        """Sum up a number a seed, of at least two (Student, Biometrika 6, 1908)."""
+        # of the mean over all seeds that could be drawn: the interval may leave 0 to 100
         n = len(values)
         if n < 2:
             raise ValueError(f"{n} seeds; expected at least 2")

@@ -1,8 +1,4 @@
-"""Numbers that sum up a frontier of standard accuracy (SA) against robust accuracy (RA).
-
-A frontier is an array of points [k, 2], (SA, RA) in percent, one for each lambda; more is better in
-both. Everything is exact in two dimensions.
-"""
+"""Numbers that sum up a frontier: points [k, 2] of (SA, RA) in percent, one for each lambda."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,37 +98,33 @@ class Rightness:
         robust = self.robust[index].sum(axis=0) / self.attacked[index].sum()
         return 100.0 * np.stack([self.clean[index].mean(axis=0), robust], axis=1)
 
-    def estimate(self, statistic: Callable[[Floats], float]) -> Estimate:
-        """Give a number in percent that is made of `points` its interval; see `bootstrapped`."""
-        return bootstrapped(lambda index: statistic(self.points(index)), self._strata())
+    def estimate(
+        self, statistic: Callable[[Floats], float], other: "Rightness | None" = None
+    ) -> Estimate:
+        """Give a percentage made of `points` its interval; if given, less another's, in points.
 
-    def above(self, other: "Rightness", statistic: Callable[[Floats], float]) -> Estimate:
-        """Return what such a number is above that of another on the same examples."""
-
-        def difference(index: Ints) -> float:
-            return statistic(self.points(index)) - statistic(other.points(index))
-
-        return bootstrapped(difference, self._strata(), (-100.0, 100.0))
-
-    def _strata(self) -> list[Ints]:
+        The other is on the same examples; of the attacked ones as many are drawn as there are.
+        """
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
-        return [part for part in strata if len(part)]
+
+        def value(index: Ints) -> float:
+            own = statistic(self.points(index))
+            return own if other is None else own - statistic(other.points(index))
+
+        bounds = (0.0 if other is None else -100.0, 100.0)
+        return bootstrapped(value, [part for part in strata if len(part)], bounds)
 
 
 def rightness(
     outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
 ) -> Rightness:
-    """Tell which examples are right at one width, of those predicted clean at every lambda.
-
-    The attack is one of the outcomes', or `WORST`: right under every attack of ``worst_over``. A
-    ValueError where it was not run.
-    """
+    """Tell which examples are right under an attack or `WORST`; a ValueError if it was not run."""
     attacks = list(worst_over) if attack == WORST else [attack]
     rows = outcomes[outcomes["width"] == width]
     counted = in_common(rows, attacks)
     if counted.empty:
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
-    clean = _by_lambda(rows, clean_right(rows)).dropna()
+    clean = _by_lambda(rows, clean_right(rows)).dropna()  # predicted at every lambda
     robust = _by_lambda(counted, robust_right(counted)).dropna().reindex(clean.index)
     labels = rows.groupby("example")["label"].first().reindex(clean.index)
     return Rightness(
@@ -186,9 +178,9 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Return the area that a frontier dominates (Zitzler and Thiele, IEEE TEC 3(4), 1999).
+    """Return the percentage of the box from the reference to (100, 100) that a frontier dominates.
 
-    It is in percent of the box from the reference, an (SA, RA) below 100, to (100, 100).
+    Zitzler and Thiele, IEEE TEC 3(4), 1999.
     """
     values = _points(points) - np.asarray(reference)
     values = values[(values > 0).all(axis=1)]
@@ -240,11 +232,11 @@ def bootstrapped(
     *,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Return a statistic with its 95% percentile interval over resampled examples.
+    """Return a statistic of the places of examples with its 95% interval, by resampling.
 
-    The statistic is of the places of examples; of each stratum as many are drawn as it has, and the
-    bounds are the interval where there is nothing to resample. Every classifier that the statistic
-    looks at sees the same resample: the interval of a difference is a paired one.
+    Of each stratum as many are drawn as it has; the bounds are the interval where there is nothing
+    to resample. Every classifier that the statistic looks at sees the same resample: the interval
+    of a difference is a paired one.
     """
     low, high = bounds
     if min(map(len, strata)) > 1:

@@ -54,10 +54,7 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
 def mcnemar(
     only_first: int, only_second: int, alternative: Literal["two-sided", "greater"] = "two-sided"
 ) -> float:
-    """Return the p-value of McNemar's exact test (Psychometrika 12, 1947).
-
-    The alternative is that the two differ, or that the first has more than the second alone.
-    """
+    """Return the p-value of McNemar's exact test (Psychometrika 12, 1947)."""
     n = only_first + only_second
     return float(binomtest(only_first, n, alternative=alternative).pvalue) if n else 1.0
 
@@ -65,9 +62,8 @@ def mcnemar(
 def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """Return the interval of a mean difference, in [-1, 1]: Wald's, with two more examples.
 
-    One half-example more in each of the four cells of a paired table, that is one that changes half
-    a time for better, half a time for worse, and one that does not (Agresti and Min, Statistics in
-    Medicine 24, 2005). So the interval has a width where nothing changed.
+    One changes half a time for better, half a time for worse, one does not (Agresti and Min,
+    Statistics in Medicine 24, 2005): so the interval has a width where nothing changed.
     """
     d = np.asarray(differences, dtype=np.float64)
     n = len(d) + 2
@@ -81,11 +77,10 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, f
 
 
 def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Floats:
-    """Return Tango's score statistic of the hypothesis that accuracy drops by ``tolerance``.
+    """Return Tango's score of the hypothesis that accuracy drops by ``tolerance``, in [0, 1).
 
-    (Lost - gained)/n less the tolerance, a share in [0, 1), over its standard error where the
-    hypothesis is true (Tango, Statistics in Medicine 17, 1998); standard normal there if n is
-    large, and McNemar's at tolerance 0. Lost and gained, of n examples, broadcast.
+    (Lost - gained)/n less the tolerance, over its standard error where the hypothesis is true
+    (Statistics in Medicine 17, 1998); McNemar's at tolerance 0. Lost and gained, of n, broadcast.
     """
     b, c = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
     # the likeliest share of gained examples, if the shares differ by the tolerance
@@ -101,10 +96,8 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
     """Test the hypothesis that accuracy drops by at most ``tolerance``, a share in [0, 1).
 
     Exact and unconditional: the largest probability, over the shares of gained examples that the
-    data do not rule out, of a score (`score`) at least as high (Sidik, Statistics in Medicine 22,
-    2003; the range of the nuisance parameter after Berger and Boos, JASA 89, 1994). The normal
-    approximation rejects too often where few examples change, the more so at the small levels of a
-    family of tests. The p-value is 1 where the drop seen is not above the tolerance.
+    data do not rule out, of a score at least as high (Sidik, Statistics in Medicine 22, 2003;
+    Berger and Boos, JASA 89, 1994). The normal approximation rejects too often where few change.
     """
     if not (lost >= 0 and gained >= 0 and n >= 1 and lost + gained <= n and 0 <= tolerance < 1):
         raise ValueError(f"{lost} lost and {gained} gained of {n}, tolerance {tolerance}")
@@ -133,10 +126,7 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
 
 
 def _least_lost(gained: Floats, n: int, tolerance: float, threshold: float) -> Floats:
-    """Return how many lost examples make the score reach a threshold, given those gained.
-
-    One more than there can be where none do. The score grows with the number lost.
-    """
+    """Return how many lost examples make the score, which grows with them, reach a threshold."""
     low, high = np.zeros_like(gained), n - gained + 1
     while (low < high).any():
         middle = np.floor((low + high) / 2)
@@ -149,14 +139,11 @@ def _least_lost(gained: Floats, n: int, tolerance: float, threshold: float) -> F
 def mean_drop_p_value(differences: ArrayLike, tolerance: float = 0.0) -> float:
     """Test the hypothesis that a mean over several operating points drops by at most ``tolerance``.
 
-    Gaffke's test of each example's mean drop d, in [-1, 1]: the probability that
-    sum_i (d_i - tolerance) E_i <= (1 + tolerance) E_0, with E independent standard exponentials.
-    E_0 stands for one example more, lost at no point and gained at all. Nothing else is assumed but
-    that examples are independent, so the level is never above the nominal one. Of differences of -1
-    and 1 alone it is the binomial test.
-
-    Gaffke, Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas,
-    arXiv:1905.06208, for intervals; proof of the level: Vlassis and Thomas, arXiv:2607.08415.
+    Gaffke's test (Mathematical Methods of Statistics 14, 2005) of each example's mean drop d, in
+    [-1, 1]: the probability that sum_i (d_i - tolerance) E_i <= (1 + tolerance) E_0, with E
+    independent standard exponentials; E_0 is one example more, lost at no point and gained at all.
+    If examples are independent the level is never above the nominal one (Vlassis and Thomas,
+    arXiv:2607.08415; as intervals: Learned-Miller and Thomas, arXiv:1905.06208).
     """
     return _gaffke(*_distinct(np.asarray(differences, dtype=np.float64)), tolerance)
 
@@ -202,10 +189,7 @@ def _gaffke(values: Floats, counts: Floats, mean: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that all tests together err at most as often as one, however dependent.
-
-    Holm, Scandinavian Journal of Statistics 6, 1979; reject where the result is at most the level.
-    """
+    """Adjust p-values for several tests, however dependent (Holm, Scand. J. Statistics 6, 1979)."""
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)
@@ -217,12 +201,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable_drop(
     differences: ArrayLike, tolerance: float, level: float, *, mean: bool = False
 ) -> float:
-    """Return about the smallest true drop that a test rejects with probability `POWER`.
+    """Return about the smallest true drop, a share, that is found with probability `POWER`.
 
-    It is a share of the examples, by the normal approximation; infinity where not even a drop of
-    all would be found. As many examples are assumed to change as did in ``differences``, and what
-    drops beyond their net change comes on top. The level is one-sided: of m tests that Holm
-    corrects, that of all together over m. ``mean`` is of `mean_drop_p_value`, else `drop_p_value`.
+    By the normal approximation; infinity where not even a drop of all would be found. As many
+    examples are assumed to change as did in ``differences``, and what drops beyond their net change
+    comes on top. The level is one-sided, and by Bonferroni of each of several tests; ``mean``: of
+    `mean_drop_p_value`.
     """
     d = np.asarray(differences, dtype=np.float64)
 

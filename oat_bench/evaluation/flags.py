@@ -71,11 +71,7 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
         found += [Doubt(point, "", check) for check in _network(subject, point)]
         for alike in balls.values():
             own = {attack.label: frames[attack.label] for attack in alike}
-            checks = (
-                *_estimates(own, alike),
-                *_gradient_free(subject, point, own, alike),
-                *_retry(subject, point, own, alike),
-            )
+            checks = [*_compared(subject, point, own, alike), *_retry(subject, point, own, alike)]
             found += [Doubt(point, name, check) for name, check in checks]
     return found
 
@@ -104,28 +100,25 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
     return torch.tensor(rows.index.to_numpy(), dtype=torch.int64)
 
 
-def _estimates(frames: Frames, attacks: Sequence[Attack]) -> Iterator[tuple[str, Check]]:
+def _compared(
+    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
+) -> Iterator[tuple[str, Check]]:
+    """Check attacks in steps against the strongest, and those without gradients against others."""
     stands = {name: robust_right(frame) for name, frame in frames.items()}
     for name in (attack.label for attack in attacks if _iterates(attack)):
         others = {other: series for other, series in stands.items() if other != name}
         yield name, integrity.estimate(name, stands[name], others)
-
-
-def _gradient_free(
-    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
-) -> Iterator[tuple[str, Check]]:
     free, gradient = {}, []
     for attack in attacks:
-        name = attack.label
-        stands = robust_right(frames[name])
-        left = before_square(subject, point, attack, _ids(stands))
+        own = stands[attack.label]
+        left = before_square(subject, point, attack, _ids(own))
         if _is_free(attack):
-            free[name] = stands
+            free[attack.label] = own
         elif left is None:
-            gradient.append(stands)
+            gradient.append(own)
         else:
             gradient.append(left)
-            free[f"Square in {name}"] = ~left | stands[left.index]
+            free[f"Square in {attack.label}"] = ~left | own[left.index]
     for name, series in free.items() if gradient else ():
         left = under_all(gradient, _ids(series))
         yield name, integrity.gradient_free(name, "", series, left)

@@ -7,13 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from oat_bench.acceleration import (
-    Precision,
-    accelerate,
-    choose_batch_size,
-    choose_compile,
-    operations_per_image,
-)
+from oat_bench import acceleration
+from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -83,18 +78,22 @@ class AtPoint:
 
     @cached_property
     def _operations(self) -> float:
-        return operations_per_image(self._plain, self.data.inputs(slice(1)))
+        return acceleration.operations_per_image(self._plain, self.data.inputs(slice(1)))
 
     @cached_property
     def batch_size(self) -> int:
         """How many examples an in-house attack sees at a time."""
-        return self.subject.batch_size or choose_batch_size(self.device, self._operations)
+        return self.subject.batch_size or acceleration.choose_batch_size(
+            self.device, self._operations
+        )
 
     def _accelerated(self, precision: Precision) -> nn.Module:
         compile_it = self.subject.compile_it
         if compile_it is None:
-            compile_it = choose_compile(None, self.device, self._operations * self._passes)
-        return accelerate(self._plain, precision=precision, compile_it=compile_it)
+            compile_it = acceleration.choose_compile(
+                None, self.device, self._operations * self._passes
+            )
+        return acceleration.accelerate(self._plain, precision=precision, compile_it=compile_it)
 
     @cached_property
     def exact(self) -> nn.Module:

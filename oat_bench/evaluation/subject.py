@@ -83,16 +83,14 @@ class AtPoint:
     @cached_property
     def batch_size(self) -> int:
         """How many examples an in-house attack sees at a time."""
-        return self.subject.batch_size or acceleration.choose_batch_size(
-            self.device, self._operations
-        )
+        asked = self.subject.batch_size
+        return asked or acceleration.choose_batch_size(self.device, self._operations)
 
     def _accelerated(self, precision: Precision) -> nn.Module:
         compile_it = self.subject.compile_it
         if compile_it is None:
-            compile_it = acceleration.choose_compile(
-                None, self.device, self._operations * self._passes
-            )
+            work = self._operations * self._passes
+            compile_it = acceleration.choose_compile(None, self.device, work)
         return acceleration.accelerate(self._plain, precision=precision, compile_it=compile_it)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import platform
 import statistics
-import time
+import timeit
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,14 +32,14 @@ def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) 
 
 def latency_ms(model: nn.Module, image: Tensor) -> float:
     """Return the milliseconds that one image alone takes: the median of some passes."""
-    seconds = []
+
+    def once() -> None:
+        model(image)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
+
     with torch.inference_mode():
-        for _ in range(_WARM_UP + _PASSES):
-            start = time.perf_counter()
-            model(image)
-            if image.is_cuda:
-                torch.cuda.synchronize(image.device)
-            seconds.append(time.perf_counter() - start)
+        seconds = timeit.repeat(once, number=1, repeat=_WARM_UP + _PASSES)
     return round(1e3 * statistics.median(seconds[_WARM_UP:]), 3)
 
 

@@ -1,7 +1,7 @@
 """Examining a classifier: run what the checks of `oat_bench.evaluation.integrity` look at."""
 
 import math
-import time
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -227,11 +227,8 @@ def seconds(
     at = subject.at(points[0])
     index = subject.ids[: at.batch_size].to(at.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]
-    timed = []
-    for _ in range(3):
-        started = time.perf_counter()
-        probes.gradient_sizes(at.exact, x, y, cross_entropy).cpu()
-        timed.append(time.perf_counter() - started)
+    once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)
+    timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
     run = [(attack, attack.card.name) for attack in suite.ladder]
     run += [(suite.base, BASE)] * (len(_radii(suite.base.threat, subject.data)) - 1)
     run += [(suite.doubled, BASE), (suite.noise, "noise"), (suite.square, "square")]

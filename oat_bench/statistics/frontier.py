@@ -166,7 +166,7 @@ def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary
 
 def pareto(points: ArrayLike) -> Bools:
     """Tell which of k points no other beats: as good in both accuracies, and better in one."""
-    values = _points(points)
+    values = np.asarray(points, dtype=np.float64)
     as_good = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return ~np.asarray((as_good & better).any(axis=0), dtype=np.bool_)
@@ -182,7 +182,7 @@ def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> f
 
     Zitzler and Thiele, IEEE TEC 3(4), 1999.
     """
-    values = _points(points) - np.asarray(reference)
+    values = np.asarray(points, dtype=np.float64) - reference
     values = values[(values > 0).all(axis=1)]
     values = values[np.argsort(-values[:, 0], kind="stable")]
     # from the most accurate on, each point adds a strip as high as its RA exceeds those before
@@ -194,7 +194,7 @@ def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> f
 
 def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
     """Measure the hole between lambda = 0 and the first lambda above it; None if one is missing."""
-    values = dict(zip(lams, _points(points), strict=True))
+    values = dict(zip(lams, np.asarray(points, dtype=np.float64), strict=True))
     above = [lam for lam in values if lam > 0]
     if 0 not in values or not above:
         return None
@@ -210,14 +210,15 @@ def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
     operating points at random for each image is right that often, even if the attacker sees the
     draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
     """
-    values = np.unique(_points(points)[pareto(points)], axis=0)  # ascending SA, falling RA
+    best = np.asarray(points, dtype=np.float64)[pareto(points)]
+    values = np.unique(best, axis=0)  # ascending SA, falling RA
     wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
     return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
     """Measure a frontier against another, of which only the Pareto-optimal points count."""
-    values, others = _points(points), _points(reference)
+    values, others = (np.asarray(p, dtype=np.float64) for p in (points, reference))
     others = np.unique(others[pareto(others)], axis=0)
     gaps = robustness_at(others[:, 0], values) - others[:, 1]
     # for each point of the reference the nearest of ours, by the accuracy that lacks most
@@ -256,10 +257,3 @@ def mean_accuracy(shares: ArrayLike) -> Accuracy:
     percents = 100 * np.asarray(shares, dtype=np.float64)
     places = [np.arange(len(percents))]
     return Accuracy(**dict(bootstrapped(lambda index: float(percents[index].mean()), places)))
-
-
-def _points(points: ArrayLike) -> Floats:
-    values = np.asarray(points, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != 2 or not len(values):
-        raise ValueError(f"points of shape {values.shape}; expected [k, 2], k >= 1")
-    return values

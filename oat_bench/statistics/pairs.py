@@ -99,8 +99,6 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
     data do not rule out, of a score at least as high (Sidik, Statistics in Medicine 22, 2003;
     Berger and Boos, JASA 89, 1994). The normal approximation rejects too often where few change.
     """
-    if not (lost >= 0 and gained >= 0 and n >= 1 and lost + gained <= n and 0 <= tolerance < 1):
-        raise ValueError(f"{lost} lost and {gained} gained of {n}, tolerance {tolerance}")
     observed = float(score(lost, gained, n, tolerance))
     if observed <= 0:
         return 1.0

@@ -76,12 +76,6 @@ def test_equal_points_are_all_optimal():
     assert frontier.pareto([(90, 10), (90, 10), (80, 5)]).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("values", [[], [[1, 2, 3]], [1, 2]])
-def test_what_is_no_frontier_is_refused(values):
-    with pytest.raises(ValueError, match="expected"):
-        frontier.pareto(values)
-
-
 # --- the hole
 
 

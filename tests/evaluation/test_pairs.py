@@ -231,14 +231,6 @@ def test_many_examples_take_no_time_and_agree_with_the_normal_approximation():
     assert p == pytest.approx(norm.sf(float(pairs.score(2200, 1900, 50_000, 0.003))), rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "arguments", [(-1, 0, 5, 0.0), (3, 3, 5, 0.0), (0, 0, 0, 0.0), (1, 1, 5, 1.0), (1, 0, 5, -0.1)]
-)
-def test_counts_that_cannot_be_are_refused(arguments):
-    with pytest.raises(ValueError, match="lost and"):
-        pairs.drop_p_value(*arguments)
-
-
 # --- means, families
 
 

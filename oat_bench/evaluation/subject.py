@@ -91,7 +91,7 @@ class AtPoint:
         if compile_it is None:
             work = self._operations * self._passes
             compile_it = acceleration.choose_compile(None, self.device, work)
-        return acceleration.accelerate(self._plain, precision=precision, compile_it=compile_it)
+        return acceleration.Accelerated(self._plain, precision=precision, compile_it=compile_it)
 
     @cached_property
     def exact(self) -> nn.Module:

@@ -168,6 +168,6 @@ def evaluate(
                     hits = one.predict(x) == labels[batch.to(device)]
                     right[k, place, batch.numpy()] = hits.cpu().numpy()
             line.advance()
-    right = right.reshape(len(points), len(corruptions), len(severities), len(ids))
+    by_case = right.reshape(len(points), len(corruptions), len(severities), len(ids))
     clean = [one.right(ids.to(device)).cpu().numpy() for one in at]
-    return [Outcomes(*one) for one in zip(points, clean, right, strict=True)], digest.hexdigest()
+    return [Outcomes(*one) for one in zip(points, clean, by_case, strict=True)], digest.hexdigest()

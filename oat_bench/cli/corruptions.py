@@ -1,5 +1,7 @@
 """`corruptions`."""
 
+from functools import partial
+
 from oat_bench.cli.context import Context, write_report
 from oat_bench.cli.group import cli
 from oat_bench.cli.options import MODEL_WIDTHS, count, example, lambdas, model_options, option
@@ -43,7 +45,7 @@ def corruptions(
     folder = context.folder()
     subject = Subject(trained, data.test.to(context.where), data.fingerprint(), examples)
     outcomes, digest = evaluation.evaluate(
-        subject, points, published or evaluation.computed(data.test), names, severities
+        subject, points, published or partial(evaluation.computed, data.test), names, severities
     )
     report = reports.make_report(
         trained.info,

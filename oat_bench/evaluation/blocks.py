@@ -1,10 +1,9 @@
 """Blocks of examples: what an attack of another library draws its random numbers for.
 
 Such an attack draws for a batch, so that the batch decides the outcomes. Its batches are therefore
-those of a fixed partition of the data set, whatever is asked for: the first 128 examples of the
-nested order, the next 128, then 256 each. A first n of the order cuts one block at most, and what
-that block has more than was asked for stays in the store. Blocks are no smaller because a query of
-a few images takes as long as one of dozens.
+those of a fixed partition of the data set: the first 128 examples of the nested order, the next
+128, then 256 each. A first n of the order cuts one block at most, and what that block has more
+stays in the store. Smaller blocks would save nothing: a query of a few images takes as long.
 """
 
 import torch

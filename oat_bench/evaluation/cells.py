@@ -15,6 +15,9 @@ from oat_bench.files import sha256
 from oat_bench.progress import Bar
 from oat_bench.results.outcomes import COLUMNS
 
+#: is told of examples that are finished
+Done = Callable[[Tensor], None]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -67,10 +70,7 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
 
 
 class Cell:
-    """The outcomes of an attack at the point where its images are classified, in the store.
-
-    Of an attack of several parts it is of one, by its number from 1.
-    """
+    """The outcomes of an attack, or of its part by number from 1, at one point, in the store."""
 
     def __init__(
         self, at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None
@@ -101,7 +101,7 @@ class Cell:
 
     def to_attack(self, examples: Tensor) -> Tensor:
         """Say which examples are lacking and right: bool, shape [n]; keep what is wrong already."""
-        lacking = examples[self.lacks(examples)].to(self.at.data.labels.device)
+        lacking = examples[self.lacks(examples)].to(self.at.device)
         if len(lacking):
             wrong = lacking[~self.at.right(lacking)]
             self._keep(wrong, self.at.clean(wrong))
@@ -131,17 +131,16 @@ class Cell:
         return rows.loc[examples.numpy()].reset_index().assign(lam=point.lam, width=point.width)
 
 
-class Count:
-    """Moves a line of progress on by one for each of the examples that were asked for."""
+def counter(line: Bar, examples: Tensor, n: int) -> Done:
+    """Return what moves a line on by one for each of some of n examples, those told twice once."""
+    left = torch.zeros(n, dtype=torch.bool)
+    left[examples] = True
 
-    def __init__(self, line: Bar, examples: Tensor, n: int) -> None:
-        self._line, self._open = line, torch.zeros(n, dtype=torch.bool)
-        self._open[examples] = True
+    def count(done: Tensor) -> None:
+        line.advance(int(left[done].sum()))
+        left[done] = False
 
-    def __call__(self, examples: Tensor) -> None:
-        """Count examples, those that were counted before but once."""
-        self._line.advance(int(self._open[examples].sum()))
-        self._open[examples] = False
+    return count
 
 
 def fill(
@@ -149,19 +148,17 @@ def fill(
     examples: Tensor,
     craft: Callable[[Tensor], Tensor],
     split: Callable[[Tensor], Sequence[Tensor]],
-    done: Callable[[Tensor], None],
+    done: Done,
 ) -> None:
     """Attack what a cell lacks, once, and classify it at each cell that lacks it.
 
-    ``craft`` makes attacked images of ids on the device of the data; ``split`` tells what is
-    attacked at a time, and may add ids that are attacked with others; ``done`` is told what is
-    finished.
+    ``craft`` is of ids on the device of the data; ``split`` may add ids that go with others.
     """
     missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
     needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]
     done(examples[~torch.isin(examples, needed)])
     for batch in split(needed):
-        ids = batch.to(cells[0].at.data.labels.device)
+        ids = batch.to(cells[0].at.device)
         x_adv = craft(ids)
         for cell in cells:
             cell.classify(ids, x_adv)

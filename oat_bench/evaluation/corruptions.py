@@ -1,17 +1,15 @@
-"""Accuracy under common corruptions: noise, blur, weather and compression, without an adversary.
+"""Accuracy under common corruptions (Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261).
 
-The benchmark is that of Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261). Where the authors'
-images are not used, eight of its corruptions are computed here, with the parameters of their script
-for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size of the images. What is
-random is drawn for the example and the corruption: the images are the same in every evaluation, and
-a higher severity scales the same draws.
+Where the authors' images are not used, eight of the corruptions are computed here, with the
+parameters of their script for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size
+of the images. What is random is drawn for the example and the corruption: the images are the same
+in every evaluation, and a higher severity scales the same draws.
 """
 
 import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -59,8 +57,7 @@ def _impulse_noise(x: Floats, share: float, ids: Tensor) -> Floats:
 
 
 def _gaussian_blur(x: Floats, std: float, _ids: Tensor) -> Floats:
-    blurred: Floats = gaussian_filter(x, (0, 0, std, std), mode="nearest", truncate=4)
-    return blurred
+    return np.asarray(gaussian_filter(x, (0, 0, std, std), mode="nearest", truncate=4))
 
 
 def _brightness(x: Floats, more: float, _ids: Tensor) -> Floats:
@@ -77,23 +74,21 @@ def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
 
 
 def _pixelate(x: Floats, factor: float, _ids: Tensor) -> Floats:
-    return _with_pillow(x, partial(_shrink, factor=factor))
+    def shrink(image: Image.Image) -> Image.Image:
+        small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+        box = Image.Resampling.BOX
+        return image.resize(small, box).resize(image.size, box)
 
-
-def _shrink(image: Image.Image, factor: float) -> Image.Image:
-    small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
-    box = Image.Resampling.BOX
-    return image.resize(small, box).resize(image.size, box)
+    return _with_pillow(x, shrink)
 
 
 def _jpeg(x: Floats, quality: float, _ids: Tensor) -> Floats:
-    return _with_pillow(x, partial(_compress, quality=int(quality)))
+    def compress(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(quality))
+        return Image.open(buffer, formats=["JPEG"])
 
-
-def _compress(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer, formats=["JPEG"])
+    return _with_pillow(x, compress)
 
 
 def _with_pillow(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
@@ -117,14 +112,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
 
 
 def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-    """Corrupt images of shape [n, C, H, W] in [0, 1], C 1 or 3, by one of `CORRUPTIONS`.
-
-    The severity is 1 to 5; the ids of the examples, shape [n], own the random numbers. Images in
-    0 ... 255 come out, rounded down as the authors' are.
-    """
+    """Corrupt images [n, C, H, W] in [0, 1], C 1 or 3, to 0 ... 255, by severity 1 to 5."""
     function, levels = CORRUPTIONS[corruption]
     changed = np.clip(function(x, levels[severity - 1], ids), 0, 1)
-    # k / 255 * 255 may be just below k
+    # rounded down as the authors' are; k / 255 * 255 may be just below k
     return np.floor(255 * changed + 1e-6).astype(np.uint8)
 
 
@@ -132,23 +123,17 @@ def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[n
 Source = Callable[[str, int, Tensor], NDArray[np.uint8]]
 
 
-def computed(test: Split) -> Source:
-    """Return a source of images of a split, in main memory, that are corrupted as asked for."""
-
-    def images(corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
-        return corrupt(test.images[ids].numpy() / test.levels, corruption, severity, ids)
-
-    return images
+def computed(test: Split, corruption: str, severity: int, ids: Tensor) -> NDArray[np.uint8]:
+    """Corrupt images of a split in main memory; a `Source` once the split is given."""
+    return corrupt(test.images[ids].numpy() / test.levels, corruption, severity, ids)
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier got right at one operating point."""
+    """What is right at one point: clean [n], corrupted [corruptions, severities, n]."""
 
     point: OperatingPoint
-    #: of the images as they are, shape [n]
     clean: NDArray[np.bool_]
-    #: of corrupted ones, shape [corruptions, severities, n]
     right: NDArray[np.bool_]
 
     def mean(self) -> Accuracy:
@@ -165,11 +150,7 @@ def evaluate(
     *,
     show: bool = True,
 ) -> tuple[list[Outcomes], str]:
-    """Classify corrupted images at every operating point.
-
-    Returns:
-        The outcomes of each operating point, and the SHA-256 of all corrupted images in order.
-    """
+    """Classify corrupted images; return the outcomes by point, and the SHA-256 of all images."""
     ids, device = subject.ids, subject.data.labels.device
     cases = [(c, s) for c in corruptions for s in severities]
     at = [subject.at(point, len(cases) * len(points) * len(ids)) for point in points]
@@ -187,9 +168,6 @@ def evaluate(
                     hits = one.predict(x) == labels[batch.to(device)]
                     right[k, place, batch.numpy()] = hits.cpu().numpy()
             line.advance()
-    shape = (len(corruptions), len(severities), len(ids))
-    found = [
-        Outcomes(one.point, one.right(ids.to(device)).cpu().numpy(), hits.reshape(shape))
-        for one, hits in zip(at, right, strict=True)
-    ]
-    return found, digest.hexdigest()
+    by_case = right.reshape(len(points), len(corruptions), len(severities), len(ids))
+    clean = [one.right(ids.to(device)).cpu().numpy() for one in at]
+    return [Outcomes(*one) for one in zip(points, clean, by_case, strict=True)], digest.hexdigest()

@@ -2,7 +2,7 @@
 
 import platform
 import statistics
-import time
+import timeit
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +21,7 @@ _PASSES, _WARM_UP = 20, 3
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
-    """Count and time a plain classifier, as `oat_bench.TunableClassifier.at` returns it.
-
-    Args:
-        model: in eval mode, on the device of the image.
-        image: of shape [1, C, H, W] in [0, 1].
-        deployed: what is timed in its place, where the same network runs elsewhere.
-    """
+    """Count and time a classifier on an image [1, C, H, W]; ``deployed`` is timed in its place."""
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
@@ -38,17 +32,15 @@ def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) 
 
 def latency_ms(model: nn.Module, image: Tensor) -> float:
     """Return the milliseconds that one image alone takes: the median of some passes."""
+
+    def once() -> None:
+        model(image)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
+
     with torch.inference_mode():
-        seconds = [_timed(model, image) for _ in range(_WARM_UP + _PASSES)][_WARM_UP:]
-    return round(1e3 * statistics.median(seconds), 3)
-
-
-def _timed(model: nn.Module, image: Tensor) -> float:
-    start = time.perf_counter()
-    model(image)
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
-    return time.perf_counter() - start
+        seconds = timeit.repeat(once, number=1, repeat=_WARM_UP + _PASSES)
+    return round(1e3 * statistics.median(seconds[_WARM_UP:]), 3)
 
 
 def machine(device: torch.device) -> str:
@@ -72,27 +64,15 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Measure what each operating point costs, and return the results with it.
-
-    Args:
-        results: the points.
-        classifier: on the device.
-        data: images to time, the test split.
-        device: where.
-        before: the entry of an earlier report, if any; what it says of this classifier, timed on
-            this machine, is not timed again.
-    """
+    """Add costs to results; what the entry ``before`` says of this machine is not timed again."""
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):
         entry = records.read(before).entry if before is not None else None
         if entry is not None and entry.model_fingerprint == classifier.fingerprint():
-            known = {
-                (point.lam, point.width): point.cost
-                for point in entry.operating_points
-                if point.cost is not None and point.cost.machine == machine(device)
-            }
-    image = data.inputs(slice(1)).to(device)
-    costed = []
+            for point in entry.operating_points:
+                if point.cost is not None and point.cost.machine == machine(device):
+                    known[point.lam, point.width] = point.cost
+    image, costed = data.inputs(slice(1)).to(device), []
     for result in results:
         at = result.lam, result.width
         cost = known.get(at) or measure(classifier.at(*at), image, classifier.deployed(*at))

@@ -1,7 +1,7 @@
 """Examining a classifier: run what the checks of `oat_bench.evaluation.integrity` look at."""
 
 import math
-import time
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,8 +31,6 @@ from oat_bench.training.pgd import cross_entropy
 BASE = "pgd-20"
 #: what Square may ask, where it is not a part of AutoAttack
 QUERIES = 1000
-#: multiples of eps that the sweep starts with; it goes on by doubling
-MULTIPLES = (0.0, 0.25, 0.5, 1.0)
 #: shares of the way from lambda = 0 to the first trained one above it that are looked at
 _NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
 
@@ -55,17 +53,13 @@ class Suite:
     @property
     def names(self) -> list[str]:
         """Names of the attacks that may get fewer examples."""
-        return [*dict.fromkeys([*(a.card.name for a in self.ladder), BASE, "noise", "square"])]
+        return list(dict.fromkeys([*(a.card.name for a in self.ladder), BASE, "noise", "square"]))
 
 
 def make_suite(
     threat: Threat, *, n_classes: int, seed: int, ladder: Sequence[str] = LADDER
 ) -> Suite:
-    """Make the attacks of an examination ready; the ladder is of those of `LADDER`.
-
-    Raises:
-        UserError: if one is not of `LADDER`, or the threat model leaves nothing to attack.
-    """
+    """Make the attacks of an examination ready; the ladder is of those of `LADDER`."""
     for name in ladder:
         if name not in LADDER:
             raise unknown("attack in a known order", name, LADDER)
@@ -132,12 +126,14 @@ def examine(
     doubled = robust_right(run(suite.doubled, subject.share(BASE)))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
-    swept = {suite.base.threat.eps: once}
-    radii = _radii(suite.base.threat, subject.data)
+    threat = suite.base.threat
+    swept, radii = {threat.eps: once}, _radii(threat, subject.data)
     for eps in radii:
         if eps not in swept:
-            swept[eps] = robust_right(run(_with_eps(suite.base, eps), subject.share(BASE)))
-        if eps >= suite.base.threat.eps and swept[eps].mean() <= NEGLIGIBLE:
+            step = threat.step_size * eps / threat.eps
+            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", eps=eps, step_size=step)
+            swept[eps] = robust_right(run(attack, subject.share(BASE)))
+        if eps >= threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
     if line is not None:
         line.advance(len(radii) - len(swept))
@@ -166,10 +162,7 @@ def without_square(attack: Attack) -> Attack | None:
 def before_square(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> "pd.Series[bool] | None":
-    """Say what stands before an attack's last part, if that is Square; None if it is not.
-
-    It is read, not run: the outcomes of the parts lie in cells of their own.
-    """
+    """Say what stands before an attack's last part if that is Square: read, not run."""
     others = without_square(attack)
     return None if others is None else robust_right(outcomes(subject, point, others, examples))
 
@@ -184,15 +177,12 @@ def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
 
 
 def dial_lambdas(trained: Sequence[float], *, continuous: bool) -> list[float]:
-    """Return the lambda of a dial to look at: the trained ones, and many between them.
-
-    Tenths, the middle of every two trained ones, and several close to 0, where the network changes
-    its batch norm. Where the method is not ``continuous``, there is nothing between.
-    """
+    """Return the lambda of a dial to look at; beside those trained, if ``continuous``, more."""
     if not continuous:
         return list(trained)
     tenths = [tenth for tenth in np.linspace(0, 1, 11) if trained[0] < tenth < trained[-1]]
     middles = [(low + high) / 2 for low, high in pairwise(trained)]
+    # close to 0 the network changes its batch norm
     near = [share * trained[1] for share in _NEAR_ZERO] if len(middles) and not trained[0] else []
     # rounded, so that 0.30000000000000004 and 0.3 are one
     between = {round(float(lam), 6) for lam in (*tenths, *middles, *near)}
@@ -206,10 +196,7 @@ def examine_dial(
     suite: Suite,
     line: Bar | None = None,
 ) -> Check:
-    """Compare the lambda of one width with each other, clean and under the base attack.
-
-    The line of progress moves on by one for each point.
-    """
+    """Compare the lambda of one width with each other, clean and under the base attack."""
     clean, robust = {}, {}
     for point in points:
         frame = _run(subject, point, suite.base, examples, line=line)
@@ -236,19 +223,12 @@ def stages(subject: Subject, suite: Suite) -> int:
 def seconds(
     subject: Subject, points: Sequence[OperatingPoint], suite: Suite, on_dials: int = 0
 ) -> float:
-    """Say how long an examination takes at most: if every example stands to the end.
-
-    One pass is timed at the first operating point. `examine_dial` attacks ``on_dials`` examples in
-    all, over its points.
-    """
+    """Say how long an examination takes at most; dials attack ``on_dials`` examples in all."""
     at = subject.at(points[0])
-    index = subject.ids[: at.batch_size].to(subject.data.labels.device)
+    index = subject.ids[: at.batch_size].to(at.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]
-    timed = []
-    for _ in range(3):
-        started = time.perf_counter()
-        probes.gradient_sizes(at.exact, x, y, cross_entropy).cpu()
-        timed.append(time.perf_counter() - started)
+    once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)
+    timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
     run = [(attack, attack.card.name) for attack in suite.ladder]
     run += [(suite.base, BASE)] * (len(_radii(suite.base.threat, subject.data)) - 1)
     run += [(suite.doubled, BASE), (suite.noise, "noise"), (suite.square, "square")]
@@ -259,16 +239,9 @@ def seconds(
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:
-    """Return the eps of a sweep: multiples of the threat's, then the whole box."""
-    pixels = data.inputs(slice(1)).numel()
-    whole = 1.0 if threat.norm == "Linf" else math.sqrt(pixels)
-    radii = [multiple * threat.eps for multiple in MULTIPLES]
+    """Return the eps of a sweep: shares of the threat's, then by doubling up to the whole box."""
+    whole = 1.0 if threat.norm == "Linf" else math.sqrt(data.inputs(slice(1)).numel())
+    radii = [share * threat.eps for share in (0.0, 0.25, 0.5, 1.0)]
     while radii[-1] < whole:
         radii.append(min(2 * radii[-1], whole))
     return radii
-
-
-def _with_eps(attack: Attack, eps: float) -> Attack:
-    """Return an attack in a ball of another size, its step in proportion."""
-    step_size = attack.threat.step_size * eps / attack.threat.eps
-    return variant(attack, f"{attack.card.name}-eps-{eps:.3g}", eps=eps, step_size=step_size)

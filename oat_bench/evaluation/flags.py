@@ -1,9 +1,8 @@
 """What an evaluation doubts of its own numbers.
 
-Most of it is read from outcomes that are there anyway. What is computed on top is bounded, at each
-operating point: two passes and two gradients of `PROBED` images, and a longer attack on at most
-`RETRIED` images that stood, which makes at most `SHARE` of the passes that the evaluation itself
-made. All of it is kept in the store.
+Most of it is read from outcomes that are there anyway. On top come, at each operating point, two
+passes and two gradients of `PROBED` images, and a longer attack on at most `RETRIED` images that
+stood, in at most `SHARE` of the passes of the evaluation. All of it is kept in the store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +39,6 @@ GRADIENT_FREE = {
     },
 }
 
-
 Frames = Mapping[str, pd.DataFrame]
 
 
@@ -68,24 +66,17 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
     found = []
     for _, rows in outcomes.groupby(["width", "lam"], sort=False):
         point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
-        frames = {
-            str(name): part.set_index("example")
-            for name, part in rows.groupby("attack", sort=False)
-        }
+        by_attack = rows.set_index("example").groupby("attack", sort=False)
+        frames = {str(name): part for name, part in by_attack}
         found += [Doubt(point, "", check) for check in _network(subject, point)]
         for alike in balls.values():
             own = {attack.label: frames[attack.label] for attack in alike}
-            checks = (
-                *_estimates(own, alike),
-                *_gradient_free(subject, point, own, alike),
-                *_retry(subject, point, own, alike),
-            )
+            checks = [*_compared(subject, point, own, alike), *_retry(subject, point, own, alike)]
             found += [Doubt(point, name, check) for name, check in checks]
     return found
 
 
 def _network(subject: Subject, point: OperatingPoint) -> list[Check]:
-    """Check gradients and outputs, once for all."""
     examples = subject.ids[:PROBED]
     model, data, _ = subject.fingerprints
     # the number is of the checks
@@ -109,30 +100,25 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
     return torch.tensor(rows.index.to_numpy(), dtype=torch.int64)
 
 
-def _estimates(frames: Frames, attacks: Sequence[Attack]) -> Iterator[tuple[str, Check]]:
-    """Check each attack in steps against the strongest of the others."""
+def _compared(
+    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
+) -> Iterator[tuple[str, Check]]:
+    """Check attacks in steps against the strongest, and those without gradients against others."""
     stands = {name: robust_right(frame) for name, frame in frames.items()}
     for name in (attack.label for attack in attacks if _iterates(attack)):
         others = {other: series for other, series in stands.items() if other != name}
         yield name, integrity.estimate(name, stands[name], others)
-
-
-def _gradient_free(
-    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
-) -> Iterator[tuple[str, Check]]:
-    """Check that attacks without gradients break no more than those by gradients."""
     free, gradient = {}, []
     for attack in attacks:
-        name = attack.label
-        stands = robust_right(frames[name])
-        left = before_square(subject, point, attack, _ids(stands))
+        own = stands[attack.label]
+        left = before_square(subject, point, attack, _ids(own))
         if _is_free(attack):
-            free[name] = stands
+            free[attack.label] = own
         elif left is None:
-            gradient.append(stands)
+            gradient.append(own)
         else:
             gradient.append(left)
-            free[f"Square in {name}"] = ~left | stands[left.index]
+            free[f"Square in {attack.label}"] = ~left | own[left.index]
     for name, series in free.items() if gradient else ():
         left = under_all(gradient, _ids(series))
         yield name, integrity.gradient_free(name, "", series, left)
@@ -149,16 +135,14 @@ def _retry(
     # twice the steps and another seed, without its restarts
     longer = {"steps": 2 * base.parameters["steps"]}
     longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
-    name = f"{base.label[:40]}{RETRIED_NAME}"
-    attack = variant(base, name, longer, seed=base.seed + 1)
+    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, seed=base.seed + 1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
         spent += one.passes * int(whole.sum())
-    stood = [robust_right(frame) for frame in frames.values()]
-    left = under_all(stood, _ids(frames[base.label]))
+    left = under_all([robust_right(f) for f in frames.values()], _ids(frames[base.label]))
     chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes))]
     if len(chosen):
         stands = robust_right(outcomes_of(subject, point, attack, chosen))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation.cells import Cell, Count, cell_name, describe, fill
+from oat_bench.evaluation.cells import Cell, Done, cell_name, counter, describe, fill
 from oat_bench.evaluation.images import ImageFolder, Kept
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import bar
@@ -27,27 +27,22 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack a classifier at every operating point with every attack.
 
-    An example that the classifier already gets wrong counts as broken by every attack; it is not
-    attacked. An attack made of parts (AutoAttack) shows each part only what the parts before it
-    left standing, of all examples together. What a targeted attack takes for another class than the
-    target stands, and is written down as predicted right. Outcomes that the store holds are not
-    computed again.
+    Returns a row for each operating point, attack and example, of the columns `KEYS`. An example
+    that is wrong already counts as broken by every attack and is not attacked. Of an attack made of
+    parts (AutoAttack) each sees what those before it left standing. What a targeted attack takes
+    for another class than the target stands, and is written down as right.
 
-    On one machine an outcome depends on neither batch size nor order, nor on what else was asked
-    for: in-house attacks draw random numbers for the example, and attacks of other libraries see
-    their block of the data set (`oat_bench.evaluation.blocks`), all of it.
+    Outcomes that the store holds are not computed again. On one machine they depend on neither
+    batch size nor order, nor on what else was asked for: in-house attacks draw random numbers for
+    the example, those of other libraries see all of their block (`oat_bench.evaluation.blocks`).
 
-    Attacked images go to ``images``, if given, those of examples that are wrong already too;
-    outcomes in the store without their images are then computed again.
-
-    Returns:
-        One row for each operating point, attack and example: the columns of
-        `oat_bench.results.outcomes.KEYS`.
+    Attacked images go to ``images``, those of examples that are wrong already too; outcomes in the
+    store without their images are then computed again.
     """
     shares = [subject.share(attack.card.name) for attack in attacks]
     pairs = list(zip(attacks, shares, strict=True))
     passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
-    total = len(points) * sum(len(share) for share in shares)
+    total = len(points) * sum(map(len, shares))
     if images is not None:
         images.announce(total, subject.data.images[0])
     frames = []
@@ -56,7 +51,7 @@ def evaluate(
             at = subject.at(point, passes)
             for attack, share in pairs:
                 line.note(f"{at}, {attack.label}")
-                count = Count(line, share, len(subject.data))
+                count = counter(line, share, len(subject.data))
                 rows = _attacked(at, attack, share, count, images)
                 frames.append(rows.assign(attack=attack.label))
     return pd.concat(frames, ignore_index=True)[KEYS]
@@ -71,7 +66,11 @@ def outcomes(
 
 
 def _attacked(
-    at: AtPoint, attack: Attack, wanted: Tensor, count: Count, images: ImageFolder | None
+    at: AtPoint,
+    attack: Attack,
+    wanted: Tensor,
+    count: Done,
+    images: ImageFolder | None,
 ) -> pd.DataFrame:
     """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
     standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
@@ -96,7 +95,7 @@ def _attacked(
         # what is wrong already is attacked for its image alone: elsewhere it may be right
         wrong = found.index[found["clean_prediction"] != found["label"]].to_numpy()
         for batch in at.batches(attack, torch.tensor(wrong, dtype=torch.int64)):
-            _craft(at, attack, lacking, batch.to(at.data.labels.device))
+            _craft(at, attack, lacking, batch.to(at.device))
     if kept is not None:
         kept.write(describe(at, attack), wanted, at.data.labels)
     columns = dict.fromkeys(COLUMNS[1:], "int64")
@@ -114,5 +113,5 @@ def _split(at: AtPoint, attack: Attack, standing: Tensor, ids: Tensor) -> Sequen
     """Split ids into batches: a block as a whole, all of it that is right and stands."""
     if not attack.per_example and len(ids):
         mates = standing[torch.isin(standing, at.subject.blocks.whole(ids))]
-        ids = mates[at.right(mates.to(at.data.labels.device)).cpu()]
+        ids = mates[at.right(mates.to(at.device)).cpu()]
     return at.batches(attack, ids)

@@ -16,19 +16,14 @@ _LARGE = 1e9
 
 
 class ImageFolder:
-    """Where images go: a file for each attack and operating point.
-
-    Args:
-        folder: its place.
-        png: whether to write PNGs too, a folder for each file; they round to 8 bits.
-    """
+    """A file of images for each attack and operating point, and PNGs, which round to 8 bits."""
 
     def __init__(self, folder: Path, *, png: bool = False) -> None:
         self.folder, self.png = make_folder(folder), png
         self._noted = False
 
     def announce(self, images: int, example: Tensor) -> None:
-        """Say how large the files of so many images like one become, where they are large."""
+        """Say how large the files become, where so many images like one are large."""
         size = images * example.numel() * 4
         if size > _LARGE:
             note(
@@ -44,10 +39,7 @@ class ImageFolder:
 
 
 class Kept:
-    """The images of one attack at one operating point, in the file of a name.
-
-    Examples are given by their ids.
-    """
+    """The images of one attack at one operating point, by the ids of their examples."""
 
     def __init__(self, folder: ImageFolder, name: str) -> None:
         self.folder, self._path = folder, folder.folder / f"{name}.safetensors"

@@ -1,15 +1,12 @@
 """Whether attacks can be trusted: checks of what was measured, each a verdict with its evidence.
 
 The signs that gradients are masked are those of Athalye et al. (arXiv:1802.00420, section 3.1) and
-Carlini et al. (arXiv:1902.06705). `oat_bench.evaluation.probes` has the checks of the network
-itself, `oat_bench.evaluation.examination` runs what all of them look at.
+Carlini et al. (arXiv:1902.06705). Every series says of examples, by id, whether they stand: are
+right both clean and attacked.
 
 What chance explains is not held against a model. Attacks are compared on the same examples, by an
-exact one-sided test on those that only one of the two broke (McNemar, Psychometrika 12, 1947); a
-share is compared with `NEGLIGIBLE` by an exact binomial test; several tests of one check are
-corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979).
-
-Every series says of examples, by id, whether they stand: are right both clean and attacked.
+exact one-sided test on those that only one of the two broke (McNemar); a share is compared with
+`NEGLIGIBLE` by an exact binomial test; several tests of one check are corrected by Holm's method.
 """
 
 from collections.abc import Mapping
@@ -42,12 +39,7 @@ FAR = 0.10
 
 
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
-    """Test whether one attack breaks more than another, of the examples that both saw.
-
-    Returns:
-        How many examples only the first broke, how many only the second, and the exact one-sided
-        p-value of the first breaking no more than the second.
-    """
+    """Say how many only the first attack broke, how many only the second, and the exact p-value."""
     seen = first.index.intersection(second.index)
     a, b = first[seen], second[seen]
     only_first, only_second = int((~a & b).sum()), int((a & ~b).sum())
@@ -60,10 +52,7 @@ def above(share: float, count: int, n: int) -> float:
 
 
 def inversions(ladder: Stands) -> list[str]:
-    """Say which attacks broke more than one that comes later and should be stronger.
-
-    Beyond chance; the p-values are corrected by Holm for all pairs.
-    """
+    """Say which attacks broke more, beyond chance, than one that comes later in the ladder."""
     pairs = list(combinations(ladder, 2))
     tests = [breaks_more(ladder[weak], ladder[strong]) for weak, strong in pairs]
     corrected = holm([p for _, _, p in tests])
@@ -75,14 +64,9 @@ def inversions(ladder: Stands) -> list[str]:
     ]
 
 
-def detectable(n_attacks: int) -> int:
-    """Return how many examples, all to one side, it takes for a pair to be out of order."""
-    return fewest(n_attacks * (n_attacks - 1) / 2)
-
-
-def fewest(n_tests: float) -> int:
+def fewest(n_tests: int) -> int:
     """Return how many examples, all to one side, are beyond chance in one of so many tests."""
-    return int(np.ceil(np.log2(n_tests / LEVEL)))
+    return int(np.ceil(np.log2(n_tests / LEVEL))) if n_tests else 0
 
 
 # --- checks of outcomes
@@ -91,7 +75,7 @@ def fewest(n_tests: float) -> int:
 def checked(
     name: str, verdict: Verdict | bool, evidence: str, **numbers: int | float | list[float]
 ) -> Check:
-    """Return a check; its verdict may be whether it passed, or failed."""
+    """Return a check; its verdict may be whether it passed."""
     if isinstance(verdict, bool):
         verdict = "pass" if verdict else "fail"
     return Check(name=name, verdict=verdict, evidence=evidence, numbers=numbers)
@@ -113,10 +97,8 @@ def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
 def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
     """RA under an attack is close to RA under the strongest one, on the same examples.
 
-    It fails where RA is above the strongest attack's by more than `FAR`, and beyond chance by more
-    than `CLOSE`; it warns where RA is above by more than `CLOSE`, and beyond chance above at all.
-    Both tests are exact and paired, and corrected for the choice of the strongest by Bonferroni.
-    Others may have seen fewer examples.
+    It fails where RA is more than `FAR` above, and beyond chance more than `CLOSE`; it warns where
+    it is more than `CLOSE` above, and beyond chance above at all; Bonferroni for the choice.
     """
     seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
     higher = {
@@ -155,16 +137,10 @@ def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
     complaints = [f"{changed} predictions change at eps 0"] * (changed > 0) + found
     complaints += [f"RA does not vanish (above {100 * NEGLIGIBLE:g}%, {_p(p)})"] * (p <= LEVEL)
     listed = ", ".join(f"{_percent(series)} at {eps:.3g}" for eps, series in stands.items())
-    return checked(
-        "eps sweep",
-        not complaints,
-        "; ".join([f"RA {listed}", *complaints]),
-        eps=list(stands),
-        ra=[_value(series) for series in stands.values()],
-        changed_at_0=changed,
-        inversions=len(found),
-        p_vanishes=p,
-    )
+    evidence = "; ".join([f"RA {listed}", *complaints])
+    curve = {"eps": list(stands), "ra": [_value(series) for series in stands.values()]}
+    numbers = {"changed_at_0": changed, "inversions": len(found), "p_vanishes": p}
+    return checked("eps sweep", not complaints, evidence, **curve, **numbers)
 
 
 def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
@@ -184,8 +160,8 @@ def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
 def retry(name: str, broken: int, n: int) -> Check:
     """A longer attack from another start breaks next to none of the n images that stood."""
     p = above(NEGLIGIBLE, broken, n)
-    evidence = f"{name} breaks {broken} of {n} images that stood"
     verdict: Verdict = "warn" if p <= LEVEL else "pass"
+    evidence = f"{name} breaks {broken} of {n} images that stood"
     return checked("retry", verdict, evidence, broken=broken, n=n, p_value=p)
 
 
@@ -203,23 +179,14 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
 
 
 def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
-    """An attack without gradients breaks neither more than those by gradients, nor others.
-
-    Args:
-        attack: its name.
-        budget: what it was given, in words; may be empty.
-        free: what stands under it.
-        gradient: what stands under all attacks by gradients.
-    """
+    """An attack without gradients breaks neither more than all those by gradients, nor others."""
     ours, theirs, p_more = breaks_more(free, gradient)
     n = len(free.index.intersection(gradient.index))
     p_missed = above(MISSED, ours, n)
     p = min(holm([p_more, p_missed]))
     verdict: Verdict = "pass"
-    evidence = (
-        f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs}"
-        + f" ({attack}: {budget})" * bool(budget)
-    )
+    evidence = f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs}"
+    evidence += f" ({attack}: {budget})" * bool(budget)
     if p <= LEVEL:
         verdict = "fail"
         evidence += f"; the gradients are masked ({_p(p)})"
@@ -233,14 +200,8 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
     """No lambda is worse than another both clean and attacked, beyond chance.
 
-    A dial trades one accuracy for the other; a lambda that loses both against another lies. Every
-    two lambda are compared, both ways: what a lambda is compared with need not be its neighbour,
-    for where the dial jumps, the accuracies beyond the jump are those that tell. Worse in both is
-    only what both tests find (intersection-union: the larger p counts).
-
-    Args:
-        clean: by lambda, whether each example is right.
-        robust: by lambda, whether each is right both clean and attacked.
+    Every two are compared, for where the dial jumps, what tells lies beyond the jump. Worse in both
+    is only what both tests find (intersection-union: the larger p counts).
     """
     pairs = list(permutations(clean, 2))
     tests = [
@@ -258,16 +219,9 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
         f"{_points(robust, lam, other)}; p {p:.2g})"
         for lam, (other, p) in beaten.items()
     ]
-    return checked(
-        "dial",
-        not beaten,
-        "; ".join([f"SA/RA {listed}", *complaints]),
-        **{"lambda": list(clean)},
-        sa=list(sa.values()),
-        ra=list(ra.values()),
-        beaten=list(beaten),
-        detectable=fewest(len(pairs)) if pairs else 0,
-    )
+    evidence, least = "; ".join([f"SA/RA {listed}", *complaints]), fewest(len(pairs))
+    curves = {"lambda": list(clean), "sa": list(sa.values()), "ra": list(ra.values())}
+    return checked("dial", not beaten, evidence, **curves, beaten=list(beaten), detectable=least)
 
 
 def _value(stands: pd.Series) -> float:

@@ -1,7 +1,4 @@
-"""Whether the network lends itself to attacks: checks of its logits, gradients and loss.
-
-Zero gradients, random passes and probabilities are what AutoAttack warns of (arXiv:2003.01690).
-"""
+"""Checks of a network's logits, gradients and loss; AutoAttack (arXiv:2003.01690) warns of most."""
 
 from itertools import pairwise
 
@@ -20,6 +17,8 @@ from oat_bench.training.pgd import Loss, cross_entropy, pgd
 RAISED = 0.9
 #: what float32 rounding may change logits by, in units of the largest
 ROUNDING = 1e-4
+#: the evidence of what has no image to look at
+_NOTHING = "no example is right"
 #: images that are passed one by one
 _ALONE = 64
 
@@ -28,11 +27,11 @@ def probe(at: AtPoint, examples: Tensor, attack: Attack) -> list[Check]:
     """Run the checks of a network on some examples, by id; PGD raises the loss."""
     zero, again, rows = outputs(at, examples)
     losses = []
-    for index in torch.split(examples.to(at.data.labels.device), at.batch_size):
+    for index in torch.split(examples.to(at.device), at.batch_size):
         ids = index[at.right(index)]
         x, y = at.data.inputs(ids), at.data.labels[ids]
         losses.append(_losses_along(at.exact, x, y, ids, attack))
-    images = at.data.inputs(examples[:_ALONE].to(at.data.labels.device))
+    images = at.data.inputs(examples[:_ALONE].to(at.device))
     with torch.no_grad():
         alone = torch.cat([at.exact(image[None]) for image in images])
         together = at.exact(images)
@@ -42,7 +41,7 @@ def probe(at: AtPoint, examples: Tensor, attack: Attack) -> list[Check]:
 def outputs(at: AtPoint, examples: Tensor) -> tuple[Check, Check, Check]:
     """Run the checks that take a few passes: zero gradients, repeat, logits."""
     cross_entropies, margins, rows, again = [], [], [], []
-    for index in torch.split(examples.to(at.data.labels.device), at.batch_size):
+    for index in torch.split(examples.to(at.device), at.batch_size):
         x, y = at.data.inputs(index), at.data.labels[index]
         with torch.no_grad():
             rows.append(at.exact(x))
@@ -50,24 +49,16 @@ def outputs(at: AtPoint, examples: Tensor) -> tuple[Check, Check, Check]:
         right = rows[-1].argmax(1) == y
         cross_entropies.append(gradient_sizes(at.exact, x[right], y[right], cross_entropy))
         margins.append(gradient_sizes(at.exact, x[right], y[right], margin))
+    zero = zero_gradients(torch.cat(cross_entropies), torch.cat(margins))
     first, second = torch.cat(rows), torch.cat(again)
-    return (
-        zero_gradients(torch.cat(cross_entropies), torch.cat(margins)),
-        repeat(first, second),
-        logits(first),
-    )
+    return zero, repeat(first, second), logits(first)
 
 
 def loss(losses: Tensor) -> Check:
-    """PGD raises the loss.
-
-    Args:
-        losses: cross-entropy of each example before the first step and after each, shape
-            [steps + 1, n].
-    """
+    """PGD raises the loss: cross-entropy before the first step and after each, [steps + 1, n]."""
     n = losses.shape[1]
     if n == 0:
-        return _nothing_to_attack("loss")
+        return checked("loss", "warn", _NOTHING, n=0)
     mean = [float(value) for value in losses.mean(1)]
     raised = int((losses[-1] > losses[0]).sum())
     drops = sum(later < earlier for earlier, later in pairwise(mean))
@@ -84,19 +75,15 @@ def loss(losses: Tensor) -> Check:
 
 
 def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
-    """The loss has a gradient.
+    """The loss has a gradient; given is the largest entry of each example's, shape [n].
 
-    A gradient below float32's smallest normal number counts as none. Where the margin (the largest
-    other logit less that of the label) has one and cross-entropy has not, the softmax is saturated.
-
-    Args:
-        cross_entropy: the largest entry of each example's gradient of cross-entropy, shape [n].
-        margin: the same of the margin.
+    Where the margin (the largest other logit less that of the label) has one and cross-entropy has
+    not, the softmax is saturated.
     """
     n = len(cross_entropy)
     if n == 0:
-        return _nothing_to_attack("zero gradients")
-    tiny = torch.finfo(torch.float32).tiny
+        return checked("zero gradients", "warn", _NOTHING, n=0)
+    tiny = torch.finfo(torch.float32).tiny  # below the smallest normal number is none
     none, flat = (~(sizes >= tiny) for sizes in (cross_entropy, margin))  # NaN is none
     zero, both = int(none.sum()), int((none & flat).sum())
     p = above(NEGLIGIBLE, zero, n)
@@ -111,7 +98,7 @@ def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
 
 def batch(alone: Tensor, together: Tensor) -> Check:
     """An image gets the same logits, shape [n, num_classes], alone as in a batch."""
-    return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "")
+    return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "", "")
 
 
 def repeat(first: Tensor, second: Tensor) -> Check:
@@ -135,9 +122,7 @@ def logits(rows: Tensor) -> Check:
     return checked("logits", verdict, evidence, low=low, high=high, row_sum_from_1=sums)
 
 
-def _compared(
-    name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str = ""
-) -> Check:
+def _compared(name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str) -> Check:
     """Check that logits are the same but for rounding; else say so, and add the remark."""
     scale = float(first.abs().max()) or 1.0
     difference = float((first - second).abs().max()) / scale
@@ -148,10 +133,6 @@ def _compared(
         f"change{'' if same else remark}"
     )
     return checked(name, same, evidence, difference=difference, changed=changed, n=len(first))
-
-
-def _nothing_to_attack(name: str) -> Check:
-    return checked(name, "warn", "no example is right", n=0)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -169,7 +150,6 @@ def gradient_sizes(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor
 
 
 def _losses_along(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attack: Attack) -> Tensor:
-    """Return the cross-entropy of each image before PGD's first step and after each."""
     recorded: list[Tensor] = []
 
     def recording(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """A defender who draws lambda at random for each query, and the attack that this calls for.
 
-The attack climbs the gradient of the expected loss (expectation over transformation, Athalye et
-al., arXiv:1707.07397 and arXiv:1802.00420); over a finite set the expectation is exact, not
-sampled.
+It climbs the gradient of the expected loss (expectation over transformation, Athalye et al.,
+arXiv:1707.07397 and arXiv:1802.00420); over a finite set the expectation is exact, not sampled.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cells import Cell, Count, Origin, fill
+from oat_bench.evaluation.cells import Cell, Origin, counter, fill
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
@@ -39,18 +38,8 @@ class Draw:
 
     @classmethod
     def of(cls, lams: Sequence[float], weights: Sequence[float] | None = None) -> "Draw":
-        """Build it from weights above 0, in any unit; all alike if None.
-
-        Raises:
-            ValueError: if a lambda comes twice, or a weight is not above 0, or one is missing.
-        """
-        given = [1.0] * len(lams) if weights is None else list(weights)
-        finite = all(0 < weight < float("inf") for weight in given)
-        if not lams or len(set(lams)) != len(lams) or len(given) != len(lams) or not finite:
-            raise ValueError(
-                f"lambda {list(lams)} with weights {given}; expected each lambda once, with a "
-                "weight above 0"
-            )
+        """Build it from a weight above 0 for each lambda, in any unit; all alike if None."""
+        given = [1.0] * len(lams) if weights is None else weights
         order, total = np.argsort(lams), sum(given)
         return cls(tuple(lams[i] for i in order), tuple(given[i] / total for i in order))
 
@@ -62,16 +51,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class RandomLambda:
-    """Accuracies of a defender who draws lambda at random."""
+    """Accuracies of a defender who draws lambda at random; attacked ones are right clean too."""
 
-    #: the chance that a query with a clean image is answered right
+    #: the chance that one query is answered right, with the clean image and the attacked one
     expected_clean: Accuracy
-    #: the same of an attacked image, and right when clean
     expected: Accuracy
-    #: the share of images that are right at every lambda of the set
+    #: the share of images that are right at every lambda of the set: who may ask again and again,
+    #: with any attacked image at hand, meets every lambda
     worst_clean: Accuracy
-    #: the share that is right there both clean and attacked: who may ask again and again, with any
-    #: attacked image at hand, meets every lambda
     worst: Accuracy
 
 
@@ -83,10 +70,7 @@ class _Members(nn.ModuleList):
 
 
 def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Return each example's cross-entropy, the mean over the draw of lambda, shape [n].
-
-    Logits are of shape [n, L, num_classes], labels [n], the chances of every lambda [L].
-    """
+    """Return each example's expected cross-entropy [n], of logits [n, L, num_classes]."""
     several = y[:, None].expand(logits.shape[:2])
     losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
     return losses.view(logits.shape[:2]) @ chances.to(losses)
@@ -99,7 +83,7 @@ def applies(attack: Attack) -> bool:
 
 
 def check_attack(attack: Attack) -> None:
-    """Refuse an attack to which expectation does not apply, by a `UserError`."""
+    """Refuse an attack of which `applies` does not hold."""
     if not applies(attack):
         raise UserError(
             f"attack {attack.card.name!r} cannot attack the expectation over lambda; expected a "
@@ -118,37 +102,22 @@ def attack_expectation(
     chances: Sequence[float],
     exact: Sequence[nn.Module],
 ) -> Tensor:
-    """Attack images that a network drawn at random from several will classify.
+    """Attack images that one of several networks, drawn with their chances, will classify.
 
-    Of several restarts an image keeps the one that is least likely to be answered right; of equal
-    ones that with the highest expected loss.
-
-    Args:
-        networks: plain, in eval mode.
-        attack: of which `applies` holds.
-        x: images of shape [n, C, H, W] in [0, 1].
-        y: labels of shape [n].
-        example_ids: shape [n]; they own the random starts.
-        chances: of each network, adding up to 1.
-        exact: the networks that answer; the attack's may compute in another precision.
-
-    Returns:
-        Attacked images, in [0, 1]; x where the attack left the ball of its threat model.
+    Of several restarts an image keeps the one that is least likely to be answered right by the
+    ``exact`` networks; of equal ones that with the highest expected loss.
     """
     given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
     attacked, answering = _Members(networks), _Members(exact)
     best, least = x.clone(), torch.full(y.shape, 2.0, device=x.device)
     highest = torch.zeros_like(least)
+
+    def summed(logits: Tensor, y: Tensor) -> Tensor:
+        return expected_losses(logits, y, each).sum()
+
     for restart in range(given.pop("restarts", 1)):
-        x_adv = pgd(
-            attacked,
-            x,
-            y,
-            **given,
-            example_ids=example_ids,
-            seed=attack.seed + restart,
-            loss=lambda logits, y: expected_losses(logits, y, each).sum(),
-        )
+        given |= {"example_ids": example_ids, "seed": attack.seed + restart}
+        x_adv = pgd(attacked, x, y, **given, loss=summed)
         logits = answering(x_adv)
         # rounded: what is as likely must compare as equal, whatever the order of the sum
         right = torch.round(((logits.argmax(2) == y[:, None]) * each).sum(1), decimals=6)
@@ -163,14 +132,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
 
-    An image that is wrong at every lambda of the set is not attacked. The subject's batch size is
-    of images times lambda.
-
-    Returns:
-        One row for each lambda and example: the columns of `KEYS`.
-
-    Raises:
-        UserError: if the attack is not of the kind that `check_attack` asks for.
+    Returns a row for each lambda and example, of the columns `KEYS`. An image that is wrong at
+    every lambda is not attacked.
     """
     check_attack(attack)
     wanted = subject.ids
@@ -180,31 +143,23 @@ def evaluate(
     cells = [Cell(at, attack, origin=origin) for at in points]
 
     def craft(ids: Tensor) -> Tensor:
-        return attack_expectation(
-            [at.searched for at in points],
-            attack,
-            subject.data.inputs(ids),
-            subject.data.labels[ids],
-            ids,
-            chances=draw.chances,
-            exact=[at.exact for at in points],
-        )
+        x, y = subject.data.inputs(ids), subject.data.labels[ids]
+        searched, exact = [at.searched for at in points], [at.exact for at in points]
+        return attack_expectation(searched, attack, x, y, ids, chances=draw.chances, exact=exact)
 
     def split(ids: Tensor) -> Sequence[Tensor]:
         # all networks of the set see a batch at once
         return torch.split(ids, max(1, points[0].batch_size // len(points))) if len(ids) else ()
 
     with bar("attacking the expectation", len(wanted), show=show) as line:
-        fill(cells, wanted, craft, split, Count(line, wanted, len(subject.data)))
+        fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
     return pd.concat([cell.rows(wanted) for cell in cells], ignore_index=True)[KEYS]
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw, whose lambda are among those of every frame.
+    """Sum up accuracies over a draw; of several attacks on an image the worst counts.
 
-    The frames are of attacks on the same examples, and the worst of each image counts: from
-    `evaluate`, or rows of `oat_bench.evaluation.transfer.transfer` attacked at one lambda.
-    Intervals are 95%: Wilson's, of means bootstrap ones.
+    The frames are of the same examples: of `evaluate`, or of `transfer` attacked at one lambda.
     """
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])
@@ -217,10 +172,7 @@ def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
 
 
 def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Estimate:
-    """Return what expected RA is above that under another attack on the same examples, in points.
-
-    Below 0 where the first breaks more; see `summarize`.
-    """
+    """Return expected RA less that under another attack on the same examples, in points."""
     chances = np.asarray(draw.chances)
     ours, theirs = (_rightness(one, draw)[1] @ chances for one in (frame, other))
     points = 100 * (ours - theirs)

@@ -7,13 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from oat_bench.acceleration import (
-    Accelerated,
-    Precision,
-    choose_batch_size,
-    choose_compile,
-    operations_per_image,
-)
+from oat_bench import acceleration
+from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -23,28 +18,22 @@ from oat_bench.results.outcomes import OutcomeStore
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier, examples, and where outcomes go.
-
-    Attributes:
-        classifier: on the device of the data.
-        data: the test split; an example's id is its place there.
-        data_fingerprint: names the data in the store.
-        examples: ids to evaluate; all if None.
-        fewer: for some attacks, by name, how many of the examples, from the first.
-        store: where outcomes go; memory if not given.
-        batch_size: examples an in-house attack sees at a time; what fills the device if None.
-        gradients: precision that attacks compute in; predictions are float32.
-        compile_it: whether to compile the networks; None: where it pays.
-    """
+    """A classifier on the device of the data, examples, and where outcomes go."""
 
     classifier: TunableClassifier
+    #: the test split; an example's id is its place there
     data: Split
     data_fingerprint: str
+    #: ids to evaluate; all if None
     examples: Tensor | None = None
+    #: for some attacks, by name, how many of the examples, from the first
     fewer: Mapping[str, int] = field(default_factory=dict)
     store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
+    #: examples an in-house attack sees at a time; what fills the device if None
     batch_size: int | None = None
+    #: precision that attacks compute in; predictions are float32
     gradients: Precision = "float32"
+    #: whether to compile the networks; None: where it pays
     compile_it: bool | None = None
 
     @cached_property
@@ -72,14 +61,11 @@ class Subject:
 
 
 class AtPoint:
-    """A subject at one operating point, whose networks are built only where something is missing.
-
-    Ids of examples, images and what comes back are on the device of the data.
-    """
+    """A subject at one point, its networks built where needed; all is on the data's device."""
 
     def __init__(self, subject: Subject, point: OperatingPoint, passes: float) -> None:
         self.subject, self.point, self._passes = subject, point, passes
-        self.data = subject.data
+        self.data, self.device = subject.data, subject.data.labels.device
         self._clean = torch.full_like(self.data.labels, -1)
 
     def __str__(self) -> str:
@@ -92,20 +78,20 @@ class AtPoint:
 
     @cached_property
     def _operations(self) -> float:
-        return operations_per_image(self._plain, self.data.inputs(slice(1)))
+        return acceleration.operations_per_image(self._plain, self.data.inputs(slice(1)))
 
     @cached_property
     def batch_size(self) -> int:
         """How many examples an in-house attack sees at a time."""
-        device = self.data.labels.device
-        return self.subject.batch_size or choose_batch_size(device, self._operations)
+        asked = self.subject.batch_size
+        return asked or acceleration.choose_batch_size(self.device, self._operations)
 
     def _accelerated(self, precision: Precision) -> nn.Module:
         compile_it = self.subject.compile_it
         if compile_it is None:
-            device = self.data.labels.device
-            compile_it = choose_compile(None, device, self._operations * self._passes)
-        return Accelerated(self._plain, precision=precision, compile_it=compile_it)
+            work = self._operations * self._passes
+            compile_it = acceleration.choose_compile(None, self.device, work)
+        return acceleration.Accelerated(self._plain, precision=precision, compile_it=compile_it)
 
     @cached_property
     def exact(self) -> nn.Module:
@@ -124,11 +110,7 @@ class AtPoint:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Classify images; by the file itself, where the classifier is one.
-
-        Raises:
-            UserError: if the file is not what it is attacked as.
-        """
+        """Classify images; by the file itself, where the classifier is one."""
         logits: Tensor = self.exact(x)
         if self._deployed is not None and len(x):
             from oat_bench.deployment.description import check_alike

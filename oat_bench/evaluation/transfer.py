@@ -14,7 +14,7 @@ from torch import Tensor
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cells import Cell, Count, Origin, fill
+from oat_bench.evaluation.cells import Cell, Origin, counter, fill
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import bar
@@ -38,14 +38,9 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack every image at each lambda of ``crafted``, and classify it at each of ``tested``.
 
-    An image is attacked where it is already wrong too: it may be right where it is classified. One
-    that is wrong everywhere is not attacked, but by attacks of other libraries, which see blocks.
-
-    Returns:
-        One row for each pair of lambda and example: the columns of `KEYS`.
-
-    Raises:
-        UserError: if the attack is targeted.
+    Returns a row for each pair of lambda and example, of the columns `KEYS`. An image is attacked
+    where it is wrong too: it may be right where it is classified. One that is wrong everywhere is
+    attacked only by other libraries, which see blocks.
     """
     if attack.targeted:
         raise UserError(
@@ -59,34 +54,25 @@ def transfer(
     with bar("transferring", len(crafted) * len(wanted), show=show) as line:
         for lam in crafted:
             line.note(f"attacked at lambda {lam:g}")
-            count = Count(line, wanted, len(subject.data))
-            cells = _filled(at[lam], [at[other] for other in tested], attack, count)
+            cells = []
+            for other in tested:
+                place, words = f"lambda{lam:g}-to", f"lambda {lam:g}"
+                origin = Origin("transfer", at[lam].point, [lam, other], place, words)
+                cells.append(Cell(at[other], attack, origin=origin))
+            craft, split = partial(at[lam].craft, attack), partial(_split, at[lam], attack)
+            fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
             frames += [cell.rows(wanted).assign(crafted=lam) for cell in cells]
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
-def _filled(source: AtPoint, places: Sequence[AtPoint], attack: Attack, count: Count) -> list[Cell]:
-    """Return the cells of what is attacked at one point and classified at others."""
-    lam, subject = source.point.lam, source.subject
-    cells = []
-    for at in places:
-        lams, place = [lam, at.point.lam], f"lambda{lam:g}-to"
-        origin = Origin("transfer", source.point, lams, place, f"lambda {lam:g}")
-        cells.append(Cell(at, attack, origin=origin))
-
-    def split(ids: Tensor) -> Sequence[Tensor]:
-        # a block is attacked as a whole, whatever is right where it is classified
-        return source.batches(attack, ids if attack.per_example else subject.blocks.whole(ids))
-
-    fill(cells, subject.ids, partial(source.craft, attack), split, count)
-    return cells
+def _split(source: AtPoint, attack: Attack, ids: Tensor) -> Sequence[Tensor]:
+    # a block is attacked as a whole, whatever is right where it is classified
+    whole = ids if attack.per_example else source.subject.blocks.whole(ids)
+    return source.batches(attack, whole)
 
 
 def rightness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Say which examples of `transfer`'s result are right both clean and attacked.
-
-    Bool: a row for each (lam, example), a column for each lambda that was attacked at.
-    """
+    """Say what is right both clean and attacked: by (lam, example), and lambda attacked at."""
     return frame.assign(right=robust_right(frame)).pivot(
         index=["lam", "example"], columns="crafted", values="right"
     )
@@ -118,20 +104,13 @@ def strongest(frame: pd.DataFrame) -> dict[float, float]:
 
 
 def pairs(frame: pd.DataFrame) -> list[tuple[float, float]]:
-    """Return the pairs (attacked at, classified at) of two lambda that `masked` looks at.
-
-    Those that can be compared with images attacked at the lambda that classifies.
-    """
+    """Return the pairs (attacked at, classified at) of two lambda that `masked` looks at."""
     sources, lams = sorted(set(frame["crafted"])), sorted(set(frame["lam"]))
     return [(s, lam) for s, lam in product(sources, lams) if s != lam and lam in sources]
 
 
 def masked(frame: pd.DataFrame) -> list[MaskedGradients]:
-    """Find the lambda whose own gradients are not the worst, beyond chance.
-
-    Exact one-sided tests of pairs (McNemar) at the level of `oat_bench.evaluation.integrity`,
-    corrected by Holm for all `pairs`.
-    """
+    """Find the lambda whose own gradients are not the worst: McNemar, by Holm for all `pairs`."""
     right, compared = rightness(frame), pairs(frame)
     tests = [breaks_more(right.loc[lam][source], right.loc[lam][lam]) for source, lam in compared]
     corrected = holm([p for _, _, p in tests])

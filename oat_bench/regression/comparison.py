@@ -14,8 +14,6 @@ from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_
 Verdict = Literal["ok", "worse", "better"]
 #: the measure of clean images
 CLEAN = "SA"
-#: chance to find the drops that are called detectable
-POWER = 0.8
 #: share of the outcomes that is taken to change between two trainings. Of the two published models
 #: of the digits, at width 1 and lambda > 0, it is 17 to 22% under PGD-20; of those of CIFAR-10 and
 #: SVHN part 5 to 11%
@@ -42,7 +40,7 @@ class Row:
         p_better: of the hypothesis that it did not rise, likewise.
         verdict: what the two come to.
         detectable: the smallest true drop, in points, that this row alone would find with a chance
-            of `POWER` at Bonferroni's level, (1 - confidence) / rows, if as many examples change as
+            of 80% at Bonferroni's level, (1 - confidence) / rows, if as many examples change as
             did here (`oat_bench.statistics.pairs.detectable_drop`).
         needed: number of examples that would find a drop of twice the tolerance so; None at
             tolerance 0.
@@ -106,7 +104,7 @@ class Comparison:
         for n in sorted({row.n for row in self.rows if row.lam is not None}):
             each_way = np.arange(n) < RETRAINED * n / 2
             drops = each_way.astype(np.float64) - each_way[::-1]
-            found.append(100 * pairs.detectable_drop(drops, self.max_drop / 100, level, POWER))
+            found.append(100 * pairs.detectable_drop(drops, self.max_drop / 100, level))
         return found
 
     def of(self, verdict: Verdict) -> list[Row]:
@@ -162,7 +160,7 @@ def compare(
         low, high = (pairs.mean_interval if mean else pairs.interval)(-drops, confidence)
         needed = None
         if 0 < tolerance < 0.5:
-            needed = pairs.examples_needed(drops, 2 * tolerance, tolerance, level, POWER, mean=mean)
+            needed = pairs.examples_needed(drops, 2 * tolerance, tolerance, level, mean=mean)
         verdict: Verdict = "better" if p_better <= 1 - confidence else "ok"
         rows.append(
             Row(
@@ -178,7 +176,7 @@ def compare(
                 p_worse,
                 p_better,
                 "worse" if p_worse <= 1 - confidence else verdict,
-                100 * pairs.detectable_drop(drops, tolerance, level, POWER, mean=mean),
+                100 * pairs.detectable_drop(drops, tolerance, level, mean=mean),
                 needed,
             )
         )

@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 from oat_bench import escape
 from oat_bench.errors import one_line
 from oat_bench.regression.check import Check
-from oat_bench.regression.comparison import POWER, RETRAINED, Comparison, Row
+from oat_bench.regression.comparison import RETRAINED, Comparison, Row
 from oat_bench.reports.table import Cell, Page, Table
+from oat_bench.statistics.pairs import POWER
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 

@@ -1,6 +1,8 @@
 """The report of attack integrity: a table for each operating point, then one for each dial."""
 
-from oat_bench.evaluation.integrity import CLOSE, FAR, LEVEL, MISSED, NEGLIGIBLE, detectable
+from math import comb
+
+from oat_bench.evaluation.integrity import CLOSE, FAR, LEVEL, MISSED, NEGLIGIBLE, fewest
 from oat_bench.reports.table import Cell, Page, Row, Table
 from oat_bench.results.checks import Verdict
 from oat_bench.results.integrity import Integrity, IntegrityDial, IntegrityPoint
@@ -41,10 +43,10 @@ def _heading(report: Integrity, point: IntegrityPoint | IntegrityDial) -> str:
 def _notes(report: Integrity) -> list[str]:
     fewer = "".join(f", {name} {n}" for name, n in report.fewer_examples.items())
     unseen = ""
-    if (compared := len(report.attacks)) > 1:
+    if (n_attacks := len(report.attacks)) > 1:
         unseen = (
-            f" It takes {detectable(compared)} examples, all to one side, for two attacks to be "
-            "out of order; less is not seen."
+            f" It takes {fewest(comb(n_attacks, 2))} examples, all to one side, for two attacks to "
+            "be out of order; less is not seen."
         )
     whole = " dial: no lambda is worse than another in both SA and RA." if report.dials else ""
     return [

@@ -224,7 +224,7 @@ def _total(
         distance = frontier.distance(points, others)
         difference = frontier.hypervolume(points) - frontier.hypervolume(others)
     if pair is not None:
-        difference = pair[0].above(pair[1], frontier.hypervolume)
+        difference = pair[0].estimate(frontier.hypervolume, pair[1])
     lams = model.curve.lambdas()
     return Total(
         model.curve.label,

@@ -347,7 +347,7 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
         pair = _paired(best, row)
         if pair is None:
             return score(best).low <= score(row).high
-        return pair[0].above(pair[1], statistic).low <= 0
+        return pair[0].estimate(statistic, pair[1]).low <= 0
 
     return lambda row: score(row).value, same
 

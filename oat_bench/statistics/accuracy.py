@@ -13,8 +13,7 @@ from oat_bench.written import Written
 
 #: the column of the per-example worst case over attacks
 WORST = "worst"
-#: of numbers that are written: so many that tables of one decimal, made from them, are not rounded
-#: twice
+#: of numbers that are written: enough that tables of one decimal are not rounded twice
 DECIMALS = 4
 
 _ROUNDED = AfterValidator(lambda value: round(value, DECIMALS))
@@ -32,7 +31,7 @@ class Estimate(Written):
     high: Number
 
     def __format__(self, spec: str) -> str:
-        """Write it as ``93.4 [91.0, 95.5]``; ``spec`` is of each number, ``.1f`` if empty."""
+        """Write it as ``93.4 [91.0, 95.5]``; ``spec`` is of each number."""
         spec = spec or ".1f"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
@@ -49,7 +48,7 @@ class Accuracy(Estimate):
 
     @classmethod
     def of(cls, right: pd.Series, usual_n: int | None = None) -> Self:
-        """Count right answers; say how many there are where that is not the usual number."""
+        """Count right answers; say how many examples where that is not the usual number."""
         n = len(right)
         found = cls.counted(int(right.sum()), n)
         return found if usual_n in (None, n) else found.model_copy(update={"n": n})
@@ -69,14 +68,8 @@ class Spread(Estimate):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Sum up a number a seed (Student, Biometrika 6, 1908; scipy's quantile).
-
-        The interval is of the mean over all seeds that could be drawn, and not of the examples: it
-        may reach beyond 0 or 100.
-
-        Raises:
-            ValueError: of fewer than two values, which have no spread.
-        """
+        """Sum up a number a seed, of at least two (Student, Biometrika 6, 1908)."""
+        # of the mean over all seeds that could be drawn: the interval may leave 0 to 100
         n = len(values)
         if n < 2:
             raise ValueError(f"{n} seeds; expected at least 2")

@@ -1,8 +1,4 @@
-"""Numbers that sum up a frontier of standard accuracy (SA) against robust accuracy (RA).
-
-A frontier is an array of points [k, 2], (SA, RA) in percent, one for each lambda; more is better in
-both. Everything is exact in two dimensions.
-"""
+"""Numbers that sum up a frontier: points [k, 2] of (SA, RA) in percent, one for each lambda."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,16 +56,12 @@ class Summary(Written):
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a frontier is from the points of another, the reference.
+    """How far a frontier is from the Pareto-optimal points of another, the reference."""
 
-    Attributes:
-        gaps: for each point of the reference, RA at the same SA less the point's RA, in points (see
-            `robustness_at`); NaN where the frontier does not reach its SA.
-        epsilon: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that
-            both accuracies lack to be as good as every point of the reference; at most 0: none.
-    """
-
+    #: `robustness_at` each point's SA less its RA, in points; NaN where the SA is not reached
     gaps: tuple[float, ...]
+    #: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that both
+    #: accuracies lack to be as good as every point of the reference; at most 0: none
     epsilon: float
 
     @property
@@ -86,24 +78,19 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rightness:
-    """Which examples are right, at each lambda.
+    """Which of n examples are right at each of k lambda values, both ascending.
 
     An attack that takes long sees fewer examples: SA is over all, RA over those that were attacked.
-
-    Attributes:
-        lams: k values of lambda, ascending.
-        examples: ids, ascending, shape [n].
-        labels: classes, shape [n].
-        attacked: which were attacked, shape [n]; at least one.
-        clean: right on the clean image, shape [n, k].
-        robust: right both clean and attacked, shape [n, k]; False where not attacked.
     """
 
     lams: list[float]
-    examples: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    examples: Ints
+    labels: Ints
+    #: shape [n], at least one
     attacked: Bools
+    #: shape [n, k]
     clean: Bools
+    #: right both clean and attacked, shape [n, k]; False where not attacked
     robust: Bools
 
     def points(self, index: Any = slice(None)) -> Floats:
@@ -111,46 +98,33 @@ class Rightness:
         robust = self.robust[index].sum(axis=0) / self.attacked[index].sum()
         return 100.0 * np.stack([self.clean[index].mean(axis=0), robust], axis=1)
 
-    def estimate(self, statistic: Callable[[Floats], float]) -> Estimate:
-        """Give a number in percent that is made of `points` its interval; see `bootstrapped`."""
-        return bootstrapped(lambda index: statistic(self.points(index)), self._strata())
+    def estimate(
+        self, statistic: Callable[[Floats], float], other: "Rightness | None" = None
+    ) -> Estimate:
+        """Give a percentage made of `points` its interval; if given, less another's, in points.
 
-    def above(self, other: "Rightness", statistic: Callable[[Floats], float]) -> Estimate:
-        """Return what such a number is above that of another on the same examples."""
-
-        def difference(index: Ints) -> float:
-            return statistic(self.points(index)) - statistic(other.points(index))
-
-        return bootstrapped(difference, self._strata(), (-100.0, 100.0))
-
-    def _strata(self) -> list[Ints]:
-        """As many attacked examples are drawn as there are."""
+        The other is on the same examples; of the attacked ones as many are drawn as there are.
+        """
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
-        return [part for part in strata if len(part)]
+
+        def value(index: Ints) -> float:
+            own = statistic(self.points(index))
+            return own if other is None else own - statistic(other.points(index))
+
+        bounds = (0.0 if other is None else -100.0, 100.0)
+        return bootstrapped(value, [part for part in strata if len(part)], bounds)
 
 
 def rightness(
     outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
 ) -> Rightness:
-    """Tell which examples are right at one width under one attack.
-
-    Examples are those that have a clean prediction at every lambda.
-
-    Args:
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        attack: name of an attack, or `WORST`: right under every attack of ``worst_over``.
-        worst_over: names of the attacks of the worst case.
-        width: share of the channels.
-
-    Raises:
-        ValueError: if the attack was not run there.
-    """
+    """Tell which examples are right under an attack or `WORST`; a ValueError if it was not run."""
     attacks = list(worst_over) if attack == WORST else [attack]
     rows = outcomes[outcomes["width"] == width]
     counted = in_common(rows, attacks)
     if counted.empty:
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
-    clean = _by_lambda(rows, clean_right(rows)).dropna()
+    clean = _by_lambda(rows, clean_right(rows)).dropna()  # predicted at every lambda
     robust = _by_lambda(counted, robust_right(counted)).dropna().reindex(clean.index)
     labels = rows.groupby("example")["label"].first().reindex(clean.index)
     return Rightness(
@@ -168,28 +142,21 @@ def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
     return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
 
 
-def summarize(
-    outcomes: pd.DataFrame,
-    worst_over: Sequence[str],
-    reference: tuple[float, float] = ORIGIN,
-) -> list[Summary]:
-    """Sum up the frontier of every width under every attack, the worst case last.
-
-    The arguments are those of `rightness`; hypervolumes are measured from ``reference``.
-    """
+def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary]:
+    """Sum up the frontier of every width under every attack, the worst case last."""
     attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
     found = []
     for width in sorted(set(outcomes["width"]), reverse=True):
         for attack in attacks:
             right = rightness(outcomes, attack, worst_over, width)
             points = right.points()
-            volume = right.estimate(lambda points: hypervolume(points, reference))
+            volume = right.estimate(hypervolume)
             found.append(
                 Summary(
                     attack=attack,
                     width=width,
                     pareto=pareto_lambdas(right.lams, points),
-                    reference=reference,
+                    reference=ORIGIN,
                     hypervolume=Accuracy(**dict(volume)),
                     hole=hole(right.lams, points),
                 )
@@ -199,7 +166,7 @@ def summarize(
 
 def pareto(points: ArrayLike) -> Bools:
     """Tell which of k points no other beats: as good in both accuracies, and better in one."""
-    values = _points(points)
+    values = np.asarray(points, dtype=np.float64)
     as_good = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return ~np.asarray((as_good & better).any(axis=0), dtype=np.bool_)
@@ -211,11 +178,11 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Return the area that a frontier dominates (Zitzler and Thiele, IEEE TEC 3(4), 1999).
+    """Return the percentage of the box from the reference to (100, 100) that a frontier dominates.
 
-    It is in percent of the box from the reference, an (SA, RA) below 100, to (100, 100).
+    Zitzler and Thiele, IEEE TEC 3(4), 1999.
     """
-    values = _points(points) - np.asarray(reference)
+    values = np.asarray(points, dtype=np.float64) - reference
     values = values[(values > 0).all(axis=1)]
     values = values[np.argsort(-values[:, 0], kind="stable")]
     # from the most accurate on, each point adds a strip as high as its RA exceeds those before
@@ -227,7 +194,7 @@ def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> f
 
 def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
     """Measure the hole between lambda = 0 and the first lambda above it; None if one is missing."""
-    values = dict(zip(lams, _points(points), strict=True))
+    values = dict(zip(lams, np.asarray(points, dtype=np.float64), strict=True))
     above = [lam for lam in values if lam > 0]
     if 0 not in values or not above:
         return None
@@ -237,24 +204,21 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
 
 
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
-    """Return the RA that a frontier offers at an SA of at least ``sa``.
+    """Return the RA, shape [m], that a frontier offers at an SA of at least ``sa``, in percent.
 
     Between neighbouring Pareto-optimal points RA is interpolated linearly: who draws one of the two
     operating points at random for each image is right that often, even if the attacker sees the
     draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
-
-    Args:
-        sa: in percent, shape [m], as what is returned.
-        points: of the frontier.
     """
-    values = np.unique(_points(points)[pareto(points)], axis=0)  # ascending SA, falling RA
+    best = np.asarray(points, dtype=np.float64)[pareto(points)]
+    values = np.unique(best, axis=0)  # ascending SA, falling RA
     wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
     return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
     """Measure a frontier against another, of which only the Pareto-optimal points count."""
-    values, others = _points(points), _points(reference)
+    values, others = (np.asarray(p, dtype=np.float64) for p in (points, reference))
     others = np.unique(others[pareto(others)], axis=0)
     gaps = robustness_at(others[:, 0], values) - others[:, 1]
     # for each point of the reference the nearest of ours, by the accuracy that lacks most
@@ -268,19 +232,12 @@ def bootstrapped(
     bounds: tuple[float, float] = (0.0, 100.0),
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
-    """Return a statistic of examples with its 95% percentile interval over resampled examples.
+    """Return a statistic of the places of examples with its 95% interval, by resampling.
 
-    Every classifier that the statistic looks at sees the same resample: the interval of a
-    difference is a paired one.
-
-    Args:
-        statistic: from the places of examples, drawn with replacement, to a number.
-        strata: places of examples, each shape [n]; of each n are drawn.
-        bounds: the interval where there is nothing to resample, n = 1.
-        resamples: how often.
-        seed: of the draws.
+    Of each stratum as many are drawn as it has; the bounds are the interval where there is nothing
+    to resample. Every classifier that the statistic looks at sees the same resample: the interval
+    of a difference is a paired one.
     """
     low, high = bounds
     if min(map(len, strata)) > 1:
@@ -290,7 +247,7 @@ def bootstrapped(
             n_resamples=resamples,
             vectorized=False,
             method="percentile",
-            random_state=np.random.default_rng(seed),
+            random_state=np.random.default_rng(0),
         ).confidence_interval
     return Estimate(value=statistic(np.concatenate(strata)), low=low, high=high)
 
@@ -300,10 +257,3 @@ def mean_accuracy(shares: ArrayLike) -> Accuracy:
     percents = 100 * np.asarray(shares, dtype=np.float64)
     places = [np.arange(len(percents))]
     return Accuracy(**dict(bootstrapped(lambda index: float(percents[index].mean()), places)))
-
-
-def _points(points: ArrayLike) -> Floats:
-    values = np.asarray(points, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != 2 or not len(values):
-        raise ValueError(f"points of shape {values.shape}; expected [k, 2], k >= 1")
-    return values

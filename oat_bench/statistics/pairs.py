@@ -16,6 +16,8 @@ from oat_bench.statistics.accuracy import Estimate
 
 Floats = NDArray[np.float64]
 
+#: chance to find the drops that are called detectable
+POWER = 0.8
 #: chance that the interval of a nuisance parameter misses it; added to every exact p
 _MISSED = 1e-6
 #: values of the nuisance parameter that an exact p is the largest over, then again near the best
@@ -52,48 +54,33 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
 def mcnemar(
     only_first: int, only_second: int, alternative: Literal["two-sided", "greater"] = "two-sided"
 ) -> float:
-    """Return the p-value of McNemar's exact test (Psychometrika 12, 1947).
-
-    Of the examples that only one of two has, each is the first's with probability one half. The
-    alternative is that the two differ, or that the first has more.
-    """
+    """Return the p-value of McNemar's exact test (Psychometrika 12, 1947)."""
     n = only_first + only_second
     return float(binomtest(only_first, n, alternative=alternative).pvalue) if n else 1.0
 
 
 def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a mean difference: Wald's, with two more examples.
+    """Return the interval of a mean difference, in [-1, 1]: Wald's, with two more examples.
 
-    One half-example more in each of the four cells of a paired table, that is one that changes half
-    a time for better, half a time for worse, and one that does not (Agresti and Min, Statistics in
-    Medicine 24, 2005). So the interval has a width where nothing changed.
-
-    Args:
-        differences: of each example, in [-1, 1], shape [n].
-        confidence: in (0, 1), of both sides.
+    One changes half a time for better, half a time for worse, one does not (Agresti and Min,
+    Statistics in Medicine 24, 2005): so the interval has a width where nothing changed.
     """
-    mean, variance, n = _adjusted(np.asarray(differences, dtype=np.float64))
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d) + 2
+    mean = float(d.sum()) / n
+    variance = (float((d**2).sum()) + 1) / n - mean**2
     margin = float(norm.ppf((1 + confidence) / 2)) * float(np.sqrt(variance / n))
     return max(mean - margin, -1.0), min(mean + margin, 1.0)
-
-
-def _adjusted(differences: Floats) -> tuple[float, float, int]:
-    """Return mean, variance and number with the two examples of `interval`."""
-    n = len(differences) + 2
-    mean = float(differences.sum()) / n
-    return mean, (float((differences**2).sum()) + 1) / n - mean**2, n
 
 
 # --- tests of a drop
 
 
 def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Floats:
-    """Return Tango's score statistic of the hypothesis that accuracy drops by ``tolerance``.
+    """Return Tango's score of the hypothesis that accuracy drops by ``tolerance``, in [0, 1).
 
     (Lost - gained)/n less the tolerance, over its standard error where the hypothesis is true
-    (Tango, Statistics in Medicine 17, 1998). It is standard normal there if n is large; at
-    tolerance 0 it is McNemar's. Lost and gained, of n examples, broadcast; the tolerance is a share
-    in [0, 1).
+    (Statistics in Medicine 17, 1998); McNemar's at tolerance 0. Lost and gained, of n, broadcast.
     """
     b, c = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
     # the likeliest share of gained examples, if the shares differ by the tolerance
@@ -106,22 +93,12 @@ def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Float
 
 
 def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> float:
-    """Test the hypothesis that accuracy drops by at most ``tolerance``.
+    """Test the hypothesis that accuracy drops by at most ``tolerance``, a share in [0, 1).
 
     Exact and unconditional: the largest probability, over the shares of gained examples that the
-    data do not rule out, of a score (`score`) at least as high (Sidik, Statistics in Medicine 22,
-    2003; the range of the nuisance parameter after Berger and Boos, JASA 89, 1994). The normal
-    approximation will not do here: where few examples change it rejects too often, the more so at
-    the small levels of a family of tests.
-
-    Returns:
-        The p-value; 1 where the drop seen is not above the tolerance, a share in [0, 1).
-
-    Raises:
-        ValueError: if the counts do not fit n, or the tolerance is not in [0, 1).
+    data do not rule out, of a score at least as high (Sidik, Statistics in Medicine 22, 2003;
+    Berger and Boos, JASA 89, 1994). The normal approximation rejects too often where few change.
     """
-    if not (lost >= 0 and gained >= 0 and n >= 1 and lost + gained <= n and 0 <= tolerance < 1):
-        raise ValueError(f"{lost} lost and {gained} gained of {n}, tolerance {tolerance}")
     observed = float(score(lost, gained, n, tolerance))
     if observed <= 0:
         return 1.0
@@ -147,36 +124,24 @@ def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> floa
 
 
 def _least_lost(gained: Floats, n: int, tolerance: float, threshold: float) -> Floats:
-    """Return how many lost examples make the score reach a threshold, given those gained.
-
-    One more than there can be where none do. The score grows with the number lost.
-    """
+    """Return how many lost examples make the score, which grows with them, reach a threshold."""
     low, high = np.zeros_like(gained), n - gained + 1
     while (low < high).any():
         middle = np.floor((low + high) / 2)
         reached = score(middle, gained, n, tolerance) >= threshold - 1e-9
-        low, high = (
-            np.where(reached | (low >= high), low, middle + 1),
-            np.where(reached, middle, high),
-        )
+        high = np.where(reached, middle, high)
+        low = np.where(reached, low, np.minimum(middle + 1, high))
     return high
 
 
 def mean_drop_p_value(differences: ArrayLike, tolerance: float = 0.0) -> float:
     """Test the hypothesis that a mean over several operating points drops by at most ``tolerance``.
 
-    Gaffke's test: the probability that sum_i (d_i - tolerance) E_i <= (1 + tolerance) E_0, with E
-    independent standard exponentials. E_0 stands for one example more, lost at no point and gained
-    at all. Of the differences nothing is assumed but that they lie in [-1, 1] and that examples are
-    independent, so the level is never above the nominal one, whatever n, the tolerance and the
-    correlation over operating points. Of differences of -1 and 1 alone it is the binomial test.
-
-    Gaffke, Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas,
-    arXiv:1905.06208, for intervals; proof of the level: Vlassis and Thomas, arXiv:2607.08415.
-
-    Args:
-        differences: what each example's mean drops by, in [-1, 1], shape [n].
-        tolerance: in [0, 1).
+    Gaffke's test (Mathematical Methods of Statistics 14, 2005) of each example's mean drop d, in
+    [-1, 1]: the probability that sum_i (d_i - tolerance) E_i <= (1 + tolerance) E_0, with E
+    independent standard exponentials; E_0 is one example more, lost at no point and gained at all.
+    If examples are independent the level is never above the nominal one (Vlassis and Thomas,
+    arXiv:2607.08415; as intervals: Learned-Miller and Thomas, arXiv:1905.06208).
     """
     return _gaffke(*_distinct(np.asarray(differences, dtype=np.float64)), tolerance)
 
@@ -222,11 +187,7 @@ def _gaffke(values: Floats, counts: Floats, mean: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that all tests together err at most as often as one (Holm, 1979).
-
-    A hypothesis is rejected where its adjusted value is at most the level, whatever the tests have
-    to do with each other (Scandinavian Journal of Statistics 6).
-    """
+    """Adjust p-values for several tests, however dependent (Holm, Scand. J. Statistics 6, 1979)."""
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)
@@ -236,37 +197,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_drop(
-    differences: ArrayLike,
-    tolerance: float,
-    level: float,
-    power: float = 0.8,
-    *,
-    mean: bool = False,
+    differences: ArrayLike, tolerance: float, level: float, *, mean: bool = False
 ) -> float:
-    """Return about the smallest true drop that a test finds, given how much changed.
+    """Return about the smallest true drop, a share, that is found with probability `POWER`.
 
-    It is the drop of accuracy at which the hypothesis "at most ``tolerance``" is rejected at
-    ``level`` with probability ``power``, by the normal approximation, which asks for a little too
-    much where few examples change. As many examples are assumed to change as did in
-    ``differences``; what drops beyond the net change seen comes on top.
-
-    Args:
-        differences: what each example drops by, in [-1, 1], shape [n].
-        tolerance: of the test, as a share.
-        level: of the test, one-sided; of one of m tests that Holm corrects, the level of all
-            together over m.
-        power: in (0, 1).
-        mean: of `mean_drop_p_value` instead of `drop_p_value`.
-
-    Returns:
-        A share of the examples; infinity where not even a drop of all would be found.
+    By the normal approximation; infinity where not even a drop of all would be found. As many
+    examples are assumed to change as did in ``differences``, and what drops beyond their net change
+    comes on top. The level is one-sided, and by Bonferroni of each of several tests; ``mean``: of
+    `mean_drop_p_value`.
     """
     d = np.asarray(differences, dtype=np.float64)
 
     def lacking(drop: float) -> float:
         lost_one = (1 + tolerance) / len(d) if mean else 0.0  # the example that Gaffke's test adds
         apart = (drop - tolerance - lost_one) * float(np.sqrt(len(d)))
-        return apart - _spread(d, drop, tolerance, level, power, mean)
+        return apart - _spread(d, drop, tolerance, level, mean)
 
     smallest, most = tolerance + 1e-6, 1 - max(float(np.abs(d).mean() - abs(d.mean())), 0.0)
     if smallest >= most or lacking(most) < 0:
@@ -275,20 +220,11 @@ def detectable_drop(
 
 
 def examples_needed(
-    differences: ArrayLike,
-    drop: float,
-    tolerance: float,
-    level: float,
-    power: float = 0.8,
-    *,
-    mean: bool = False,
+    differences: ArrayLike, drop: float, tolerance: float, level: float, *, mean: bool = False
 ) -> int:
-    """Return about how many examples it takes to find a true drop; see `detectable_drop`.
-
-    The drop is a share, above the tolerance.
-    """
+    """Return about how many examples find a true drop, a share; see `detectable_drop`."""
     d, apart = np.asarray(differences, dtype=np.float64), drop - tolerance
-    spread = _spread(d, drop, tolerance, level, power, mean)
+    spread = _spread(d, drop, tolerance, level, mean)
     if not mean:
         return int(np.ceil((spread / apart) ** 2))
     # apart n - spread sqrt(n) = what the added example costs
@@ -296,9 +232,7 @@ def examples_needed(
     return int(np.ceil(root**2))
 
 
-def _spread(
-    d: Floats, drop: float, tolerance: float, level: float, power: float, mean: bool
-) -> float:
+def _spread(d: Floats, drop: float, tolerance: float, level: float, mean: bool) -> float:
     """Return how far drop and tolerance must lie apart, times the root of n, to be told apart."""
     moved, square = float(np.abs(d).mean()), float((d**2).mean())
     size = square / moved if moved else 1.0  # of a change; 1 for right and wrong
@@ -308,4 +242,4 @@ def _spread(
         n = len(d)
         expected = score(n * (square + drop) / 2, n * (square - drop) / 2, n, tolerance)
         assumed = (drop - tolerance) * np.sqrt(n) / float(expected)
-    return float(norm.isf(level) * assumed + norm.ppf(power) * actual)
+    return float(norm.isf(level) * assumed + norm.ppf(POWER) * actual)

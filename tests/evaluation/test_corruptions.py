@@ -2,6 +2,7 @@
 
 import colorsys
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_an_example_is_corrupted_alike_in_every_batch(name, channels):
 def test_accuracies_are_those_of_plain_predictions_and_fall_with_severity(trained, digits):
     examples = torch.arange(0, 800, 2)
     points = [OperatingPoint(0.2), OperatingPoint(1.0)]
-    source = corruptions.computed(digits.test)
+    source = partial(corruptions.computed, digits.test)
     subject = Subject(trained, digits.test, "", examples)
     found, digest = corruptions.evaluate(
         subject, points, source, list(CORRUPTIONS), SEVERITIES, show=False

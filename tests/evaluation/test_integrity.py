@@ -125,8 +125,8 @@ def test_attacks_are_compared_on_the_examples_that_both_saw():
     assert integrity.breaks_more(first[:10], second)[2] == 1.0
 
 
-def test_detectable_is_the_fewest_examples_that_a_test_can_see():
-    fewest = integrity.detectable(5)
+def test_the_fewest_examples_that_a_test_can_see():
+    fewest = integrity.fewest(10)
     for count, found in ((fewest, True), (fewest - 1, False)):
         # of ten pairs one is out of order, and in the others the stronger breaks all the more
         ladder = {"a": series(*range(count)), "b": series()}

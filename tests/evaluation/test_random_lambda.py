@@ -54,23 +54,6 @@ def test_a_draw_is_in_order_and_adds_up():
     assert Draw.of([1.0, 0.0], [3.0, 1.0]) == Draw((0.0, 1.0), (0.25, 0.75))
 
 
-@pytest.mark.parametrize(
-    ("lams", "weights"),
-    [
-        ([], None),
-        ([0.0, 0.0], None),
-        ([0.0], [0.0]),
-        ([0.0], [-1.0]),
-        ([0.0], [float("nan")]),
-        ([0.0], [float("inf")]),
-        ([0.0, 1.0], [1.0]),
-    ],
-)
-def test_a_draw_that_is_none_is_refused(lams, weights):
-    with pytest.raises(ValueError, match="expected each lambda once, with a weight above 0"):
-        Draw.of(lams, weights)
-
-
 # --- the attack
 
 

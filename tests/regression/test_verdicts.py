@@ -5,7 +5,7 @@ import pytest
 from making import CELLS, first, outcomes
 from scipy.stats import norm
 
-from oat_bench.regression.comparison import POWER, compare
+from oat_bench.regression.comparison import compare
 from oat_bench.statistics import pairs
 from oat_bench.statistics.accuracy import WORST
 
@@ -122,7 +122,7 @@ def test_what_is_detectable_is_told_of_what_changed_and_of_two_trainings():
             assert row.detectable == pytest.approx(expected)
     # as many examples at one level: the closed form of a normal test
     deviation = np.sqrt(0.2 + expected / 100 - (expected / 100) ** 2)
-    z = norm.isf(0.05 / 12) + norm.ppf(POWER)
+    z = norm.isf(0.05 / 12) + norm.ppf(pairs.POWER)
     assert expected == pytest.approx(1 + 100 * z * deviation / np.sqrt(400), rel=0.02)
 
 

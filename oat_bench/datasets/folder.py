@@ -32,16 +32,8 @@ def image_folder(
     of the images is the test split; without a validation split a stratified tenth of the training
     images is; they are always the same. Classes are sorted by name, images by path. All images must
     be of one size, or be made so. If one of them is in colour, all are read so; transparency is
-    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it.
-
-    Args:
-        path: the folder.
-        name: of the data set; made from the folder's name if None.
-        skip_broken: leave out images that cannot be read or are of another size than most.
-        image_size: pixels that the shorter side is resized to, of which the centre is kept.
-
-    Raises:
-        UserError: naming what is amiss and how to mend it.
+    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it. For
+    ``name``, ``skip_broken`` and ``image_size`` see `oat_bench.datasets.load`.
     """
     root = Path(path)
     found = layout.find(root)

@@ -33,20 +33,12 @@ _WORDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of images holds.
+    """What a folder of images holds."""
 
-    Attributes:
-        classes: names, sorted.
-        splits: the folder that each split is read from; ``all`` where there are no splits. There is
-            ``validation`` only beside ``train`` and ``test``.
-        folders: for each split, those of the classes in their order.
-        remarks: what a reader might not expect, such as folders that are not read.
-    """
-
-    classes: tuple[str, ...]
-    splits: dict[str, Path]
-    folders: dict[str, list[Path]]
-    remarks: list[str]
+    classes: tuple[str, ...]  # sorted
+    splits: dict[str, Path]  # train and test, perhaps validation; or all
+    folders: dict[str, list[Path]]  # for each split, those of the classes in their order
+    remarks: list[str]  # what a reader might not expect
 
 
 def spelt(name: str) -> str:
@@ -63,13 +55,10 @@ def composed(name: str) -> str:
 
 
 def find(root: Path) -> Layout:
-    """Find out what the folders in a folder are.
+    """Find out what the folders in a folder are; refuse what may well be something else.
 
     Splits are told by their names, in any case, alone or as a part (``Train``, ``validation``,
     ``seg_test``), and by the folders of classes in them. Without such, all folders are classes.
-
-    Raises:
-        UserError: if they are neither, or may well be something else, saying how to mend it.
     """
     if not root.is_dir():
         raise UserError(f"no folder of images at {root}; {_LAYOUT}")
@@ -93,15 +82,9 @@ def find(root: Path) -> Layout:
 
 
 def images(root: Path, folder: Path, others: Counter[str]) -> list[Path]:
-    """List the images in the folder of a class, at any depth, in order.
+    """List the images in a class's folder, at any depth, in order; count others by their ending.
 
-    Args:
-        root: the folder of all images, which no link may lead out of.
-        folder: of the class.
-        others: what is no image is counted here by its ending.
-
-    Raises:
-        UserError: if there is none.
+    No link may lead out of ``root``.
     """
     found, passed = [], Counter[str]()
     for path in _files(folder):

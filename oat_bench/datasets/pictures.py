@@ -50,21 +50,11 @@ class _UnfitError(Exception):
 def read(
     root: Path, files: Sequence[Path], *, skip_broken: bool, image_size: int | None
 ) -> tuple[np.ndarray, list[int]]:
-    """Read images; of an animation the first frame.
+    """Read images, of an animation the first frame, as uint8 [n, C, H, W].
 
-    Args:
-        root: their folder, to name it.
-        files: the images.
-        skip_broken: leave out what cannot be read, is no 8-bit image, or is not of the size that
-            most are of; and say how many.
-        image_size: pixels that the shorter side is resized to, of which the centre is kept.
-
-    Returns:
-        uint8 of shape [n, C, H, W], C = 3 if any is in colour, and the places in ``files`` that
-        were read; the others are zero.
-
-    Raises:
-        UserError: naming the first image that does not fit, and how to mend it.
+    C is 3 if any is in colour. Returned too are the places in ``files`` that were read; the others
+    are zero. If `skip_broken`, what cannot be read, is no 8-bit image or is not of the size that
+    most are of is left out, and this is said; else the first such image is refused.
     """
 
     def check_sound() -> None:

@@ -20,7 +20,6 @@ from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
     integrity,
     leaderboard,
     listing,
-    results,
     run,
     transfer,
 )

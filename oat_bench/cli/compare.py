@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import ATTACK, PATH, RUNS, example, option
-from oat_bench.cli.printing import show
+from oat_bench.cli.group import command, show
+from oat_bench.cli.options import ATTACK, PATH, RUNS, option
 from oat_bench.cli.values import Number
 from oat_bench.errors import UserError
 
 
-@cli.command(epilog=example("oat-bench compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1"))
+@command("compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1")
 @RUNS
 @option("--reference", "RUN", "What differences are to. [default: the first]")
 @option(
@@ -51,10 +50,9 @@ def compare(
     page = reports.page(result)
     atomic_write(folder / "compare.md", page.markdown())
     atomic_write(folder / "compare.csv", reports.csv(result))
+    (folder / "seeds.csv").unlink(missing_ok=True)  # what an earlier comparison left
     if result.over_seeds:
         atomic_write(folder / "seeds.csv", reports.seeds_csv(result.over_seeds))
-    else:  # what an earlier comparison left
-        (folder / "seeds.csv").unlink(missing_ok=True)
     entries = [record.entry for record in found]
     drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
     figures.write(drawn, folder / "frontier")

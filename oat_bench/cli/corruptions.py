@@ -1,15 +1,12 @@
 """`corruptions`."""
 
 from oat_bench.cli.context import Context, write_report
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import MODEL_WIDTHS, count, example, lambdas, model_options, option
-from oat_bench.cli.printing import command_line, show
+from oat_bench.cli.group import command, show
+from oat_bench.cli.options import MODEL_WIDTHS, count, lambdas, model_options, option
 from oat_bench.cli.values import SEVERITIES
 
 
-@cli.command(
-    epilog=example("oat-bench corruptions runs/fashion-12x12-seed0 --lambda 0,0.2,1 --severities 3")
-)
+@command("corruptions runs/fashion-12x12-seed0 --lambda 0,0.2,1 --severities 3")
 @lambdas("Lambda to evaluate. [default: the trained ones]")
 @MODEL_WIDTHS
 @count("--n-examples", "Test images. [default: 1000, or all]")
@@ -30,7 +27,6 @@ def corruptions(
     """
     from oat_bench.datasets import cifar_c
     from oat_bench.evaluation import corruptions as evaluation
-    from oat_bench.evaluation.subject import Subject
     from oat_bench.reports import corruptions as reports
 
     trained, name = context.trained, context.dataset_name
@@ -41,20 +37,17 @@ def corruptions(
         published = cifar_c.find(name, context.data_dir, data.test.labels)
     names = cifar_c.CORRUPTIONS if published else tuple(evaluation.CORRUPTIONS)
     folder = context.folder()
-    subject = Subject(trained, data.test.to(context.where), data.fingerprint(), examples)
-    outcomes, digest = evaluation.evaluate(
-        subject, points, published or evaluation.computed(data.test), names, severities
-    )
+    images = published or evaluation.computed(data.test)
+    subject = context.subject(examples)
+    outcomes, digest = evaluation.evaluate(subject, points, images, names, severities)
     report = reports.make_report(
         trained.info,
         outcomes,
         names,
         severities,
         source=cifar_c.PUBLISHED[name][0] if published else "computed",
-        model_fingerprint=trained.fingerprint(),
-        data_fingerprint=data.fingerprint(),
         images_sha256=digest,
-        command=command_line(),
+        **context.provenance(),
     )
     page = reports.page(report)
     write_report(folder / "corruptions", report, md=page.markdown(), csv=reports.csv(report))

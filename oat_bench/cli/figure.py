@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import (
-    ATTACK,
-    FILE,
-    IMAGES,
-    RUNS,
-    example,
-    group,
-    in_context,
-    lambdas,
-    option,
-)
+from oat_bench.cli.group import cli, command, example
+from oat_bench.cli.options import ATTACK, FILE, IMAGES, RUNS, group, in_context, lambdas, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +45,7 @@ _FILE = option(
 )
 
 
-@cli.group(epilog=example("oat-bench figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
+@cli.group(epilog=example("figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
 def figure() -> None:
     """Draw one figure from one or several runs."""
 
@@ -77,17 +67,15 @@ def _add(kind: str, text: str, options: str) -> None:
 
     which = _RUN if kind == "cost" else RUNS
     parameters = group(which, _FILE) if kind == "attacks" else group(which, ATTACK, _FILE)
-    page = example(f"oat-bench figure {kind} {options}")
-    figure.command(kind, help=text, epilog=page)(parameters(draw))
+    draw.__doc__ = text
+    command(f"figure {kind} {options}", figure)(parameters(draw))
 
 
 for _kind, (_text, _options) in _OF_RUNS.items():
     _add(_kind, _text, _options)
 
 
-@figure.command(
-    "bn-statistics", epilog=example("oat-bench figure bn-statistics runs/a --layer norm")
-)
+@command("figure bn-statistics runs/a --layer norm", figure)
 @click.argument("model", metavar="CHECKPOINT")
 @option("--layer", "NAME", "Norm layer. [default: the last]")
 @_FILE
@@ -102,7 +90,7 @@ def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> Non
     _write(figures.bn_statistics(trained, layer), out, "bn-statistics")
 
 
-@figure.command("saliency", epilog=example("oat-bench figure saliency runs/a --lambda 0,0.1,1"))
+@command("figure saliency runs/a --lambda 0,0.1,1", figure)
 @click.argument("model", metavar="CHECKPOINT")
 @lambdas("Columns. [default: those trained]")
 @option("--dataset", "FOLDER", "Folder of images, for a model that was trained on one.")

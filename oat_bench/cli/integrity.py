@@ -3,11 +3,10 @@
 import click
 
 from oat_bench.cli.context import Context, store_in, write_report
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import MODEL_WIDTHS, SEED, example, lambdas, model_options, option
-from oat_bench.cli.printing import command_line, show
-from oat_bench.cli.values import COUNTS
-from oat_bench.errors import UserError
+from oat_bench.cli.group import command, show
+from oat_bench.cli.options import MODEL_WIDTHS, SEED, lambdas, model_options, option
+from oat_bench.cli.values import COUNTS, NAMES
+from oat_bench.errors import UserError, unknown
 
 #: examples, unless told otherwise, of the attacks that take long, and of the comparison of lambda
 _N = {"all": 200, "autoattack": 100, "dial": 500}
@@ -15,10 +14,10 @@ _N = {"all": 200, "autoattack": 100, "dial": 500}
 _LONG = 60
 
 
-@cli.command(epilog=example("oat-bench integrity runs/fashion-12x12-seed0 --lambda 0,0.1,1"))
+@command("integrity runs/fashion-12x12-seed0 --lambda 0,0.1,1")
 @option(
     "--attacks",
-    "LIST",
+    NAMES,
     "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
 )
 @lambdas("Lambda to examine. [default: the trained ones]")
@@ -32,7 +31,7 @@ _LONG = 60
 @model_options()
 def integrity(
     context: Context,
-    attacks: str | None,
+    attacks: list[str] | None,
     lambdas: list[float] | None,
     widths: list[float] | None,
     n_examples: dict[str, int] | None,
@@ -48,7 +47,6 @@ def integrity(
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import examination
-    from oat_bench.evaluation.subject import Subject
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
     from oat_bench.results.checks import LADDER
@@ -56,32 +54,19 @@ def integrity(
 
     trained = context.trained
     info, _ = trained.info, context.dataset_name
-    ladder: tuple[str, ...] = LADDER
-    if attacks is not None:
-        ladder = tuple(name.strip() for name in attacks.split(",") if name.strip())
+    ladder = LADDER if attacks is None else tuple(filter(None, attacks))
     suite = examination.make_suite(
         info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
     )
     # a file of one lambda has no dial
     whole = examination.dial_lambdas(context.lambdas(None), continuous=trained.continuous)
     points = context.points(lambdas, widths)
-    dials = [
-        [OperatingPoint(lam, width) for lam in whole]
-        for width in context.widths(widths)
-        if len(whole) > 1
-    ]
-    data = context.data
-    n, n_dial, fewer = _counts(n_examples, len(data.test), suite.names)
-    folder = context.folder()
-    nested = datasets.nested_order(data.test.labels)
-    subject = Subject(
-        trained,
-        data.test.to(context.where),
-        data.fingerprint(),
-        nested[:n],
-        fewer,
-        store_in(folder),
-    )
+    shares = context.widths(widths) if len(whole) > 1 else []
+    dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
+    labels = context.data.test.labels
+    n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
+    folder, nested = context.folder(), datasets.nested_order(labels)
+    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder))
     on_dials = n_dial * len(whole) * len(dials)
     most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
@@ -109,9 +94,7 @@ def integrity(
         n=n,
         fewer=fewer,
         seed=seed,
-        model_fingerprint=trained.fingerprint(),
-        data_fingerprint=data.fingerprint(),
-        command=command_line(),
+        **context.provenance(),
     )
     page = reports.page(report)
     write_report(folder / "integrity", report, md=page.markdown())
@@ -123,13 +106,7 @@ def integrity(
 def _counts(
     asked: dict[str, int] | None, available: int, known: list[str]
 ) -> tuple[int, int, dict[str, int]]:
-    """Return how many examples, how many to compare lambda on, and for which attacks fewer.
-
-    Raises:
-        UserError: if there are not as many, or no such attack.
-    """
-    from oat_bench.errors import unknown
-
+    """Return how many examples, how many to compare lambda on, and for which attacks fewer."""
     counts = asked or {}
     for name in counts:
         if name not in ("all", "dial") and name not in known:

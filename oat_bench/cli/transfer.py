@@ -5,18 +5,16 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.context import Context, store_in, write_report
-from oat_bench.cli.group import cli
+from oat_bench.cli.group import command, show
 from oat_bench.cli.options import (
     BATCH_SIZE,
     SEED,
     count,
-    example,
     gradients,
     lambdas,
     model_options,
     option,
 )
-from oat_bench.cli.printing import command_line, show
 from oat_bench.cli.values import WEIGHTS
 from oat_bench.errors import UserError
 
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
     from oat_bench.acceleration import Precision
 
 
-@cli.command(
-    epilog=example("oat-bench transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
-)
+@command("transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
 @option("--attack", "NAME", "Attack card, or path.", "pgd-20")
 @lambdas("Lambda that images are classified at. [default: the trained ones]")
 @lambdas("Lambda that images are attacked at. [default: those of --lambda]", "--crafted", "crafted")
@@ -73,7 +69,6 @@ def transfer(
     from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
-    from oat_bench.evaluation.subject import Subject
     from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import write_parquet
@@ -92,16 +87,9 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    data, examples = context.data, context.examples(n_examples, 500)
-    folder = context.folder()
-    subject = Subject(
-        trained,
-        data.test.to(context.where),
-        data.fingerprint(),
-        examples,
-        store=store_in(folder),
-        batch_size=batch_size,
-        gradients=gradients,
+    examples, folder = context.examples(n_examples, 500), context.folder()
+    subject = context.subject(
+        examples, store=store_in(folder), batch_size=batch_size, gradients=gradients
     )
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
@@ -112,9 +100,7 @@ def transfer(
         draw,
         attack=ready,
         gradients=gradients,
-        model_fingerprint=trained.fingerprint(),
-        data_fingerprint=data.fingerprint(),
-        command=command_line(),
+        **context.provenance(),
     )
     page = reports.page(report)
     write_report(folder / "transfer", report, md=page.markdown(), csv=reports.csv(report))

@@ -1,5 +1,6 @@
 """`leaderboard`, a command for each thing that is done with entries."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,9 +135,8 @@ def table(
         page, csv = _entry(what)
         _show([page], csv, form, out)
         return
-    found = []
+    found, theirs = [], []
     for board in ranking.boards(_records(folder, what), attack=attack, rule=ranking.Rule(**rule)):
-        theirs = []
         if robustbench is not None:
             theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
         found.append((board, boards.fixed_points(board, theirs)))
@@ -180,10 +180,8 @@ def _entry(path: str) -> "tuple[Page, str]":
     entry = records.read(path).entry
     results, summaries = entry.operating_points, entry.frontiers or ()
     trained = [point.lam for point in results if point.trained]
-    title = (
-        f"{entry.dataset}, {entry.architecture}, {entry.method.upper()}, {entry.threat_model} "
-        f"eps {entry.eps}"
-    )
+    model = f"{entry.architecture}, {entry.method.upper()}"
+    title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
     page = per_lambda.page(results, trained, title, (), summaries, entry.attacks)
     return page, per_lambda.csv(results, trained)
 
@@ -223,8 +221,6 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     ENTRY is a run's folder or an entry. RobustBench's own code makes a leaderboard of what lies
     under model_info/DATASET/THREAT MODEL/ of a clone.
     """
-    import json
-
     from oat_bench.progress import note
     from oat_bench.results import records, reliability, robustbench
 
@@ -241,8 +237,6 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
 @command("leaderboard schema", leaderboard)
 def schema() -> None:
     """Print the JSON schema of an entry."""
-    import json
-
     from oat_bench.results import entries
 
     click.echo(json.dumps(entries.schema(), indent=2))

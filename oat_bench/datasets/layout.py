@@ -42,15 +42,12 @@ class Layout:
 
 
 def spelt(name: str) -> str:
-    """Return the name of a file as UTF-8 spells it, whatever the locale and the file system.
-
-    A letter and its accents are one code, as on Linux and unlike on a Mac.
-    """
+    """Return a file's name as UTF-8 spells it, `composed`, whatever locale and file system."""
     return composed(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def composed(name: str) -> str:
-    """Return a name with one code for each letter with its accents."""
+    """Return a name with one code for a letter and its accents: as on Linux, unlike on a Mac."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -141,10 +138,9 @@ def _loose_images(folder: Path) -> int:
 def _unwrapped(root: Path, folder: Path) -> Path:
     """Pass through folders that hold one folder and no image, as archives often unpack to."""
     inside = _subfolders(folder)
-    if len(inside) != 1 or _loose_images(folder):
+    # the only split is no mere wrapping
+    if len(inside) != 1 or _loose_images(folder) or _kind(inside[0]) not in (None, _kind(folder)):
         return folder
-    if _kind(inside[0]) not in (None, _kind(folder)):
-        return folder  # the only split is no mere wrapping
     _check_inside(root, inside[0])
     return _unwrapped(root, inside[0]) if _subfolders(inside[0]) else folder
 
@@ -203,7 +199,7 @@ def _choose(root: Path, top: Path) -> tuple[dict[str, Path], list[str]]:
         if paths:
             found[split] = paths[0]
     remarks = []
-    if "test" not in found and "train" in found and "validation" in found:
+    if found.keys() == {"train", "validation"}:
         found["test"] = found.pop("validation")
         remarks.append(f"{in_root(root, found['test'])} is the test split, as there is no other")
     if not {"train", "test"} <= found.keys():

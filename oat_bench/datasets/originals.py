@@ -83,9 +83,9 @@ def locate(
     files = list(files)
     for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
         missing = [file for file in files if not (candidate / file).is_file()]
-        if not missing or (partial and len(missing) < len(files)):
-            return candidate
         if len(missing) < len(files):
+            if partial or not missing:
+                return candidate
             raise UserError(
                 f"{candidate} lacks {', '.join(missing)} of {name}; complete it, or remove what is "
                 "there to have it downloaded"

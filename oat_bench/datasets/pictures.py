@@ -131,13 +131,9 @@ def _usual_size(
             f"{root}: images of {len(sizes)} sizes, {_by(usual)} the most frequent with {count} of "
             f"{len(headers)}; too many to leave out: {remedy}"
         )
-    shown = f"{count} of {len(headers)} are {_by(usual)}"
-    others = {
-        place: _UnfitError(f"{_by(header.size)} pixels, where {shown}", remedy)
-        for place, header in headers.items()
-        if header.size != usual
-    }
-    return *usual, others
+    reason = f"pixels, where {count} of {len(headers)} are {_by(usual)}"
+    others = {p: header.size for p, header in headers.items() if header.size != usual}
+    return *usual, {p: _UnfitError(f"{_by(s)} {reason}", remedy) for p, s in others.items()}
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -172,13 +168,11 @@ def _header(path: Path) -> _Header:
             raise _UnfitError(reason, f"convert it, or {_SKIP}")
         width, height = image.size
         # a square one is so any way round, and is not decoded to know
-        if width != height:
-            if image.format == "TIFF":  # which Pillow turns as it decodes it
-                image.load()
-            width, height = image.size
-            if _orientation(image) >= 5:
-                width, height = height, width
-        return _Header((width, height), image.mode)
+        if width != height and image.format == "TIFF":  # which Pillow turns as it decodes it
+            image.load()
+        width, height = image.size
+        turned = width != height and _orientation(image) >= 5
+        return _Header((height, width) if turned else (width, height), image.mode)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -82,7 +82,7 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
         origin = {split: ("all", kept[index]) for split, (_, index) in data.origin.items()}
         return replace(data, origin=origin | {"test": ("all", places)})
     if "validation" in parts:
-        data = Dataset(name, found.classes, **parts)
+        data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
         data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
     origin = {split: (split, torch.arange(len(part))) for split, part in parts.items()}

@@ -41,9 +41,9 @@ def digits(_data_dir: Path | None = None) -> Dataset:
     everything = Split.of(bunch.images.astype(np.uint8)[:, None], bunch.target, levels=16)
     order = nested_order(everything.labels, seed=0)
     index = {"train": order[900:], "validation": order[800:900], "test": order[:800]}
-    splits = {name: everything.take(places) for name, places in index.items()}
+    train, validation, test = map(everything.take, index.values())
     origin = {name: ("all", places) for name, places in index.items()}
-    return Dataset("digits", _DIGITS, **splits, origin=origin)
+    return Dataset("digits", _DIGITS, train, validation, test, origin)
 
 
 def fashion_12x12(_data_dir: Path | None = None) -> Dataset:

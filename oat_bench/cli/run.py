@@ -166,12 +166,8 @@ def _evaluate(
     n = counts.pop("all", None)
     if dataset is None or not datasets.is_folder(dataset):
         n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
-    changes |= {
-        "lambdas": lambdas,
-        "widths": widths,
-        "n_examples": n,
-        "fewer_examples": counts or None,
-    }
+    changes |= {"lambdas": lambdas, "widths": widths}
+    changes |= {"n_examples": n, "fewer_examples": counts or None}
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
     card = runs.with_evaluation(card, data, **changes)

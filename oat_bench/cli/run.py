@@ -101,10 +101,12 @@ def _card(
     folder = dataset is not None and datasets.is_folder(dataset)
     if dataset is not None and not folder:
         datasets.check_known(dataset)
-    if benchmark is None and dataset is not None and not folder:
+    if benchmark is not None:
+        card = benchmark_card(benchmark)
+    elif dataset is not None and not folder:
         card = card_for(dataset)
     else:
-        card = benchmark_card(benchmark or ("image-folder" if folder else DEFAULT_BENCHMARK))
+        card = benchmark_card("image-folder" if folder else DEFAULT_BENCHMARK)
     if folder and dataset:
         card = card.for_folder(dataset, named=benchmark is not None, label=dataset_name)
     elif dataset is not None and dataset != card.dataset:

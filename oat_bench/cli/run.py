@@ -173,7 +173,7 @@ def _evaluate(
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
     card = runs.with_evaluation(card, data, **changes)
-    runs.choose_examples(card, data)
+    runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     out = _default_out(card, seed)
     if trained is not None:
@@ -196,9 +196,9 @@ def _print(result: "Result", folder: Path) -> None:
     from oat_bench.reports import flags
 
     show(result.page)
-    console, style = plain_console(), "yellow" if result.flags else "dim"
+    console, raised = plain_console(), result.entry.flags or ()
     console.print()
-    for line in flags.lines(result.flags):
-        console.print(line, style=style, soft_wrap=not console.is_terminal)
+    for line in flags.lines(raised):
+        console.print(line, style="yellow" if raised else "dim", soft_wrap=not console.is_terminal)
     if console.is_terminal:
         console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
-from oat_bench.attacks.engines import Attack, Run
+from oat_bench.attacks.card import AttackPart
+from oat_bench.attacks.engines import Attack
 from oat_bench.cards import Name, Norm, Targeted
 from oat_bench.classifier import ModelInfo
 from oat_bench.registry import METHODS
@@ -37,7 +38,7 @@ class EntryPart(Written):
     parameters: dict[str, object]
 
     @classmethod
-    def of(cls, run: Run) -> "EntryPart":
+    def of(cls, run: AttackPart) -> "EntryPart":
         """Write down what was run."""
         return cls.model_validate(
             {"name": run.name, "class": run.class_, "parameters": run.parameters}

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oat_bench.datasets.fashion_12x12 import FOLDER
-from oat_bench.datasets.fashion_mnist import read_idx
+from oat_bench.datasets.published import FASHION_12X12, read_idx
 
 #: how many images of each class, the first of each published part
 PER_CLASS = {"train": 400, "t10k": 100}
@@ -54,7 +53,7 @@ def main() -> None:
     """Read the originals, write the reduced ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the four .gz files lie")
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=FASHION_12X12)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for part, count in PER_CLASS.items():

@@ -110,13 +110,13 @@ DATASETS = Registry(
     "data set",
     "oat_bench.datasets",
     {
-        "fashion-12x12": "oat_bench.datasets.fashion_12x12:fashion_12x12",
-        "digits": "oat_bench.datasets.digits:digits",
-        "fashion-mnist": "oat_bench.datasets.fashion_mnist:fashion_mnist",
-        "svhn": "oat_bench.datasets.svhn:svhn",
+        "fashion-12x12": "oat_bench.datasets.published:fashion_12x12",
+        "digits": "oat_bench.datasets.published:digits",
+        "fashion-mnist": "oat_bench.datasets.published:fashion_mnist",
+        "svhn": "oat_bench.datasets.published:svhn",
         "cifar10": "oat_bench.datasets.cifar:cifar10",
         "cifar100": "oat_bench.datasets.cifar:cifar100",
-        "stl10": "oat_bench.datasets.stl10:stl10",
+        "stl10": "oat_bench.datasets.published:stl10",
         "image-folder": "oat_bench.datasets:unnamed_folder",
     },
 )

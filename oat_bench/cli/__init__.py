@@ -13,16 +13,11 @@ import click
 from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
     calibrate,
     check,
-    compare,
-    corruptions,
+    examine,
     export,
-    figure,
-    integrity,
     leaderboard,
-    listing,
-    results,
+    reading,
     run,
-    transfer,
 )
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError, one_line

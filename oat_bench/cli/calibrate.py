@@ -5,18 +5,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from oat_bench.cli.context import Context, store_in, write_report
-from oat_bench.cli.group import cli
+from oat_bench.cli.group import command, command_line, show
 from oat_bench.cli.options import (
     MODEL_WIDTHS,
     SEED,
     choice,
     count,
-    example,
     gradients,
     model_options,
     option,
 )
-from oat_bench.cli.printing import command_line, show
 from oat_bench.cli.values import AMOUNT, SHARE, SHARE_OR_ALL, Number
 from oat_bench.errors import UserError
 
@@ -25,11 +23,10 @@ if TYPE_CHECKING:
 
 #: held-out images, unless told otherwise
 _N = 1000
+_MINUTES = ("MINUTES", Number(min=0))
 
 
-@cli.command(
-    epilog=example("oat-bench calibrate runs/fashion-12x12-seed0 --min-sa 75% --split test")
-)
+@command("calibrate runs/fashion-12x12-seed0 --min-sa 75% --split test")
 @option("--min-sa", SHARE, "The highest RA whose SA is at least this.")
 @option("--min-ra", SHARE, "The highest SA whose RA is at least this.")
 @option("--sa-weight", SHARE_OR_ALL, "The highest W SA + (1 - W) RA; no guarantee.")
@@ -43,9 +40,7 @@ _N = 1000
     "Attack card, or path, that RA is under. [default: autoattack, or apgd, its gradient parts, "
     "where that would take longer than --budget]",
 )
-@option(
-    "--budget", ("MINUTES", Number(min=0)), "What autoattack may take to be the default attack.", 10
-)
+@option("--budget", _MINUTES, "What autoattack may take to be the default attack.", 10)
 @MODEL_WIDTHS
 @count("--n-examples", f"Held-out images. [default: {_N}, or all]", least=2)
 @gradients("float32")
@@ -55,11 +50,6 @@ _N = 1000
 )
 def calibrate(
     context: Context,
-    min_sa: float | None,
-    min_ra: float | None,
-    sa_weight: float | None,
-    max_flops: float | None,
-    max_latency: float | None,
     confidence: float,
     split: Literal["validation", "test"],
     attack: str | None,
@@ -68,6 +58,7 @@ def calibrate(
     n_examples: int | None,
     gradients: Literal["float32", "bf16"],
     seed: int,
+    **bars: float | None,
 ) -> None:
     """Choose lambda and width of a trained model for the accuracies that a use requires.
 
@@ -75,7 +66,8 @@ def calibrate(
     that the report names) holds with the confidence asked for, over all points that were tried.
     Exit code 1: no point can be guaranteed.
     """
-    goal = _goal(min_sa, min_ra, sa_weight)
+    limits = {bar: bars.pop(bar) for bar in ("max_flops", "max_latency")}
+    goal = _goal(bars)
     from oat_bench import calibration, datasets, figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
@@ -89,24 +81,16 @@ def calibrate(
     ready = None
     if attack is not None:
         ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
-    images = calibration.held_out(
-        info,
-        dataset,
-        split,
-        context.data_dir,
-        skip_broken=context.skip_broken,
-        image_size=context.image_size,
-    )
+    reading: dict[str, Any] = {one: getattr(context, one) for one in ("skip_broken", "image_size")}
+    images = calibration.held_out(info, dataset, split, context.data_dir, **reading)
     n = n_examples or min(_N, len(images.data))
     if n > len(images.data):
         raise UserError(f"{n} examples asked for; {images.name} has {len(images.data)}")
     procedure.split(n, goal, confidence)
     data = images.data.to(context.where)
     costs = []  # nothing is measured without a limit
-    if max_flops is not None or max_latency is not None:
-        costs = calibration.affordable(
-            trained, data, shares, max_flops=max_flops, max_latency=max_latency
-        )
+    if any(limit is not None for limit in limits.values()):
+        costs = calibration.affordable(trained, data, shares, **limits)
     common: dict[str, Any] = {
         "confidence": confidence,
         "widths": [cost.width for cost in costs if cost.fits] if costs else shares,
@@ -140,13 +124,15 @@ def calibrate(
         click.get_current_context().exit(1)
 
 
-def _goal(min_sa: float | None, min_ra: float | None, sa_weight: float | None) -> "Goal":
-    given = {"min-sa": min_sa, "min-ra": min_ra, "sa-weight": sa_weight}
-    kinds = [kind for kind, value in given.items() if value is not None]
-    if len(kinds) != 1:
-        got = " and ".join(f"--{kind}" for kind in kinds) or "none"
+def _goal(bars: "dict[str, float | None]") -> "Goal":
+    given = {
+        kind: value
+        for kind in ("min-sa", "min-ra", "sa-weight")
+        if (value := bars[kind.replace("-", "_")]) is not None
+    }
+    if len(given) != 1:
+        got = " and ".join(f"--{kind}" for kind in given) or "none"
         raise UserError(f"got {got}; expected one of --min-sa, --min-ra and --sa-weight")
     from oat_bench.calibration import Goal
 
-    (kind,) = kinds
-    return Goal(kind, given[kind])  # type: ignore[arg-type]
+    return Goal(*given.popitem())  # type: ignore[arg-type]

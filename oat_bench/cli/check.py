@@ -2,40 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oat_bench.cli.context import Context, store_in
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import choice, example, flag, lambdas, model_options, option, seed
-from oat_bench.cli.printing import command_line, plain_console
-from oat_bench.cli.values import Number
+from oat_bench.cli.group import command, command_line, plain_console
+from oat_bench.cli.options import choice, flag, lambdas, model_options, option, seed
+from oat_bench.cli.values import NAMES, Number
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.reports.check import Report
 
+_POINTS = ("POINTS", Number(0, 100, max_open=True))
+_SURE = ("SHARE", Number(0.5, 1, max_open=True))
 
-@cli.command(
-    epilog=example("oat-bench check runs/new --baseline baselines/digits.json --max-drop 2")
-)
-@click.option(
-    "--baseline", metavar="ENTRY", required=True, help="A run's folder, or an entry's JSON file."
-)
-@option(
-    "--max-drop",
-    ("POINTS", Number(0, 100, max_open=True)),
-    "The drop that is tolerated, of each accuracy.",
-    1.0,
-)
-@option(
-    "--confidence",
-    ("SHARE", Number(0.5, 1, max_open=True)),
-    "How sure a verdict must be, all together.",
-    0.95,
-)
-@option("--attacks", "LIST", "Some of the baseline's attacks, by name. [default: all]")
+
+@command("check runs/new --baseline baselines/digits.json --max-drop 2")
+@option("--baseline", "ENTRY", "A run's folder, or an entry's JSON file.", required=True)
+@option("--max-drop", _POINTS, "The drop that is tolerated, of each accuracy.", 1.0)
+@option("--confidence", _SURE, "How sure a verdict must be, all together.", 0.95)
+@option("--attacks", NAMES, "Some of the baseline's attacks, by name. [default: all]")
 @lambdas("Some of the baseline's lambda. [default: all]")
 @option(
     "--format",
@@ -47,17 +35,7 @@ if TYPE_CHECKING:
 @flag("--update-baseline", "Make MODEL the baseline, unless the check fails.")
 @seed("Of the attacks. [default: the baseline's]")
 @model_options()
-def check(
-    context: Context,
-    baseline: str,
-    max_drop: float,
-    confidence: float,
-    attacks: str | None,
-    lambdas: list[float] | None,
-    form: str,
-    update_baseline: bool,
-    seed: int | None,
-) -> None:
+def check(context: Context, baseline: str, form: str, update_baseline: bool, **asked: Any) -> None:
     """Fail if a model is less accurate or robust than a baseline.
 
     Attacks MODEL as the baseline was attacked, on the same examples, and compares them one by one.
@@ -68,25 +46,15 @@ def check(
     from oat_bench.regression import check as checks
     from oat_bench.reports import check as formats
 
-    whole = baselines.read(baseline)
-    names = None if attacks is None else [name.strip() for name in attacks.split(",")]
-    trained = context.trained
-    against = whole.part_for(trained, names, lambdas)
+    whole, trained = baselines.read(baseline), context.trained
+    against = whole.part_for(trained, asked.pop("attacks"), asked.pop("lambdas"))
     kept_because = checks.kept_because(against, trained)
     if update_baseline and kept_because is not None:
         raise UserError(kept_because)
     data = context.data
-    checks.prepare(trained, against, data, seed)
-    done = checks.check(
-        trained,
-        against,
-        data,
-        max_drop=max_drop,
-        confidence=confidence,
-        seed=seed,
-        device=context.where,
-        store=store_in(context.folder("check")),
-    )
+    checks.prepare(trained, against, data, asked["seed"])
+    store = store_in(context.folder("check"))
+    done = checks.check(trained, against, data, device=context.where, store=store, **asked)
     verdict, updated = done.comparison.verdict, []
     if update_baseline and verdict != "worse":
         updated = checks.renew(done, data, command_line())

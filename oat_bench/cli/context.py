@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oat_bench.cli.group import command_line
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
+    from oat_bench.evaluation.subject import Subject
     from oat_bench.results.outcomes import OutcomeStore
     from oat_bench.written import Written
 
@@ -23,16 +25,9 @@ if TYPE_CHECKING:
 def load_model(
     model: str, device: "torch.device | str", data: "Callable[[], Dataset] | None" = None
 ) -> "TunableClassifier":
-    """Return the classifier that a command's argument names; every command asks here.
+    """Return a checkpoint, a run's, an exported file, or what ``./mine.py:build`` returns.
 
-    Args:
-        model: a checkpoint, a run's folder, an exported file, or a function in a Python file, such
-            as ``./mine.py:build``.
-        device: where it goes.
-        data: loads what a model that does not say so itself classifies.
-
-    Raises:
-        UserError: if there is none, or it is damaged.
+    ``data`` loads what the last classifies, which it does not say itself.
     """
     from oat_bench import checkpoint, deployment, wrapping
 
@@ -46,11 +41,7 @@ def load_model(
 
 
 def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:
-    """Return the data set of a model, or the folder that was named for it.
-
-    Raises:
-        UserError: if it is a folder of images, and none was named.
-    """
+    """Return the data set of a model; or the folder named for it, which one of a folder needs."""
     from oat_bench import datasets
 
     name = trained.info.dataset
@@ -65,24 +56,15 @@ class Context:
     """A model, its data, where to compute, and the folder for results.
 
     Whatever does not exist or does not fit is a UserError.
-
-    Attributes:
-        model: as `load_model` takes it; None for a command that trains one.
-        dataset: a data set or a folder of images; the model's if None.
-        data_dir: where data sets are looked for.
-        skip_broken: leave out images of a folder that cannot be read or do not fit.
-        image_size: to which a folder's images are resized; as for the training if None.
-        device: auto, cpu or cuda.
-        out: folder for results; `default_out` if None.
     """
 
-    model: str | None
-    dataset: str | None = None
+    model: str | None  # as `load_model` takes it; None: the command trains one
+    dataset: str | None = None  # a name, or a folder of images; None: the model's
     data_dir: Path = Path("data")
     skip_broken: bool = False
-    image_size: int | None = None
+    image_size: int | None = None  # of a folder's images; None: as for the training
     device: str = "auto"
-    out: Path | None = None
+    out: Path | None = None  # None: `default_out`
 
     @property
     def name(self) -> str:
@@ -158,10 +140,7 @@ class Context:
         return fitting
 
     def lambdas(self, asked: list[float] | None, option: str = "--lambda") -> list[float]:
-        """Return the lambda values that an option asks for, or those of training.
-
-        Of a file of one lambda it is that one.
-        """
+        """Return the lambda values asked for, or those of training; of a file of one that one."""
         from oat_bench.classifier import check_lambdas
         from oat_bench.deployment import Exported
 
@@ -197,11 +176,23 @@ class Context:
             raise UserError(f"{n} examples asked for; the test set has {available}")
         return datasets.nested_order(self.data.test.labels)[:n]
 
-    def default_out(self, name: str | None = None) -> Path:
-        """Return the run's folder, if the model is one, else a folder of its own under runs/.
+    def subject(self, examples: "torch.Tensor", **options: Any) -> "Subject":
+        """Return the model and some test images on the device, to be attacked."""
+        from oat_bench.evaluation.subject import Subject
 
-        That begins with ``name``, or with the data set's.
-        """
+        data, images = self.data, self.data.test.to(self.where)
+        return Subject(self.trained, images, data.fingerprint(), examples, **options)
+
+    def provenance(self) -> dict[str, str]:
+        """Return what a report says of the model, its data and the command."""
+        return {
+            "model_fingerprint": self.trained.fingerprint(),
+            "data_fingerprint": self.data.fingerprint(),
+            "command": command_line(),
+        }
+
+    def default_out(self, name: str | None = None) -> Path:
+        """Return the run's folder, or runs/NAME-FINGERPRINT; the name is the data set's if None."""
         from oat_bench.cards import publishable
 
         if Path(self.name).is_dir():

@@ -6,30 +6,23 @@ from typing import TYPE_CHECKING
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import FILE, choice, example, flag, option
+from oat_bench.cli.group import command
+from oat_bench.cli.options import FILE, choice, flag, option
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.deployment import Export, Format
 
 
-@cli.command(
-    epilog=example(
-        "oat-bench export runs/fashion-12x12-seed0 --lambda 0.2 --to onnx --out net.onnx"
-    )
-)
+_FORMATS = choice("onnx", "pt2", "safetensors")
+
+
+@command("export runs/fashion-12x12-seed0 --lambda 0.2 --to onnx --out net.onnx")
 @click.argument("model")
 @option("--lambda", ("LAMBDA", click.FloatRange(0, 1)), "Of the network.", None, "lam")
 @flag("--dynamic", "Keep lambda an input of the file: one for each image, or all.")
 @option("--width", float, "Share of the channels. [default: the widest]")
-@option(
-    "--to",
-    choice("onnx", "pt2", "safetensors"),
-    "Format. [default: that of --out, or onnx]",
-    None,
-    "kind",
-)
+@option("--to", _FORMATS, "Format. [default: that of --out, or onnx]")
 @option(
     "--out",
     FILE,
@@ -40,7 +33,7 @@ def export(
     lam: float | None,
     dynamic: bool,
     width: float | None,
-    kind: "Format | None",
+    to: "Format | None",
     out: Path | None,
 ) -> None:
     """Write the plain network of one operating point to a file: images in [0, 1] to logits.
@@ -58,8 +51,8 @@ def export(
     if out is None:
         point = "dynamic" if lam is None else f"lambda{lam:g}"
         narrow = "" if width == 1 else f"-width{width:g}"
-        out = context.default_out() / f"{point}{narrow}.{kind or 'onnx'}"
-    done = deployment.export(trained, out, lam=lam, width=width, to=kind)
+        out = context.default_out() / f"{point}{narrow}.{to or 'onnx'}"
+    done = deployment.export(trained, out, lam=lam, width=width, to=to)
     click.echo(_report(done))
 
 
@@ -70,10 +63,9 @@ def _report(done: "Export") -> str:
     from oat_bench.evaluation.cost import latency_ms, machine
 
     exported, about = done.exported, done.exported.description
-    channels, height, width = about.model.input_shape
     lam = 0.0 if about.lam is None else about.lam
     image = torch.rand(1, *about.model.input_shape)
-    inputs = f"images [n, {channels}, {height}, {width}] in [0, 1]"
+    inputs = f"images [n, {', '.join(map(str, image.shape[1:]))}] in [0, 1]"
     where = "every lambda" if about.lam is None else f"lambda {lam:g}"
     if about.lam is None:
         inputs += " and lam [n] or [1]"
@@ -83,12 +75,10 @@ def _report(done: "Export") -> str:
     if program is not None:
         runtime = {".onnx": "onnxruntime", ".pt2": "torch.export"}[done.path.suffix.lower()]
         took = f"{latency_ms(program, image):.3f} ms by {runtime}, {took}"
-    return "\n".join(
-        [
-            f"{done.path}: {done.size / 1e3:.0f} kB, {inputs} to {about.model.num_classes} logits "
-            f"at {where}, width {about.width:g}",
-            f"largest difference to the checkpoint's logits on {done.n_images} images: "
-            f"{done.difference:.1e} (allowed: {done.tolerance:g} of the largest logit)",
-            f"one image: {took} ({machine(image.device)})",
-        ]
+    return (
+        f"{done.path}: {done.size / 1e3:.0f} kB, {inputs} to {about.model.num_classes} logits "
+        f"at {where}, width {about.width:g}\n"
+        f"largest difference to the checkpoint's logits on {done.n_images} images: "
+        f"{done.difference:.1e} (allowed: {done.tolerance:g} of the largest logit)\n"
+        f"one image: {took} ({machine(image.device)})"
     )

@@ -1,12 +1,23 @@
-"""The command that all others hang on."""
+"""The command that all others hang on, and what they print and write down."""
 
+import shlex
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oat_bench import __version__
-from oat_bench.cli.options import example
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from oat_bench.reports.table import Page
+
+
+def example(text: str) -> str:
+    """Return the end of a help page."""
+    return f"\b\nExample:\n  oat-bench {text}"
 
 
 class Group(click.Group):
@@ -30,7 +41,7 @@ class Group(click.Group):
         "max_content_width": 100,
         "show_default": True,
     },
-    epilog=example("oat-bench run --dataset digits --attacks all"),
+    epilog=example("run --dataset digits --attacks all"),
 )
 @click.version_option(__version__, package_name="oat-bench")
 @click.pass_context
@@ -38,3 +49,36 @@ def cli(context: click.Context) -> None:
     """Train, attack and compare classifiers whose trade-off is chosen at test time."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+def command(
+    text: str, parent: click.Group | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Add a command that is named, and shown, by an example: the line after ``oat-bench``."""
+    name = text.split()[0 if parent is None else 1]
+    return (parent or cli).command(name, epilog=example(text))
+
+
+def command_line(*options: str) -> str:
+    """Return this command as a shell takes it, with further options, in valid UTF-8."""
+    # options go before arguments, of which ``--`` may be one
+    written = shlex.join(["oat-bench", *sys.argv[1:2], *options, *sys.argv[2:]])
+    return written.encode(errors="backslashreplace").decode()
+
+
+def plain_console() -> "Console":
+    """Return a console that takes text for text: no markup, no colours of its own."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def show(page: "Page", where: str = "") -> None:
+    """Draw a report in a terminal, and say where its files are; in a pipe write it as Markdown."""
+    console = plain_console()
+    if not console.is_terminal:
+        click.echo(page.markdown(), nl=False)
+        return
+    page.draw(console)
+    if where:
+        console.print(where, soft_wrap=True)

@@ -1,33 +1,33 @@
 """`leaderboard`, a command for each thing that is done with entries."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from oat_bench.cli.group import cli
-from oat_bench.cli.options import FILE, FOLDER, PATH, choice, example, flag, option
+from oat_bench.cli.group import cli, command, example, plain_console
+from oat_bench.cli.options import FILE, FOLDER, PATH, choice, flag, option
 from oat_bench.cli.values import Number
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from oat_bench.reports.table import Page
-    from oat_bench.results.ranking import Board, Resource, Sort
-    from oat_bench.results.robustbench import RobustBenchPoint
+    from oat_bench.results.records import Record
 
 Form = Literal["terminal", "markdown", "csv", "latex"]
 #: the form of a file, by its ending
 _FORMS: dict[str, Form] = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
+_PERCENT = ("PERCENT", Number(0, 100))
+_CLONE = ("CLONE", PATH)
 
 
-@cli.group(epilog=example("oat-bench leaderboard table digits"))
+@cli.group(epilog=example("leaderboard table digits"))
 def leaderboard() -> None:
     """Publish entries, check them, rank them."""
 
 
-@leaderboard.command(
-    epilog=example("oat-bench leaderboard add runs/fashion-12x12-seed0 --with-checkpoint")
-)
+@command("leaderboard add runs/fashion-12x12-seed0 --with-checkpoint", leaderboard)
 @click.argument("run", metavar="RUN")
 @option("--to", PATH, "Folder of the leaderboards.", "leaderboards")
 @option("--name", "TEXT", "Of the model, and of the files. [default: method and network]")
@@ -43,9 +43,7 @@ def leaderboard() -> None:
 @flag("--with-checkpoint", "Publish the weights too.")
 @flag("--with-tables", "Publish the tables too.")
 @flag("--replace", "Overwrite an entry of this name.")
-def add(
-    run: str, to: Path, with_checkpoint: bool, with_tables: bool, replace: bool, **about: Any
-) -> None:
+def add(run: str, to: Path, **options: Any) -> None:
     """Check the entry of a run and copy it to its place.
 
     That is DATASET/THREAT MODEL/NAME.json; beside it go the run's report of attack integrity, which
@@ -54,21 +52,16 @@ def add(
     from oat_bench.leaderboards import publishing
     from oat_bench.results import records
 
-    written, warnings = publishing.add(
-        records.read(run),
-        to,
-        changes={key: value for key, value in about.items() if value is not None},
-        with_checkpoint=with_checkpoint,
-        with_tables=with_tables,
-        replace=replace,
-    )
+    asked = {key: options.pop(key) for key in ("with_checkpoint", "with_tables", "replace")}
+    changes = {key: value for key, value in options.items() if value is not None}
+    written, warnings = publishing.add(records.read(run), to, changes=changes, **asked)
     for warning in warnings:
         click.echo(warning, err=True)
     for path in written:
         click.echo(path)
 
 
-@leaderboard.command(epilog=example("oat-bench leaderboard validate leaderboards"))
+@command("leaderboard validate leaderboards", leaderboard)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
 def validate(paths: tuple[Path, ...]) -> None:
     """Say what is wrong with entries, a line each.
@@ -80,31 +73,24 @@ def validate(paths: tuple[Path, ...]) -> None:
     from oat_bench import escape as text
     from oat_bench.results import validation
 
-    entries, errors, warnings = 0, 0, 0
+    entries, severities = 0, []
     for path in paths or (Path("leaderboards"),):
         files, found = validation.validate(path)
         entries += len(files)
         for problem in found:
             click.echo(text.one_line(str(problem)))
-        errors += sum(problem.severity == "error" for problem in found)
-        warnings += sum(problem.severity == "warning" for problem in found)
-    counts = (
-        _count(entries, "entr", "y", "ies"),
-        _count(errors, "error"),
-        _count(warnings, "warning"),
-    )
-    click.echo(", ".join(counts))
-    if errors:
+            severities.append(problem.severity)
+    counts = [_count(severities.count(kind), kind) for kind in ("error", "warning")]
+    click.echo(", ".join([_count(entries, "entry", "entries"), *counts]))
+    if "error" in severities:
         click.get_current_context().exit(1)
 
 
-def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
-    return f"{number} {stem}{one if number == 1 else more}"
+def _count(number: int, one: str, more: str | None = None) -> str:
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
-@leaderboard.command(
-    epilog=example("oat-bench leaderboard table digits --sort ra-at-sa --min-sa 97 --format latex")
-)
+@command("leaderboard table digits --sort ra-at-sa --min-sa 97 --format latex", leaderboard)
 @click.argument("what", metavar="[DATASET|ENTRY]", required=False)
 @option("--from", PATH, "Folder of the leaderboards.", "leaderboards", "folder")
 @option(
@@ -113,13 +99,11 @@ def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
     "Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
     "hypervolume",
 )
-@option("--min-sa", ("PERCENT", Number(0, 100)), "The required SA.", 90)
-@option("--min-ra", ("PERCENT", Number(0, 100)), "The required RA, where sorted by cost.", 0)
+@option("--min-sa", _PERCENT, "The required SA.", 90)
+@option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
 @option("--cost", choice("flops", "latency", "parameters"), "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
-@option(
-    "--robustbench", ("CLONE", PATH), "A clone of RobustBench, whose models are shown beside ours."
-)
+@option("--robustbench", _CLONE, "A clone of RobustBench, whose models are shown beside ours.")
 @option(
     "--format",
     choice("terminal", "markdown", "csv", "latex"),
@@ -131,32 +115,31 @@ def _count(number: int, stem: str, one: str = "", more: str = "s") -> str:
 def table(
     what: str | None,
     folder: Path,
-    sort: "Sort",
-    min_sa: float,
-    min_ra: float,
-    resource: "Resource",
     attack: str | None,
     robustbench: Path | None,
     form: Form | None,
     out: Path | None,
+    **rule: Any,
 ) -> None:
     """Rank the models of each data set; or show one entry, lambda by lambda.
 
     Models are ranked by their frontier of SA and RA, a row for each width. Ranks are shared where
     chance may explain a difference. Unreliable entries are marked, and last.
     """
-    from oat_bench.cli.printing import plain_console
     from oat_bench.reports import ranking as boards
     from oat_bench.results import ranking
+    from oat_bench.results.robustbench import robustbench_points
 
     form = form or _form(out, terminal=plain_console().is_terminal)
     if what is not None and (Path(what).is_file() or (Path(what) / "entry.json").is_file()):
         page, csv = _entry(what)
         _show([page], csv, form, out)
         return
-    rule = ranking.Rule(sort, min_sa, min_ra, resource)
-    ranked = ranking.boards(_records(folder, what), attack=attack, rule=rule)
-    found = [(board, _fixed(board, robustbench)) for board in ranked]
+    found, theirs = [], []
+    for board in ranking.boards(_records(folder, what), attack=attack, rule=ranking.Rule(**rule)):
+        if robustbench is not None:
+            theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
+        found.append((board, boards.fixed_points(board, theirs)))
     _show([boards.page(*board) for board in found], boards.csv(found), form, out)
 
 
@@ -168,9 +151,8 @@ def _form(out: Path | None, *, terminal: bool) -> Form:
     return _FORMS[out.suffix]
 
 
-def _records(folder: Path, dataset: str | None) -> "list[Any]":
+def _records(folder: Path, dataset: str | None) -> "list[Record]":
     """Read the entries of one data set, or of all; leave out what is not valid, and say so."""
-    from oat_bench.errors import unknown
     from oat_bench.progress import note
     from oat_bench.results import records
 
@@ -190,16 +172,6 @@ def _records(folder: Path, dataset: str | None) -> "list[Any]":
     return [record for record in found if dataset in (None, record.entry.dataset)]
 
 
-def _fixed(board: "Board", clone: Path | None) -> "list[RobustBenchPoint]":
-    from oat_bench.reports import ranking as boards
-    from oat_bench.results.robustbench import robustbench_points
-
-    if clone is None:
-        return []
-    points = robustbench_points(clone, board.dataset, board.threat_model)
-    return boards.fixed_points(board, points)
-
-
 def _entry(path: str) -> "tuple[Page, str]":
     """Return the tables of one entry, and the same as CSV."""
     from oat_bench.reports import per_lambda
@@ -207,11 +179,9 @@ def _entry(path: str) -> "tuple[Page, str]":
 
     entry = records.read(path).entry
     results, summaries = entry.operating_points, entry.frontiers or ()
-    trained = [point.lam for point in entry.operating_points if point.trained]
-    title = (
-        f"{entry.dataset}, {entry.architecture}, {entry.method.upper()}, {entry.threat_model} "
-        f"eps {entry.eps}"
-    )
+    trained = [point.lam for point in results if point.trained]
+    model = f"{entry.architecture}, {entry.method.upper()}"
+    title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
     page = per_lambda.page(results, trained, title, (), summaries, entry.attacks)
     return page, per_lambda.csv(results, trained)
 
@@ -219,8 +189,6 @@ def _entry(path: str) -> "tuple[Page, str]":
 def _show(pages: "list[Page]", csv: str, form: Form, out: Path | None) -> None:
     """Write to a file, print to a pipe or draw in a terminal."""
     if form == "terminal":
-        from oat_bench.cli.printing import plain_console
-
         if out is not None:
             raise UserError(f"--out {out}: --format terminal is for a terminal")
         console = plain_console()
@@ -238,25 +206,13 @@ def _write(written: str, out: Path | None) -> None:
 
     if out is None:
         click.echo(written, nl=False)
-        return
-    make_folder(out.parent)
-    atomic_write(out, written)
+    else:
+        atomic_write(make_folder(out.parent) / out.name, written)
 
 
-@leaderboard.command(
-    epilog=example(
-        "oat-bench leaderboard export runs/fashion-12x12-seed0 --lambda 0.4 --out model.json"
-    )
-)
+@command("leaderboard export runs/fashion-12x12-seed0 --lambda 0.4 --out model.json", leaderboard)
 @click.argument("entry")
-@click.option(
-    "--lambda",
-    "lam",
-    metavar="NUMBER",
-    type=Number(0, 1),
-    required=True,
-    help="Of the operating point.",
-)
+@option("--lambda", ("NUMBER", Number(0, 1)), "Of the operating point.", None, "lam", required=True)
 @option("--width", ("NUMBER", Number(0, 1, min_open=True)), "Of the operating point.", 1.0)
 @option("--out", FILE, "Write it there. [default: print it]")
 def export(entry: str, lam: float, width: float, out: Path | None) -> None:
@@ -265,8 +221,6 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     ENTRY is a run's folder or an entry. RobustBench's own code makes a leaderboard of what lies
     under model_info/DATASET/THREAT MODEL/ of a clone.
     """
-    import json
-
     from oat_bench.progress import note
     from oat_bench.results import records, reliability, robustbench
 
@@ -275,24 +229,20 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     examined = doubts or reliability.verdict_of(record) is not None
     info = robustbench.model_info(record.entry, lam, width, doubts if examined else None)
     if record.entry.dataset not in robustbench.DATASETS:
-        note(
-            f"RobustBench has no leaderboard of {record.entry.dataset}; it has "
-            f"{', '.join(robustbench.DATASETS)}"
-        )
+        known = ", ".join(robustbench.DATASETS)
+        note(f"RobustBench has no leaderboard of {record.entry.dataset}; it has {known}")
     _write(json.dumps(info, indent=2) + "\n", out)
 
 
-@leaderboard.command(epilog=example("oat-bench leaderboard schema"))
+@command("leaderboard schema", leaderboard)
 def schema() -> None:
     """Print the JSON schema of an entry."""
-    import json
-
     from oat_bench.results import entries
 
     click.echo(json.dumps(entries.schema(), indent=2))
 
 
-@leaderboard.command(epilog=example("oat-bench leaderboard build --out site"))
+@command("leaderboard build --out site", leaderboard)
 @option("--leaderboards", FOLDER, "Holds the entries, at any depth.", "leaderboards")
 @option("--out", FOLDER, "Where the pages go: an empty folder, or one of an earlier build.", "site")
 @option(
@@ -302,16 +252,8 @@ def schema() -> None:
     "package]",
 )
 @flag("--no-examples", "Attack no images.")
-@option(
-    "--robustbench", ("CLONE", PATH), "Show the models of a clone of RobustBench as fixed points."
-)
-def build(
-    leaderboards: Path,
-    out: Path,
-    data_dir: Path | None,
-    no_examples: bool,
-    robustbench: Path | None,
-) -> None:
+@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench as fixed points.")
+def build(leaderboards: Path, out: Path, no_examples: bool, **options: Path | None) -> None:
     """Build a static site of all entries.
 
     A page a data set and threat model, a page a model; open index.html in a browser, or put the
@@ -321,9 +263,7 @@ def build(
     from oat_bench.leaderboards import site
     from oat_bench.progress import note
 
-    made = site.build(
-        leaderboards, out, data_dir=data_dir, with_examples=not no_examples, robustbench=robustbench
-    )
+    made = site.build(leaderboards, out, with_examples=not no_examples, **options)
     for model, reason in made.without_examples.items():
         note(f"{model}: no attacked images: {reason}")
     models = _count(made.models, "model")

@@ -15,27 +15,22 @@ Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 PATH = click.Path(path_type=Path)
 FILE, FOLDER = ("FILE", PATH), ("FOLDER", PATH)
+_SET = "NAME|FOLDER"
 
 
-def example(text: str) -> str:
-    """Return the end of a help page."""
-    return f"\b\nExample:\n  {text}"
+def option(
+    flag: str, kind: Any, text: str, default: Any = None, *names: str, required: bool = False
+) -> Decorator:
+    """Return an option that takes a value, as the command's parameter ``names`` if given.
 
-
-def option(flag: str, kind: Any, text: str, default: Any = None, *names: str) -> Decorator:
-    """Return an option that takes a value.
-
-    Args:
-        flag: its name.
-        kind: a type of click's; or what stands for a text on the help page; or such a pair.
-        text: of the help page.
-        default: None leaves the value out.
-        names: of the command's parameter, where it is not the flag's.
+    ``kind`` is a type of click's, what stands for a text on the help page, or a pair of that and a
+    type; ``text`` is of the help page.
     """
     shown, kind = kind if isinstance(kind, tuple) else (kind, None)
     if not isinstance(shown, str):
         shown, kind = None, shown
-    return click.option(flag, *names, metavar=shown, help=text, type=kind, default=default)
+    more: dict[str, Any] = {"required": True} if required else {"default": default}
+    return click.option(flag, *names, metavar=shown, help=text, type=kind, **more)
 
 
 def flag(name: str, text: str) -> Decorator:
@@ -116,11 +111,7 @@ DEVICE = option("--device", choice("auto", "cpu", "cuda"), "Where to compute.", 
 #: read by --help, which imports no card
 DEFAULT_BENCHMARK = "fashion-12x12"
 BENCHMARK_OPTIONS = group(
-    option(
-        "--dataset",
-        "NAME|FOLDER",
-        "Data set, and the benchmark of its name; or a folder of images.",
-    ),
+    option("--dataset", _SET, "Data set, and the benchmark of its name; or a folder of images."),
     option(
         "--benchmark",
         "NAME|FILE",
@@ -180,23 +171,11 @@ RUN_OPTIONS = group(
 MODEL_WIDTHS = option("--widths", WIDTHS, "Shares of the channels. [default: all of the network's]")
 
 
-def model_options(
-    dataset: str = "Of the model; needed where it is a folder of images.",
-) -> Decorator:
-    """Return the argument MODEL and the options of its data, device and folder, as a `Context`.
-
-    Args:
-        dataset: the help text of ``--dataset``.
-    """
-    out = "Folder for results. [default: the run's folder, or under runs/]"
-    return group(
-        click.argument("model"),
-        option("--dataset", "NAME|FOLDER", dataset),
-        IMAGES,
-        DEVICE,
-        option("--out", PATH, out),
-        in_context,
-    )
+def model_options(text: str = "Of the model; needed where it is a folder of images.") -> Decorator:
+    """Return the argument MODEL and the options of its data, device and folder, as a `Context`."""
+    out = option("--out", PATH, "Folder for results. [default: the run's folder, or under runs/]")
+    dataset = option("--dataset", _SET, text)
+    return group(click.argument("model"), dataset, IMAGES, DEVICE, out, in_context)
 
 
 # --- of runs that are read

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.group import cli
+from oat_bench.cli.group import command, command_line, plain_console, show
 from oat_bench.cli.options import (
     ATTACK_OPTIONS,
     BENCHMARK_OPTIONS,
@@ -15,11 +15,9 @@ from oat_bench.cli.options import (
     RUN_OPTIONS,
     TRAINING_OPTIONS,
     choice,
-    example,
     in_context,
     option,
 )
-from oat_bench.cli.printing import command_line, plain_console, show
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from oat_bench.result import Result
 
 
-@cli.command(epilog=example("oat-bench run --dataset digits --attacks pgd-20 --lambda 0,0.5,1"))
+@command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
 @BENCHMARK_OPTIONS
 @TRAINING_OPTIONS
 @ATTACK_OPTIONS
@@ -43,9 +41,7 @@ def run(context: Context, **options: Any) -> None:
     _evaluate(context, **options)
 
 
-@cli.command(
-    epilog=example("oat-bench evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
-)
+@command("evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
 @click.argument("named", metavar="MODEL", required=False)
 @option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
 @BENCHMARK_OPTIONS
@@ -70,29 +66,22 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
     _evaluate(context, **options)
 
 
-@cli.command(epilog=example("oat-bench train --dataset digits --seed 1"))
+@command("train --dataset digits --seed 1")
 @BENCHMARK_OPTIONS
 @TRAINING_OPTIONS
 @CARD_WIDTHS
 @RUN_OPTIONS
 @in_context
-def train(
-    context: Context,
-    benchmark: str | None,
-    method: str | None,
-    dataset_name: str | None,
-    widths: list[float] | None,
-    seed: int,
-) -> None:
+def train(context: Context, widths: list[float] | None, seed: int, **named: str | None) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(context, context.dataset, benchmark, method, dataset_name)
+    card = _card(context, context.dataset, **named)
     card = card.checked() if widths is None else card.with_widths(widths)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
     device = context.where
-    data = context.load(card.dataset, card.image_size, dataset_name)
+    data = context.load(card.dataset, card.image_size, named["dataset_name"])
     folder = make_folder(context.out or _default_out(card, seed))
     runs.train(card, data, folder, seed=seed, device=device)
     note(f"checkpoint and log in {folder}")
@@ -103,7 +92,7 @@ def _card(
     dataset: str | None,
     benchmark: str | None,
     method: str | None = None,
-    label: str | None = None,
+    dataset_name: str | None = None,
 ) -> "BenchmarkCard":
     """Read the card named, or that of the data set; a folder of images goes with any card."""
     from oat_bench import datasets
@@ -112,14 +101,14 @@ def _card(
     folder = dataset is not None and datasets.is_folder(dataset)
     if dataset is not None and not folder:
         datasets.check_known(dataset)
-    if benchmark is None and dataset is not None and not folder:
+    if benchmark is not None:
+        card = benchmark_card(benchmark)
+    elif dataset is not None and not folder:
         card = card_for(dataset)
     else:
-        otherwise = "image-folder" if folder else DEFAULT_BENCHMARK
-        card = benchmark_card(otherwise if benchmark is None else benchmark)
-    if folder:
-        assert dataset is not None
-        card = card.for_folder(dataset, named=benchmark is not None, label=label)
+        card = benchmark_card("image-folder" if folder else DEFAULT_BENCHMARK)
+    if folder and dataset:
+        card = card.for_folder(dataset, named=benchmark is not None, label=dataset_name)
     elif dataset is not None and dataset != card.dataset:
         raise UserError(f"benchmark {card.name!r} is of data set {card.dataset!r}, not {dataset!r}")
     if context.image_size is not None:
@@ -176,14 +165,14 @@ def _evaluate(
                 card = card.model_copy(update={"threat": trained.info.threat})
     assert card is not None
     counts = dict(n_examples or {})
+    n = counts.pop("all", None)
+    if dataset is None or not datasets.is_folder(dataset):
+        n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
     changes |= {"lambdas": lambdas, "widths": widths}
-    changes |= {"n_examples": counts.pop("all", None), "fewer_examples": counts or None}
-    given = {key: value for key, value in changes.items() if value is not None}
-    card = card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
+    changes |= {"n_examples": n, "fewer_examples": counts or None}
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
-    if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
-        card = runs.with_evaluation(card, data)  # it may be of a larger test set
+    card = runs.with_evaluation(card, data, **changes)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     out = _default_out(card, seed)
@@ -197,14 +186,7 @@ def _evaluate(
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device)
     result = measured(
-        trained,
-        card,
-        data,
-        ready,
-        command=command_line(),
-        device=device,
-        out=folder,
-        images=images,
+        trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
     )
     result.save(folder)
     _print(result, folder)

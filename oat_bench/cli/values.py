@@ -57,14 +57,6 @@ def _within(text: str, what: str, interval: str, such_as: str) -> set[float]:
     return numbers
 
 
-def _lambdas(text: str) -> list[float]:
-    return sorted(_within(text, "lambda", "[0, 1]", "0,0.1,0.4,1"))
-
-
-def _widths(text: str) -> list[float]:
-    return sorted(_within(text, "width", "(0, 1]", "1,0.75,0.5"), reverse=True)
-
-
 def _weights(text: str) -> dict[float, float]:
     weights: dict[float, float] = {}
     for part in _parts(text):
@@ -121,10 +113,12 @@ def _amount(text: str) -> float:
     return number * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2]]
 
 
+#: what lies between commas
+NAMES = Parsed(_parts)
 #: numbers in [0, 1], sorted
-LAMBDAS = Parsed(_lambdas)
+LAMBDAS = Parsed(lambda text: sorted(_within(text, "lambda", "[0, 1]", "0,0.1,0.4,1")))
 #: numbers in (0, 1], the largest first
-WIDTHS = Parsed(_widths)
+WIDTHS = Parsed(lambda text: sorted(_within(text, "width", "(0, 1]", "1,0.75,0.5"))[::-1])
 #: numbers in [0, 1], each with a weight: ``number`` or ``number=weight``
 WEIGHTS = Parsed(_weights)
 #: whole numbers from 1 to 5, sorted

@@ -44,11 +44,7 @@ def is_folder(name: str) -> bool:
 
 
 def check_known(name: str) -> None:
-    """Refuse what is neither a data set nor the path of a folder.
-
-    Raises:
-        UserError: with the nearest names.
-    """
+    """Refuse what is neither a data set nor the path of a folder, with the nearest names."""
     if name not in DATASETS and not is_folder(name):
         raise unknown("data set", name, [known for known in DATASETS if known != "image-folder"])
 

@@ -5,7 +5,7 @@ Both are of Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2
 
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from oat_bench.datasets import originals
 from oat_bench.datasets.originals import Source
 from oat_bench.datasets.splits import Dataset, Split, hold_out_last
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    import torchvision
 
 CLASSES_10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -56,7 +53,6 @@ BINARY = {
         },
     ),
 }
-_PIXELS = 3 * 32 * 32
 
 
 def cifar10(data_dir: Path) -> Dataset:
@@ -66,9 +62,7 @@ def cifar10(data_dir: Path) -> Dataset:
     holds ``cifar-10-batches-py``, the archive of it, which is downloaded if there is nothing, or
     the binary version, ``cifar-10-batches-bin``.
     """
-    from torchvision.datasets import CIFAR10
-
-    return _load("cifar10", CLASSES_10, data_dir, CIFAR10)
+    return _load("cifar10", CLASSES_10, data_dir)
 
 
 def cifar100(data_dir: Path) -> Dataset:
@@ -76,17 +70,13 @@ def cifar100(data_dir: Path) -> Dataset:
 
     Labels are the fine ones; for the rest like `cifar10`.
     """
-    from torchvision.datasets import CIFAR100
-
-    return _load("cifar100", CLASSES_100, data_dir, CIFAR100)
+    return _load("cifar100", CLASSES_100, data_dir)
 
 
-def _load(
-    name: str,
-    classes: tuple[str, ...],
-    data_dir: Path,
-    published: "type[torchvision.datasets.CIFAR10]",
-) -> Dataset:
+def _load(name: str, classes: tuple[str, ...], data_dir: Path) -> Dataset:
+    import torchvision
+
+    published = getattr(torchvision.datasets, name.upper())
     md5 = dict(published.train_list + published.test_list)
     inside, binary_md5 = BINARY[name]
     folder = None
@@ -106,8 +96,8 @@ def _load(
 def read_binary(path: Path, n_classes: int) -> Split:
     """Read rows of a label, after a coarse one where there are a hundred, and 3,072 pixels."""
     n_labels = 1 if n_classes == 10 else 2
-    rows = np.fromfile(path, np.uint8).reshape(-1, n_labels + _PIXELS)
-    return _split(rows[:, n_labels:], rows[:, n_labels - 1])
+    rows = np.fromfile(path, np.uint8).reshape(-1, n_labels + 3072)
+    return Split.of(rows[:, n_labels:].reshape(-1, 3, 32, 32), rows[:, n_labels - 1])
 
 
 def read_pickle(path: Path) -> Split:
@@ -115,13 +105,13 @@ def read_pickle(path: Path) -> Split:
     with path.open("rb") as file:
         batch = _Unpickler(file, encoding="bytes").load()
     # of an array: version, shape, type, whether in Fortran's order, content
-    pixels = np.frombuffer(batch[b"data"].state[4], np.uint8).reshape(-1, _PIXELS)
-    return _split(pixels, np.array(batch[b"fine_labels" if b"fine_labels" in batch else b"labels"]))
+    images = np.frombuffer(batch[b"data"].state[4], np.uint8).reshape(-1, 3, 32, 32)
+    labels = batch[b"fine_labels" if b"fine_labels" in batch else b"labels"]
+    return Split.of(images, np.array(labels))
 
 
-def _split(pixels: np.ndarray, labels: np.ndarray) -> Split:
-    images = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
-    return Split(images, torch.from_numpy(labels.astype(np.int64)))
+#: what the published pickles ask for
+_NUMPY = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
 
 
 class _Stated:
@@ -138,10 +128,6 @@ class _Unpickler(pickle.Unpickler):
     """Looks nothing up: names of NumPy's arrays stand for `_Stated`, all others are refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" in (
-            "numpy.core.multiarray._reconstruct",
-            "numpy.ndarray",
-            "numpy.dtype",
-        ):
+        if (module, name) in _NUMPY:
             return _Stated
         raise UserError(f"a batch of CIFAR asks for {module}.{name}, which none needs")

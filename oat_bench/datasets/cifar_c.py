@@ -24,11 +24,7 @@ _SEVERITIES = 5
 
 @dataclass(frozen=True)
 class CifarC:
-    """The images, left on disk.
-
-    Attributes:
-        files: by corruption, uint8 of shape [5 n, 32, 32, 3], severity 1 first.
-    """
+    """The images, left on disk: by corruption uint8 [5 n, 32, 32, 3], severity 1 first."""
 
     files: dict[str, NDArray[np.uint8]]
 
@@ -40,18 +36,9 @@ class CifarC:
 
 
 def find(name: str, data_dir: Path, labels: Tensor) -> CifarC | None:
-    """Open the files in ``data_dir/CIFAR-10-C`` or ``data_dir/CIFAR-100-C``.
+    """Open the files in ``data_dir``, whose labels must be those of the test set, [n].
 
-    Args:
-        name: ``cifar10`` or ``cifar100``.
-        data_dir: the user's folder of data sets.
-        labels: of the test set, shape [n].
-
-    Returns:
-        The images; None, said in a line, if there is no such folder.
-
-    Raises:
-        UserError: if files are missing or are not those of this test set.
+    If their folder is not there, this is said in a line, and None returned.
     """
     published, record = PUBLISHED[name]
     folder = data_dir / published

@@ -32,39 +32,31 @@ def image_folder(
     of the images is the test split; without a validation split a stratified tenth of the training
     images is; they are always the same. Classes are sorted by name, images by path. All images must
     be of one size, or be made so. If one of them is in colour, all are read so; transparency is
-    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it.
-
-    Args:
-        path: the folder.
-        name: of the data set; made from the folder's name if None.
-        skip_broken: leave out images that cannot be read or are of another size than most.
-        image_size: pixels that the shorter side is resized to, of which the centre is kept.
-
-    Raises:
-        UserError: naming what is amiss and how to mend it.
+    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it. For
+    ``name``, ``skip_broken`` and ``image_size`` see `oat_bench.datasets.load`.
     """
     root = Path(path)
     found = layout.find(root)
     others: Counter[str] = Counter()
     files: list[Path] = []
     labels: list[int] = []
-    spans: dict[str, tuple[int, int]] = {}
+    ends: dict[str, int] = {}
     for split, folders in found.folders.items():
-        start = len(files)
         for label, folder in enumerate(folders):
             files += layout.images(root, folder, others)
             labels += [label] * (len(files) - len(labels))
-        spans[split] = (start, len(files))
+        ends[split] = len(files)
     pixels, kept = pictures.read(root, files, skip_broken=skip_broken, image_size=image_size)
     everything = Split(torch.from_numpy(pixels), torch.tensor(labels))
-    parts = {}
-    for split, (start, end) in spans.items():
+    parts, start = {}, 0
+    for split, end in ends.items():
         places = [place for place in kept if start <= place < end]
         if not places:
             raise UserError(f"{root}: not one image of {end - start} is readable")
         # where all are, no pixel is copied
         whole = len(places) == end - start
         parts[split] = everything.take(slice(start, end) if whole else torch.tensor(places))
+        start = end
     name = name or free_name(layout.spelt(root.resolve().name))
     data = replace(_hold_out(name, root, found, parts), image_size=image_size)
     note(_told(root, found, data, others))
@@ -81,24 +73,23 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
     """Take the splits that no folder is there for out of the others."""
     if "all" in parts:
         everything = parts["all"]
-        places, kept = stratified(everything.labels, len(everything) // 5)
+        count = len(everything)
+        places, kept = stratified(everything.labels, count // 5)
         if len(places) == 0:
-            raise UserError(
-                f"{root}: {len(everything)} images are too few to split; expected at least 5"
-            )
-        test = everything.take(places)
-        data = hold_out_tenth(name, found.classes, everything.take(kept), test)
+            raise UserError(f"{root}: {count} images are too few to split; expected at least 5")
+        rest, test = everything.take(kept), everything.take(places)
+        data = hold_out_tenth(name, found.classes, rest, test)
         origin = {split: ("all", kept[index]) for split, (_, index) in data.origin.items()}
         return replace(data, origin=origin | {"test": ("all", places)})
     if "validation" in parts:
         data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
         data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
+    origin = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
+    origin |= data.origin
     source = {split: layout.in_root(root, path).rstrip("/") for split, path in found.splits.items()}
-    origin = {split: (source[part], index) for split, (part, index) in data.origin.items()}
-    for split, part in parts.items():
-        origin.setdefault(split, (source[split], torch.arange(len(part))))
-    return replace(data, origin=origin)
+    named = {split: (source[part], index) for split, (part, index) in origin.items()}
+    return replace(data, origin=named)
 
 
 def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str:
@@ -112,14 +103,13 @@ def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str
         f"{split} {len(images)}" + (f" ({where[split]})" if split in where else "")
         for split, images in data.splits.items()
     ]
-    counts = [
-        s.labels.bincount(minlength=len(found.classes)).tolist() for s in data.splits.values()
-    ]
+    n = len(found.classes)
+    counts = [split.labels.bincount(minlength=n).tolist() for split in data.splits.values()]
     classes = [
         f"{one_line(name, 40)} {'/'.join(map(str, numbers))}"
         for name, *numbers in zip(found.classes, *counts, strict=True)
     ]
-    more = ", ..." if len(classes) > _SHOWN else ""
-    found_classes = f"{len(classes)} classes: {', '.join(classes[:_SHOWN])}{more}"
+    shown = ", ".join(classes[:_SHOWN]) + (", ..." if n > _SHOWN else "")
     left_out = [f"{layout.counted(others)} left out"] if others else []
-    return "; ".join([f"{root}: {', '.join(sources)}", found_classes, *found.remarks, *left_out])
+    parts = [f"{root}: {', '.join(sources)}", f"{n} classes: {shown}", *found.remarks, *left_out]
+    return "; ".join(parts)

@@ -33,43 +33,29 @@ _WORDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of images holds.
+    """What a folder of images holds."""
 
-    Attributes:
-        classes: names, sorted.
-        splits: the folder that each split is read from; ``all`` where there are no splits. There is
-            ``validation`` only beside ``train`` and ``test``.
-        folders: for each split, those of the classes in their order.
-        remarks: what a reader might not expect, such as folders that are not read.
-    """
-
-    classes: tuple[str, ...]
-    splits: dict[str, Path]
-    folders: dict[str, list[Path]]
-    remarks: list[str]
+    classes: tuple[str, ...]  # sorted
+    splits: dict[str, Path]  # train and test, perhaps validation; or all
+    folders: dict[str, list[Path]]  # for each split, those of the classes in their order
+    remarks: list[str]  # what a reader might not expect
 
 
 def spelt(name: str) -> str:
-    """Return the name of a file as UTF-8 spells it, whatever the locale and the file system.
-
-    A letter and its accents are one code, as on Linux and unlike on a Mac.
-    """
+    """Return a file's name as UTF-8 spells it, `composed`, whatever locale and file system."""
     return composed(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def composed(name: str) -> str:
-    """Return a name with one code for each letter with its accents."""
+    """Return a name with one code for a letter and its accents: as on Linux, unlike on a Mac."""
     return unicodedata.normalize("NFC", name)
 
 
 def find(root: Path) -> Layout:
-    """Find out what the folders in a folder are.
+    """Find out what the folders in a folder are; refuse what may well be something else.
 
     Splits are told by their names, in any case, alone or as a part (``Train``, ``validation``,
     ``seg_test``), and by the folders of classes in them. Without such, all folders are classes.
-
-    Raises:
-        UserError: if they are neither, or may well be something else, saying how to mend it.
     """
     if not root.is_dir():
         raise UserError(f"no folder of images at {root}; {_LAYOUT}")
@@ -93,15 +79,9 @@ def find(root: Path) -> Layout:
 
 
 def images(root: Path, folder: Path, others: Counter[str]) -> list[Path]:
-    """List the images in the folder of a class, at any depth, in order.
+    """List the images in a class's folder, at any depth, in order; count others by their ending.
 
-    Args:
-        root: the folder of all images, which no link may lead out of.
-        folder: of the class.
-        others: what is no image is counted here by its ending.
-
-    Raises:
-        UserError: if there is none.
+    No link may lead out of ``root``.
     """
     found, passed = [], Counter[str]()
     for path in _files(folder):
@@ -158,10 +138,9 @@ def _loose_images(folder: Path) -> int:
 def _unwrapped(root: Path, folder: Path) -> Path:
     """Pass through folders that hold one folder and no image, as archives often unpack to."""
     inside = _subfolders(folder)
-    if len(inside) != 1 or _loose_images(folder):
+    # the only split is no mere wrapping
+    if len(inside) != 1 or _loose_images(folder) or _kind(inside[0]) not in (None, _kind(folder)):
         return folder
-    if _kind(inside[0]) not in (None, _kind(folder)):
-        return folder  # the only split is no mere wrapping
     _check_inside(root, inside[0])
     return _unwrapped(root, inside[0]) if _subfolders(inside[0]) else folder
 
@@ -220,7 +199,7 @@ def _choose(root: Path, top: Path) -> tuple[dict[str, Path], list[str]]:
         if paths:
             found[split] = paths[0]
     remarks = []
-    if "test" not in found and "train" in found and "validation" in found:
+    if found.keys() == {"train", "validation"}:
         found["test"] = found.pop("validation")
         remarks.append(f"{in_root(root, found['test'])} is the test split, as there is no other")
     if not {"train", "test"} <= found.keys():

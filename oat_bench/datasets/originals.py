@@ -38,20 +38,10 @@ class Source:
 def from_archive(
     name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
 ) -> Path:
-    """Find the files of a published tar.gz, or download and unpack it.
+    """Return where the files of a published tar.gz are; download and unpack it if nowhere.
 
-    Args:
-        name: of the data set.
-        data_dir: the user's folder of data sets.
-        source: the archive.
-        folder: the folder inside it.
-        md5: of each file in that folder that is needed; no other is unpacked.
-
-    Returns:
-        The folder that holds them.
-
-    Raises:
-        UserError: if they are absent and cannot be downloaded, or are not the published ones.
+    ``folder`` is the one inside the archive, ``md5`` of the files in it that are needed; no other
+    is unpacked. Files that are not the published ones are refused.
     """
     found = locate(name, data_dir, folder, md5)
     if found is None:
@@ -69,9 +59,9 @@ def one_by_one(
     folder: str = "",
     also: Mapping[str, str] | None = None,
 ) -> Path:
-    """Find files that are published one by one, or download those that are absent.
+    """Return where files are that are published one by one; download those that are absent.
 
-    ``also`` maps files to another MD5 that they were published with; for the rest `from_archive`.
+    ``also`` maps files to another MD5 that they were published with.
     """
     md5 = {source.filename: source.md5 for source in sources}
     found = locate(name, data_dir, folder, md5, partial=True) or data_dir / folder
@@ -88,15 +78,14 @@ def locate(
 ) -> Path | None:
     """Return the folder that holds some files where people and torchvision put them, or None.
 
-    Raises:
-        UserError: if some are there and some are not, unless ``partial``.
+    One that holds some of them is refused, unless ``partial``.
     """
     files = list(files)
     for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
         missing = [file for file in files if not (candidate / file).is_file()]
-        if not missing or (partial and len(missing) < len(files)):
-            return candidate
         if len(missing) < len(files):
+            if partial or not missing:
+                return candidate
             raise UserError(
                 f"{candidate} lacks {', '.join(missing)} of {name}; complete it, or remove what is "
                 "there to have it downloaded"
@@ -108,9 +97,8 @@ def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
     """Refuse files that no mapping of names to MD5s of published files knows."""
     files = list(published[0])
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(files, pool.map(_md5, [folder / file for file in files]), strict=True))
-    others = [file for file in files if found[file] not in [md5.get(file) for md5 in published]]
-    if others:
+        found = zip(files, pool.map(_md5, [folder / file for file in files]), strict=True)
+    if others := [file for file, md5 in found if md5 not in [p.get(file) for p in published]]:
         raise UserError(
             f"{folder}: not the published {', '.join(others)} of {name} (MD5 differs); remove what "
             "is there to have the originals downloaded, or name other images as a folder, such as "

@@ -50,21 +50,11 @@ class _UnfitError(Exception):
 def read(
     root: Path, files: Sequence[Path], *, skip_broken: bool, image_size: int | None
 ) -> tuple[np.ndarray, list[int]]:
-    """Read images; of an animation the first frame.
+    """Read images, of an animation the first frame, as uint8 [n, C, H, W].
 
-    Args:
-        root: their folder, to name it.
-        files: the images.
-        skip_broken: leave out what cannot be read, is no 8-bit image, or is not of the size that
-            most are of; and say how many.
-        image_size: pixels that the shorter side is resized to, of which the centre is kept.
-
-    Returns:
-        uint8 of shape [n, C, H, W], C = 3 if any is in colour, and the places in ``files`` that
-        were read; the others are zero.
-
-    Raises:
-        UserError: naming the first image that does not fit, and how to mend it.
+    C is 3 if any is in colour. Returned too are the places in ``files`` that were read; the others
+    are zero. If `skip_broken`, what cannot be read, is no 8-bit image or is not of the size that
+    most are of is left out, and this is said; else the first such image is refused.
     """
 
     def check_sound() -> None:
@@ -141,13 +131,9 @@ def _usual_size(
             f"{root}: images of {len(sizes)} sizes, {_by(usual)} the most frequent with {count} of "
             f"{len(headers)}; too many to leave out: {remedy}"
         )
-    shown = f"{count} of {len(headers)} are {_by(usual)}"
-    others = {
-        place: _UnfitError(f"{_by(header.size)} pixels, where {shown}", remedy)
-        for place, header in headers.items()
-        if header.size != usual
-    }
-    return *usual, others
+    reason = f"pixels, where {count} of {len(headers)} are {_by(usual)}"
+    others = {p: header.size for p, header in headers.items() if header.size != usual}
+    return *usual, {p: _UnfitError(f"{_by(s)} {reason}", remedy) for p, s in others.items()}
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -182,13 +168,11 @@ def _header(path: Path) -> _Header:
             raise _UnfitError(reason, f"convert it, or {_SKIP}")
         width, height = image.size
         # a square one is so any way round, and is not decoded to know
-        if width != height:
-            if image.format == "TIFF":  # which Pillow turns as it decodes it
-                image.load()
-            width, height = image.size
-            if _orientation(image) >= 5:
-                width, height = height, width
-        return _Header((width, height), image.mode)
+        if width != height and image.format == "TIFF":  # which Pillow turns as it decodes it
+            image.load()
+        width, height = image.size
+        turned = width != height and _orientation(image) >= 5
+        return _Header((height, width) if turned else (width, height), image.mode)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -17,17 +17,17 @@ from oat_bench.randomness import generator
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels.
+    """Images and labels."""
 
-    Attributes:
-        images: uint8 of shape [n, C, H, W]; divided by ``levels`` they lie in [0, 1].
-        labels: int64 of shape [n].
-        levels: the brightest value.
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # uint8 of shape [n, C, H, W]; divided by levels they lie in [0, 1]
+    labels: Tensor  # int64 of shape [n]
     levels: int = 255
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray, levels: int = 255) -> "Split":
+        """Return the split of arrays, which are copied: they may be read-only or strided."""
+        x, y = torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64))
+        return cls(x, y, levels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,17 +47,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set whose example ids are the places in its test split.
+    """A named data set; the id of an example is its place in the test split.
 
-    Attributes:
-        name: of tables and checkpoints.
-        classes: names; a label is a place among them.
-        train: what is trained on.
-        validation: held out of what was published for training; may be empty.
-        test: what figures are measured on.
-        origin: for each split, the published part that it was taken from and the places in it,
-            int64 of shape [n]; a split that is not named is a part as published.
-        image_size: what the images of a folder were resized and cropped to, in pixels; None: not.
+    A label is a place among the classes. The validation split was held out of what was published
+    for training, and may be empty.
     """
 
     name: str
@@ -65,7 +58,10 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    #: of each split the published part that it was taken from and the places in it, int64 [n]; a
+    #: split that is not named is a part as published
     origin: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
+    #: pixels that the images of a folder were resized and cropped to
     image_size: int | None = None
 
     def called(self, name: str) -> "Dataset":
@@ -142,8 +138,7 @@ def _held_out(
 def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Choose ``count`` of the examples with labels [n], by class; the same ones every time.
 
-    Returns:
-        The places of the chosen and of the rest, each in ascending order.
+    Returned are the places of the chosen and of the rest, each in ascending order.
     """
     order = nested_order(labels, seed=0)
     return order[:count].sort().values, order[count:].sort().values
@@ -152,18 +147,9 @@ def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def check_arrays(
     images: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Check images and labels brought by a caller.
+    """Return a caller's images [n, C, H, W] in [0, 1] as float32, and labels [n] as int64.
 
-    Args:
-        images: of shape [n, C, H, W], a floating type, in [0, 1]; see `oat_bench.images`.
-        labels: integers of shape [n] in [0, num_classes).
-        num_classes: number of classes of the model.
-
-    Returns:
-        float32 images and int64 labels.
-
-    Raises:
-        UserError: saying which value is out of place.
+    What is out of place, such as a label that is not in [0, num_classes), is refused.
     """
     try:
         x, y = torch.as_tensor(images), torch.as_tensor(labels)
@@ -189,14 +175,9 @@ def check_arrays(
 
 
 def nested_order(labels: Tensor, seed: int = 0) -> Tensor:
-    """Order examples so that each prefix is stratified and contained in every longer one.
+    """Order examples with labels [n] so that each prefix is stratified, and part of longer ones.
 
-    Args:
-        labels: classes of shape [n].
-        seed: of the random order within and between classes.
-
-    Returns:
-        A permutation of 0 ... n - 1, shape [n].
+    The order within and between classes is random, by the seed.
     """
     order = torch.randperm(len(labels), generator=generator(seed, 0))
     shuffled = labels.cpu()[order]

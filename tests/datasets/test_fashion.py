@@ -11,8 +11,7 @@ import torch
 import torchvision.datasets as published
 
 from oat_bench import datasets
-from oat_bench.datasets.fashion_12x12 import FOLDER
-from oat_bench.datasets.fashion_mnist import _DEBIAN, CLASSES, read_part
+from oat_bench.datasets.published import DEBIAN, FASHION_12X12, FASHION_CLASSES, read_part
 from oat_bench.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fashion_12x12.py"
@@ -54,7 +53,7 @@ def test_files_of_debian_are_known_and_others_are_not_read(data_dir, bless, monk
     originals = published.FashionMNIST.resources
     bless("FashionMNIST", raw)
     for file, checksum in published.FashionMNIST.resources:
-        monkeypatch.setitem(_DEBIAN, file, checksum)
+        monkeypatch.setitem(DEBIAN, file, checksum)
     monkeypatch.setattr(published.FashionMNIST, "resources", originals)
     assert len(datasets.load("fashion-mnist", data_dir).test) == 30
 
@@ -68,7 +67,7 @@ def test_where_the_files_are_looked_for(data_dir, bless, tmp_path, place):
 
 def test_the_part_that_comes_with_the_package():
     data = datasets.load("fashion-12x12")
-    assert data.classes == CLASSES
+    assert data.classes == FASHION_CLASSES
     assert data.input_shape == (1, 12, 12)
     for split, count in ((data.train, 360), (data.validation, 40), (data.test, 100)):
         assert torch.bincount(split.labels).tolist() == [count] * 10
@@ -76,8 +75,8 @@ def test_the_part_that_comes_with_the_package():
     assert sorted(places.tolist()) == list(range(4000))
     # what was measured was measured on these very bytes
     assert data.fingerprint() == "de3486780f0ae26eeab45ff8ed5a55c178a4f04757fc28e1c8c5ae482261022e"
-    assert "Copyright © 2017 Zalando SE" in (FOLDER / "LICENSE").read_text()
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_000_000
+    assert "Copyright © 2017 Zalando SE" in (FASHION_12X12 / "LICENSE").read_text()
+    assert sum(path.stat().st_size for path in FASHION_12X12.iterdir()) < 1_000_000
 
 
 def test_the_script_that_made_it(fashion_mnist, data_dir, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 import torchvision.datasets as published
 
 from oat_bench import datasets
-from oat_bench.datasets.stl10 import CLASSES
+from oat_bench.datasets.published import STL10_CLASSES
 from oat_bench.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_the_files_are_read_as_torchvision_reads_them(folder, capfd, monkeypatch
     labelled = [entry for entry in published.STL10.train_list if "unlabeled" not in entry[0]]
     monkeypatch.setattr(published.STL10, "train_list", labelled)
     data = datasets.load("stl10", folder.parent)
-    assert data.classes == CLASSES
+    assert data.classes == STL10_CLASSES
     assert data.input_shape == (3, 96, 96)
     assert [len(split) for split in (data.train, data.validation, data.test)] == [54, 6, 20]
     train, test = (published.STL10(folder.parent, split=part) for part in ("train", "test"))
@@ -58,7 +58,7 @@ def test_of_the_published_number_a_tenth_has_fifty_of_each_class():
     labels = torch.arange(10).repeat(500)
     images = torch.zeros(5000, 1, 1, 1, dtype=torch.uint8)
     split = datasets.Split(images, labels)
-    data = datasets.splits.hold_out_tenth("stl10", CLASSES, split, split)
+    data = datasets.splits.hold_out_tenth("stl10", STL10_CLASSES, split, split)
     assert torch.bincount(data.validation.labels).tolist() == [50] * 10
     assert torch.bincount(data.train.labels).tolist() == [450] * 10
 

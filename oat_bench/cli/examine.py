@@ -1,0 +1,273 @@
+"""`integrity`, `transfer` and `corruptions`: what a model withstands."""
+
+from functools import partial
+from typing import Any
+
+import click
+
+from oat_bench.cli.context import Context, store_in, write_report
+from oat_bench.cli.group import command, show
+from oat_bench.cli.options import (
+    BATCH_SIZE,
+    MODEL_WIDTHS,
+    SEED,
+    count,
+    gradients,
+    lambdas,
+    model_options,
+    option,
+)
+from oat_bench.cli.values import COUNTS, NAMES, SEVERITIES, WEIGHTS
+from oat_bench.errors import UserError, unknown
+
+#: examples, unless told otherwise, of the attacks that take long, and of the comparison of lambda
+_N = {"all": 200, "autoattack": 100, "dial": 500}
+#: what takes longer at most is announced, in seconds
+_LONG = 60
+
+
+@command("integrity runs/fashion-12x12-seed0 --lambda 0,0.1,1")
+@option(
+    "--attacks",
+    NAMES,
+    "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
+)
+@lambdas("Lambda to examine. [default: the trained ones]")
+@MODEL_WIDTHS
+@option(
+    "--n-examples",
+    COUNTS,
+    "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
+)
+@SEED
+@model_options()
+def integrity(
+    context: Context,
+    attacks: list[str] | None,
+    lambdas: list[float] | None,
+    widths: list[float] | None,
+    n_examples: dict[str, int] | None,
+    seed: int,
+) -> None:
+    """Say whether the attacks on a model can be trusted, with the evidence.
+
+    MODEL is a run's folder, a checkpoint or an exported file. The attacks are those of its own
+    threat model. Then many lambda values, trained or not, are compared: none may be worse than
+    another in both SA and RA ("dial"). Exit code 1: a check failed, robust accuracies of this model
+    are not what they seem, or its dial is not.
+    """
+    from oat_bench import datasets
+    from oat_bench.classifier import OperatingPoint
+    from oat_bench.evaluation import examination
+    from oat_bench.progress import bar, note
+    from oat_bench.reports import integrity as reports
+    from oat_bench.results.checks import LADDER
+    from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
+
+    trained = context.trained
+    info, _ = trained.info, context.dataset_name
+    ladder = LADDER if attacks is None else tuple(filter(None, attacks))
+    suite = examination.make_suite(
+        info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
+    )
+    # a file of one lambda has no dial
+    whole = examination.dial_lambdas(context.lambdas(None), continuous=trained.continuous)
+    points = context.points(lambdas, widths)
+    shares = context.widths(widths) if len(whole) > 1 else []
+    dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
+    labels = context.data.test.labels
+    n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
+    folder, nested = context.folder(), datasets.nested_order(labels)
+    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder))
+    most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
+    if most > _LONG:
+        note(
+            f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
+            f"{context.where}, less what breaks early or is in {folder / 'outcomes'}; fewer images "
+            "with --n-examples"
+        )
+    found, compared = [], []
+    stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
+    with bar("examining", stages) as line:
+        for point in points:
+            checks = examination.examine(subject, point, suite, line)
+            found.append(IntegrityPoint.of(point, checks))
+        for each in dials:
+            check = examination.examine_dial(subject, each, nested[:n_dial], suite, line)
+            judged: dict[str, Any] = {"verdict": check.verdict, "checks": [check]}
+            compared.append(IntegrityDial(width=each[0].width, n=n_dial, **judged))
+    report = make_report(
+        info,
+        found,
+        dials=compared,
+        attacks=[attack.card.name for attack in suite.ladder],
+        n=n,
+        fewer=fewer,
+        seed=seed,
+        **context.provenance(),
+    )
+    page = reports.page(report)
+    write_report(folder / "integrity", report, md=page.markdown())
+    show(page, f"report and outcomes in {folder}")
+    if report.verdict == "fail":
+        click.get_current_context().exit(1)
+
+
+def _counts(
+    asked: dict[str, int] | None, available: int, known: list[str]
+) -> tuple[int, int, dict[str, int]]:
+    """Return how many examples, how many to compare lambda on, and for which attacks fewer."""
+    counts = asked or {}
+    for name in counts:
+        if name not in ("all", "dial") and name not in known:
+            raise unknown("attack with fewer examples", name, [*known, "dial"])
+    n = counts.get("all", min(_N["all"], available))
+    n_dial = counts.get("dial", counts.get("all", min(_N["dial"], available)))
+    if max(n, n_dial) > available:
+        raise UserError(f"{max(n, n_dial)} examples asked for; the test set has {available}")
+    wanted = {name: count for name, count in (_N | counts).items() if name in known}
+    return n, n_dial, {name: count for name, count in wanted.items() if count < n}
+
+
+@command("transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
+@option("--attack", "NAME", "Attack card, or path.", "pgd-20")
+@lambdas("Lambda that images are classified at. [default: the trained ones]")
+@lambdas("Lambda that images are attacked at. [default: those of --lambda]", "--crafted", "crafted")
+@option("--width", float, "Share of the channels. [default: the widest]")
+@count("--n-examples", "Test images. [default: 500, or all]")
+@click.option(
+    "--random-lambda/--no-random-lambda",
+    "drawn",
+    default=None,
+    help="Attack a defender who draws lambda for each query. [default: if the attack is PGD]",
+)
+@option(
+    "--draw",
+    WEIGHTS,
+    "Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
+    None,
+    "weights",
+)
+@BATCH_SIZE
+@gradients("float32")
+@SEED
+@model_options()
+def transfer(
+    context: Context,
+    attack: str,
+    lambdas: list[float] | None,
+    crafted: list[float] | None,
+    width: float | None,
+    n_examples: int | None,
+    drawn: bool | None,
+    weights: dict[float, float] | None,
+    seed: int,
+    **computing: Any,
+) -> None:
+    """Attack at one lambda, classify at another.
+
+    MODEL is a run's folder, a checkpoint or an exported file. Says which lambda is the best to
+    attack at, whether gradients are masked, and what is left of a defender who draws lambda at
+    random.
+    """
+    from oat_bench import figures
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.engines import prepare
+    from oat_bench.evaluation import random_lambda
+    from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.files import atomic_write
+    from oat_bench.reports import transfer as reports
+    from oat_bench.results.outcomes import write_parquet
+
+    trained = context.trained
+    info, _ = trained.info, context.dataset_name
+    tested = context.lambdas(lambdas)
+    sources = tested if crafted is None else context.lambdas(crafted, "--crafted")
+    (share,) = context.widths([info.widths[0] if width is None else width])
+    ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
+    if weights is not None:
+        _check_draw(weights, tested, drawn)
+    if drawn is None:
+        drawn = weights is not None or (len(tested) > 1 and random_lambda.applies(ready))
+    if drawn:
+        random_lambda.check_attack(ready)
+    odds = weights or dict.fromkeys(tested, 1.0)
+    draw = random_lambda.Draw.of(list(odds), list(odds.values()))
+    examples, folder = context.examples(n_examples, 500), context.folder()
+    subject = context.subject(examples, store=store_in(folder), **computing)
+    frame = evaluation.transfer(subject, sources, tested, ready, width=share)
+    expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
+    report = reports.make_report(
+        info,
+        frame,
+        expectation,
+        draw,
+        attack=ready,
+        gradients=subject.gradients,
+        **context.provenance(),
+    )
+    page = reports.page(report)
+    write_report(folder / "transfer", report, md=page.markdown(), csv=reports.csv(report))
+    write_parquet(folder / "transfer.parquet", frame)
+    figures.write(figures.transfer(report), folder / "transfer")
+    if report.drawn is not None and expectation is not None:
+        atomic_write(folder / "random-lambda.csv", reports.random_csv(report.drawn))
+        write_parquet(folder / "random-lambda.parquet", expectation)
+    show(page, f"tables, outcomes and figure in {folder}")
+
+
+def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | None) -> None:
+    """Refuse a draw that nothing attacks, or of lambda that nothing is classified at."""
+    if drawn is False:
+        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
+    for lam in weights:
+        if lam not in tested:
+            known = ", ".join(f"{one:g}" for one in tested)
+            raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
+
+
+@command("corruptions runs/fashion-12x12-seed0 --lambda 0,0.2,1 --severities 3")
+@lambdas("Lambda to evaluate. [default: the trained ones]")
+@MODEL_WIDTHS
+@count("--n-examples", "Test images. [default: 1000, or all]")
+@option("--severities", SEVERITIES, "Of each corruption, 1 the mildest.", "1,2,3,4,5")
+@model_options()
+def corruptions(
+    context: Context,
+    lambdas: list[float] | None,
+    widths: list[float] | None,
+    n_examples: int | None,
+    severities: list[int],
+) -> None:
+    """Measure accuracy under common corruptions: noise, blur, contrast, JPEG.
+
+    MODEL is a run's folder, a checkpoint or an exported file. No adversary chooses the images. For
+    CIFAR-10 and CIFAR-100 they are the authors', if the folder CIFAR-10-C or CIFAR-100-C is in
+    --data-dir; else eight corruptions are computed.
+    """
+    from oat_bench.datasets import cifar_c
+    from oat_bench.evaluation import corruptions as evaluation
+    from oat_bench.reports import corruptions as reports
+
+    name = context.dataset_name
+    points, data = context.points(lambdas, widths), context.data
+    examples = context.examples(n_examples, 1000)
+    published = None
+    if name in cifar_c.PUBLISHED:
+        published = cifar_c.find(name, context.data_dir, data.test.labels)
+    names = cifar_c.CORRUPTIONS if published else tuple(evaluation.CORRUPTIONS)
+    images = published or partial(evaluation.computed, data.test)
+    folder, subject = context.folder(), context.subject(examples)
+    outcomes, digest = evaluation.evaluate(subject, points, images, names, severities)
+    report = reports.make_report(
+        context.trained.info,
+        outcomes,
+        names,
+        severities,
+        source=cifar_c.PUBLISHED[name][0] if published else "computed",
+        images_sha256=digest,
+        **context.provenance(),
+    )
+    page = reports.page(report)
+    write_report(folder / "corruptions", report, md=page.markdown(), csv=reports.csv(report))
+    show(page, f"tables in {folder}")

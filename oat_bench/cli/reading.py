@@ -1,0 +1,264 @@
+"""`list`, `results`, `compare` and `figure`, which read what is there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oat_bench.cli.context import Context
+from oat_bench.cli.group import cli, command, example, plain_console, show
+from oat_bench.cli.options import (
+    ATTACK,
+    FILE,
+    IMAGES,
+    PATH,
+    RUNS,
+    flag,
+    group,
+    in_context,
+    lambdas,
+    option,
+)
+from oat_bench.cli.values import Number
+from oat_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+#: columns of `results` that are set to the right
+_NUMBERS = {"lambda", "width", "eps", "seed", "n", "SA", "RA"}
+
+
+@command("list attacks")
+@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
+def list_(kind: str) -> None:
+    """List the cards, data sets and methods that ship with the package."""
+    from oat_bench import cards, registry
+    from oat_bench.attacks.card import attack_card
+    from oat_bench.benchmark import benchmark_card
+    from oat_bench.reports.table import Table
+
+    rows: list[tuple[str, ...]]
+    if kind == "attacks":
+        headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
+        found = [attack_card(name) for name in cards.names("attacks")]
+        rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
+    elif kind == "benchmarks":
+        headers = ("benchmark", "data set", "network", "what it is")
+        shipped = [benchmark_card(name) for name in cards.names("benchmarks")]
+        rows = [(c.name, c.dataset, c.network.architecture, c.description) for c in shipped]
+    elif kind == "methods":
+        headers = ("method", "lambda", "what it is")
+        rows = [
+            (n, "any" if m.continuous else "trained", (m.__doc__ or "").splitlines()[0])
+            for n, m in registry.METHODS.items()
+        ]
+    else:
+        headers = ("data set", "what it is")
+        rows = [(n, (f.__doc__ or "").splitlines()[0]) for n, f in registry.DATASETS.items()]
+    table = Table([dict(zip(headers, row, strict=True)) for row in rows], headers, fold=headers[-1])
+    table.draw(plain_console())
+
+
+@command("results runs --attack pgd-20 --lambda 0,1 --out all.csv")
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=PATH)
+@option("--dataset", "LIST", "Only these data sets.")
+@option("--method", "LIST", "Only these methods.")
+@option("--model", "LIST", "Only these fingerprints, or how they begin.")
+@option("--attack", "LIST", "Only these attacks.")
+@option("--seed", "LIST", "Only attacks of these seeds.")
+@lambdas("Only these lambda.")
+@flag("--examples", "A row for each example, not a row for all.")
+@option("--out", FILE, "Write a .csv or .parquet with all columns, and print nothing.")
+def results(
+    folders: tuple[Path, ...],
+    lambdas: list[float] | None,
+    examples: bool,
+    out: Path | None,
+    **only: str | None,
+) -> None:
+    """List what was evaluated: every model, operating point and attack.
+
+    A FOLDER is a run's, or one that holds runs. [default: runs]
+    """
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {out}: expected a file that ends in .csv or .parquet")
+    if examples and out is None:
+        raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
+    from oat_bench.files import atomic_write
+    from oat_bench.results import listing as found
+    from oat_bench.results.outcomes import write_parquet
+
+    frame = found.outcomes(found.stores(folders or (Path("runs"),)))
+    for column in ("dataset", "method", "attack", "seed", "model"):
+        frame = found.only(frame, column, only[column], prefix=column == "model")
+    if lambdas is not None:
+        frame = frame[frame["lam"].isin(lambdas)]
+    table = frame if examples else found.summarize(frame)
+    if out is None:
+        _print(found.shown(table))
+    elif out.suffix == ".csv":
+        atomic_write(out, table.to_csv(index=False))
+    else:
+        write_parquet(out, table)
+
+
+def _print(table: "pd.DataFrame") -> None:
+    from oat_bench.reports.table import Table
+
+    if table.empty:
+        click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
+        return
+    rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
+    drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
+    console = plain_console()
+    if console.is_terminal:
+        drawn.draw(console)
+    else:
+        click.echo(drawn.markdown())
+
+
+@command("compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1")
+@RUNS
+@option("--reference", "RUN", "What differences are to. [default: the first]")
+@option(
+    "--reference-lambda",
+    ("LAMBDA", Number(0, 1)),
+    "Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
+)
+@ATTACK
+@option("--out", PATH, "Folder for tables and figure.", Path("runs") / "compare")
+def compare(
+    runs: tuple[str, ...],
+    reference: str | None,
+    reference_lambda: float | None,
+    attack: str | None,
+    out: Path,
+) -> None:
+    """Compare runs: every lambda, and the frontiers.
+
+    A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
+    folder or an entry.json. Where two runs have outcomes of the same examples, differences are
+    tested in pairs. Of one RUN alone, its lambda are compared with each other. Runs that differ in
+    the seed alone are also summed up as mean and spread.
+    """
+    if reference is not None and reference not in runs:
+        raise UserError(
+            f"--reference {reference} is none of the runs; name one of {', '.join(runs)}"
+        )
+    from oat_bench import figures
+    from oat_bench.files import atomic_write, make_folder
+    from oat_bench.reports import comparison as reports
+    from oat_bench.results import comparison, published, records
+
+    found = records.read_all(runs)
+    place = 0 if reference is None else runs.index(reference)
+    result = comparison.compare(
+        found, attack=attack, reference=place, reference_lam=reference_lambda
+    )
+    folder, page = make_folder(out), reports.page(result)
+    atomic_write(folder / "compare.md", page.markdown())
+    atomic_write(folder / "compare.csv", reports.csv(result))
+    (folder / "seeds.csv").unlink(missing_ok=True)  # what an earlier comparison left
+    if result.over_seeds:
+        atomic_write(folder / "seeds.csv", reports.seeds_csv(result.over_seeds))
+    entries = [record.entry for record in found]
+    drawn = figures.frontier(entries, published.of_entries(entries), result.attack)
+    figures.write(drawn, folder / "frontier")
+    show(page, f"tables and figure in {folder}")
+
+
+_BESIDE = " Published numbers of the same experiment are drawn beside it."
+#: kinds that are drawn of entries: the figure of the OAT paper, what it shows, an example's options
+_OF_RUNS = {
+    "frontier": ("4", "SA against RA, a curve for each run.", "runs/a runs/b --out f.png"),
+    "attacks": ("7", "SA against RA, a panel for each attack.", "runs/a runs/b --out f.png"),
+    "lambda": ("8", "SA and RA over lambda.", "runs/a --attack pgd-7"),
+    "widths": ("6", "SA against RA, a panel for each width.", "runs/a runs/b --out f.png"),
+    "cost": (
+        "",
+        "SA and RA over the FLOPs of an image, a line for each lambda.",
+        "runs/a --attack pgd-7",
+    ),
+    "unseen": ("5", "Lambda that were never trained, as stars.", "runs/a --out unseen.svg"),
+}
+_RUN = click.argument("runs", metavar="RUN", nargs=1)
+_FILE = option(
+    "--out",
+    FILE,
+    "An .svg, .png or .pdf; without ending both SVG and PNG. [default: the figure's name]",
+)
+
+
+@cli.group(epilog=example("figure frontier runs/fashion-12x12-seed0 --out frontier.png"))
+def figure() -> None:
+    """Draw one figure from one or several runs."""
+
+
+def _add(kind: str, number: str, text: str, options: str) -> None:
+    """Add a kind that is drawn of entries."""
+
+    def draw(runs: str | tuple[str, ...], out: Path | None, **attack: Any) -> None:
+        from oat_bench import figures
+        from oat_bench.results import published, records
+
+        found = records.read_all([runs] if isinstance(runs, str) else runs)
+        entries = [record.entry for record in found]
+        given: list[Any] = [entries[0] if kind == "cost" else entries]
+        if kind not in ("cost", "unseen"):
+            given.append(published.of_entries(entries))
+        function = getattr(figures, "by_lambda" if kind == "lambda" else kind)
+        _write(function(*given, **attack), out, kind)
+
+    which = _RUN if kind == "cost" else RUNS
+    parameters = group(which, _FILE) if kind == "attacks" else group(which, ATTACK, _FILE)
+    draw.__doc__ = f"{text}\n\nFigure {number} of the OAT paper." if number else text
+    if kind == "frontier":
+        draw.__doc__ += _BESIDE
+    command(f"figure {kind} {options}", figure)(parameters(draw))
+
+
+for _kind, _about in _OF_RUNS.items():
+    _add(_kind, *_about)
+
+
+@command("figure bn-statistics runs/a --layer norm", figure)
+@click.argument("model", metavar="CHECKPOINT")
+@option("--layer", "NAME", "Norm layer. [default: the last]")
+@_FILE
+def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> None:
+    """Running mean and variance of batch norm.
+
+    Figure 2 of the OAT paper: a point for each channel, a colour for each batch norm.
+    """
+    from oat_bench import figures
+
+    trained = Context(model, device="cpu").checkpoint
+    _write(figures.bn_statistics(trained, layer), out, "bn-statistics")
+
+
+@command("figure saliency runs/a --lambda 0,0.1,1", figure)
+@click.argument("model", metavar="CHECKPOINT")
+@lambdas("Columns. [default: those trained]")
+@option("--dataset", "FOLDER", "Folder of images, for a model that was trained on one.")
+@IMAGES
+@_FILE
+@in_context
+def figure_saliency(context: Context, lambdas: list[float] | None) -> None:
+    """Gradient of the loss at test images.
+
+    Figures 10 to 12 of the OAT paper.
+    """
+    from oat_bench import figures
+
+    context.device = "cpu"
+    drawn = figures.saliency(context.trained, context.data, context.lambdas(lambdas))
+    _write(drawn, context.out, "saliency")
+
+
+def _write(figure: "Figure", out: Path | None, name: str) -> None:
+    from oat_bench import figures
+
+    for path in figures.write(figure, Path(name) if out is None else out):
+        click.echo(path)

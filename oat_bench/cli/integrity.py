@@ -107,7 +107,7 @@ def integrity(
         dials=compared,
         attacks=[attack.card.name for attack in suite.ladder],
         n=n,
-        fewer=fewer,
+        fewer_examples=fewer,
         seed=seed,
         model_fingerprint=trained.fingerprint(),
         data_fingerprint=data.fingerprint(),

@@ -118,7 +118,7 @@ def test_a_seed_counts_once_and_a_point_needs_two():
     [
         ({"method": "pgd-at"}, ["OAT", "PGD-AT"]),
         ({"architecture": "wrn-16-1"}, ["OAT wrn-10-1", "OAT wrn-16-1"]),
-        ({"trained": (0.0,)}, ["OAT wrn-10-1, lambda 0, 1", "OAT wrn-10-1, lambda 0"]),
+        ({"trained": (0.0,)}, ["OAT, lambda 0, 1", "OAT, lambda 0"]),
         ({"width": 0.5}, ["OAT"]),
     ],
 )

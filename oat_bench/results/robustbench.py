@@ -102,10 +102,7 @@ def model_info(
         "number_forward_passes": entry.number_forward_passes,
         "dataset": entry.dataset,
         "venue": _html(entry.venue),
-        # as RobustBench writes backbones: WideResNet-28-10, ResNet-18
-        "architecture": _html(
-            re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", entry.architecture))
-        ),
+        "architecture": _html(_architecture(entry.architecture)),
         "eps": entry.eps,
         "clean_acc": f"{point.clean_acc:.2f}",
         "reported": entry.reported,
@@ -133,3 +130,7 @@ def _point(entry: Entry, lam: float, width: float) -> PointResult:
 
 def _html(said: str) -> str:
     return escape(text.one_line(said), quote=False).replace('"', "&quot;")
+
+
+def _architecture(name: str) -> str:  # WideResNet-28-10, ResNet-18
+    return re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", name))

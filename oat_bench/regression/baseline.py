@@ -72,10 +72,10 @@ class Baseline:
         points = [point for point in points if widths is None or point.width in widths]
         if not kept or not points:
             raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
-        here = pd.MultiIndex.from_frame(rows[["lam", "width"]])
-        here = here.isin([(point.lam, point.width) for point in points])
-        rows = rows[rows["attack"].isin([attack.name for attack in kept]) & here]
-        return replace(self, attacks=kept, points=points, outcomes=rows)
+        here = rows["attack"].isin([attack.name for attack in kept])
+        here &= rows["lam"].isin({point.lam for point in points})
+        here &= rows["width"].isin({point.width for point in points})
+        return replace(self, attacks=kept, points=points, outcomes=rows[here])
 
     def part_for(
         self,

@@ -194,8 +194,8 @@ def _right(
     frame = frame.sort_values("example", kind="stable")
     attacks = list(dict.fromkeys(outcomes["attack"]))
     found: dict[tuple[float, float, str], pd.Series] = {}
-    for (negative, lam), rows in frame.groupby([-frame["width"], "lam"]):
-        width = -negative  # the widest first
+    for _, rows in frame.groupby([-frame["width"], "lam"]):  # the widest first
+        width, lam = float(rows["width"].iloc[0]), float(rows["lam"].iloc[0])
         found[width, lam, CLEAN] = rows.groupby("example")["clean"].first()
         for attack in attacks:
             right = rows[rows["attack"] == attack].set_index("example")["robust"]

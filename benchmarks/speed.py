@@ -34,8 +34,8 @@ from torch import Tensor, nn
 import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
 from oat_bench import datasets
 from oat_bench.acceleration import (
+    Accelerated,
     Precision,
-    accelerate,
     autocast,
     choose_precision,
     operations_per_image,
@@ -287,8 +287,8 @@ def pgd(args: argparse.Namespace, steps: int) -> Alternatives:
     plain = specialize(network, 0.1)
     ready = prepare(attack_card(f"pgd-{steps}"), THREAT, n_classes=10, seed=0)
     ids = torch.arange(args.batch, device=args.device)
-    fast = accelerate(plain, compile_it=args.compile)
-    rough = accelerate(plain, precision="bf16", compile_it=args.compile)
+    fast = Accelerated(plain, compile_it=args.compile)
+    rough = Accelerated(plain, precision="bf16", compile_it=args.compile)
     theirs = torchattacks.PGD(conditional, eps=8 / 255, alpha=2 / 255, steps=steps)
     estimator = PyTorchClassifier(
         conditional,

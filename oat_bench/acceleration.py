@@ -1,7 +1,6 @@
-"""How fast to compute: precision, memory format and compilation, chosen from what does not vary.
+"""Precision, memory format and compilation: by device and work, never by a timing.
 
-The choices depend on the device and the amount of work alone, never on a timing, so that a run that
-is started again makes the same ones.
+So a run that is started again makes the same choices.
 """
 
 import ctypes
@@ -30,11 +29,7 @@ _LEAST_IMAGES = 4
 
 
 def choose_precision(asked: str, device: torch.device, pixels: int) -> Precision:
-    """Turn ``auto`` into a precision; ``pixels`` are C * H * W of an image.
-
-    bfloat16 where the processor multiplies it in hardware (AMX, AVX-512 BF16, CUDA from Ampere on)
-    and images have more than a few pixels.
-    """
+    """Turn ``auto`` into bf16 where hardware multiplies it and images, C * H * W, are large."""
     if asked == "bf16" or (asked == "auto" and pixels > _SMALL_IMAGE and _multiplies_bf16(device)):
         return "bf16"
     return "float32"
@@ -48,18 +43,12 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def choose_compile(asked: bool | None, device: torch.device, operations: float) -> bool:
-    """Say whether to compile: as asked, or where the work outweighs the minute it takes.
-
-    ``operations`` are the floating point operations of the whole work, about.
-    """
+    """Say whether to compile: as asked, or from what the whole work comes to in FLOPs, about."""
     return operations >= _COMPILE_FROM.get(device.type, float("inf")) if asked is None else asked
 
 
 def choose_batch_size(device: torch.device, operations: float) -> int:
-    """Say how many images fill a device, so that more would only take more memory.
-
-    ``operations`` are the floating point operations of one forward pass on one image.
-    """
+    """Say how many images fill a device, by the FLOPs of one forward pass on one image."""
     if device.type != "cpu":
         return 512
     return int(min(512, max(32, _FILLED / max(1.0, operations))))
@@ -71,11 +60,9 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what a process frees, for its next step, instead of handing it back.
+    """Have glibc keep freed memory, for a process of one's own: it stays at its peak.
 
-    By default each large tensor is mapped anew and its pages fault in one by one, which costs a
-    tenth to a fifth of a step on a CPU. For a process of one's own, such as the command line: the
-    setting is the process's, and its memory stays at the peak. False where libc is another.
+    Mapping each large tensor anew costs a tenth to a fifth of a step on a CPU. False: another libc.
     """
     trim_threshold, mmap_max = -1, -4  # names of the parameters in malloc.h
     try:
@@ -87,7 +74,13 @@ def keep_freed_memory() -> bool:
 
 def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Callable[..., Tensor]:
     """Compile a function of tensors; where that fails, fall back to it with one line."""
-    _allow_many_programs()
+    from torch._dynamo import config
+
+    # a program for each operating point, with and without gradients; after eight torch would go on
+    # without its compiler: slower, and in other last bits than a run that was resumed there
+    for name, least in (("recompile_limit", 512), ("accumulated_recompile_limit", 4096)):
+        if hasattr(config, name):
+            setattr(config, name, max(getattr(config, name), least))
     fast = torch.compile(function, dynamic=dynamic)
     failed = False
 
@@ -97,9 +90,9 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
             return function(*args)
         try:
             return fast(*args)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever a compiler's tool chain may raise
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
             failed = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             note(f"torch.compile failed ({reason}); going on without it")
@@ -108,27 +101,21 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
     return call
 
 
-def _allow_many_programs() -> None:
-    """Let a network be compiled for each operating point, with and without gradients.
-
-    After eight, torch would warn and compute the rest without its compiler: slower, and in other
-    last bits than a run that was resumed there.
-    """
-    from torch._dynamo import config
-
-    for name, least in (("recompile_limit", 512), ("accumulated_recompile_limit", 4096)):
-        if hasattr(config, name):
-            setattr(config, name, max(getattr(config, name), least))
-
-
 class Accelerated(nn.Module):
-    """A plain classifier that computes fast; see `accelerate`."""
+    """A plain classifier that computes the same, faster; the layout of its weights changes.
 
-    def __init__(self, plain: nn.Module, precision: Precision, compile_it: bool) -> None:
+    Convolutions run in channels_last; on a CPU a pass takes as many images as its caches hold.
+    ``bf16`` (of convolutions) is good enough to search an attack with, not to count by.
+    """
+
+    def __init__(
+        self, plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
+    ) -> None:
         super().__init__()
         self.plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = precision
         self._call = compiled(self._logits, dynamic=True) if compile_it else self._logits
+        self.eval()
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(x.device, self.precision):
@@ -151,24 +138,11 @@ class Accelerated(nn.Module):
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def _alike(self, x: Tensor) -> Tensor:
-        """Compute an image's logits alike to the last bit whatever it is in one batch with."""
+        # an image's logits are the same to the last bit whatever it is in one batch with
         if not 0 < len(x) < _LEAST_IMAGES or x.device.type != "cpu":
             return self._call(x)
         filling = x.detach()[torch.arange(_LEAST_IMAGES - len(x)) % len(x)]
         return self._call(torch.cat([x, filling]))[: len(x)]
-
-
-def accelerate(
-    plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False
-) -> nn.Module:
-    """Return a plain classifier that computes the same, faster; the layout of its weights changes.
-
-    Convolutions run in channels_last, which the CPU's and the GPU's kernels prefer; on a CPU a pass
-    takes as many images at a time as its caches hold. ``precision`` is that of the convolutions;
-    ``bf16`` is good enough to search an attack with, not to count by. What is compiled is so once
-    for all batch sizes.
-    """
-    return Accelerated(plain, precision, compile_it).eval()
 
 
 def operations_per_image(module: nn.Module, *args: Any) -> float:

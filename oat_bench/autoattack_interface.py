@@ -1,7 +1,6 @@
 """What ``import autoattack`` gives where only pyautoattack is installed (see `oat_bench.compat`).
 
-pyautoattack has autoattack's code under another interface: keyword arguments under other names, and
-a tuple as the result. RobustBench's ``benchmark`` calls the original one.
+pyautoattack is the same code under another interface; RobustBench calls the original one.
 """
 
 from pathlib import Path
@@ -17,11 +16,7 @@ __path__: list[str] = []
 
 
 class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
-    """AutoAttack with the arguments of the ``autoattack`` package (arXiv:2003.01690).
-
-    ``verbose`` and ``log_path`` change nothing: progress goes to the logger ``auto-attack``.
-    ``is_tf_model`` may only be False.
-    """
+    """AutoAttack (arXiv:2003.01690); of its arguments verbose and log_path change nothing."""
 
     def __init__(
         self,

@@ -36,26 +36,18 @@ class EvaluationCard(Card):
     first_keys = first("lambdas attacks n_examples batch_size gradients")
 
     lambdas: Lambdas = Field(default=[0, 0.1, 0.2, 0.3, 0.4, 1])
-    widths: Annotated[Widths, AfterValidator(lambda v: sorted(set(v), reverse=True))] | None = (
-        Field(default=None, description="absent: every width of the network")
-    )
+    widths: Widths | None = Field(default=None, description="absent: every width of the network")
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
-    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="for attacks that take long: of the same order, the first"
-    )
-    batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="absent: what fills the device"
-    )
+    #: for attacks that take long: of the same order, the first
+    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
+    batch_size: Annotated[int, Field(ge=1)] | None = None  # what fills the device
     gradients: Literal["float32", "bf16"] = "float32"
     compile: bool | None = Field(default=None, description="absent: where it pays")
 
 
 class BenchmarkCard(Card):
-    """A benchmark: data set, network, method, recipe, threat model and evaluation.
-
-    Reading one does not import its method; `checked` does, and asks it.
-    """
+    """A benchmark; reading one does not import its method, `checked` does."""
 
     kind = "benchmark"
     first_keys = first(
@@ -67,9 +59,8 @@ class BenchmarkCard(Card):
     description: str = ""
     source: str = ""
     dataset: str
-    image_size: ImageSize | None = Field(
-        default=None, description="of a folder: the shorter side is resized to it, the centre kept"
-    )
+    #: of a folder: the shorter side is resized to it, the centre kept
+    image_size: ImageSize | None = None
     method: Annotated[str, AfterValidator(_method)] = "oat"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
     network: NetworkCard
@@ -78,32 +69,24 @@ class BenchmarkCard(Card):
     evaluation: EvaluationCard = EvaluationCard()
 
     def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
-        """Return the card with a folder of images in the place of its data set.
+        """Return the card for a folder of images, called by ``label`` or the folder's name.
 
-        Args:
-            folder: path of the images.
-            named: whether the card's own name stays a part of its name.
-            label: the data set's name; made from the folder's if None.
+        Where the card was ``named`` by the user, its name stays a part of that.
         """
         name = publishable(label or Path(folder).resolve().name)[:32]
-        name = "-".join([name, *([self.name] if named else [])])[:64]
+        name = f"{name}-{self.name}"[:64] if named else name
         return self.model_copy(update={"dataset": folder, "name": name})
 
     @model_validator(mode="before")
     @classmethod
     def _method_is_a_name_or_a_table(cls, values: Any) -> Any:
-        """Read ``[method]``, a table of its name and its options, as the two keys."""
         if isinstance(values, dict) and isinstance(values.get("method"), dict):
             options = dict(values["method"])
             return values | {"method": options.pop("name", "oat"), "options": options}
         return values
 
     def checked(self) -> Self:
-        """Ask the method whether the card goes with it, and return the card.
-
-        Raises:
-            UserError: saying what does not fit, and what was expected.
-        """
+        """Ask the method whether the card goes with it, and return the card."""
         from oat_bench.methods.trainable import TrainableClassifier
 
         kind: type[TrainableClassifier] = METHODS[self.method]
@@ -121,20 +104,15 @@ class BenchmarkCard(Card):
             )
         try:
             kind.Options.model_validate(self.options)
+            kind.check_card(network, self.training)
         except ValidationError as error:
             raise UserError(f"{where}: [method] {explain(error, kind.Options)}") from error
-        try:
-            kind.check_card(network, self.training)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from error
         return self
 
     def with_method(self, method: str) -> "BenchmarkCard":
-        """Return the card with another method; its name then ends in the method's.
-
-        Raises:
-            UserError: if there is no such method, or the card does not go with it.
-        """
+        """Return the card with another method; its name then ends in the method's."""
         if method == self.method:
             return self
         changes = {"method": method, "options": {}, "name": f"{self.name}-{method}"}
@@ -147,11 +125,7 @@ class BenchmarkCard(Card):
             raise UserError(f"benchmark {self.name!r}: {explain(error, type(self))}") from error
 
     def with_widths(self, widths: list[float]) -> Self:
-        """Return the card with a network of other widths, all evaluated; they end its name.
-
-        Raises:
-            UserError: if the card does not go with them.
-        """
+        """Return the card with a network of other widths, all evaluated; they end its name."""
         if widths == (METHODS[self.method].network_card(self.network) or self.network).widths:
             return self
         name = f"{self.name}-widths-" + "-".join(f"{width:g}" for width in widths)
@@ -162,11 +136,7 @@ class BenchmarkCard(Card):
 
 
 def benchmark_card(name_or_path: str) -> BenchmarkCard:
-    """Read a benchmark card by name or by path.
-
-    Raises:
-        UserError: if there is none, or it is not a valid card.
-    """
+    """Read a benchmark card by name or by path."""
     return find(name_or_path, BenchmarkCard)
 
 
@@ -174,5 +144,4 @@ def card_for(dataset: str) -> BenchmarkCard:
     """Return the card of a data set; where it has none, that of a folder of images."""
     if dataset in names("benchmarks"):
         return benchmark_card(dataset)
-    changes = {"dataset": dataset, "name": publishable(dataset)}
-    return benchmark_card("image-folder").model_copy(update=changes)
+    return benchmark_card("image-folder").for_folder(dataset, named=False)

@@ -1,14 +1,9 @@
 """Cards: the TOML files that say everything about an attack or a benchmark.
 
-A card is found by name among those that ship with the package (``attacks/`` and ``benchmarks/`` at
-the top of the repository), or by path. Numbers may be written as fractions, ``"8/255"``.
-
-With ``extends = "cifar10"`` a card states only where it differs from another one of its kind:
-tables are merged, anything else is replaced. What is read is the merged card. A path starts at the
-card's own folder.
+With ``extends = "cifar10"`` a card states only where it differs from another one of its kind, by
+name or by path from its own folder: tables are merged, anything else is replaced.
 """
 
-import math
 import re
 import tomllib
 import unicodedata
@@ -29,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 
 from oat_bench.complaints import explain, first_complaint, shown
 from oat_bench.errors import UserError, one_line, unknown
-from oat_bench.files import read_bounded, sha256
+from oat_bench.files import is_file, read_bounded, sha256
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 FRACTION = re.compile(rf"\s*({NUMBER})\s*(?:/\s*({NUMBER}))?\s*")
@@ -40,12 +35,9 @@ _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
 _MAX_CARD_BYTES = 1 << 16
 #: in a line; tomllib takes the square of the parts of a key in time
 _MAX_DOTS = 1000
-#: cards that extend each other in a row
-_MAX_CHAIN = 8
 
 
 def _number(value: object) -> object:
-    """Read ``"8/255"`` as a number; leave anything else, but for truth values, to pydantic."""
     if isinstance(value, bool):
         raise ValueError("expected a number, not true or false")
     if not isinstance(value, str):
@@ -54,12 +46,6 @@ def _number(value: object) -> object:
     if not match or (match[2] and float(match[2]) == 0):
         raise ValueError('expected a number or a fraction such as "8/255"')
     return float(match[1]) / float(match[2] or 1)
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    return value
 
 
 def _name(value: str) -> str:
@@ -71,17 +57,14 @@ def _name(value: str) -> str:
 
 
 def publishable(text: str) -> str:
-    """Make a `Name` out of any text, such as a folder's name; what is one stays as it is.
-
-    Letters lose their accents; what else a name may not hold becomes a hyphen.
-    """
+    """Make a `Name` out of any text: accents go, what else may not be in one becomes a hyphen."""
     decomposed = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).lstrip("._+-")[:64] or "images"
     return f"{name}-images" if name.lower() in _TAKEN else name
 
 
-Fraction = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+Fraction = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 NonNegative = Annotated[Fraction, Field(ge=0)]
 Positive = Annotated[Fraction, Field(gt=0)]
 Lambda = Annotated[Fraction, Field(ge=0, le=1)]
@@ -101,8 +84,7 @@ class Recorded(BaseModel):
     """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
     A key that came after the first release is written only where it is not at its default, so that
-    published fingerprints survive new keys. The default of such a key must therefore mean what was
-    done before there was the key, and stay.
+    published fingerprints survive: its default must mean what was done before the key, and stay.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -162,23 +144,14 @@ def names(kind: str) -> list[str]:
 
 
 def find(name_or_path: str, model: type[C]) -> C:
-    """Read a card by name or by path.
-
-    Raises:
-        UserError: if there is none, or it is not a valid card.
-    """
+    """Read a card by its name among those that ship, or by path."""
     return read(_locate(model.kind, name_or_path), model)
 
 
 def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
-    """Find the file of a card; a relative path starts at the folder ``beside``."""
     if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
         path = beside / name_or_path
-        try:
-            missing = not path.is_file()
-        except (OSError, ValueError):  # no file can be called so
-            missing = True
-        if missing:
+        if not is_file(path):
             raise UserError(f"no {kind} card at {one_line(path, None)}; expected a TOML file")
         return path
     if name_or_path not in names(f"{kind}s"):
@@ -187,11 +160,7 @@ def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
 
 
 def read(path: Path, model: type[C]) -> C:
-    """Read a card from a file, and with it those that it extends.
-
-    Raises:
-        UserError: naming file, key and what was expected.
-    """
+    """Read a card from a file, and with it those that it extends."""
     chain = _read_chain(path, model.kind)
     values: dict[str, Any] = {}
     for _, stated in reversed(chain):
@@ -211,47 +180,38 @@ def read(path: Path, model: type[C]) -> C:
 
 
 def _read_chain(path: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
-    """Read what a card states, then the card that it extends, and so on."""
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
-        stated, parent = _parse(path, kind)
+        stated = _parse(path)
         chain.append((path, stated))
-        if parent is None:
+        extends = stated.pop("extends", None)
+        if extends is None:
             return chain
+        if not isinstance(extends, str):
+            raise UserError(
+                f"{path}: extends: expected the name or the path of a card, got {shown(extends)}"
+            )
+        try:
+            parent = _locate(kind, extends, beside=path.parent)
+        except UserError as error:
+            raise UserError(f"{path}: extends: {error}") from error
         if any(parent.samefile(file) for file, _ in chain):
             raise UserError(f"{path}: extends {shown(parent)}, which extends this card in turn")
-        if len(chain) == _MAX_CHAIN:
-            raise UserError(
-                f"{chain[0][0]}: more than {_MAX_CHAIN} cards extend each other; expected fewer"
-            )
         path = parent
 
 
-def _parse(path: Path, kind: str) -> tuple[dict[str, Any], Path | None]:
-    """Read what one card states, and find the card that it extends."""
+def _parse(path: Path) -> dict[str, Any]:
     content = read_bounded(path, _MAX_CARD_BYTES, "a card")
     try:
         text = content.decode()
         if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
             raise ValueError(f"more than {_MAX_DOTS} dots in a line")
-        stated = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also what tomllib says of a number too long
         raise UserError(f"{path}: not valid TOML: {one_line(error, None)}") from error
-    extends = stated.pop("extends", None)
-    if extends is None:
-        return stated, None
-    if not isinstance(extends, str):
-        raise UserError(
-            f"{path}: extends: expected the name or the path of a card, got {shown(extends)}"
-        )
-    try:
-        return stated, _locate(kind, extends, beside=path.parent)
-    except UserError as error:
-        raise UserError(f"{path}: extends: {error}") from error
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``: tables key by key, all else as a whole."""
     result = base | changes
     for key in base.keys() & changes.keys():
         if isinstance(base[key], dict) and isinstance(changes[key], dict):
@@ -260,7 +220,6 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _holds(stated: Any, location: tuple[int | str, ...]) -> bool:
-    """Whether a file itself states what lies at a location."""
     for part in location:
         if not isinstance(stated, dict) or part not in stated:
             return not isinstance(stated, dict)  # a list holds its items

@@ -1,16 +1,14 @@
-"""Checkpoints: the weights in one safetensors file, and JSON in its header.
-
-Loading one runs no code.
-"""
+"""Checkpoints: weights in one safetensors file, JSON in its header; loading runs no code."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
 
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.errors import UserError, one_line
-from oat_bench.files import atomic_write
+from oat_bench.files import atomic_write, is_file
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum, pack, unpack
 
@@ -24,11 +22,7 @@ def save(classifier: TunableClassifier, path: str | Path) -> None:
 
 
 def to_bytes(classifier: TunableClassifier) -> bytes:
-    """Return a checkpoint as `save` writes it.
-
-    Raises:
-        UserError: if a file could not rebuild the classifier.
-    """
+    """Return a checkpoint as `save` writes it; a `UserError` if none could be read back."""
     content = {"info": classifier.info.model_dump(mode="json"), "sha256": classifier.fingerprint()}
     return pack(classifier.state_dict(), {_HEADER: json.dumps(content)})
 
@@ -44,13 +38,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
         UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            path = path / "checkpoint.safetensors"
-        missing = not path.is_file()
-    except OSError:  # the name is too long for a file
-        missing = True
-    if missing:
+    if os.path.isdir(path):  # noqa: PTH112  # False, not an error, of a name that is too long
+        path = path / "checkpoint.safetensors"
+    if not is_file(path):
         raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
     state, header = unpack(path)
     try:

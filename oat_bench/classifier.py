@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from oat_bench import __version__
-from oat_bench.cards import ImageSize, Lambdas, Recorded, Threat, Widths, publishable
+from oat_bench.cards import ImageSize, Lambdas, Recorded, Threat, Widths, first, publishable
 from oat_bench.datasets import Dataset, is_folder
 from oat_bench.datasets.layout import composed
 from oat_bench.errors import UserError, one_line
@@ -21,6 +21,7 @@ from oat_bench.tensors import checksum
 
 #: lambda closer than this are one: float32 holds about seven digits
 SAME_LAMBDA = 1e-6
+_Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True, order=True)
@@ -48,10 +49,9 @@ class OperatingPoint:
 class ModelInfo(Recorded):
     """What a checkpoint says of itself."""
 
-    first_keys = frozenset(
-        {"format_version", "oat_bench_version", "method", "dataset", "classes", "input_shape"}
-        | {"network", "trained_lambdas", "interpolation", "threat", "seed", "epochs"}
-        | {"selection", "benchmark_card"}
+    first_keys = first(
+        "format_version oat_bench_version method dataset classes input_shape network "
+        "trained_lambdas interpolation threat seed epochs selection benchmark_card"
     )
 
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
@@ -59,14 +59,8 @@ class ModelInfo(Recorded):
     method: str
     dataset: str
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
-    input_shape: tuple[
-        Annotated[int, Field(ge=1, le=4096)],
-        Annotated[int, Field(ge=1, le=65536)],
-        Annotated[int, Field(ge=1, le=65536)],
-    ]
-    network: NetworkCard | None = Field(
-        default=None, description="absent: the network is no card's, see `own_name`, `own_widths`"
-    )
+    input_shape: tuple[Annotated[int, Field(ge=1, le=4096)], _Side, _Side]
+    network: NetworkCard | None = Field(default=None, description="absent: it is no card's")
     own_name: str = Field(default="", description="architecture of a network that is no card's")
     own_widths: Widths = Field(default=[1.0], description="likewise")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
@@ -75,20 +69,15 @@ class ModelInfo(Recorded):
     interpolation: Literal["linear-codes", "spherical-codes", "film", "none"] = "none"
     lambda_sampling: Literal["list", "uniform"] = "list"
     bridge: Literal["folded-affine"] | None = Field(
-        default=None,
-        description="the rule below `bridged_below`; absent: there is none, or it came later",
+        default=None, description="the rule below `bridged_below`; absent: none, or it came later"
     )
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
     selection: str = Field(description="the rule that chose these weights, and the epoch it chose")
     benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
-    data_fingerprint: str = Field(
-        default="", description="of the data set it was trained on, by its name; empty: unknown"
-    )
-    image_size: ImageSize | None = Field(
-        default=None, description="what the images of a folder were resized and cropped to"
-    )
+    data_fingerprint: str = Field(default="", description="of what it was trained on, if known")
+    image_size: ImageSize | None = Field(default=None, description="of a folder of images")
 
     @property
     def num_classes(self) -> int:
@@ -114,8 +103,7 @@ class ModelInfo(Recorded):
     def bridged_below(self) -> float | None:
         """The first trained lambda above 0, if those between are mixed of the networks at both.
 
-        The rule, ``folded-affine``, is `oat_bench.networks.conditioning.LambdaEncoding`'s. It is no
-        part of the weights: a checkpoint that came before it follows it too.
+        `oat_bench.networks.conditioning.LambdaEncoding` has the rule, for older checkpoints too.
         """
         if self.network is None:
             return None
@@ -131,39 +119,22 @@ class ModelInfo(Recorded):
         return self.model_copy(update={"bridge": rule})
 
     @model_validator(mode="after")
-    def _a_bridge_where_one_is_needed(self) -> Self:
+    def _rules_go_with_the_network(self) -> Self:
         if self.bridge is not None and self.bridged_below is None:
             raise ValueError(f"bridge is {self.bridge!r}; expected none for how it was trained")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rule_of_interpolation(self) -> Self:
         own = "none" if self.network is None else self.network.interpolation
         if self.interpolation not in ("none", own):
             raise ValueError(f"interpolation is {self.interpolation!r}, the network's is {own!r}")
         return self
 
 
-def check_fits(info: ModelInfo, data: Dataset, *, other_images: bool = False) -> Dataset:
-    """Refuse a data set that a checkpoint cannot classify.
+def check_fits(info: ModelInfo, data: Dataset) -> Dataset:
+    """Refuse a data set that a checkpoint cannot classify, or that is not the published one.
 
-    What counts are the classes and the size of the images, and the images where the checkpoint
-    knows them. A folder's name is only a label; the name of a published data set is no folder's.
-
-    Args:
-        info: the checkpoint's.
-        data: what it is to classify.
-        other_images: take a folder also for a model of a published data set.
-
-    Returns:
-        The data set, by the checkpoint's name for it unless it is known to be another one.
-
-    Raises:
-        UserError: saying what differs, and how to mend it.
+    Returns it by the checkpoint's name for it, unless it is known to be another one: the name of a
+    folder is only a label.
     """
-    _check_images(info, data)
-    if other_images:
-        return data
+    check_compatible(info, data)
     if info.dataset != data.name and {info.dataset, data.name} & DATASETS.keys():
         remedy = f"evaluate it with --dataset {info.dataset}"
         if info.dataset not in DATASETS:
@@ -184,17 +155,12 @@ def trained_on(info: ModelInfo, data: Dataset) -> bool | None:
 
 
 def image_size(info: ModelInfo, dataset: str, asked: int | None = None) -> int | None:
-    """Return what images are resized to for a checkpoint: as asked, else as those of its training.
-
-    Args:
-        info: the checkpoint's.
-        dataset: name or path of the images; those of a published data set are not resized.
-        asked: pixels; None if nothing was asked for.
-    """
+    """Return the pixels that a folder's images are resized to: as asked, else as in training."""
     return info.image_size if asked is None and is_folder(dataset) else asked
 
 
-def _check_images(info: ModelInfo, data: Dataset) -> None:
+def check_compatible(info: ModelInfo, data: Dataset) -> None:
+    """Refuse a data set of other classes, or of images of another shape, than a checkpoint's."""
     ours, theirs = list(map(composed, info.classes)), list(map(composed, data.classes))
     if ours != theirs:
         raise UserError(
@@ -239,12 +205,7 @@ class TunableClassifier(ABC):
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
         """Return the lambda at which a classifier of this kind answers for ``lam``.
 
-        Args:
-            lam: in [0, 1].
-            trained: the lambda that it was trained at.
-
-        Returns:
-            ``lam``; where there are only trained ones, the one that it is to float32's precision.
+        That is ``lam``; where there are only trained ones, the one equal to float32's precision.
 
         Raises:
             UserError: if there is no classifier at ``lam``.
@@ -277,16 +238,7 @@ class TunableClassifier(ABC):
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
-        """Classify each image at a lambda of its own.
-
-        Args:
-            x: images of shape [n, C, H, W] in [0, 1].
-            lam: shape [n].
-            width: of all.
-
-        Returns:
-            Logits of shape [n, num_classes].
-        """
+        """Return logits [n, num_classes] of images [n, C, H, W], image i at lambda ``lam[i]``."""
         found = x.new_empty((len(x), self.info.num_classes))
         for value in sorted(set(lam.tolist())):
             near = self.check_lambda(value, self.info.trained_lambdas)
@@ -302,24 +254,18 @@ class TunableClassifier(ABC):
         raise UserError(f"a model of method {self.info.method!r} does not interpolate")
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
-        """Name what decides the networks at these lambda, but is no part of the fingerprint.
+        """Name what decides the networks at these lambda values beside the fingerprint.
 
         Outcomes that were stored before there was the rule are not those of a network that has it.
         """
         return ()
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
-        """Return what predicts in the place of `at`, which attacks see; None: `at` itself does.
-
-        Of an exported file that another runtime computes, it is the file, without gradients.
-        """
+        """Return what predicts in the place of `at`: of an exported file, its own runtime."""
         return None
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
-        """Return the network of a width as a function of images and lambda, for export.
-
-        Returns:
-            `oat_bench.networks.lambda_input.LambdaInput`, sharing nothing with the classifier.
+        """Return a copy, `oat_bench.networks.lambda_input.LambdaInput`, for export.
 
         Raises:
             UserError: if the method has no one network for every lambda.
@@ -355,17 +301,7 @@ class TunableClassifier(ABC):
 def check_lambdas(
     method: str, trained: Sequence[float], lambdas: Iterable[float], option: str = "--lambda"
 ) -> None:
-    """Refuse lambda values where a method has no classifier.
-
-    Args:
-        method: its name.
-        trained: the lambda values of training.
-        lambdas: those that are asked for.
-        option: of the command line, by which others may be chosen.
-
-    Raises:
-        UserError: naming the lambda, and those that there are; or if there is no such method.
-    """
+    """Refuse lambda values where a method has no classifier; by ``option`` others are chosen."""
     kind: type[TunableClassifier] = METHODS[method]
     for lam in lambdas:
         try:
@@ -375,11 +311,7 @@ def check_lambdas(
 
 
 def check_widths(known: Sequence[float], widths: Iterable[float]) -> None:
-    """Refuse widths that a network does not have.
-
-    Raises:
-        UserError: naming the width, and those that there are.
-    """
+    """Refuse widths that a network does not have."""
     for width in widths:
         if width not in known:
             have = ", ".join(f"{one:g}" for one in known)

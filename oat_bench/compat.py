@@ -1,15 +1,12 @@
 """Import hooks that let the libraries of the field load beside each other.
 
-Two packages fail on import through no fault of the user's:
-
 * torchvision's Linux wheel is built against CUDA torch; beside a CPU build its extension does not
-  load and ``import torchvision`` dies with ``operator torchvision::nms does not exist``. Declaring
-  the schemas of the two operators that torchvision wants to decorate is enough; neither is called.
-* robustbench imports ``autoattack`` but depends on ``pyautoattack``: the same code under another
-  name and, since its version 0.2, another interface. `oat_bench.autoattack_interface` stands in.
+  load and the import dies with ``operator torchvision::nms does not exist``. Declaring the schemas
+  of the two operators that it decorates is enough; neither is called.
+* robustbench imports ``autoattack`` but depends on ``pyautoattack``, the same code under another
+  name and interface. `oat_bench.autoattack_interface` stands in.
 
-The hooks act when one of these is imported, so ``import oat_bench`` stays light, and they do
-nothing where the original import works.
+They act when one of these is imported, and do nothing where the original import works.
 """
 
 import importlib
@@ -29,11 +26,7 @@ _libraries: list[object] = []  # a torch.library.Library takes its operators wit
 
 
 def declare_missing_operators(torchvision_folder: Path) -> list[str]:
-    """Declare the operators that torchvision decorates on import, if its extension cannot load.
-
-    Returns:
-        The names declared; empty beside a torch that the extension was built for.
-    """
+    """Declare the operators that torchvision lacks if its extension cannot load; name them."""
     import torch
 
     for extension in sorted(torchvision_folder.glob("_C*")):
@@ -54,10 +47,7 @@ class _Finder(MetaPathFinder, Loader):
     """Prepares torchvision's import and answers for ``autoattack`` where it is not installed."""
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None = None,
-        target: ModuleType | None = None,
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         installed = PathFinder.find_spec
         spec = installed(fullname) if fullname == "torchvision" else None

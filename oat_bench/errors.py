@@ -5,17 +5,11 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Input that only the user can mend.
-
-    The message is one line: what was wrong, what was expected, how to mend it.
-    """
+    """Input that only the user can mend: one line on what was wrong, expected, and how to mend."""
 
 
 def one_line(text: object, limit: int | None = 200) -> str:
-    """Write text from elsewhere in one line, with nothing in it that would steer a terminal.
-
-    Of more than ``limit`` characters the first are left; None leaves all.
-    """
+    """Write the first of text from elsewhere in one line, with nothing that steers a terminal."""
     line = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line[:limit]

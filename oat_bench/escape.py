@@ -1,8 +1,4 @@
-"""Text of entries, which anybody may have written, made harmless where it is shown.
-
-Everywhere it is one line without control characters, so that it changes neither a terminal nor the
-order in which a line reads.
-"""
+"""Text of entries, which anybody may have written, made harmless where it is shown."""
 
 import re
 import unicodedata
@@ -26,7 +22,7 @@ _LATEX = {
 
 
 def one_line(text: str) -> str:
-    """Join lines, and leave out what is not printed: control characters, marks of direction."""
+    """Join lines, without what changes a terminal or the order in which a line reads."""
     spaced = (" " if mark.isspace() else mark for mark in text)
     return " ".join("".join(m for m in spaced if unicodedata.category(m)[0] != "C").split())
 

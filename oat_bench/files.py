@@ -10,10 +10,7 @@ from oat_bench.errors import UserError
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write ``data`` under a temporary name beside ``path``, then rename it into place.
-
-    A crash, a kill or a full disk leaves the old file (or none), never half a new one.
-    """
+    """Write a file whole: a crash or a full disk leaves the old one, never half a new one."""
     atomic_write_all({path: data})
 
 
@@ -38,12 +35,13 @@ def atomic_write_all(contents: Mapping[Path, bytes | str]) -> None:
         raise
 
 
-def make_folder(path: Path, option: str = "--out") -> Path:
-    """Create a folder for output, which the user may choose by ``option``.
+def is_file(path: Path) -> bool:
+    """Whether there is such a file: False, not an error, where none can be called so."""
+    return os.path.isfile(path)  # noqa: PTH113
 
-    Raises:
-        UserError: if the folder cannot be created or written to.
-    """
+
+def make_folder(path: Path, option: str = "--out") -> Path:
+    """Create a folder for output, which the user may choose by ``option``, and try to write."""
     try:
         str(path).encode()  # safetensors takes no other path
         path.mkdir(parents=True, exist_ok=True)
@@ -58,32 +56,21 @@ def make_folder(path: Path, option: str = "--out") -> Path:
     return path
 
 
-#: what a file unfolds to in memory may be this large, or this many times its own size
-UNFOLDED_BYTES = 1 << 28
-UNFOLDED_TIMES = 250
+_UNFOLDED_TIMES = 250
 
 
 def check_unfolded(path: Path, size: int, stored: int | None = None) -> None:
-    """Refuse a file that says that far more lies in it than its size lets expect.
-
-    Raises:
-        UserError: if ``size``, its bytes in memory, is above 256 MiB and above 250 times
-            ``stored``, its bytes on disk.
-    """
+    """Refuse a file whose bytes in memory are over 256 MiB and 250 times those on disk."""
     stored = path.stat().st_size if stored is None else stored
-    if size > max(UNFOLDED_BYTES, UNFOLDED_TIMES * stored):
+    if size > max(1 << 28, _UNFOLDED_TIMES * stored):
         raise UserError(
-            f"{path}: {stored} bytes would unfold to {size}; expected at most {UNFOLDED_TIMES} "
+            f"{path}: {stored} bytes would unfold to {size}; expected at most {_UNFOLDED_TIMES} "
             "times as many, so store it less compressed if it is what it should be"
         )
 
 
 def read_bounded(path: Path, limit: int, kind: str) -> bytes:
-    """Read a file whole that should be of a ``kind``.
-
-    Raises:
-        UserError: if it has more than ``limit`` bytes or cannot be read.
-    """
+    """Read a file that should be of a ``kind``, and have no more than ``limit`` bytes."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""What images brought by a caller must be: one rule at every door."""
+"""What images and counts brought by a caller must be: one rule at every door."""
 
 import math
 import operator
@@ -20,20 +20,9 @@ def check_images(
     span: tuple[float, float] = (0.0, 1.0),
     slack: float = ROUNDING,
 ) -> None:
-    """Refuse what are not images.
+    """Refuse what are not images [n, *shape] of a floating type, in ``span`` but for ``slack``.
 
-    Any floating type will do. Integers are refused, as they may mean 0 to 1 or 0 to 255. No images
-    at all are none that are wrong.
-
-    Args:
-        x: the images.
-        name: what the caller calls them.
-        shape: C, H, W; any if None.
-        span: smallest and largest value.
-        slack: how far outside of it a value may lie.
-
-    Raises:
-        UserError: saying what was expected.
+    Integers are refused, as they may mean 0 to 1 or 0 to 255. No images at all are none wrong.
     """
     low, high = span
     bounded = math.isfinite(high - low)

@@ -34,10 +34,7 @@ class Bar:
 
 @contextmanager
 def bar(description: str, total: int, *, done: int = 0, show: bool = True) -> Iterator[Bar]:
-    """Show a progress bar with the time left; nothing where stderr is no terminal.
-
-    Of the ``total`` number of steps ``done`` were done before.
-    """
+    """Show a progress bar, ``done`` steps in; nothing where stderr is no terminal."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),

@@ -1,6 +1,6 @@
-"""A pytest plugin: robust accuracy in a test, and against a baseline.
+"""A pytest plugin: the fixture `robust_accuracy` measures, and checks against a baseline.
 
-The fixture `robust_accuracy` measures, and checks::
+::
 
     def test_the_model_is_robust(robust_accuracy):
         assert robust_accuracy("model.safetensors", lam=0.4, attack="pgd-20").low > 35
@@ -20,9 +20,11 @@ import pytest
 
 if TYPE_CHECKING:
     from oat_bench.classifier import TunableClassifier
-    from oat_bench.datasets import Dataset
+    from oat_bench.cli.context import Context
     from oat_bench.regression.comparison import Comparison
     from oat_bench.statistics.accuracy import Accuracy
+
+    Model = str | Path | TunableClassifier
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,19 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class RobustAccuracy:
-    """What the fixture `robust_accuracy` is.
-
-    Args:
-        data_dir: where data sets are looked for, and downloaded to.
-    """
+    """What the fixture `robust_accuracy` is; data sets are looked for in ``data_dir``."""
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
-        self._data: dict[tuple[str, Path, int | None], Dataset] = {}
 
     def __call__(
         self,
-        model: "str | Path | TunableClassifier",
+        model: "Model",
         *,
         lam: float,
         attack: str = "pgd-20",
@@ -64,16 +61,15 @@ class RobustAccuracy:
             model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
             lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
-            n_examples: how many test images, stratified, each number's part of the next one's; all
-                if None.
+            n_examples: how many test images, stratified; all if None.
             width: share of the channels.
             seed: of the attack's random numbers.
             dataset: data set or folder of images; the model's if None.
             data_dir: instead of ``--oat-data-dir``.
 
         Returns:
-            The share of images that are right both clean and attacked, ``value`` in percent, with
-            the ends ``low`` and ``high`` of its 95% Wilson interval, and the number ``n``.
+            ``value``, the percentage of images that are right both clean and attacked, ``low`` and
+            ``high``, the ends of its 95% Wilson interval, and their number ``n``.
 
         Raises:
             UserError: if model, attack and data do not exist or do not go together.
@@ -81,31 +77,24 @@ class RobustAccuracy:
         from oat_bench.attacks.card import attack_card
         from oat_bench.attacks.engines import prepare
         from oat_bench.classifier import OperatingPoint
-        from oat_bench.datasets import nested_order
-        from oat_bench.errors import UserError
         from oat_bench.evaluation.grid import evaluate
         from oat_bench.evaluation.subject import Subject
         from oat_bench.results.points import summarize
+        from oat_bench.run import choose_examples
 
-        classifier = _load(model)
-        data = self._load_data(classifier, _name(model), dataset, data_dir)
-        n = len(data.test) if n_examples is None else n_examples
-        if not 1 <= n <= len(data.test):
-            raise UserError(
-                f"{n} examples asked for; expected 1 to {len(data.test)}, as many as the test set "
-                f"of {data.name} has"
-            )
+        context = self._context(model, dataset, data_dir)
+        classifier, data = context.trained, context.data
+        examples = choose_examples(data, n_examples)
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
-        examples = nested_order(data.test.labels)[:n]
         subject = Subject(classifier, data.test, data.fingerprint(), examples)
         outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
-        return result.robust[ready.label].model_copy(update={"n": n})
+        return result.robust[ready.label].model_copy(update={"n": len(examples)})
 
     def check(
         self,
-        model: "str | Path | TunableClassifier",
+        model: "Model",
         *,
         baseline: str | Path,
         max_drop: float = 1.0,
@@ -141,53 +130,34 @@ class RobustAccuracy:
         from oat_bench.regression.check import check
         from oat_bench.reports import check as formats
 
-        classifier = _load(model)
-        against = baselines.read(baseline).part_for(classifier, attacks, lambdas)
-        data = self._load_data(classifier, _name(model), dataset, data_dir)
+        context = self._context(model, dataset, data_dir)
+        against = baselines.read(baseline).part_for(context.trained, attacks, lambdas)
         done = check(
-            classifier,
+            context.trained,
             against,
-            data,
+            context.data,
             max_drop=max_drop,
             confidence=confidence,
             seed=seed,
             show=False,
         )
         if done.comparison.verdict == "worse":
-            report = formats.Report(done, _name(model), str(baseline))
-            raise AssertionError(formats.plain(report))
+            raise AssertionError(formats.plain(formats.Report(done, context.name, str(baseline))))
         return done.comparison
 
-    def _load_data(
-        self,
-        classifier: "TunableClassifier",
-        model: str,
-        dataset: str | None,
-        data_dir: str | Path | None,
-    ) -> "Dataset":
-        """Load the data set of a model once, and check that it fits."""
-        from oat_bench import datasets
-        from oat_bench.classifier import check_fits, image_size
-        from oat_bench.cli.context import data_of
+    def _context(
+        self, model: "Model", dataset: str | None, data_dir: str | Path | None
+    ) -> "Context":
+        from oat_bench.cli.context import Context, load_model
 
-        name = data_of(classifier, model, dataset)
-        size = image_size(classifier.info, name)
-        key = (name, self.data_dir if data_dir is None else Path(data_dir), size)
-        if key not in self._data:
-            self._data[key] = datasets.load(name, key[1], image_size=size)
-        return check_fits(classifier.info, self._data[key])
-
-
-def _load(model: "str | Path | TunableClassifier") -> "TunableClassifier":
-    import torch
-
-    from oat_bench.cli.context import load_model
-
-    return load_model(str(model), torch.device("cpu")) if isinstance(model, str | Path) else model
-
-
-def _name(model: "str | Path | TunableClassifier") -> str:
-    return str(model) if isinstance(model, str | Path) else "the classifier"
+        named = str(model) if isinstance(model, str | Path) else "the classifier"
+        context = Context(named, dataset, Path(data_dir or self.data_dir))
+        context.trained = (
+            load_model(named, "cpu", lambda: context.named_data)
+            if isinstance(model, str | Path)
+            else model
+        )
+        return context
 
 
 @pytest.fixture(scope="session")

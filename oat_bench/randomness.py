@@ -1,9 +1,7 @@
-"""Random numbers that belong to an example, not to a batch.
+"""Random numbers that belong to an example, whatever its batch, the order or the device.
 
-A counter-based generator: number ``j`` of example ``i`` is a hash of (seed, stream, i, j). The same
-example gets the same numbers whatever the batch size, the order, the resume, the number of workers
-or the device. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators", OOPSLA 2014), applied twice.
+Number j of example i is a hash of (seed, stream, i, j): the finaliser of SplitMix64 (Steele,
+Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), applied twice.
 """
 
 import math
@@ -12,13 +10,11 @@ import torch
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 
 
 def _signed(value: int) -> int:
     """Return the int64 with the same 64 bits as ``value``."""
-    value &= _MASK
-    return value - (1 << 64) if value >> 63 else value
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
@@ -33,16 +29,9 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 def uniform(example_ids: Tensor, shape: tuple[int, ...], seed: int, stream: int = 0) -> Tensor:
-    """Draw uniform numbers for each example.
+    """Draw float32 numbers [n, *shape] in [0, 1) for integer ids [n], on their device.
 
-    Args:
-        example_ids: integers of shape [n]; equal ids get equal numbers.
-        shape: of one example's numbers.
-        seed: any integer.
-        stream: any integer; separates the uses of one seed (attack, epoch, ...).
-
-    Returns:
-        float32 of shape [n, *shape] in [0, 1), on the device of ``example_ids``.
+    ``stream`` separates the uses of one seed (attack, epoch, ...).
     """
     key = _mix(example_ids.long() * _signed(_GOLDEN) + _signed(seed * 0xD1342543DE82EF95 + 1))
     key = _mix(key + _signed((stream + 1) * 0xAF251AF3B0F025B5))

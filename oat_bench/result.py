@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from oat_bench import datasets, figures
+from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.checkpoint import load
@@ -25,17 +25,10 @@ from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
 from oat_bench.results import published
-from oat_bench.results.entries import Entry, EntryFlag, make_entry
+from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
-from oat_bench.run import (
-    choose_device,
-    choose_examples,
-    choose_points,
-    prepare_attacks,
-    with_evaluation,
-)
 from oat_bench.statistics import frontier
 from oat_bench.wrapping import wrap
 
@@ -45,33 +38,26 @@ class Result:
     """What an evaluation found; it prints as the table.
 
     Attributes:
-        entry: all of it, as leaderboards read it.
+        entry: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance.
         outcomes: one row for each operating point, attack and example.
-        points: accuracies of each operating point.
-        trained: the lambda values that training sampled; empty where nothing was trained.
-        title: of tables and figures.
-        published: what was published of the same experiment.
-        frontiers: summary numbers, by width and attack.
-        flags: what the evaluation doubts of its own numbers.
         classifier: what was evaluated.
         data: on what.
     """
 
     entry: Entry
     outcomes: pd.DataFrame
-    points: list[PointResult]
-    trained: list[float]
-    title: str
-    published: list[Published]
-    frontiers: list[frontier.Summary]
-    flags: list[EntryFlag]
     classifier: TunableClassifier
     data: Dataset
 
     @property
+    def points(self) -> list[PointResult]:
+        """Accuracies of each operating point."""
+        return self.entry.operating_points
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row for each operating point: accuracies in percent, with their intervals."""
-        return pd.read_csv(StringIO(per_lambda.csv(self.points, self.trained)))
+        return pd.read_csv(StringIO(per_lambda.csv(self.points, self._trained)))
 
     @property
     def markdown(self) -> str:
@@ -81,30 +67,40 @@ class Result:
     @property
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
+        entry, info = self.entry, self.classifier.info
+        named = [info.architecture, info.method.upper()]
+        if entry.name in named:
+            named = [entry.name]
+        title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
         return per_lambda.page(
             self.points,
-            self.trained,
-            self.title,
-            self.published,
-            self.frontiers,
-            self.entry.attacks,
-            dial=self.classifier.info.dial,
+            self._trained,
+            title,
+            self._published,
+            entry.frontiers or (),
+            entry.attacks,
+            dial=info.dial,
         )
 
+    @property
+    def _trained(self) -> list[float]:
+        trained = self.classifier.info.epochs > 0
+        return [point.lam for point in self.points if trained and point.trained]
+
+    @property
+    def _published(self) -> list[Published]:
+        return published.of_entry(published.load(), self.entry, same_method=True)
+
     def __str__(self) -> str:
-        return "\n".join([self.markdown.rstrip(), *flags.lines(self.flags)])
+        return "\n".join([self.markdown.rstrip(), *flags.lines(self.entry.flags or ())])
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report, and return its folder.
-
-        It holds ``report.md``, ``entry.json``, ``table.md``, ``table.csv``, ``table.tex``,
-        ``outcomes.parquet`` and ``figures``.
-        """
+        """Write ``report.md``, entry, table, outcomes and ``figures``; return the folder."""
         out = make_folder(Path(folder))
         write_parquet(out / "outcomes.parquet", self.outcomes)
         atomic_write(out / "entry.json", self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
-        atomic_write(out / "table.csv", per_lambda.csv(self.points, self.trained, self.published))
+        atomic_write(out / "table.csv", per_lambda.csv(self.points, self._trained, self._published))
         atomic_write(out / "table.tex", self.page.latex())
         quoted = published.of_entries([self.entry])
         drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
@@ -153,7 +149,7 @@ def evaluate(
         UserError: if something does not fit, before anything is attacked.
     """
     data = datasets.load(dataset, data_dir) if isinstance(dataset, str) else dataset
-    card, where = card_for(data.name), choose_device(device)
+    card, where = card_for(data.name), run.choose_device(device)
     if isinstance(model, str | Path):
         classifier = load(model)
     elif isinstance(model, TunableClassifier):
@@ -166,12 +162,10 @@ def evaluate(
             normalize=normalize,
             lambdas=lambdas,
             widths=widths,
-            threat=card.threat,
         )
     info = classifier.info
-    card = card.model_copy(update={"threat": info.threat})
-    card = with_evaluation(
-        card,
+    card = run.with_evaluation(
+        card.model_copy(update={"threat": info.threat}),
         data,
         lambdas=sorted(lambdas or info.trained_lambdas),
         widths=list(widths) if widths else None,
@@ -179,7 +173,7 @@ def evaluate(
         n_examples=n_examples,
         batch_size=batch_size,
     )
-    ready = prepare_attacks(card, info.num_classes, seed)
+    ready = run.prepare_attacks(card, info.num_classes, seed)
     command = f"oat_bench.evaluate({info.architecture}, dataset={data.name!r}, attacks={attacks!r})"
     return measured(classifier, card, data, ready, command=command, device=where)
 
@@ -195,26 +189,14 @@ def measured(
     out: Path | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run the evaluation grid of a card.
+    """Run the evaluation grid of a card with attacks that `oat_bench.run.prepare_attacks` made.
 
-    Args:
-        classifier: the model.
-        card: says what is evaluated.
-        data: on what.
-        attacks: made ready by `oat_bench.run.prepare_attacks`.
-        command: what made these numbers.
-        device: where.
-        out: keeps outcomes and what it cost, which are not computed again; None: memory does.
-        images: attacked images go to ``out/images``, as PNGs too if it is ``png``.
-
-    Raises:
-        UserError: if the checkpoint is of another data set, or more examples are asked for than
-            there are.
+    ``out`` keeps outcomes and costs, which are not computed again; ``images`` are kept under it.
     """
     info = classifier.info
     data = check_fits(info, data)
-    examples = choose_examples(card, data)
-    points = choose_points(card, info.method, info.trained_lambdas, info.widths)
+    examples = run.choose_examples(data, card.evaluation.n_examples)
+    points = run.choose_points(card, info.method, info.trained_lambdas, info.widths)
     subject = Subject(
         classifier.to(device),
         data.test.to(device),
@@ -232,12 +214,9 @@ def measured(
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
-    raised = flags.flags(doubts)
     before = None if out is None else out / "entry.json"
     counted = summarize(outcomes, worst_over, info.trained_at)
     results = with_costs(counted, classifier, data.test, device, before)
-    frontiers = frontier.summarize(outcomes, worst_over)
-    shown = [result.lam for result in results if info.trained_at(result.lam)]
     entry = make_entry(
         info,
         results,
@@ -247,23 +226,10 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
-        frontiers=frontiers,
+        frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
-        flags=raised,
+        flags=flags.flags(doubts),
     )
-    alone = entry.name in (info.architecture, info.method.upper())
-    named = [entry.name] if alone else [info.architecture, info.method.upper()]
-    return Result(
-        entry,
-        outcomes,
-        results,
-        sorted({*info.trained_lambdas, *shown}) if info.epochs else [],
-        ", ".join([data.name, *named, f"{card.threat.norm} eps {entry.eps}"]),
-        published.of_entry(published.load(), entry, same_method=True),
-        frontiers,
-        raised,
-        classifier,
-        data,
-    )
+    return Result(entry, outcomes, classifier, data)

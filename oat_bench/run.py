@@ -1,6 +1,7 @@
 """A benchmark from its card to its report: train, evaluate, write."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.files import atomic_write, sha256
-from oat_bench.methods.trainable import Member, TrainableClassifier
+from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.training.loop import Trainer
@@ -34,11 +35,7 @@ from oat_bench.training.sampling import describe_lambdas
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
-
-    Raises:
-        UserError: if there is no such device here.
-    """
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -49,8 +46,7 @@ def choose_device(name: str) -> torch.device:
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
     """Return the card with other values of its evaluation; None leaves one as it is.
 
-    A card may have been written for a larger test set: unless ``n_examples`` is given it evaluates
-    no more than there are.
+    Of a card for a larger test set ``n_examples`` becomes what there are, unless it is given.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     if "n_examples" not in given and card.evaluation.n_examples:
@@ -59,36 +55,26 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
 
 
 def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
-    """Make the attacks of a card ready, before anything costly begins.
-
-    Raises:
-        UserError: if one does not exist or does not fit.
-    """
+    """Make the attacks of a card ready, before anything costly begins."""
     chosen = select_attacks(card.evaluation.attacks)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
             raise unknown("attack with fewer examples", name, names)
     ready = [prepare(attack, card.threat, n_classes=n_classes, seed=seed) for attack in chosen]
-    labels = [attack.label for attack in ready]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UserError(f"two attacks have one column, {label!r}; rename a card")
+    label, count = Counter(attack.label for attack in ready).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"two attacks have one column, {label!r}; rename a card")
     return ready
 
 
 def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> BenchmarkCard:
-    """Return the card with fewer examples for attacked images that were saved of fewer.
-
-    Raises:
-        UserError: if they are not of the examples that the card evaluates.
-    """
-    evaluation, examples = card.evaluation, choose_examples(card, data)
-    fewer = dict(evaluation.fewer_examples)
+    """Return the card with fewer examples for attacked images that were saved of fewer."""
+    examples = choose_examples(data, card.evaluation.n_examples)
+    fewer = dict(card.evaluation.fewer_examples)
     for name, attack in ((a.card.name, a) for a in attacks if a.card.engine == "file"):
         fewer[name] = saved.count(attack, data, examples[: fewer.get(name)])
-    changed = evaluation.model_copy(update={"fewer_examples": fewer})
-    return card.model_copy(update={"evaluation": changed})
+    return with_evaluation(card, data, fewer_examples=fewer)
 
 
 def train(
@@ -98,9 +84,6 @@ def train(
 
     Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
     several networks trains one after the other, each in a sub-folder of its own.
-
-    Raises:
-        UserError: if the folder holds a run of another card, data set or seed.
     """
     identity = training_identity(card.checked(), data, seed)
     method: type[TrainableClassifier] = METHODS[card.method]
@@ -138,12 +121,11 @@ def train(
     ).with_bridge()
     classifier = method.build(info).to(device)
     selections, logs, seconds = [], [], 0.0
-    validation = data.validation
+    train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
-        validation = validation.take(
-            stratified(validation.labels, card.training.validation_examples)[0]
-        )
-    train_split, validation = data.train.to(device), validation.to(device)
+        chosen, _ = stratified(validation.labels, card.training.validation_examples)
+        validation = validation.take(chosen)
+    validation = validation.to(device)
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
@@ -156,19 +138,16 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
-        several = sorted({width for _, width in member.step.points()}, reverse=True)
-        widths = ""
-        if len(several) > 1:
-            widths = f", width {', '.join(f'{width:g}' for width in several)}"
+        by, loss = card.method.upper(), recipe.objective.loss
+        if loss != "cross-entropy":
+            by += f" with {loss}"
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
-        by = card.method.upper()
-        if recipe.objective.loss != "cross-entropy":
-            by += f" with {recipe.objective.loss}"
-        note(
-            f"training {info.architecture} on {data.name} by {by}: "
-            f"{len(data.train)} images, {epochs}, {describe_lambdas(recipe)}{widths}, on {device}, "
-            f"{trainer.computation}"
-        )
+        parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
+        widths = sorted({width for _, width in member.step.points()}, reverse=True)
+        if len(widths) > 1:
+            parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
+        parts += [f"on {device}", trainer.computation]
+        note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))
         seconds += progress.seconds
@@ -180,21 +159,14 @@ def train(
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / "splits.json", data.describe_splits())
-    selection = _describe_selection(selections)
+    selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
+    if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
+        selection = selections[0][1] if selections else "none: not trained"
     classifier.info = classifier.info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
     if selections:
         note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
-
-
-def _describe_selection(selections: list[tuple[Member, str]]) -> str:
-    """Say once what holds of all networks, else of each."""
-    if not selections:
-        return "none: not trained"
-    if len({selection for _, selection in selections}) == 1:
-        return selections[0][1]
-    return "; ".join(f"{member.name}: {selection}" for member, selection in selections)
 
 
 def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
@@ -216,14 +188,7 @@ def choose_points(
 ) -> list[OperatingPoint]:
     """Return the operating points that a card evaluates, by width and lambda.
 
-    Args:
-        card: the card.
-        method: of the classifier.
-        trained: the lambda that its training samples.
-        widths: those that it has.
-
-    Raises:
-        UserError: if the card asks for one where there is no classifier.
+    ``method``, ``trained`` lambda values and ``widths`` are the classifier's.
     """
     lambdas, chosen = card.evaluation.lambdas, card.evaluation.widths or widths
     check_widths(widths, chosen)
@@ -231,13 +196,9 @@ def choose_points(
     return [OperatingPoint(lam, width) for width in chosen for lam in lambdas]
 
 
-def choose_examples(card: BenchmarkCard, data: Dataset) -> Tensor:
-    """Return the ids of the test images that a card evaluates.
-
-    Raises:
-        UserError: if it asks for more than there are.
-    """
-    n = card.evaluation.n_examples or len(data.test)
-    if n > len(data.test):
+def choose_examples(data: Dataset, n: int | None) -> Tensor:
+    """Return the ids of n test images, stratified, or of all; those of fewer come first in more."""
+    n = len(data.test) if n is None else n
+    if not 1 <= n <= len(data.test):
         raise UserError(f"{n} examples asked for; the test set of {data.name} has {len(data.test)}")
     return datasets.nested_order(data.test.labels)[:n]

@@ -21,11 +21,7 @@ def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and strings from a safetensors file.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Read tensors and strings from a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -45,10 +41,8 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def checksum(info: object, state: dict[str, Tensor]) -> str:
     """Hash a description, as JSON holds it, and weights."""
-    parts = [part for name in sorted(state) for part in (name, _raw(state[name]))]
-    return sha256(json.dumps(info, sort_keys=True), *parts)
-
-
-def _raw(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return flat.view(torch.uint8).numpy().data
+    parts: list[str | memoryview] = [json.dumps(info, sort_keys=True)]
+    for name in sorted(state):
+        flat = state[name].detach().cpu().contiguous().view(-1)
+        parts += [name, flat.view(torch.uint8).numpy().data]
+    return sha256(*parts)

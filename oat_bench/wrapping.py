@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oat_bench.benchmark import card_for
 from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, TunableClassifier
-from oat_bench.datasets import Dataset
+from oat_bench.datasets import DATA_DIR, Dataset, load
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import sha256
 from oat_bench.methods.fixed import LAMBDA, Fixed
@@ -53,12 +54,13 @@ class Normalized(nn.Module):
 def wrap(
     model: Any,
     *,
-    dataset: Dataset,
+    dataset: Dataset | str,
     name: str = "",
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     lambdas: Sequence[float] | None = None,
     widths: Sequence[float] | None = None,
     threat: Threat | None = None,
+    data_dir: str | Path = DATA_DIR,
     code: str = "",
 ) -> TunableClassifier:
     """Take a network or a family of them for a tunable classifier; nothing is copied.
@@ -67,24 +69,28 @@ def wrap(
         model: a `torch.nn.Module` in eval mode, images [n, C, H, W] in [0, 1] to logits
             [n, classes], which has no dial; or an object with ``at(lam)`` or ``at(lam, width)``
             that returns such modules.
-        dataset: what it classifies; `oat_bench.datasets.load` reads one.
+        dataset: what it classifies: a name, the path of a folder of images, or what
+            `oat_bench.datasets.load` returned.
         name: of the network in tables; its class if empty.
         normalize: mean and standard deviation of each channel, where the network expects
             normalised images.
         lambdas: of an object with ``at``: those to evaluate, ascending, in [0, 1].
         widths: likewise; 1 if None.
-        threat: eps, norm and step size that it is meant for; Linf 8/255 if None.
+        threat: eps, norm and step size that it is meant for; those of the data set's card if None.
+        data_dir: where data sets are looked for, and downloaded to.
         code: fingerprint of the code, where it is known; outcomes that are stored are of it.
 
     Raises:
         UserError: if it is not such a model; it is tried on four test images.
     """
-    dial = not isinstance(model, nn.Module) or callable(getattr(model, "at", None))
-    if dial and not callable(getattr(model, "at", None)):
+    dial = callable(getattr(model, "at", None))
+    if not dial and not isinstance(model, nn.Module):
         raise UserError(
             f"a model is a {type(model).__name__}; expected a torch.nn.Module, or an object with "
             "at(lam) that returns one"
         )
+    if isinstance(dataset, str):
+        dataset = load(dataset, data_dir)
     name = name or type(model).__name__
     info = ModelInfo(
         method="own" if dial else "fixed",
@@ -96,7 +102,7 @@ def wrap(
         options={"code": code} if code else {},
         trained_lambdas=sorted(lambdas or LAMBDAS) if dial else [LAMBDA],
         dial=dial,
-        threat=threat or Threat(),
+        threat=threat or card_for(dataset.name).threat,
         seed=0,
         epochs=0,
         selection="none: as it was given",
@@ -121,19 +127,9 @@ def wrap(
 
 @torch.no_grad()
 def check_outputs(module: nn.Module, x: Tensor, n_classes: int, name: str) -> None:
-    """Refuse a network that does not map images to logits.
-
-    Args:
-        module: the network.
-        x: images of shape [n, C, H, W] in [0, 1].
-        n_classes: how many logits are expected.
-        name: of the network, for the error.
-
-    Raises:
-        UserError: saying what came out, and what was expected.
-    """
+    """Refuse a network, called ``name``, that does not map images to logits [n, n_classes]."""
     try:
-        logits = module(x)
+        logits = module(x.to(next(module.parameters(), x).device))
     except Exception as error:
         raise UserError(
             f"{name} fails on images of shape {list(x.shape)} "
@@ -159,17 +155,8 @@ def is_source(model: str) -> bool:
     return _SOURCE.fullmatch(model) is not None
 
 
-def from_source(model: str, dataset: Dataset, *, threat: Threat | None = None) -> TunableClassifier:
-    """Run a user's function, and wrap what it returns.
-
-    Args:
-        model: ``path.py:function`` or ``path.py:function=argument``.
-        dataset: what it classifies.
-        threat: that it is meant for.
-
-    Raises:
-        UserError: if there is no such function, it raises, or it returns no model.
-    """
+def from_source(model: str, dataset: Dataset) -> TunableClassifier:
+    """Run a user's function, ``path.py:function[=argument]``, and `wrap` what it returns."""
     match = _SOURCE.fullmatch(model)
     assert match is not None
     path, argument = Path(match["path"]), match["argument"]
@@ -185,11 +172,10 @@ def from_source(model: str, dataset: Dataset, *, threat: Threat | None = None) -
     # a network of torch's own classes is called after what built it
     given = kind.__module__.partition(".")[0] != "torch"
     name = kind.__name__ if given else f"{path.stem}.{match['function']}"
-    return wrap(made, dataset=dataset, name=name, threat=threat, code=sha256(*parts))
+    return wrap(made, dataset=dataset, name=name, code=sha256(*parts))
 
 
 def _function(path: Path, name: str) -> Callable[..., Any]:
-    """Run a Python file, and return a function of it."""
     if not path.is_file():
         raise UserError(f"no file at {path}; expected Python, such as ./mine.py:build")
     # under its own name its classes unpickle; but no library is replaced

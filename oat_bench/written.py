@@ -25,11 +25,7 @@ class Written(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file.
-
-        Raises:
-            UserError: if it cannot be read, or is not what it should be.
-        """
+        """Read a file, or raise a `UserError` that says what it should be."""
         content = read_bounded(path, cls.max_bytes, cls.what)
         try:
             return cls.model_validate_json(content)

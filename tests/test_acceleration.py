@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oat_bench import acceleration
-from oat_bench.acceleration import accelerate, choose_compile, choose_precision, compiled
+from oat_bench.acceleration import Accelerated, choose_compile, choose_precision, compiled
 from oat_bench.attacks import in_house
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
@@ -35,13 +35,13 @@ def images(n=24):
 def test_accelerated_is_the_plain_network(network):
     x = images()
     torch.testing.assert_close(
-        accelerate(specialize(network, 0.3))(x), specialize(network, 0.3)(x), rtol=1e-4, atol=1e-5
+        Accelerated(specialize(network, 0.3))(x), specialize(network, 0.3)(x), rtol=1e-4, atol=1e-5
     )
 
 
 def test_gradients_come_in_the_layout_of_the_images(network):
     x = images().requires_grad_()
-    fast, slow = accelerate(specialize(network, 0.3)), specialize(network, 0.3)
+    fast, slow = Accelerated(specialize(network, 0.3)), specialize(network, 0.3)
     (gradient,) = torch.autograd.grad(fast(x).logsumexp(1).sum(), x)
     (expected,) = torch.autograd.grad(slow(x).logsumexp(1).sum(), x)
     assert gradient.is_contiguous()
@@ -55,7 +55,7 @@ def test_gradients_come_in_the_layout_of_the_images(network):
 def test_every_example_has_the_outcome_of_the_slow_path(network, name):
     x, ids = images(), torch.arange(24)
     attack = prepare(attack_card(name), THREAT, n_classes=10, seed=0)
-    slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
+    slow, fast = specialize(network, 0.3), Accelerated(specialize(network, 0.3))
     y = slow(x).argmax(1)
     with torch.no_grad():
         outcomes = [slow(attack(model, x, y, ids)).argmax(1) for model in (slow, fast)]
@@ -69,7 +69,7 @@ def test_robust_accuracy_of_the_slow_path_under_attacks_that_draw_by_batch(pertu
     network = perturbed("wrn-10-1", num_classes=10, in_channels=3, size=16)
     x, ids = images(40), torch.arange(40)
     attack = prepare(attack_card(name), Threat(eps=0.03, step_size=0.01), n_classes=10, seed=0)
-    slow, fast = specialize(network, 0.3), accelerate(specialize(network, 0.3))
+    slow, fast = specialize(network, 0.3), Accelerated(specialize(network, 0.3))
     y = slow(x).argmax(1)
     with torch.no_grad():
         right = [
@@ -82,7 +82,7 @@ def test_robust_accuracy_of_the_slow_path_under_attacks_that_draw_by_batch(pertu
 def test_rough_is_the_network_in_bfloat16_with_logits_in_float32(network):
     x = images()
     plain = specialize(network, 0.3)
-    rough = accelerate(plain, precision="bf16")
+    rough = Accelerated(plain, precision="bf16")
     logits = rough(x)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits.bfloat16().float(), logits)  # the head is not rounded
@@ -92,7 +92,7 @@ def test_rough_is_the_network_in_bfloat16_with_logits_in_float32(network):
 
 def test_a_batch_larger_than_the_caches_is_the_same_batch(network):
     x = torch.rand(150, 3, 16, 16, generator=torch.Generator().manual_seed(4)).requires_grad_()
-    fast, slow = accelerate(specialize(network, 0.3)), specialize(network, 0.3)
+    fast, slow = Accelerated(specialize(network, 0.3)), specialize(network, 0.3)
     torch.testing.assert_close(fast(x), slow(x), rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(fast(x).logsumexp(1).sum(), x)
     (expected,) = torch.autograd.grad(slow(x).logsumexp(1).sum(), x)
@@ -218,7 +218,7 @@ def test_operations_are_two_for_each_multiplication_of_a_convolution():
 @pytest.mark.slow
 def test_compiled_is_the_same_for_every_batch_size(perturbed):
     network = perturbed("wrn-10-1", num_classes=10, in_channels=3, size=16)
-    fast = accelerate(specialize(network, 0.3), compile_it=True)
+    fast = Accelerated(specialize(network, 0.3), compile_it=True)
     slow = specialize(network, 0.3)
     for n in (24, 7, 1):
         torch.testing.assert_close(fast(images(n)), slow(images(n)), rtol=1e-4, atol=1e-5)
@@ -226,7 +226,7 @@ def test_compiled_is_the_same_for_every_batch_size(perturbed):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_logits_and_gradients_of_an_image_are_the_same_bits_in_any_batch(plain, precision):
-    network = accelerate(plain("wrn-10-1", 10, 3).eval(), precision=precision)
+    network = Accelerated(plain("wrn-10-1", 10, 3).eval(), precision=precision)
     draw = torch.Generator().manual_seed(0)
     images = torch.rand((80, 3, 16, 16), generator=draw)
 

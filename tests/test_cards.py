@@ -910,17 +910,6 @@ def test_cards_that_extend_in_a_circle_are_refused(tmp_path):
     assert complaint(attack_card, str(path)).startswith(f"{last}: extends ")
 
 
-def test_too_many_cards_in_a_row_are_refused(tmp_path):
-    written(tmp_path, ATTACK, "0.toml")
-    for number in range(1, 20):
-        extending(tmp_path, f"{number - 1}.toml", "", f"{number}.toml")
-    assert attack_card(str(tmp_path / "7.toml")).class_ == "PGD"
-    for number in (8, 19):
-        assert "more than 8 cards extend each other" in complaint(
-            attack_card, str(tmp_path / f"{number}.toml")
-        )
-
-
 @pytest.mark.parametrize(
     ("extends", "words"),
     [

@@ -21,7 +21,7 @@ from oat_bench.attacks.engines import prepare
 from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint, check_fits
+from oat_bench.classifier import OperatingPoint, check_fits, check_lambdas
 from oat_bench.cli.context import Context
 from oat_bench.deployment import FORMATS
 from oat_bench.deployment.description import KEY
@@ -303,7 +303,7 @@ def test_cards(tmp_path, kind, name, use, every):
 def test_a_foreign_method_is_refused_wherever_one_is_asked_for():
     for call in (
         lambda: METHODS["mystery"],
-        lambda: oat_bench.methods.check_lambdas("mystery", [0.0], []),
+        lambda: check_lambdas("mystery", [0.0], []),
     ):
         with pytest.raises(UserError, match="unknown method 'mystery'"):
             call()

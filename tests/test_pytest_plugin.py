@@ -121,7 +121,7 @@ def test_where_data_lie(run):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"lam": 1.0, "n_examples": 0}, "0 examples asked for; expected 1 to 400"),
+        ({"lam": 1.0, "n_examples": 0}, "0 examples asked for; the test set of digits has 400"),
         ({"lam": 1.0, "attack": "pgd-21"}, "did you mean pgd-20"),
         ({"lam": 1.0, "dataset": "cifar"}, "did you mean cifar10"),
     ],

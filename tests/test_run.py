@@ -214,8 +214,7 @@ def test_the_report_is_in_its_folder(reported):
     _, report, out = reported
     assert {path.name for path in out.iterdir()} == FILES | {"outcomes", "figures"}
     assert {f"figures/{path.name}" for path in (out / "figures").iterdir()} == FIGURES
-    assert report.trained == [0.0, 0.5, 1.0]
-    assert report.title == "digits, wrn-10-1, OAT, Linf eps 0.2"
+    assert report.page.title == "digits, wrn-10-1, OAT, Linf eps 0.2"
 
 
 def test_outcomes_parquet_is_the_predictions_of_the_model(reported, digits, trained):
@@ -314,7 +313,7 @@ def test_the_report_page_shows_what_there_is(reported):
     shown = re.findall(r"!\[[\w-]+\]\((.*?)\)", page)
     assert shown == [f"figures/{kind}.png" for kind in KINDS]
     assert "```sh\nthe command\n```" in page
-    assert report.frontiers[-1].attack == "worst"
+    assert report.entry.frontiers[-1].attack == "worst"
 
 
 def test_figures_that_do_not_apply_are_left_out(brief, digits, trained, tmp_path):
@@ -366,7 +365,7 @@ def test_a_random_classifier_is_measured_to_be_one(brief, digits, trained, tmp_p
     report = evaluate(random, card, digits, tmp_path)
     record = records.read(tmp_path)
     assert record.entry.randomized
-    assert "repeat" in {flag.name for flag in report.flags}
+    assert "repeat" in {flag.name for flag in report.entry.flags}
     assert "outputs are random at lambda 1" in (tmp_path / "report.md").read_text()
     assert reliability.doubts(record, "worst") == ["random, and not attacked on the expectation"]
     evaluate(trained, card, digits, tmp_path / "honest")
@@ -543,7 +542,7 @@ def test_a_card_of_any_library_runs_in_a_benchmark(brief, digits, trained, tmp_p
 def test_too_many_examples_are_refused(brief, digits, trained, tmp_path):
     with pytest.raises(UserError, match=r"801 examples .* digits has 800"):
         evaluate(trained, with_evaluation(brief, n_examples=801), digits, tmp_path)
-    assert len(run.choose_examples(with_evaluation(brief, n_examples=None), digits)) == 800
+    assert len(run.choose_examples(digits, None)) == 800
 
 
 def test_a_checkpoint_of_another_data_set_is_refused(brief, digits, build_classifier, tmp_path):

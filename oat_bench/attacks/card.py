@@ -45,20 +45,26 @@ class AttackPart(Recorded):
     )
 
     def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
-        """Return the parameters with every reference replaced by its value.
-
-        Raises:
-            ValueError: if a reference is to something that does not exist.
-        """
-        known = {
-            "eps": threat.eps,
-            "step_size": threat.step_size,
-            "norm": threat.norm,
-            "n_classes": n_classes,
-            "n_targets": min(_MAX_TARGETS, n_classes - 1),
-            "seed": seed,
-        }
+        """Return the parameters with every reference replaced by its value, where there is one."""
+        counts = {"n_classes": n_classes, "n_targets": min(_MAX_TARGETS, n_classes - 1)}
+        bound = {key: getattr(threat, key) for key in ("eps", "step_size", "norm")}
+        known = bound | counts | {"seed": seed}
         return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes of an image that survives, about, once resolved."""
+        given = self.parameters
+        if self.class_ == "Images":  # they are there already
+            return 1.0
+        counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
+        known = [float(count) for count in counts if isinstance(count, int | float)]
+        restarts = given.get("restarts", given.get("n_restarts", 1))
+        # APGD-T aims at each of the other classes; FAB where it is told to
+        aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
+        targets = given.get("n_classes", 10) - 1 if aimed else 1
+        backward = 1 if "n_queries" in given or "draws" in given else 2
+        return float(backward * targets * restarts * max(known, default=100.0))
 
 
 def _engine(name: str) -> str:
@@ -112,11 +118,7 @@ class AttackCard(Card):
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise ValueError("two of the [[parts]] have the same name")
-        return self
-
-    @model_validator(mode="after")
-    def _references_exist(self) -> "AttackCard":
-        for part in self.chain():
+        for part in self.chain():  # references exist
             part.resolve(Threat(), n_classes=10, seed=0)
         return self
 
@@ -127,9 +129,7 @@ class AttackCard(Card):
 
     def chain(self) -> list[AttackPart]:
         """Return the attacks that it runs in turn; of most cards one, itself."""
-        itself = {"name": self.name, "class": self.class_, "parameters": self.parameters}
-        own = AttackPart.model_validate(itself | {"min_classes": self.min_classes})
-        return self.parts or [own]
+        return self.parts or [AttackPart(**self.model_dump(include=set(AttackPart.model_fields)))]
 
 
 def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
@@ -160,9 +160,5 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
 
 
 def attack_card(name_or_path: str) -> AttackCard:
-    """Read an attack card by name or by path.
-
-    Raises:
-        UserError: if there is none, or it is not a valid card.
-    """
+    """Read an attack card by name or by path."""
     return find(name_or_path, AttackCard)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.card import AttackCard
+from oat_bench.attacks.card import AttackCard, AttackPart
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
@@ -30,49 +30,13 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Run:
-    """One attack class of a library, with the values of its parameters.
-
-    Attributes:
-        name: of the part; of a card that has no parts the card's.
-        class_: in the library.
-        parameters: the card's, every reference replaced.
-    """
-
-    name: str
-    class_: str
-    parameters: dict[str, Any]
-
-    @property
-    def passes(self) -> float:
-        """Forward and backward passes that it makes of an image that survives, about."""
-        given = self.parameters
-        if self.class_ == "Images":  # they are there already
-            return 1.0
-        counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
-        known = [float(count) for count in counts if isinstance(count, int | float)]
-        restarts = given.get("restarts", given.get("n_restarts", 1))
-        # APGD-T aims at each of the other classes; FAB where it is told to
-        aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
-        targets = given.get("n_classes", 10) - 1 if aimed else 1
-        backward = 1 if "n_queries" in given or "draws" in given else 2
-        return float(backward * targets * restarts * max(known, default=100.0))
-
-
-@dataclass(frozen=True)
 class Attack:
     """A card made ready for one evaluation.
 
-    Attributes:
-        card: the card.
-        threat: what bounds its perturbations.
-        n_classes: of the model.
-        seed: of the random numbers.
-        label: what tables call it: the card's name; where some of its parts do not apply to so few
-            classes, the names of those that run, such as ``apgd-ce+fab-t+square``; of a targeted
-            attack it ends in ``-targeted``.
-        chain: what runs in turn, each on what the last left standing.
-        part: which of them this is, the last of the chain; None: all.
+    Tables call it by its label: the card's name; where some of its parts do not apply to so few
+    classes, the names of those that run, such as ``apgd-ce+fab-t+square``; of a targeted attack it
+    ends in ``-targeted``. The parts of the chain, their parameters resolved, run in turn, each on
+    what the last left standing; ``part`` says which of them this is, the last; None: all.
     """
 
     card: AttackCard
@@ -80,7 +44,7 @@ class Attack:
     n_classes: int
     seed: int
     label: str
-    chain: tuple[Run, ...]
+    chain: tuple[AttackPart, ...]
     part: int | None = None
 
     @property
@@ -121,16 +85,9 @@ class Attack:
         return self.card.targeted is not None
 
     def aim(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        """Return what the attack is told of its images.
+        """Return what the attack is told of clean images: their labels, or targets of the examples.
 
-        Args:
-            model: plain: images to logits.
-            x: clean images of shape [n, C, H, W] in [0, 1].
-            y: labels of shape [n].
-            example_ids: shape [n]; they own the targets that are drawn.
-
-        Returns:
-            The labels; of a targeted attack the targets, which are no labels. Shape [n].
+        Shape [n]; no target is its image's label.
         """
         if self.card.targeted is None:
             return y
@@ -145,21 +102,12 @@ class Attack:
         return (y + steps) % self.n_classes
 
     def stands(self, prediction: Tensor, aim: Tensor) -> Tensor:
-        """Say which images an attack has not broken: bool, shape [n].
-
-        Args:
-            prediction: classes of the attacked images, shape [n].
-            aim: from `aim`.
-        """
+        """Say which images an attack has not broken by what is predicted of them: bool [n]."""
         return (prediction == aim) != self.targeted
 
     @property
     def _engine(self) -> Any:
-        """What runs the card: ``check(attack)`` and ``run(attack, model, x, y, example_ids)``.
-
-        Besides, ``DISTRIBUTION``, whose version goes into results, and ``PER_EXAMPLE``, true where
-        random numbers belong to examples.
-        """
+        """What runs the card; ``docs/add-an-attack.md`` says what it has."""
         return ENGINES[self.card.engine]
 
     def fingerprint(self) -> str:
@@ -172,32 +120,15 @@ class Attack:
         aimed = [self.card.targeted] if self.card.targeted else []
         # what a part is given depends on those before it
         before = [word for run in self.chain[:-1] for word in (run.class_, _listed(run.parameters))]
-        return sha256(
-            self.class_,
-            str(self.card.version),
-            library,
-            _listed(self.parameters),
-            bound,
-            str(self.seed),
-            *drawn,
-            *part,
-            *before,
-            *aimed,
-        )
+        own = (self.class_, str(self.card.version), library, _listed(self.parameters))
+        return sha256(*own, bound, str(self.seed), *drawn, *part, *before, *aimed)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        """Attack images.
+        """Attack images [n, C, H, W] in [0, 1]; y is what `aim` returns.
 
-        Args:
-            model: plain, in eval mode: images to logits.
-            x: images of shape [n, C, H, W] in [0, 1].
-            y: labels of shape [n]; of a targeted attack its targets, from `aim`.
-            example_ids: shape [n]; they own the random numbers of in-house attacks. Other libraries
-                draw for the batch: their generators are seeded by the first id.
-
-        Returns:
-            The attacked image where the attack kept to the threat model, else x: an attack that
-            left the ball (DeepFool, Carlini and Wagner, ... minimise the norm) has not broken it.
+        The ids own the random numbers of in-house attacks. Other libraries draw for the batch:
+        their generators are seeded by the first id. What left the ball (DeepFool, Carlini and
+        Wagner, ... minimise the norm) has broken nothing: x is returned in its place.
 
         Raises:
             UserError: if another library fails, on a parameter's value for one.
@@ -214,30 +145,18 @@ class Attack:
         return x_adv
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        seed = self.seed + int(example_ids[0])
-        # what a library prints is no result: stdout is for those
-        with evaluating(model), _own_randomness(seed), redirect_stdout(sys.stderr):
-            try:
-                x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
-            except Exception as error:
-                if self.per_example or isinstance(error, OSError):
-                    raise
-                raise failed(self, error) from error
+        with evaluating(model), _library(self, self.seed + int(example_ids[0])):
+            x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
         return torch.where(self.allowed(x_adv, x)[:, None, None, None], x_adv, x)
 
     def allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Say which attacked images keep to the threat model: bool, shape [n]."""
-        delta = (x_adv - x).flatten(1)
         order = float("inf") if self.threat.norm == "Linf" else 2
-        size = torch.linalg.vector_norm(delta, order, dim=1)
-        low, high = x_adv.flatten(1).amin(1), x_adv.flatten(1).amax(1)
+        size = torch.linalg.vector_norm((x_adv - x).flatten(1), order, dim=1)
+        low, high = x_adv.flatten(1).aminmax(dim=1)
         # false for NaN too
-        allowed: Tensor = (
-            (size <= self.threat.eps * (1 + TOLERANCE) + TOLERANCE)
-            & (low >= -TOLERANCE)
-            & (high <= 1 + TOLERANCE)
-        )
-        return allowed
+        in_ball: Tensor = size <= self.threat.eps * (1 + TOLERANCE) + TOLERANCE
+        return in_ball & (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
 
 
 class _SeededState(np.random.RandomState):
@@ -273,19 +192,10 @@ def prepare(
     seed: int,
     recorded: Mapping[str, dict[str, Any]] | None = None,
 ) -> Attack:
-    """Make a card ready under a benchmark's threat model.
+    """Make a card ready under a benchmark's threat model; a UserError says why it cannot be.
 
-    Args:
-        card: the card.
-        threat: the benchmark's.
-        n_classes: of the model.
-        seed: of the random numbers.
-        recorded: parameters of an earlier evaluation, by part, in place of what the card's come to;
-            the seed alone is today's.
-
-    Raises:
-        UserError: if the card is for another norm or for more classes, or its class or a parameter
-            does not exist, or the class refuses a parameter's value.
+    Parameters that an earlier evaluation ``recorded``, by part, stand in place of what the card's
+    come to; the seed alone is today's.
     """
     if card.norm is not None and card.norm != threat.norm:
         raise UserError(
@@ -306,40 +216,42 @@ def prepare(
         parameters = part.resolve(bound, n_classes=n_classes, seed=seed)
         earlier = (recorded or {}).get(part.name, {})
         parameters |= {k: v for k, v in earlier.items() if part.parameters.get(k) != "$seed"}
-        runs.append(Run(part.name, part.class_, parameters))
+        runs.append(part.model_copy(update={"parameters": parameters}))
     whole = len(parts) == len(card.chain())
     label = card.name if whole else "+".join(part.name for part in parts)
     if card.targeted is not None:
         label = f"{card.name.removesuffix(_TARGETED)[: 64 - len(_TARGETED)]}{_TARGETED}"
     attack = Attack(card, bound, n_classes, seed, label, tuple(runs))
-    with _own_randomness(seed), redirect_stdout(sys.stderr):
-        for one in attack.parts():
+    for one in attack.parts():
+        with _library(one, seed):
             one._engine.check(one)
     return attack
 
 
-def check_class(attack: Attack, classes: Iterable[str]) -> None:
-    """Refuse a class that the attack's engine does not have.
+@contextmanager
+def _library(attack: Attack, seed: int) -> Iterator[None]:
+    """Run a library's code: seeded, what it prints on stderr, what it raises in one line."""
+    with _own_randomness(seed), redirect_stdout(sys.stderr):
+        try:
+            yield
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            if attack.per_example:
+                raise
+            raise failed(attack, f"{type(error).__name__}: {error}") from error
 
-    Raises:
-        UserError: naming card and class, with the nearest ones.
-    """
-    card = attack.card
+
+def check_class(attack: Attack, classes: Iterable[str]) -> None:
+    """Refuse a class that the attack's engine does not have, with the nearest ones."""
     if attack.class_ not in classes:
+        card = attack.card
         kind = f"class in attack card {card.name!r} (engine {card.engine})"
         raise unknown(kind, attack.class_, classes)
 
 
 def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
-    """Refuse parameters that the attack's class does not take, and missing ones.
-
-    Args:
-        attack: whose card gives values.
-        parameters: those of the class that a card may give.
-
-    Raises:
-        UserError: naming card and parameter.
-    """
+    """Refuse parameters that are not among those a card may give, and missing ones."""
     where, known = _where(attack), {p.name: p for p in parameters}
     for key in attack.parameters:
         if key not in known:
@@ -350,11 +262,7 @@ def check_parameters(attack: Attack, parameters: Iterable[Parameter]) -> None:
 
 
 def check_targeted(attack: Attack, able: bool) -> None:
-    """Refuse a card that is targeted, of a class that is not, or that says so twice.
-
-    Raises:
-        UserError: naming card and class.
-    """
+    """Refuse a card that is targeted, of a class that is not, or that says so twice."""
     if not attack.targeted:
         return
     if not able:
@@ -364,10 +272,8 @@ def check_targeted(attack: Attack, able: bool) -> None:
             raise UserError(f"{_where(attack)}: the card is targeted; leave out parameter {key!r}")
 
 
-def failed(attack: Attack, reason: Exception | str) -> UserError:
+def failed(attack: Attack, reason: str) -> UserError:
     """Say in one line what an attack's class would not do."""
-    if isinstance(reason, Exception):
-        reason = f"{type(reason).__name__}: {reason}"
     return UserError(f"{_where(attack)} fails: {' '.join(reason.split())[:200]}")
 
 
@@ -379,14 +285,6 @@ def _listed(parameters: dict[str, Any]) -> str:
     return repr(sorted(parameters.items()))
 
 
-class StandIn(nn.Module):
-    """The smallest classifier, for a class to be made with before there is a model."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(1, n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images [n, C, H, W] to logits [n, n_classes]."""
-        logits: Tensor = self.linear(x.flatten(1).mean(1, keepdim=True))
-        return logits
+def stand_in(n_classes: int) -> nn.Module:
+    """Make the smallest classifier, for a class to be made with before there is a model."""
+    return nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(1, n_classes))

@@ -4,6 +4,7 @@ The annotations say what a card may write.
 """
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
-from oat_bench.training.pgd import Norm, pgd
+from oat_bench.cards import Norm
+from oat_bench.training.pgd import pgd
 
 #: whose version goes into results
 DISTRIBUTION = "oat-bench"
@@ -41,17 +43,8 @@ def mi_fgsm(
     decay: Number = 1.0,
 ) -> Tensor:
     """Iterative FGSM with momentum (arXiv:1710.06081)."""
-    return pgd(
-        model,
-        x,
-        y,
-        eps=eps,
-        step_size=step_size,
-        steps=steps,
-        decay=decay,
-        random_start=False,
-        targeted=targeted,
-    )
+    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay)
+    return walk(model, x, y, random_start=False, targeted=targeted)
 
 
 def projected_gradient_descent(
@@ -70,22 +63,18 @@ def projected_gradient_descent(
     restarts: Count = 1,
 ) -> Tensor:
     """PGD with restarts; each restart only attacks what still stands (arXiv:1706.06083)."""
-    x_adv = x.clone()
-    standing = torch.arange(len(x), device=x.device)
+    walk = partial(pgd, norm=norm, eps=eps, step_size=step_size, steps=steps)
+    x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         if restart > 0:
             hit = model(x_adv[standing]).argmax(1) == y[standing]
             standing = standing[hit != targeted]
         if len(standing) == 0:
             break
-        x_adv[standing] = pgd(
+        x_adv[standing] = walk(
             model,
             x[standing],
             y[standing],
-            norm=norm,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
             random_start=random_start,
             targeted=targeted,
             example_ids=example_ids[standing],
@@ -106,18 +95,8 @@ def noise(
     norm: Norm = "Linf",
 ) -> Tensor:
     """Uniform noise in the ball; each draw only tries what still stands (arXiv:1802.00420)."""
-    return projected_gradient_descent(
-        model,
-        x,
-        y,
-        example_ids=example_ids,
-        seed=seed,
-        eps=eps,
-        step_size=0.0,
-        steps=0,
-        norm=norm,
-        restarts=draws,
-    )
+    still = partial(projected_gradient_descent, eps=eps, step_size=0.0, steps=0, norm=norm)
+    return still(model, x, y, example_ids=example_ids, seed=seed, restarts=draws)
 
 
 CLASSES: dict[str, Callable[..., Tensor]] = {
@@ -133,25 +112,21 @@ _PASSED = ("model", "x", "y", "example_ids", "seed", "targeted")
 def check(attack: Attack) -> None:
     """Refuse a class or parameter that does not exist, and a value that it cannot have."""
     check_class(attack, CLASSES)
-    parameters = signature(CLASSES[attack.class_]).parameters.values()
-    ours = [p for p in parameters if p.name not in _PASSED]
-    check_targeted(attack, "targeted" in signature(CLASSES[attack.class_]).parameters)
-    check_parameters(attack, ours)
-    for parameter in ours:
-        if parameter.name in attack.parameters:
-            value = attack.parameters[parameter.name]
-            try:
-                TypeAdapter(parameter.annotation).validate_python(value)
-            except ValidationError as error:
-                wrong = error.errors()[0]["msg"]
-                raise failed(attack, f"{parameter.name} is {value!r}: {wrong}") from error
+    known = signature(CLASSES[attack.class_]).parameters
+    check_targeted(attack, "targeted" in known)
+    check_parameters(attack, [p for p in known.values() if p.name not in _PASSED])
+    for key, value in attack.parameters.items():
+        try:
+            TypeAdapter(known[key].annotation).validate_python(value)
+        except ValidationError as error:
+            wrong = error.errors()[0]["msg"]
+            raise failed(attack, f"{key} is {value!r}: {wrong}") from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     function = CLASSES[attack.class_]
-    passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
-    accepted: dict[str, Any] = {
-        k: v for k, v in passed.items() if k in signature(function).parameters
-    }
+    passed: dict[str, Any] = {"example_ids": example_ids, "seed": attack.seed}
+    passed |= {"targeted": attack.targeted}
+    accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
     return function(model, x, y, **accepted, **attack.parameters)

@@ -47,14 +47,7 @@ def column(header: CellInfo) -> str:
 
 
 class Images:
-    """The content of a file.
-
-    Args:
-        header: what the images are.
-        example: ids, int64 of shape [n].
-        label: int64 of shape [n].
-        images: float32 of shape [n, C, H, W].
-    """
+    """The content of a file: ids and labels, int64 [n], and images, float32 [n, C, H, W]."""
 
     def __init__(self, header: CellInfo, example: Tensor, label: Tensor, images: Tensor) -> None:
         order = example.argsort()
@@ -75,11 +68,7 @@ def write(path: Path, content: Images) -> None:
 
 
 def read(path: Path) -> Images:
-    """Read a file, which anybody may have written.
-
-    Raises:
-        UserError: if it is damaged, or holds something else.
-    """
+    """Read a file, which anybody may have written."""
     tensors, header = unpack(path)
     wrong = f"{path}: not attacked images of oat-bench run --save-images"
     if _HEADER not in header or tensors.keys() != _KINDS.keys():
@@ -98,11 +87,7 @@ def read(path: Path) -> Images:
 
 
 def cards_of(path: Path) -> list[AttackCard]:
-    """Make the card of a file, or those of all files of a folder, or of a run's.
-
-    Raises:
-        UserError: if there is none, or one is damaged.
-    """
+    """Make the card of a file, or those of all files of a folder, or of a run's."""
     if (path / "images").is_dir():
         path = path / "images"
     files: Sequence[Path] = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
@@ -114,16 +99,11 @@ def cards_of(path: Path) -> list[AttackCard]:
 def _card(path: Path) -> AttackCard:
     header = read(path).header
     where = f"images attacked at lambda {header.lam:g} of {header.method} {header.architecture}"
-    return AttackCard.model_validate(
-        {
-            "name": column(header),
-            "description": f"{where}, model {header.model[:8]}",
-            "engine": "file",
-            "class": "Images",
-            # with the prefix a path is never a fraction or a reference
-            "parameters": {"path": f"{PREFIX}{path}", "sha256": _sha256(path)},
-        }
-    )
+    # with the prefix a path is never a fraction or a reference
+    parameters = {"path": f"{PREFIX}{path}", "sha256": _sha256(path)}
+    said = {"name": column(header), "description": f"{where}, model {header.model[:8]}"}
+    said |= {"engine": "file", "class": "Images"}
+    return AttackCard.model_validate(said | {"parameters": parameters})
 
 
 def _sha256(path: Path) -> str:
@@ -140,15 +120,10 @@ def _open(path: str, sha256: str) -> Images:
 
 
 def count(attack: Attack, data: Dataset, examples: Tensor) -> int:
-    """Say how many of a data set's examples, from the first, there are images of.
-
-    Args:
-        attack: of this engine.
-        data: what is evaluated on.
-        examples: ids to evaluate, in their order.
+    """Count the examples to evaluate (ids, in order), from the first, that there are images of.
 
     Raises:
-        UserError: if there is none of the first, or the images are of others; it says what differs.
+        UserError: if there is none of the first, or images are of other data; says what differs.
     """
     content, path = _open(**attack.parameters), attack.parameters["path"].removeprefix(PREFIX)
     if content.header.data != data.fingerprint():

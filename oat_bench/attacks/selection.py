@@ -14,11 +14,7 @@ def select_attacks(selection: str) -> list[AttackCard]:
     """Read the attacks of a comma-separated selection of names and paths.
 
     ``all`` stands for every card of the default suite, ``file:PATH`` for attacked images that were
-    saved (`oat_bench.attacks.saved`). The order is by strength as the field ranks
-    them: cards of the default suite keep the order of `DEFAULT_ORDER`, others follow as given.
-
-    Raises:
-        UserError: if one does not exist or is invalid, if two share a name, or none is named.
+    saved. Cards of the default suite come first, in the order of `DEFAULT_ORDER`, others as given.
     """
     found: dict[str, AttackCard] = {}
     for item in (part.strip() for part in selection.split(",")):
@@ -27,7 +23,7 @@ def select_attacks(selection: str) -> list[AttackCard]:
         if item == "all":
             chosen = [card for card in map(attack_card, names("attacks")) if card.default]
         elif item.startswith("file:"):
-            from oat_bench.attacks.saved import cards_of
+            from oat_bench.attacks.saved import cards_of  # torch
 
             chosen = cards_of(Path(item.removeprefix("file:")))
         else:

@@ -10,14 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import (
-    Attack,
-    StandIn,
-    check_class,
-    check_parameters,
-    check_targeted,
-    failed,
-)
+from oat_bench.attacks import engines
+from oat_bench.attacks.engines import Attack
 
 #: whose version goes into results
 DISTRIBUTION = "adversarial-robustness-toolbox"
@@ -49,16 +43,13 @@ class _Float32(nn.Module):
 def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that ART does not take."""
     classes = _classes()
-    check_class(attack, classes)
+    engines.check_class(attack, classes)
     # the first parameter is the estimator, under various names
     parameters = list(signature(classes[attack.class_]).parameters.values())[1:]
-    check_targeted(attack, "targeted" in [p.name for p in parameters])
+    engines.check_targeted(attack, "targeted" in [p.name for p in parameters])
     # ART writes logs to the folder that a summary writer names: a card must not choose it
-    check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
-    try:
-        _make(attack, StandIn(attack.n_classes), (1, 1, 1), "cpu")
-    except Exception as error:
-        raise failed(attack, error) from error
+    engines.check_parameters(attack, [p for p in parameters if p.name != "summary_writer"])
+    _make(attack, engines.stand_in(attack.n_classes), (1, 1, 1), "cpu")
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -87,14 +78,9 @@ def _make(attack: Attack, model: nn.Module, input_shape: tuple[int, ...], device
     from art.estimators.classification import PyTorchClassifier
 
     kind = _classes()[attack.class_]
-    estimator = PyTorchClassifier(
-        _Float32(model),
-        nn.CrossEntropyLoss(),
-        input_shape=input_shape,
-        nb_classes=attack.n_classes,
-        clip_values=(0.0, 1.0),
-        device_type=device,
-    )
+    shape = {"input_shape": input_shape, "nb_classes": attack.n_classes, "clip_values": (0.0, 1.0)}
+    loss = nn.CrossEntropyLoss()
+    estimator = PyTorchClassifier(_Float32(model), loss, **shape, device_type=device)
     parameters = attack.parameters | ({"targeted": True} if attack.targeted else {})
     if parameters.get("norm") in _NORMS:
         parameters["norm"] = _NORMS[parameters["norm"]]

@@ -5,14 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from oat_bench.attacks.engines import (
-    Attack,
-    StandIn,
-    check_class,
-    check_parameters,
-    check_targeted,
-    failed,
-)
+from oat_bench.attacks import engines
+from oat_bench.attacks.engines import Attack
 from oat_bench.progress import note
 
 #: whose version goes into results
@@ -30,19 +24,18 @@ def _classes() -> dict[str, type]:
 def check(attack: Attack) -> None:
     """Refuse a class, parameter or value that torchattacks does not take."""
     classes = _classes()
-    check_class(attack, classes)
+    engines.check_class(attack, classes)
     kind = classes[attack.class_]
     if attack.class_ == "AutoAttack":
         note(
             f"attack card {attack.card.name!r}: torchattacks' AutoAttack runs APGD, APGD-T and "
             "FAB for 10 iterations; the card autoattack runs the 100 of its authors"
         )
-    check_parameters(attack, [p for p in signature(kind).parameters.values() if p.name != "model"])
-    try:
-        made = _made(attack, StandIn(attack.n_classes))
-    except Exception as error:
-        raise failed(attack, error) from error
-    check_targeted(attack, "targeted" in made.supported_mode)
+    engines.check_parameters(
+        attack, [p for p in signature(kind).parameters.values() if p.name != "model"]
+    )
+    made = _made(attack, engines.stand_in(attack.n_classes))
+    engines.check_targeted(attack, "targeted" in made.supported_mode)
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:

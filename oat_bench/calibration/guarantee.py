@@ -70,13 +70,10 @@ def lower_bound(right: int, n: int, confidence: float) -> float:
 
 
 def interval(count: Count, confidence: float, of: int = 1) -> Estimate:
-    """Return one among several accuracies in percent, with its exact two-sided interval.
+    """Return an accuracy in percent with its exact two-sided interval.
 
-    Args:
-        count: right answers.
-        confidence: that all of the intervals hold at once (Bonferroni), so that it does not matter
-            which one is looked at, nor why.
-        of: how many intervals there are.
+    All of such intervals, ``of`` in number, hold at once (Bonferroni): it does not matter which
+    one is looked at, nor why.
     """
     one_side, n = 1 - (1 - confidence) / (2 * of), count.n
     low = lower_bound(count.right, n, one_side)
@@ -87,19 +84,13 @@ def interval(count: Count, confidence: float, of: int = 1) -> Estimate:
 def fixed_sequence(
     candidates: Sequence[T], count: Callable[[T], Count], bar: float, confidence: float
 ) -> list[BarTest]:
-    """Test candidates one after the other, up to the first that fails.
+    """Test candidates in order against the bar, up to the first that fails.
 
     The chance that any candidate passes whose accuracy is below the bar is at most 1 - confidence,
     however many there are and however their outcomes depend on each other: for one to pass falsely,
-    the first of the sequence that is below the bar has to, and that one is tested at this level.
-    The sequence must not depend on the examples that are counted. (Fixed-sequence testing; Maurer,
-    Hothorn and Lehmacher 1995; as Learn then Test, Angelopoulos et al., arXiv:2110.01052, sec. 2.)
-
-    Args:
-        candidates: in the order of the tests.
-        count: counts right answers on the examples of the test; called only for what is tested.
-        bar: that none may be below.
-        confidence: of all tests together.
+    the first of the sequence below the bar has to, and that one is tested at this level. The
+    sequence must not depend on the examples that are counted. (Maurer, Hothorn and Lehmacher 1995;
+    as Learn then Test, Angelopoulos et al., arXiv:2110.01052, sec. 2.)
     """
     tests: list[BarTest] = []
     for place, candidate in enumerate(candidates, 1):

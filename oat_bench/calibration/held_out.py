@@ -8,7 +8,7 @@ import torch
 
 from oat_bench import classifier, datasets
 from oat_bench.cards import publishable
-from oat_bench.classifier import ModelInfo, check_fits, trained_on
+from oat_bench.classifier import ModelInfo, check_compatible, trained_on
 from oat_bench.datasets import DATA_DIR, Split
 from oat_bench.errors import UserError
 from oat_bench.files import sha256
@@ -16,14 +16,11 @@ from oat_bench.files import sha256
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that a model was not trained on, and what they are, for readers.
-
-    The fingerprint names them in a store of outcomes; a test split has that of other commands.
-    """
+    """Images that a model was not trained on; an example's id is its place among them."""
 
     data: Split
-    name: str
-    fingerprint: str
+    name: str  # for readers
+    fingerprint: str  # in a store of outcomes; of a test split as of other commands
 
 
 def held_out(
@@ -35,20 +32,9 @@ def held_out(
     skip_broken: bool = False,
     image_size: int | None = None,
 ) -> HeldOut:
-    """Load images to calibrate on.
+    """Load images to calibrate on: a split of the model's own data set, or a whole other folder.
 
-    Args:
-        info: the model's.
-        dataset: the model's own, of which a split is taken; or the path of a folder of other images
-            of the same classes, all of which are taken. The images tell which it is; the names do
-            where the model does not know its images.
-        split: of the model's own data set.
-        data_dir: where data sets are looked for.
-        skip_broken: leave out the images of a folder that cannot be read or do not fit.
-        image_size: pixels to resize and crop a folder's images to; as for training if None.
-
-    Raises:
-        UserError: if the images do not fit the model, or there are none.
+    The images tell which it is; the names do where the model does not know its images.
     """
     datasets.check_known(dataset)
     is_folder = datasets.is_folder(dataset)
@@ -59,7 +45,7 @@ def held_out(
         )
     size = classifier.image_size(info, dataset, image_size)
     data = datasets.load(dataset, data_dir, skip_broken=skip_broken, image_size=size)
-    check_fits(info, data, other_images=True)
+    check_compatible(info, data)
     own, named = trained_on(info, data), data.name == publishable(info.dataset)
     if own is False and named and is_folder:
         raise UserError(
@@ -79,5 +65,5 @@ def held_out(
     if not len(data.validation):
         raise UserError(f"{data.name} has no validation images; take --split test")
     # ids count from 0 in every split: its own name keeps outcomes apart
-    fingerprint = sha256(data.fingerprint(), "validation")
-    return HeldOut(data.validation, "the validation split", fingerprint)
+    name = sha256(data.fingerprint(), "validation")
+    return HeldOut(data.validation, "the validation split", name)

@@ -30,21 +30,13 @@ GRID = 21
 
 @dataclass
 class ModelProbe:
-    """Answers whether a trained model is right, from the store where it can.
-
-    Attributes:
-        subject: the classifier and the held-out images.
-        attack: made ready by `oat_bench.attacks.engines.prepare`.
-        predicted: clean images that the answers took.
-        attacked: attacked images that they took.
-        line: advances by one for each of the images to attack.
-    """
+    """Answers whether a trained model is right; counts the images that it takes."""
 
     subject: Subject
     attack: Attack
     predicted: int = 0
     attacked: int = 0
-    line: Bar | None = None
+    line: Bar | None = None  # advances by one for each image to attack
 
     def __post_init__(self) -> None:
         self._clean: dict[OperatingPoint, Tensor] = {}
@@ -93,26 +85,15 @@ def calibrate(
     """Find the operating point that is best in one accuracy and holds a bar in the other.
 
     The chance over the held-out images that the chosen point is below the bar is at most ``1 -
-    confidence``, over all points that were tried. Outcomes that the store holds are not computed
-    again.
+    confidence``, over all points that were tried.
 
-    Args:
-        classifier: on the device of the data.
-        data: images that the model was not trained on; an example's id is its place there.
-        attack: made ready by `oat_bench.attacks.engines.prepare`; what RA is guaranteed under. The
-            search may take a cheaper one (`oat_bench.calibration.strength.cheaper`), the tests do
-            not.
-        goal: ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or ``Goal("sa-weight", 0.5)``.
-        data_fingerprint: names the data in the store.
-        confidence: of the guarantee and of all intervals, in (0, 1).
-        widths: shares of the channels to look at; all of the model's if None.
-        examples: ids, every first share of them stratified; all, in nested order, if None.
-        store: where outcomes go; memory if None.
-        gradients: precision that attacks compute in; predictions are float32.
-        held_out: what the images are, in the words of the report.
-        costs: of the widths, from `affordable`, for the report.
-        command: what makes the report.
-        show: whether to draw a progress bar.
+    ``data`` are images that the model was not trained on, on the classifier's device; ``examples``
+    are places there, every first share of them stratified (None: all, in nested order). RA is
+    guaranteed under ``attack``, made ready by `oat_bench.attacks.engines.prepare`; the search may
+    take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or
+    ``Goal("sa-weight", 0.5)``; ``widths`` are by default all of the model's. Outcomes that the
+    store (None: memory) holds under ``data_fingerprint`` are not computed again. ``held_out``, what
+    the images are, ``costs``, from `affordable`, and ``command`` are for the report.
 
     Raises:
         UserError: if so few examples could not pass the bar if all were right.
@@ -122,15 +103,9 @@ def calibrate(
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
     info, shares = classifier.info, list(widths or classifier.info.widths)
     ids = nested_order(data.labels) if examples is None else examples.cpu()
-    search_attack = cheaper(attack)
-    subject = Subject(
-        classifier,
-        data,
-        data_fingerprint,
-        store=store or OutcomeStore(None),
-        gradients=gradients,
-    )
-    probe, tester = ModelProbe(subject, search_attack), ModelProbe(subject, attack)
+    store = store or OutcomeStore(None)
+    subject = Subject(classifier, data, data_fingerprint, store=store, gradients=gradients)
+    probe, tester = ModelProbe(subject, cheaper(attack)), ModelProbe(subject, attack)
     lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
@@ -150,11 +125,11 @@ def calibrate(
         )
     points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
     # what comes out is predicted too
-    each, each_searched = attack.passes + 1, search_attack.passes + 1
+    each, each_searched = attack.passes + 1, probe.attack.passes + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
     clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)
-    on_grid = points * len(ids), round(points * len(ids) * clean)
+    whole, right = points * len(ids), round(points * len(ids) * clean)
     return Calibration(
         dataset=info.dataset,
         held_out=held_out,
@@ -164,7 +139,7 @@ def calibrate(
         threat_model=attack.threat.norm,
         eps=format_eps(attack.threat.eps),
         attack=attack.label,
-        search_attack=search_attack.label,
+        search_attack=probe.attack.label,
         caution=caution(attack),
         card=attack.card.fingerprint(),
         seed=attack.seed,
@@ -180,9 +155,7 @@ def calibrate(
         points=_points(outcome, info),
         choice=outcome.choice,
         spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
-        grid=Passes(
-            predicted=on_grid[0], attacked=on_grid[1], passes=on_grid[0] + each * on_grid[1]
-        ),
+        grid=Passes(predicted=whole, attacked=right, passes=whole + each * right),
         grid_points=points,
         model_fingerprint=classifier.fingerprint(),
         data_fingerprint=data_fingerprint,
@@ -217,19 +190,9 @@ def affordable(
     max_flops: float | None = None,
     max_latency: float | None = None,
 ) -> list[WidthCost]:
-    """Measure what each width costs, and say which keep to the limits.
+    """Measure what each width costs, at any lambda, and say which keep to the limits.
 
-    Lambda makes no difference: at any of them a width is the same plain network.
-
-    Args:
-        classifier: on the device of the data.
-        data: whose first image is timed.
-        widths: shares of the channels.
-        max_flops: of an image, by torch's counter.
-        max_latency: milliseconds for one image alone.
-
-    Raises:
-        UserError: if no width does.
+    ``max_flops`` is of an image, by torch's counter; ``max_latency`` in ms, for one image alone.
     """
     image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
     costs = []

@@ -2,18 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from pydantic import Field
 
-from oat_bench.calibration.guarantee import (
-    BarTest,
-    Count,
-    fewest,
-    fixed_sequence,
-    interval,
-    needed,
-)
+from oat_bench.calibration import guarantee
+from oat_bench.calibration.guarantee import BarTest, Count, interval
 from oat_bench.calibration.search import Candidate, Goal, Ints, Probe, search, sequence
 from oat_bench.errors import UserError
 from oat_bench.statistics.accuracy import Estimate
@@ -28,8 +23,7 @@ _CHUNK = 64
 class ChosenPoint(Written):
     """The operating point that was chosen, on the examples of the tests.
 
-    Its intervals hold for all points of the sequence at once: it does not matter that this one was
-    chosen by these examples.
+    Its intervals hold for all points of the sequence at once, so that the choice does no harm.
     """
 
     lam: float
@@ -41,41 +35,29 @@ class ChosenPoint(Written):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a calibration found.
+    """What a calibration found."""
 
-    Attributes:
-        found: all points that the search looked at.
-        sequence: the points to test, in order.
-        tested: their tests, up to the first that failed; none of a goal without a bar.
-        choice: None where no point passed.
-        n_search: examples that the search saw; the tests saw ``n_test`` others.
-        needed: right answers that a test takes; None without a bar.
-    """
-
-    found: list[Candidate]
-    sequence: list[Candidate]
-    tested: list[BarTest]
-    choice: ChosenPoint | None
+    found: list[Candidate]  # all that the search looked at
+    sequence: list[Candidate]  # to test, in order
+    tested: list[BarTest]  # up to the first that failed; none of a goal without a bar
+    choice: ChosenPoint | None  # None: no point passed
     n_search: int
-    n_test: int
-    needed: int | None
+    n_test: int  # others than those of the search
+    needed: int | None  # right answers that a test takes; None without a bar
 
 
 def split(n: int, goal: Goal, confidence: float) -> tuple[int, int]:
-    """Return how many examples the search sees, and how many the tests.
-
-    Raises:
-        UserError: if so few could not pass the bar if all were right.
-    """
+    """Return how many examples the search sees, and how many the tests; too few are refused."""
     n_search = max(1, round(SEARCHED * n))
     n_test = n - n_search
     if goal.barred is not None:
-        least = fewest(goal.value, confidence)
+        least = guarantee.fewest(goal.value, confidence)
         if n_test < least:
+            images = next(m for m in count(least) if m - max(1, round(SEARCHED * m)) >= least)
             raise UserError(
                 f"{n} held-out images are too few: {n_test} of them test the bar, and to hold "
                 f"{100 * goal.value:g}% with confidence {100 * confidence:g}% takes {least}, all "
-                f"of them right; take {_images(least)} images or more, or lower the bar"
+                f"of them right; take {images} images or more, or lower the bar"
             )
     if not n_test:
         raise UserError(f"{n} held-out image is too few; expected at least 2")
@@ -94,25 +76,21 @@ def run(
     tester: Probe | None = None,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; see `search` and `oat_bench.calibration.calibrate`.
+    """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
 
-    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None. Every share
-    of the examples, from the first, is stratified.
-
-    Raises:
-        UserError: if the examples are too few.
+    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None.
     """
     tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
-    least = needed(n_test, goal.value, confidence) if goal.barred is not None else None
+    least = guarantee.needed(n_test, goal.value, confidence) if goal.barred is not None else None
     wanted = 0.0 if least is None else least / n_test
     found = search(probe, goal, lambdas, widths, seen, wanted, continuous=continuous, said=said)
     planned = sequence(found, goal, wanted)
 
-    def count(one: Candidate) -> Count:
+    def right_of(one: Candidate) -> Count:
         said(f"testing lambda {one.point.lam:g}")
-        if goal.barred == "sa":
+        if goal.barred == "SA":
             return _count(tester.clean(one.point, unseen))
         right = np.zeros(0, np.bool_)
         for start in range(0, n_test, _CHUNK):
@@ -123,7 +101,7 @@ def run(
 
     tests, chosen = [], planned[:1]
     if goal.barred is not None:
-        tests = fixed_sequence(planned, count, goal.value, confidence)
+        tests = guarantee.fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
         chosen = planned[held - 1 : held] if held else []
     choice = None
@@ -141,10 +119,9 @@ def _measure(
     weighted = None
     if goal.barred is None:
         # both intervals at once, so that theirs is one too
-        a, b = interval(sa, confidence, 2), interval(ra, confidence, 2)
-        w = goal.value
-        ends = {k: w * x + (1 - w) * y for (k, x), y in zip(a, dict(b).values(), strict=True)}
-        weighted = Estimate(**ends)
+        a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
+        ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
+        weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
     return ChosenPoint(
         lam=point.lam,
         width=point.width,
@@ -156,11 +133,3 @@ def _measure(
 
 def _count(right: np.ndarray) -> Count:
     return Count.of(int(right.sum()), len(right))
-
-
-def _images(least: int) -> int:
-    """Return the fewest held-out examples of which so many test the bar."""
-    n = least
-    while n - max(1, round(SEARCHED * n)) < least:
-        n += 1
-    return n

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from oat_bench.calibration.guarantee import BarTest, Count
 from oat_bench.calibration.procedure import ChosenPoint
+from oat_bench.calibration.search import BARRED
 from oat_bench.written import Written
 
 
@@ -82,8 +83,7 @@ class Calibration(Written):
     @property
     def barred(self) -> Literal["SA", "RA"] | None:
         """The accuracy that has a bar."""
-        kinds: dict[str, Literal["SA", "RA"] | None] = {"min-sa": "SA", "min-ra": "RA"}
-        return kinds.get(self.goal)
+        return BARRED.get(self.goal)
 
     @property
     def searched_under(self) -> str:

@@ -1,11 +1,11 @@
 """Where to look for operating points: a search whose outcome is a sequence of points to test.
 
-The search sees one part of the held-out examples and may do with it what it likes; the sequence is
-then tested on the other part. Clean predictions are cheap and made for every point; attacks run on
-nested shares of the examples, and only at points that may still be the one.
+The search sees one part of the held-out examples, the tests the other. Clean predictions are cheap
+and made for every point; attacks run on nested shares of the examples, and only at points that may
+still be the one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -17,6 +17,9 @@ from scipy.stats import binom
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.statistics.frontier import pareto
+
+#: the accuracy that has a bar, by the kind of goal
+BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -47,51 +50,40 @@ class Probe(Protocol):
 class Goal:
     """What an operating point is to be the best in, and the bar that it must not break.
 
-    Attributes:
-        kind: ``min-sa``: the highest RA whose SA is at least ``value``; ``min-ra``: the highest SA
-            whose RA is at least ``value``; ``sa-weight``: the highest ``value * SA + (1 - value) *
-            RA``.
-        value: a share, in (0, 1) where it is a bar, else in [0, 1].
+    ``min-sa``: the highest RA whose SA is at least ``value``; ``min-ra``: the highest SA whose RA
+    is at least ``value``; ``sa-weight``: the highest ``value * SA + (1 - value) * RA``. ``value``
+    is a share, in (0, 1) where it is a bar, else in [0, 1].
     """
 
     kind: Literal["min-sa", "min-ra", "sa-weight"]
     value: float
 
     def __post_init__(self) -> None:
-        low_high = 0 <= self.value <= 1 if self.kind == "sa-weight" else 0 < self.value < 1
-        if not low_high:
-            ends = "[0, 1]" if self.kind == "sa-weight" else "(0, 1)"
+        if not 0 <= self.value <= 1 or (self.barred and self.value in (0, 1)):
+            ends = "(0, 1)" if self.barred else "[0, 1]"
             raise ValueError(f"{self.kind} is {self.value}; expected a number in {ends}")
 
     @property
-    def barred(self) -> Literal["sa", "ra"] | None:
+    def barred(self) -> Literal["SA", "RA"] | None:
         """The accuracy that has a bar."""
-        kinds: dict[str, Literal["sa", "ra"] | None] = {"min-sa": "sa", "min-ra": "ra"}
-        return kinds.get(self.kind)
+        return BARRED.get(self.kind)
 
     def score(self, sa: float, ra: float, wanted: float) -> tuple[float, float, float]:
         """Return what is higher for the better of two points; ``wanted`` is what the bar takes."""
         if self.barred is None:
             return (self.value * sa + (1 - self.value) * ra, sa, ra)
-        own, other = (sa, ra) if self.barred == "sa" else (ra, sa)
+        own, other = (sa, ra) if self.barred == "SA" else (ra, sa)
         return (1.0, other, own) if own >= wanted else (0.0, own, other)
 
 
 @dataclass(eq=False)
 class Candidate:
-    """An operating point, and what the search knows of it.
-
-    Attributes:
-        point: the operating point.
-        clean: which examples of the search are right.
-        robust: which of the first of them are right both clean and attacked; grows.
-        dropped: why it is not looked at any more; empty if it is.
-    """
+    """An operating point, and what the search knows of it."""
 
     point: OperatingPoint
-    clean: Bools
-    robust: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
-    dropped: str = ""
+    clean: Bools  # of all examples of the search
+    robust: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))  # of the first; grows
+    dropped: str = ""  # why it is not looked at any more
 
     @property
     def sa(self) -> Count:
@@ -134,15 +126,8 @@ def search(
 ) -> list[Candidate]:
     """Look at points, then more closely around the best one, again and again.
 
-    Args:
-        probe: answers.
-        goal: what is looked for.
-        lambdas: to begin with.
-        widths: shares of the channels.
-        examples: ids, those of a smaller share first.
-        wanted: the share that the accuracy with the bar has to reach.
-        continuous: whether there are points between those of ``lambdas``.
-        said: is told what is going on.
+    ``lambdas`` are those to begin with; ``wanted`` is the share that the accuracy with the bar has
+    to reach; of the examples any first share is stratified.
     """
 
     def look(points: Iterable[OperatingPoint]) -> list[Candidate]:
@@ -174,17 +159,16 @@ def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
 def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
     """Return the points to test, the safest first, each next one better and less safe.
 
-    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then those of the
-    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913): some
-    that are safer than the best point, the best point, some beyond it. They come in the order of
-    lambda: it says more about which is safer than few examples do. What the search saw below
-    ``wanted`` on the way to the best point, as it does where accuracy is not monotone, is left out.
-    Without a bar it is the best point alone.
+    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then, of the
+    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913), some
+    safer than the best point, the best point, some beyond it; without a bar the best point alone.
+    They come in the order of lambda: it says more about which is safer than few examples do. What
+    was below ``wanted`` on the way, as where accuracy is not monotone, is left out.
     """
     target = best(found, goal, wanted)
     if goal.barred is None:
         return [target]
-    sign = 1 if goal.barred == "sa" else -1
+    sign = 1 if goal.barred == "SA" else -1
 
     def place(one: Candidate) -> tuple[float, float]:
         return (sign * one.point.lam, -one.point.width)
@@ -192,33 +176,28 @@ def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Cand
     widest = max(one.point.width for one in found)
     anchor = min([one for one in found if one.point.width == widest], key=place)
     measured = [(one, one.sa.share, one.ra.share) for one in found if one.measured and one.ra]
-    front = measured
-    if measured:
-        good = pareto([(sa, ra) for _, sa, ra in measured])
-        front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
+    good = pareto([(sa, ra) for _, sa, ra in measured]) if measured else ()
+    front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
+    front.sort(key=lambda known: place(known[0]))
     safe = [
         one
         for one, sa, ra in front
-        if place(one) < place(target) and (sa if goal.barred == "sa" else ra) >= wanted
+        if place(one) < place(target) and (sa if goal.barred == "SA" else ra) >= wanted
     ]
-    safe.sort(key=place)
     if len(safe) > SAFER:
         safe = [safe[k] for k in np.linspace(0, len(safe) - 1, SAFER).round().astype(int)]
-    bold = sorted((one for one, *_ in front if place(one) > place(target)), key=place)[:BOLDER]
+    bold = [one for one, *_ in front if place(one) > place(target)][:BOLDER]
     return list(dict.fromkeys([anchor, *safe, target, *bold]))
 
 
 def _between(target: Candidate, found: Sequence[Candidate]) -> list[OperatingPoint]:
     """Return the middles between a point and its neighbours in lambda, where they are far apart."""
-    lam, width = target.point.lam, target.point.width
-    lams = [one.point.lam for one in found if one.point.width == width]
-    below = max((other for other in lams if other < lam), default=lam)
-    above = min((other for other in lams if other > lam), default=lam)
-    gaps = [(below, lam), (lam, above)]
+    width = target.point.width
+    lams = sorted({one.point.lam for one in found if one.point.width == width})
     return [
         OperatingPoint(round((low + high) / 2, 4), width)
-        for low, high in gaps
-        if high - low > FINE + 1e-9
+        for low, high in pairwise(lams)
+        if target.point.lam in (low, high) and high - low > FINE + 1e-9
     ]
 
 
@@ -239,23 +218,19 @@ def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
     """Drop the points that are below the bar beyond chance; the safest one stays."""
     if goal.barred is None:
         return
-    counts = [one.sa if goal.barred == "sa" else one.ra for one in found]
-    known = [(count.share, -place) for place, count in enumerate(counts) if count is not None]
-    if not known:
-        return
-    safest = -max(known)[1]
-    for place, (one, count) in enumerate(zip(found, counts, strict=True)):
-        if count is None or one.dropped or place == safest:
-            continue
-        if binom.cdf(count.right, count.n, goal.value) <= DROP:
+    counts = [(one, one.sa if goal.barred == "SA" else one.ra) for one in found]
+    known = [(one, count) for one, count in counts if count is not None]
+    safest = max(known, key=lambda both: both[1].share, default=(None,))[0]
+    for one, count in known:
+        hopeless = binom.cdf(count.right, count.n, goal.value) <= DROP
+        if hopeless and not one.dropped and one is not safest:
             one.dropped = "below the bar"
 
 
 def _drop_beaten(found: Sequence[Candidate]) -> None:
     """Drop the points that another beats in RA beyond chance, and in SA is as good as.
 
-    An exact test of pairs, on the examples that both were attacked on (McNemar, Psychometrika 12,
-    1947).
+    McNemar's exact test (Psychometrika 12, 1947) on the examples that both were attacked on.
     """
     right = [int(one.clean.sum()) for one in found]
     for one, ours in zip(found, right, strict=True):

@@ -54,15 +54,10 @@ def strongest(
     budget: float,
     gradients: Precision = "float32",
 ) -> tuple[Attack, str]:
-    """Choose AutoAttack if calibrating under it keeps to a budget, else its gradient parts.
+    """Choose AutoAttack if calibrating under it keeps to a budget in s, else its gradient parts.
 
     PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
-    takes, and at most how many images stand to the end.
-
-    ``budget`` is in seconds; the other arguments are those of the calibration.
-
-    Returns:
-        The attack, made ready, and a line that says which it is and why.
+    takes, and at most how many images stand to the end. The line says which it is and why.
     """
     info = classifier.info
     whole, parts, timed = (
@@ -76,7 +71,7 @@ def strongest(
     lambdas = search.starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
     points = len(lambdas) * len(widths)
     points += 2 * search.REFINEMENTS if classifier.continuous else 0
-    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "ra" else 1
+    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
 
     def passes(attack: Attack) -> float:
         first, *others = (run.passes for run in attack.chain)
@@ -86,14 +81,12 @@ def strongest(
         return each * (points * n_search * passes(parts) + tests * n_test * passes(attack))
 
     allowed = f"the budget of {budget / 60:g} min"
+    long, short = (f"{math.ceil(takes(attack) / 60)} min" for attack in (whole, parts))
     if takes(whole) <= budget:
-        return whole, (
-            f"RA is under {whole.label}: it takes up to {_minutes(takes(whole))}, within {allowed}"
-        )
+        return whole, f"RA is under {whole.label}: it takes up to {long}, within {allowed}"
     return parts, (
-        f"RA is under {parts.label}, AutoAttack's gradient parts, up to {_minutes(takes(parts))}: "
-        f"{whole.label} would take up to {_minutes(takes(whole))}, more than {allowed}; "
-        f"--attack autoattack forces it"
+        f"RA is under {parts.label}, AutoAttack's gradient parts, up to {short}: {whole.label} "
+        f"would take up to {long}, more than {allowed}; --attack autoattack forces it"
     )
 
 
@@ -109,7 +102,3 @@ def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     standing = int((attacked == labels[right]).sum())
     each = (time.perf_counter() - started) / (attack.passes * len(right))
     return each, len(right) / len(ids), standing / len(ids)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{math.ceil(seconds / 60)} min"

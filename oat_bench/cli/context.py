@@ -37,12 +37,9 @@ def load_model(
     from oat_bench import checkpoint, deployment, wrapping
 
     if wrapping.is_source(model):
-        from oat_bench.benchmark import card_for
-
         if data is None:
             raise UserError(f"{model}: expected a checkpoint, which says what it classifies")
-        images = data()
-        return wrapping.from_source(model, images, threat=card_for(images.name).threat).to(device)
+        return wrapping.from_source(model, data()).to(device)
     if deployment.is_exported(model):
         return deployment.load(model).to(device)
     return checkpoint.load(model, device)

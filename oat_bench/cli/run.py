@@ -115,7 +115,8 @@ def _card(
     if benchmark is None and dataset is not None and not folder:
         card = card_for(dataset)
     else:
-        card = benchmark_card(benchmark or ("image-folder" if folder else DEFAULT_BENCHMARK))
+        otherwise = "image-folder" if folder else DEFAULT_BENCHMARK
+        card = benchmark_card(otherwise if benchmark is None else benchmark)
     if folder:
         assert dataset is not None
         card = card.for_folder(dataset, named=benchmark is not None, label=label)
@@ -183,7 +184,7 @@ def _evaluate(
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
     if "n_examples" not in given and dataset is not None and datasets.is_folder(dataset):
         card = runs.with_evaluation(card, data)  # it may be of a larger test set
-    runs.choose_examples(card, data)
+    runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     out = _default_out(card, seed)
     if trained is not None:
@@ -213,9 +214,9 @@ def _print(result: "Result", folder: Path) -> None:
     from oat_bench.reports import flags
 
     show(result.page)
-    console, style = plain_console(), "yellow" if result.flags else "dim"
+    console, raised = plain_console(), result.entry.flags or ()
     console.print()
-    for line in flags.lines(result.flags):
-        console.print(line, style=style, soft_wrap=not console.is_terminal)
+    for line in flags.lines(raised):
+        console.print(line, style="yellow" if raised else "dim", soft_wrap=not console.is_terminal)
     if console.is_terminal:
         console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)

@@ -17,7 +17,6 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.estimator.fitting import Fitting
 from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count, check_images
-from oat_bench.networks.conditioning import validate_lambda
 from oat_bench.training.card import TrainingCard
 
 #: how far outside of the clip values attacks may query, in units of their range: ZOO and others do
@@ -50,14 +49,11 @@ class OATClassifier(Fitting):
         nb_classes: number of logits; the model's own if None.
         optimizer: over the parameters of ``model.network``; if None, `fit` makes an SGD by the
             recipe, anew at each call.
-        use_amp: not supported.
-        opt_level: has no effect without ``use_amp``.
-        loss_scale: has no effect without ``use_amp``.
+        use_amp: not supported; ``opt_level`` and ``loss_scale`` have no effect without it.
         channels_first: only True; images are [n, C, H, W].
         clip_values: smallest and largest value of the images that attacks make.
-        preprocessing_defences: as in ART.
-        postprocessing_defences: as in ART.
-        preprocessing: as in ART; what comes out goes into the network and must be in [0, 1].
+        preprocessing: as in ART, like both sorts of defences; what comes out goes into the network
+            and must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
         lam: the operating point to begin with, in [0, 1]; the largest trained one if None.
         width: likewise, one of the model's; its widest if None.
@@ -69,10 +65,8 @@ class OATClassifier(Fitting):
         ValueError: if an argument is out of range, contradicts the model, or is not supported.
     """
 
-    estimator_params: ClassVar = [
-        *PyTorchClassifier.estimator_params,
-        *("lam", "width", "training", "threat"),
-    ]
+    _ours = ("lam", "width", "training", "threat")
+    estimator_params: ClassVar = [*PyTorchClassifier.estimator_params, *_ours]
 
     def __init__(
         self,
@@ -106,12 +100,9 @@ class OATClassifier(Fitting):
         if device_type is None:
             on_cpu = next(iter(model.state_dict().values())).device.type == "cpu"
             device_type = "cpu" if on_cpu else "gpu"
-        widest = info.widths[0]
-        point = OperatingPoint(
-            info.trained_lambdas[-1] if lam is None else float(lam),
-            widest if width is None else float(width),
-        )
-        self._follower = Follower(model, point)
+        lam = info.trained_lambdas[-1] if lam is None else float(lam)
+        width = info.widths[0] if width is None else float(width)
+        self._follower = Follower(model, OperatingPoint(lam, width))
         self._fixed = False
         self.training = training or TrainingCard(
             epochs=1, lr=0.1, lambdas=info.trained_lambdas, lambda_sampling=info.lambda_sampling
@@ -136,11 +127,6 @@ class OATClassifier(Fitting):
     # --- the operating point
 
     @property
-    def tunable(self) -> TunableClassifier:
-        """The tunable classifier; estimators from `at` have the same one."""
-        return self._follower.tunable
-
-    @property
     def model(self) -> nn.Module:
         """The plain network, in which each change of the point and of the weights shows."""
         self._follower()
@@ -150,32 +136,22 @@ class OATClassifier(Fitting):
     def lam(self) -> float:
         """The robustness weight of the current operating point, in [0, 1].
 
-        Raises:
-            ValueError: if set to something that is not a number in [0, 1].
-            AttributeError: if set on an estimator that `at` returned.
+        To set it is an AttributeError on an estimator that `at` returned.
         """
         return self._follower.point.lam
 
     @lam.setter
     def lam(self, lam: float) -> None:
-        self._move(OperatingPoint(float(lam), self.width))
+        self._follower.point = self._checked(OperatingPoint(float(lam), self.width))
 
     @property
     def width(self) -> float:
-        """The share of the channels of the current operating point.
-
-        Raises:
-            ValueError: if set to something that is not one of the model's widths.
-            AttributeError: if set on an estimator that `at` returned.
-        """
+        """The share of the channels of the current operating point, one of the model's widths."""
         return self._follower.point.width
 
     @width.setter
     def width(self, width: float) -> None:
-        self._move(OperatingPoint(self.lam, float(width)))
-
-    def _move(self, point: OperatingPoint) -> None:
-        self._follower.point = self._checked(point)
+        self._follower.point = self._checked(OperatingPoint(self.lam, float(width)))
 
     def _checked(self, point: OperatingPoint) -> OperatingPoint:
         widths = self.tunable.info.widths
@@ -198,14 +174,10 @@ class OATClassifier(Fitting):
     ) -> Iterator[Self]:
         """Be at a point within a with block, and back where it was after it, come what may.
 
-        Every thread that uses the estimator then is.
-
-        Args:
-            lam: as it is if None.
-            width: as it is if None.
+        Every thread that uses the estimator then is. What is None stays as it is.
         """
         before = self._follower.point
-        self._move(self._point(lam, width))
+        self._follower.point = self._checked(self._point(lam, width))
         try:
             yield self
         finally:
@@ -214,9 +186,7 @@ class OATClassifier(Fitting):
     def at(self, lam: float | None = None, width: float | None = None) -> Self:
         """Return an estimator that stays at a point and shares model, optimizer and settings.
 
-        Args:
-            lam: as it is if None.
-            width: as it is if None.
+        What is None is as it is here.
 
         Raises:
             ValueError: if ``lam`` is not a number in [0, 1], or the model has no such width.
@@ -225,9 +195,9 @@ class OATClassifier(Fitting):
         return self._sharing(lam=point.lam, width=point.width, fixed=True)
 
     def _point(self, lam: float | None, width: float | None) -> OperatingPoint:
-        return OperatingPoint(
-            self.lam if lam is None else float(lam), self.width if width is None else float(width)
-        )
+        here = self._follower.point
+        there = (here.lam if lam is None else lam, here.width if width is None else width)
+        return OperatingPoint(*map(float, there))
 
     def refresh(self) -> None:
         """Take up weights that were written in a way that goes unnoticed; see `OATClassifier`."""
@@ -235,11 +205,6 @@ class OATClassifier(Fitting):
 
     def __copy__(self) -> Self:
         return self._sharing(fixed=self._fixed)
-
-    def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
-        other = type(self)(**(self.get_params() | changes))
-        other._fixed = fixed
-        return other
 
     # --- prediction
 
@@ -293,8 +258,6 @@ class OATClassifier(Fitting):
     def _predict_each(
         self, x: np.ndarray, batch_size: int, training_mode: bool, lam: np.ndarray, width: float
     ) -> np.ndarray:
-        if self._fixed:
-            raise AttributeError(f"this estimator is fixed at lam = {self.lam:g}")
         if training_mode:
             raise ValueError("training_mode=True does not go with one lam for each image")
         values = torch.as_tensor(lam, dtype=torch.float32, device=self._device)
@@ -302,15 +265,11 @@ class OATClassifier(Fitting):
             raise ValueError(
                 f"lam has shape {tuple(values.shape)}; expected a float or shape ({len(x)},)"
             )
-        validate_lambda(values, len(x), self._device)
         for value in np.unique(lam):
-            self.tunable.check_lambda(float(value), self.tunable.info.trained_lambdas)
+            self._checked(OperatingPoint(float(value), width))
         with self._follower.lock:
-            return self._in_batches(
-                x,
-                batch_size,
-                lambda images, batch: self.tunable.logits(images, values[batch], width),
-            )
+            logits = self.tunable.logits
+            return self._in_batches(x, batch_size, lambda z, batch: logits(z, values[batch], width))
 
     def _in_batches(
         self, x: np.ndarray, batch_size: int, logits: Callable[[Tensor, slice], Tensor]
@@ -367,23 +326,16 @@ class OATClassifier(Fitting):
         return {**super().get_params(), "model": self.tunable}
 
     def set_params(self, **kwargs: Any) -> None:
-        """Set constructor's arguments, all but ``model``.
-
-        Raises:
-            ValueError: if one is unknown, not valid, or another model.
-        """
+        """Set constructor's arguments, all but ``model``."""
         if kwargs.pop("model", self.tunable) is not self.tunable:
             raise ValueError("an estimator keeps its model; make a new OATClassifier")
         super().set_params(**kwargs)
 
     def save(self, filename: str, path: str | None = None) -> None:
-        """Write the state of the whole family, and of the optimizer if there is one, as ART does.
+        """Write the family's state and the optimizer's, ``.model`` and ``.optimizer``, as ART does.
 
-        `oat_bench.save` writes a checkpoint instead, which also says what the weights are.
-
-        Args:
-            filename: the files are called this with ``.model`` and ``.optimizer`` after it.
-            path: the folder; ART's data folder if None.
+        They go to the folder ``path``, ART's data folder if None. `oat_bench.save` writes a
+        checkpoint instead, which also says what the weights are.
         """
         target = Path(config.ART_DATA_PATH if path is None else path) / filename
         target.parent.mkdir(parents=True, exist_ok=True)

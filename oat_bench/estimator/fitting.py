@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from oat_bench.cards import Threat
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Split, check_arrays
+from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count
 from oat_bench.methods.trainable import TrainableClassifier
-from oat_bench.progress import Bar
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.loop import Trainer
 from oat_bench.training.step import TrainingStep
@@ -26,15 +26,18 @@ class Fitting(PyTorchClassifier):
 
     training: TrainingCard
     threat: Threat
+    _follower: Follower
     _fixed: bool
 
     @property
     def tunable(self) -> TunableClassifier:
-        """The tunable classifier."""
-        raise NotImplementedError
+        """The tunable classifier; estimators from `at` have the same one."""
+        return self._follower.tunable
 
     def _sharing(self, *, fixed: bool, **changes: Any) -> Self:
-        raise NotImplementedError
+        other = type(self)(**(self.get_params() | changes))
+        other._fixed = fixed
+        return other
 
     def fit(
         self,
@@ -89,15 +92,10 @@ class Fitting(PyTorchClassifier):
         images, labels = self._examples(x, y)
         if drop_last and len(labels) < batch_size:
             raise ValueError(f"drop_last leaves no batch of {batch_size} of {len(labels)} images")
-        trainer = _Trainer(
-            step,
-            self._card(nb_epochs, batch_size),
-            self.threat,
-            train=Split(images, labels, levels=1),
-            validation=Split(images[:0], labels[:0], levels=1),
-            seed=_draw_seed(),
-            optimizer=optimizer,
-        )
+        card, seed = self._card(nb_epochs, batch_size), _draw_seed()
+        train = Split(images, labels, levels=1)
+        none = Split(images[:0], labels[:0], levels=1)
+        trainer = Trainer(step, card, self.threat, train, none, seed=seed, optimizer=optimizer)
         trainer.scheduler = scheduler
         if drop_last:
             trainer.steps_per_epoch = len(labels) // batch_size
@@ -106,7 +104,7 @@ class Fitting(PyTorchClassifier):
             trainer.train(show=verbose)
         finally:
             network.eval()
-            self._describe(before + trainer.progress.epoch, trainer.selection, self.threat)
+            self._describe(before + trainer.progress.epoch, trainer.selection)
 
     def fit_generator(
         self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
@@ -128,17 +126,12 @@ class Fitting(PyTorchClassifier):
             raise ValueError("eps_warmup_epochs and ema_decay do not go with fit_generator")
         before = self.tunable.info.epochs
         NeuralNetworkMixin.fit_generator(self, generator, nb_epochs, verbose=verbose, **kwargs)
-        self._describe(before + nb_epochs, f"last: epoch {nb_epochs}", self.threat)
+        self._describe(before + nb_epochs, f"last: epoch {nb_epochs}")
 
-    def _describe(self, epochs: int, selection: str, threat: Threat) -> None:
+    def _describe(self, epochs: int, selection: str) -> None:
         """Have the model say what its weights now are: no longer those that a card trained."""
-        changes = {
-            "epochs": epochs,
-            "selection": selection,
-            "threat": threat,
-            "lambda_sampling": self.training.lambda_sampling,
-            "benchmark_card": "",
-        }
+        changes = {"epochs": epochs, "selection": selection, "threat": self.threat}
+        changes |= {"lambda_sampling": self.training.lambda_sampling, "benchmark_card": ""}
         self.tunable.info = self.tunable.info.model_copy(update=changes).with_bridge()
 
     def _examples(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -153,8 +146,7 @@ class Fitting(PyTorchClassifier):
                 )
         one_hot = check_and_transform_label_format(y, nb_classes=self.nb_classes)
         images, one_hot = self._apply_preprocessing(x, one_hot, fit=True)
-        expected = np.eye(self.nb_classes)[one_hot.argmax(1)]
-        if not np.array_equal(one_hot, expected):
+        if not np.array_equal(one_hot, np.eye(self.nb_classes)[one_hot.argmax(1)]):
             raise ValueError(f"labels are not one-hot of {self.nb_classes} classes, nor integers")
         checked, labels = check_arrays(images, one_hot.argmax(1), self.nb_classes)
         return checked.to(self._device), labels.to(self._device)
@@ -204,24 +196,9 @@ class Fitting(PyTorchClassifier):
 
     def _fresh(self) -> TrainableClassifier:
         model, _ = self._trainable()
-        changes = {
-            "seed": _draw_seed(),
-            "epochs": 0,
-            "selection": "none: fresh weights",
-            "benchmark_card": "",
-        }
+        changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
+        changes |= {"epochs": 0, "benchmark_card": ""}
         return type(model).build(model.info.model_copy(update=changes))
-
-
-class _Trainer(Trainer):
-    """A training run that steps a scheduler after each epoch."""
-
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
-
-    def _epoch(self, line: Bar) -> None:
-        super()._epoch(line)
-        if self.scheduler is not None:
-            self.scheduler.step()
 
 
 def _is_plain_cross_entropy(loss: object) -> bool:

@@ -32,14 +32,7 @@ class Follower:
 
     It is a forward pre-hook of the network, not a part of the estimator, because some attacks
     (AutoPGD with a loss of its own, AutoAttack) take the network out of the estimator and keep it.
-
-    Args:
-        tunable: whose weights are followed.
-        point: where; may be set.
-
-    Attributes:
-        network: the plain network.
-        lock: held while anything of this changes; threads may share it.
+    The point may be set. The lock is held while anything changes; threads may share this.
     """
 
     def __init__(self, tunable: TunableClassifier, point: OperatingPoint) -> None:
@@ -108,9 +101,7 @@ def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
     width they have other shapes, which the layers also say in numbers.
     """
     for old, new in zip(network.modules(), source.modules(), strict=True):
-        for name, parameter in new.named_parameters(recurse=False):
-            setattr(old, name, parameter)
-        for name, buffer in new.named_buffers(recurse=False):
-            setattr(old, name, buffer)
-        for name in _SIZES & vars(new).keys():
-            setattr(old, name, getattr(new, name))
+        sizes = {name: vars(new)[name] for name in _SIZES & vars(new).keys()}
+        tensors = (*new.named_parameters(recurse=False), *new.named_buffers(recurse=False))
+        for name, value in (*tensors, *sizes.items()):
+            setattr(old, name, value)

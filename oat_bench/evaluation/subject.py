@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.acceleration import (
+    Accelerated,
     Precision,
-    accelerate,
     choose_batch_size,
     choose_compile,
     operations_per_image,
@@ -105,7 +105,7 @@ class AtPoint:
         if compile_it is None:
             device = self.data.labels.device
             compile_it = choose_compile(None, device, self._operations * self._passes)
-        return accelerate(self._plain, precision=precision, compile_it=compile_it)
+        return Accelerated(self._plain, precision=precision, compile_it=compile_it)
 
     @cached_property
     def exact(self) -> nn.Module:

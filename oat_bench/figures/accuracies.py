@@ -21,13 +21,8 @@ def by_lambda(
 ) -> Figure:
     """Draw SA and RA over lambda, a curve for each model (figure 8).
 
-    Args:
-        entries: of one data set and threat model.
-        published: rows of the same experiment; those under the attack are drawn.
-        attack: whose RA; by default the worst case, or the last attack that all have.
-
-    Raises:
-        UserError: if not every entry has the attack.
+    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
+    rows of the same experiment, those under the attack are drawn.
     """
     attack = choose_attack(entries, attack)
     figure, panels = _panels(threat_of(entries[0]), "lambda", attack)
@@ -36,22 +31,15 @@ def by_lambda(
     for place, (label, rows) in enumerate(by_label(published, attack).items()):
         for axes, name in zip(panels, ("sa", "ra"), strict=True):
             known = [row for row in rows if getattr(row, name) is not None]
-            values = [getattr(row, name) for row in known]
-            spread = [row.uncertainty for row in known]
-            style.quote(axes, [row.lam for row in known], values, place, label, spread)
+            lams, values = [row.lam for row in known], [getattr(row, name) for row in known]
+            style.quote(axes, lams, values, place, label, [row.uncertainty for row in known])
     style.legend(figure)
     return figure
 
 
 @style.styled
 def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
-    """Draw trained lambda values as a line, and unseen ones as stars beside it (figure 5).
-
-    Arguments and errors are those of `by_lambda`.
-
-    Raises:
-        NotApplicableError: if no unseen value was evaluated.
-    """
+    """Draw trained lambda values as a line, and unseen ones as stars beside it (figure 5)."""
     attack = choose_attack(entries, attack)
     if all(point.trained for entry in entries for point in entry.operating_points):
         raise NotApplicableError(
@@ -69,12 +57,7 @@ def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
 
 @style.styled
 def cost(entry: Entry, attack: str | None = None) -> Figure:
-    """Draw SA and RA over the FLOPs of an image: a line for each lambda, a point for each width.
-
-    Raises:
-        NotApplicableError: if there is only one width, or the costs were not measured.
-        UserError: if the entry does not have the attack.
-    """
+    """Draw SA and RA over the FLOPs of an image: a line for each lambda, a point for each width."""
     attack = choose_attack([entry], attack)
     style.widths([entry])
     figure, panels = _panels(f"{entry.name}: {threat_of(entry)}", "FLOPs of an image", attack)

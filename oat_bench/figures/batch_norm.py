@@ -19,29 +19,16 @@ _ROUTES = ("BN_c (lambda = 0)", "BN_a (lambda > 0)")
 def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Figure:
     """Draw each channel's running variance over its running mean, a colour for each batch norm.
 
-    Args:
-        classifier: one conditional network (BN_c and BN_a, or the single one), or a family of
-            networks, one for each lambda, as in the paper's figure.
-        layer: name of a norm layer; the last if None, as in the paper.
-
-    Raises:
-        NotApplicableError: if the classifier has no batch norm.
-        UserError: if there is no layer of that name.
+    The classifier is one conditional network (BN_c and BN_a, or the single one), or a family of
+    networks, one for each lambda, as in the paper's figure. ``layer`` names a norm layer; the last
+    if None, as in the paper.
     """
     name, statistics = collect(classifier, layer)
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     for place, (label, (mean, variance)) in enumerate(statistics.items()):
-        axes.scatter(
-            mean.numpy(),
-            variance.numpy(),
-            s=12,
-            color=style.colour(place),
-            marker=style.marker(place),
-            alpha=0.6,
-            linewidths=0,
-            label=label,
-        )
+        look = {"color": style.colour(place), "marker": style.marker(place), "s": 12}
+        axes.scatter(mean.numpy(), variance.numpy(), alpha=0.6, linewidths=0, label=label, **look)
     axes.set(ylabel="running variance", yscale="log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter())
@@ -55,10 +42,7 @@ def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Fi
 def collect(
     classifier: TunableClassifier, layer: str | None = None
 ) -> tuple[str, dict[str, tuple[Tensor, Tensor]]]:
-    """Return the layer's name, and running mean and variance [C] of each of its batch norms.
-
-    Arguments and errors are those of `bn_statistics`.
-    """
+    """Return the layer's name, and running mean and variance [C] of each of its batch norms."""
     # a family has networks by lambda, a conditional method one
     networks = getattr(classifier, "networks", {None: getattr(classifier, "network", None)})
     found: dict[str, tuple[Tensor, Tensor]] = {}

@@ -1,11 +1,12 @@
 """The points of a calibration, the bar, and the choice: SA against RA."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from oat_bench.calibration.report import Calibration
 from oat_bench.figures import style
 from oat_bench.reports.calibration import percent
-from oat_bench.statistics.accuracy import Estimate
 
 
 @style.styled
@@ -13,36 +14,27 @@ def calibration(report: Calibration) -> Figure:
     """Draw what the search saw, the bar, and the choice with its intervals.
 
     Points of the sequence of tests are filled, others hollow; numbers are lambda values.
-
-    Args:
-        report: from `oat_bench.calibration.calibrate`.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for place, width in enumerate(report.widths):
         drawn = [(p, p.ra.value) for p in report.points if p.width == width and p.ra is not None]
         label = f"width {width:g}, search" if len(report.widths) > 1 else "search"
-        axes.plot(
-            [point.sa.value for point, _ in drawn],
-            [ra for _, ra in drawn],
-            color=style.colour(place),
-            marker=style.marker(place),
-            markerfacecolor="white",
-            linewidth=0.8,
-            alpha=0.45,
-            label=f"{label}, {report.searched_under}",
-        )
-        for point, ra in drawn:
+        look: Any = {"color": style.colour(place), "marker": style.marker(place)}
+        hollow = look | {"markerfacecolor": "white", "linewidth": 0.8, "alpha": 0.45}
+        sa, ra = [point.sa.value for point, _ in drawn], [value for _, value in drawn]
+        axes.plot(sa, ra, label=f"{label}, {report.searched_under}", **hollow)
+        for point, value in drawn:
             if point.planned is not None:
-                at = (point.sa.value, ra)
-                axes.plot(*at, color=style.colour(place), marker=style.marker(place))
+                at = (point.sa.value, value)
+                axes.plot(*at, **look)
                 style.write_beside(axes, f"{point.lam:g}", at, place)
     if (choice := report.choice) is not None:
         axes.errorbar(
             choice.sa.value,
             choice.ra.value,
-            yerr=_spread(choice.ra),
-            xerr=_spread(choice.sa),
+            yerr=style.spread([choice.ra]),
+            xerr=style.spread([choice.sa]),
             fmt="*",
             color="black",
             markersize=11,
@@ -52,11 +44,11 @@ def calibration(report: Calibration) -> Figure:
         )
     if report.barred is not None:
         bar = 100 * report.value
-        low, high = axes.get_xlim() if report.barred == "SA" else axes.get_ylim()
-        low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
-        under = f" under {report.attack}" if report.barred == "RA" else ""
-        label = f"bar: {report.barred}{under} {percent(report.value)}"
         across = report.barred == "SA"
+        low, high = axes.get_xlim() if across else axes.get_ylim()
+        low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
+        name = "SA" if across else f"RA under {report.attack}"
+        label = f"bar: {name} {percent(report.value)}"
         span, line = (axes.axvspan, axes.axvline) if across else (axes.axhspan, axes.axhline)
         span(low, bar, color="0.9", zorder=0)
         line(bar, color="0.3", linestyle="--", linewidth=1, label=label)
@@ -68,7 +60,3 @@ def calibration(report: Calibration) -> Figure:
     )
     style.legend(figure)
     return figure
-
-
-def _spread(bounded: Estimate) -> list[list[float]]:
-    return [[bounded.value - bounded.low], [bounded.high - bounded.value]]

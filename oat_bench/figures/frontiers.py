@@ -9,15 +9,8 @@ from matplotlib.figure import Figure
 
 from oat_bench.figures import style
 from oat_bench.reports.table import short
+from oat_bench.results import models
 from oat_bench.results.entries import Entry, threat_of
-from oat_bench.results.models import (
-    Curve,
-    attack_name,
-    choose_attack,
-    common_attacks,
-    curves,
-    labels,
-)
 from oat_bench.results.published import Published, by_label
 
 #: points nearer to each other than this share a label
@@ -28,22 +21,17 @@ _NEAR = 14.0
 def frontier(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw the frontiers of several models under one attack (figure 4).
+    """Draw the frontiers of models of one data set and threat model under one attack (figure 4).
 
-    Args:
-        entries: of one data set and threat model.
-        published: rows of the same experiment; those under the attack are drawn.
-        attack: whose RA; by default the worst case, or the last attack that all have.
-
-    Raises:
-        UserError: if not every entry has the attack.
+    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
+    rows of the same experiment, those under the attack are drawn.
     """
-    attack = choose_attack(entries, attack)
+    attack = models.choose_attack(entries, attack)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes, drawn = figure.subplots(), curves(entries)
+    axes, drawn = figure.subplots(), models.curves(entries)
     _draw(axes, drawn, published, attack)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
-    axes.set_title(f"{threat_of(entries[0])}: {attack_name(attack)} (numbers: lambda)")
+    axes.set_title(f"{threat_of(entries[0])}: {models.attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
     style.arrange(figure)  # labels need to know where the points come to lie
     _write_lambdas(axes, drawn, attack)
@@ -52,20 +40,16 @@ def frontier(
 
 @style.styled
 def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Figure:
-    """Draw the frontiers of several models, a panel for each attack that all have (figure 7).
-
-    Raises:
-        UserError: if the entries have no attack in common.
-    """
-    choose_attack(entries)
-    names, drawn = common_attacks(entries), curves(entries)
+    """Draw the frontiers of several models, a panel for each attack that all have (figure 7)."""
+    models.choose_attack(entries)
+    names, drawn = models.common_attacks(entries), models.curves(entries)
     columns = min(3, len(names))
     rows = ceil(len(names) / columns)
     figure = Figure(figsize=(0.6 + 2.7 * columns, 0.9 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(grid, names, strict=False):
         _draw(axes, drawn, published, name)
-        axes.set_title(attack_name(name))
+        axes.set_title(models.attack_name(name))
     for axes in grid[len(names) :]:
         axes.remove()
     for axes in grid[max(len(names) - columns, 0) : len(names)]:
@@ -82,19 +66,13 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
 def widths(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw SA against RA, a panel for each width, a curve for each model (figure 6).
-
-    Arguments and errors are those of `frontier`.
-
-    Raises:
-        NotApplicableError: if there is only one width.
-    """
-    attack = choose_attack(entries, attack)
+    """Draw SA against RA, a panel for each width, a curve for each model (figure 6)."""
+    attack = models.choose_attack(entries, attack)
     found = style.widths(entries)
     figure = Figure(figsize=(0.8 + 2.7 * len(found), 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), sharex=True, sharey=True)
-    names = labels(entries)
-    drawn = [replace(curve, label=names[curve.entry]) for curve in curves(entries)]
+    names = models.labels(entries)
+    drawn = [replace(curve, label=names[curve.entry]) for curve in models.curves(entries)]
     shown = [[curve for curve in drawn if curve.width == width] for width in found]
     for axes, width, here in zip(panels, found, shown, strict=True):
         quoted = [row for row in published if row.width == width]
@@ -102,7 +80,7 @@ def widths(
         costs = {point.cost.flops for curve in here for point in curve.points if point.cost}
         flops = f", {short(costs.pop())} FLOPs" if len(costs) == 1 else ""
         axes.set(title=f"width {width:g}{flops}", xlabel="SA, %")
-    panels[0].set_ylabel(f"RA, %: {attack_name(attack)}")
+    panels[0].set_ylabel(f"RA, %: {models.attack_name(attack)}")
     figure.suptitle(f"{threat_of(entries[0])} (numbers: lambda)", fontsize=10)
     style.legend(figure)
     style.arrange(figure)
@@ -113,12 +91,11 @@ def widths(
 
 def _draw(
     axes: Axes,
-    drawn: Sequence[Curve],
+    drawn: Sequence[models.Curve],
     published: Sequence[Published],
     attack: str,
     places: Sequence[int] | None = None,
 ) -> None:
-    """Draw SA against RA; ``places`` are what colours go by, one after the other if None."""
     for place, curve in zip(places or range(len(drawn)), drawn, strict=True):
         style.curve(axes, curve.clean(), curve.robust(attack), place, curve.label)
     whole = [row for row in published if row.sa is not None and row.ra is not None]
@@ -128,7 +105,7 @@ def _draw(
     axes.margins(0.08)
 
 
-def _write_lambdas(axes: Axes, drawn: Sequence[Curve], attack: str) -> None:
+def _write_lambdas(axes: Axes, drawn: Sequence[models.Curve], attack: str) -> None:
     """Write lambda beside the points: all of them of a single curve, else the ends."""
     for place, curve in enumerate(drawn):
         points = list(zip(curve.clean(), curve.robust(attack), curve.lambdas(), strict=True))

@@ -22,37 +22,28 @@ N_IMAGES = 6
 def saliency(
     classifier: TunableClassifier, data: Dataset, lambdas: Sequence[float], width: float = 1.0
 ) -> Figure:
-    """Draw test images, and beside each its loss gradient at several lambda values.
+    """Draw test images, one a class, and beside each its loss gradient at several lambda values.
 
     Gradients are shown as Tsipras et al. do (arXiv:1805.12152): clipped to three standard
-    deviations of the image's gradient, grey where they are zero.
-
-    Args:
-        classifier: of the data set; on the device that computes.
-        data: its test images; the first of their nested order are taken, one a class.
-        lambdas: the columns.
-        width: share of the channels.
+    deviations of the image's gradient, grey where they are zero. The images are the first of the
+    nested order.
     """
     order = nested_order(data.test.labels)
     labels = data.test.labels[order].tolist()
     first = [labels.index(label) for label in dict.fromkeys(labels)][:N_IMAGES]
     index = order[sorted(first)]
     images, targets = data.test.inputs(index).cpu(), data.test.labels[index].cpu()
-    columns = [images]
-    for lam in lambdas:
-        columns.append(_shown(input_gradient(classifier, images, targets, lam, width)))
-    grid = torch.stack(columns, 1)  # [rows, columns, C, H, W]
-    rows, height, across = len(grid), grid.shape[3], grid.shape[4]
-    figure = Figure(figsize=(1.2 + len(columns), 0.7 + rows), layout="constrained")
+    gradients = [input_gradient(classifier, images, targets, lam, width) for lam in lambdas]
+    grid = torch.stack([images, *map(_shown, gradients)], 1)  # [rows, columns, C, H, W]
+    rows, columns, _, height, across = grid.shape
+    figure = Figure(figsize=(1.2 + columns, 0.7 + rows), layout="constrained")
     axes, gap = figure.subplots(), _gap(across)
     axes.imshow(_mosaic(grid), vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks([k * (across + gap) + (across - 1) / 2 for k in range(len(columns))])
+    axes.set_xticks([k * (across + gap) + (across - 1) / 2 for k in range(columns)])
     axes.set_xticklabels(["image", *(f"lambda {lam:g}" for lam in lambdas)])
     axes.set_yticks([k * (height + gap) + (height - 1) / 2 for k in range(rows)])
-    names = [data.classes[int(target)] for target in targets]
-    axes.set_yticklabels(
-        [name if len(name) <= 12 else f"{name[:11]}." for name in map(style.drawable, names)]
-    )
+    names = [style.drawable(data.classes[int(target)]) for target in targets]
+    axes.set_yticklabels([name if len(name) <= 12 else f"{name[:11]}." for name in names])
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)

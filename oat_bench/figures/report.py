@@ -33,11 +33,7 @@ def of_run(
     loaded: tuple[TunableClassifier, Dataset] | None,
     published: Sequence[Published] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw every figure that applies, in the order of `CAPTIONS`, each with its name.
-
-    Without the model and its data set only what the entry says is drawn; of what was published, the
-    rows of the same experiment, of any method.
-    """
+    """Draw every figure that applies, by name; without a model those of the entry alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
     kinds: dict[str, Callable[[], Figure]] = {
         "frontier": lambda: frontier([entry], published),
@@ -48,12 +44,9 @@ def of_run(
         "unseen": lambda: unseen([entry]),
     }
     if loaded is not None:
-        classifier, data = loaded
-        width = classifier.info.widths[0]
-        kinds |= {
-            "bn-statistics": lambda: bn_statistics(classifier),
-            "saliency": lambda: saliency(classifier, data, lambdas, width),
-        }
+        model, data = loaded
+        kinds["bn-statistics"] = lambda: bn_statistics(model)
+        kinds["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
     for name, draw in kinds.items():
         try:
             figure = draw()
@@ -69,11 +62,7 @@ def draw_report(
     folder: Path,
     published: Sequence[Published] = (),
 ) -> dict[str, str]:
-    """Write every figure that applies, as SVG and PNG, named by the keys of `CAPTIONS`.
-
-    Returns:
-        The captions of those that were drawn, by name.
-    """
+    """Write every figure that applies, as SVG and PNG; return the captions, by name."""
     drawn = {}
     for name, figure in of_run(entry, (classifier, data), published):
         write(figure, folder / name)

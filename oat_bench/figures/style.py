@@ -1,10 +1,10 @@
 """The one look of all figures, and how they are written."""
 
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,13 +18,12 @@ from oat_bench.files import atomic_write
 from oat_bench.results.entries import Entry
 from oat_bench.statistics.accuracy import Estimate
 
-P = ParamSpec("P")
-
 #: Okabe and Ito's palette, which colour-blind readers can tell apart; yellow, too pale, left out
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: a second sign beside the colour
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".svg", ".png", ".pdf")
+_QUOTED: Any = {"color": "0.45", "ls": "--", "lw": 1, "markerfacecolor": "white", "zorder": 2}
 
 _STYLE: Any = {
     "svg.hashsalt": "oat-bench",  # the same figure is the same file
@@ -46,21 +45,12 @@ _STYLE: Any = {
     "savefig.dpi": 150,
     "figure.dpi": 150,
 }
+#: draws in the common style, and leaves matplotlib's own settings as they were
+styled = mpl.rc_context(_STYLE)
 
 
 class NotApplicableError(UserError):
     """A figure that cannot be drawn of what it was given; the line says why."""
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the common style, and leave matplotlib's own settings as they were."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 def drawable(text: str) -> str:
@@ -108,8 +98,8 @@ def curve(
     across = [value for value in x if isinstance(value, Estimate)]
     xs = [value.value if isinstance(value, Estimate) else value for value in x]
     ys, tint = [interval.value for interval in y], colour(place)
-    spread = _spread(across) if across else None
-    axes.errorbar(xs, ys, _spread(y), spread, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
+    over = spread(across) if across else None
+    axes.errorbar(xs, ys, spread(y), over, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
     how: dict[str, Any] = {"marker": marker(place), "zorder": 3}
     if stars:
         how = {"marker": "*", "linestyle": "none", "markersize": 10, "zorder": 4}
@@ -123,21 +113,10 @@ def quote(
     y: Sequence[float],
     place: int,
     label: str,
-    spread: Sequence[float] | None = None,
+    doubt: Sequence[float] | None = None,
 ) -> None:
     """Draw what was published: in grey, dashed and hollow, with its uncertainty if there is one."""
-    axes.errorbar(
-        x,
-        y,
-        spread,
-        color="0.45",
-        linestyle="--",
-        linewidth=1,
-        marker=marker(place),
-        markerfacecolor="white",
-        label=label,
-        zorder=2,
-    )
+    axes.errorbar(x, y, doubt, marker=marker(place), label=label, **_QUOTED)
 
 
 def write_beside(
@@ -158,7 +137,7 @@ def write_beside(
     )
 
 
-def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
+def spread(intervals: Sequence[Estimate]) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
     return [
         [max(i.value - i.low, 0.0) for i in intervals],
@@ -167,11 +146,7 @@ def _spread(intervals: Sequence[Estimate]) -> list[list[float]]:
 
 
 def widths(entries: Sequence[Entry]) -> list[float]:
-    """Return the widths of entries, the widest first.
-
-    Raises:
-        NotApplicableError: if there is only one.
-    """
+    """Return the widths of entries, the widest first; only one is `NotApplicableError`."""
     found = {point.width for entry in entries for point in entry.operating_points}
     if len(found) < 2:
         raise NotApplicableError("only one width was evaluated; see --method oats and --widths")
@@ -180,54 +155,38 @@ def widths(entries: Sequence[Entry]) -> list[float]:
 
 def legend(figure: Figure) -> None:
     """Put one legend, of the curves of all panels, below them."""
-    known = {
-        label: handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    known: dict[Any, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= zip(labels, handles, strict=True)
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=4)
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure; the same figure is the same file.
-
-    Args:
-        figure: drawn by one of this package.
-        path: its ending is the format; without one of `FORMATS`, SVG and PNG are written.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: if the ending is no format.
-    """
+    """Write a figure in the format of the ending, without one as SVG and PNG; return the files."""
     if path.suffix and path.suffix not in FORMATS:
         raise UserError(
             f"{path}: unknown format {path.suffix!r}; expected {', '.join(FORMATS)}, or no ending "
             "for SVG and PNG"
         )
     paths = [path] if path.suffix else [path.with_name(path.name + s) for s in (".svg", ".png")]
-    _lay_out(figure)
-    for target in paths:
-        atomic_write(target, _render(figure, target.suffix[1:]))
+    rendered = _render(figure, *(target.suffix[1:] for target in paths))
+    for target, content in zip(paths, rendered, strict=True):
+        atomic_write(target, content)
     return paths
 
 
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG; the same figure is the same file."""
-    _lay_out(figure)
-    return _render(figure, "svg")
+    return _render(figure, "svg")[0]
 
 
-def _lay_out(figure: Figure) -> None:
-    with mpl.rc_context(_STYLE):
-        arrange(figure)
-        figure.set_layout_engine("none")  # laid out once, not for every format
-
-
-def _render(figure: Figure, kind: str) -> bytes:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-    buffer = BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+@styled
+def _render(figure: Figure, *kinds: str) -> list[bytes]:
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    buffers = [BytesIO() for _ in kinds]
+    arrange(figure)
+    figure.set_layout_engine("none")  # laid out once, not for every format
+    for kind, buffer in zip(kinds, buffers, strict=True):
+        figure.savefig(buffer, format=kind, metadata=dates[kind])
+    return [buffer.getvalue() for buffer in buffers]

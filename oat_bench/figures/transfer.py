@@ -1,5 +1,6 @@
 """Images attacked at one lambda and classified at another, as a heat map."""
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -13,15 +14,12 @@ def transfer(report: Transfer) -> Figure:
     """Draw RA for each pair of lambda values.
 
     What breaks most in a column is bold; what shows masked gradients there is framed.
-
-    Args:
-        report: from `oat_bench.reports.transfer.make_report`.
     """
     sources = sorted({cell.crafted for cell in report.cells})
     lams = sorted({cell.lam for cell in report.cells})
     values = {(cell.crafted, cell.lam): cell.ra.value for cell in report.cells}
-    grid = [[values[(source, lam)] for lam in lams] for source in sources]
-    highest = max(map(max, grid)) or 1.0
+    grid = np.array([[values[source, lam] for lam in lams] for source in sources])
+    highest = grid.max() or 1.0
     size = (1.9 + 0.62 * len(lams), 1.5 + 0.5 * len(sources))
     figure = Figure(figsize=(max(size[0], 4.2), max(size[1], 2.8)), layout="constrained")
     axes = figure.subplots()
@@ -31,19 +29,11 @@ def transfer(report: Transfer) -> Figure:
     axes.set_xlabel("classified at lambda")
     axes.set_ylabel("attacked at lambda")
     axes.grid(False)
-    for row, source in enumerate(sources):
-        for column, lam in enumerate(lams):
-            value = values[(source, lam)]
-            least = value == min(values[(other, lam)] for other in sources)
-            axes.text(
-                column,
-                row,
-                f"{value:.1f}",
-                ha="center",
-                va="center",
-                color="black" if value > 0.6 * highest else "white",
-                fontweight="bold" if least else "normal",
-            )
+    for (row, column), value in np.ndenumerate(grid):
+        tint = "black" if value > 0.6 * highest else "white"
+        weight = "bold" if value == grid[:, column].min() else "normal"
+        at = {"ha": "center", "va": "center"}
+        axes.text(column, row, f"{value:.1f}", color=tint, fontweight=weight, **at)
     for one in report.masked:
         corner = (lams.index(one.lam) - 0.46, sources.index(one.crafted) - 0.46)
         frame = Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.colour(1), linewidth=2)

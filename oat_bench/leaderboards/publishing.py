@@ -14,7 +14,7 @@ from oat_bench.results.reliability import integrity_of
 from oat_bench.results.validation import Problem, problems
 
 #: what is added only where it is asked for
-CHECKPOINT = ("checkpoint.safetensors",)
+CHECKPOINT = "checkpoint.safetensors"
 TABLES = ("table.md", "table.csv", "table.tex")
 
 
@@ -31,21 +31,8 @@ def add(
 
     Beside it go the report of attack integrity, whose verdict goes into the entry, the outcomes if
     the run has them, and what is asked for. Of an entry that is replaced no file stays that is of
-    another model or evaluation.
-
-    Args:
-        record: of a run.
-        to: the folder of leaderboards.
-        changes: keys of the entry that the run could not know, such as ``authors``.
-        with_checkpoint: copy the weights.
-        with_tables: copy the tables.
-        replace: whether an entry that is there may be overwritten.
-
-    Returns:
-        The files that were written, the entry first, and what there is to warn of.
-
-    Raises:
-        UserError: if the entry is not valid, or there is one already.
+    another model or evaluation. ``changes`` are keys of the entry that the run could not know, such
+    as ``authors``. Returned are the files, the entry first, and what there is to warn of.
     """
     examined = integrity_of(record)
     if examined is not None and examined.model == record.entry.model_fingerprint:
@@ -64,14 +51,14 @@ def add(
     place = _folder(to, entry) / f"{_stem(entry)}.json"
     if place.exists() and not replace:
         raise UserError(f"{place} is there already; choose another --name, or --replace it")
-    wanted = ["outcomes.parquet", "integrity.json", *(CHECKPOINT if with_checkpoint else ())]
-    wanted += TABLES if with_tables else ()
+    wanted = ["outcomes.parquet", "integrity.json"]
+    wanted += [CHECKPOINT] * with_checkpoint + list(TABLES) * with_tables
     contents = {}
     for name in wanted:
         source = record.beside(name)
         if source.is_file():
             contents[name] = source.read_bytes()
-        elif name in CHECKPOINT:
+        elif name == CHECKPOINT:
             raise UserError(f"{source}: no checkpoint there; leave out --with-checkpoint")
     stale = _stale(record, place)
     make_folder(place.parent, "--to")
@@ -91,10 +78,9 @@ def _stale(record: Record, place: Path) -> set[str]:
     """Return the files beside an entry that is replaced which are not the new one's."""
     if not place.exists() or place.resolve() == record.entry_path.resolve():
         return set()
-    of_the_model = {*CHECKPOINT, "integrity.json"}
     with suppress(UserError):
         if read(place).entry.model_fingerprint == record.entry.model_fingerprint:
-            return PUBLISHED.keys() - of_the_model
+            return PUBLISHED.keys() - {CHECKPOINT, "integrity.json"}
     return {*PUBLISHED}
 
 
@@ -111,7 +97,6 @@ def _folder(to: Path, entry: Entry) -> Path:
 
 
 def _stem(entry: Entry) -> str:
-    """Make the name of a file of the entry's."""
     stem = re.sub(r"[^a-z0-9._+-]+", "-", entry.name.lower()).strip("-._+")[:64]
     if not stem or stem in ("entry", "con", "nul", "aux", "prn"):
         raise UserError(f"no file can be called by the name {entry.name[:80]!r}; choose a --name")

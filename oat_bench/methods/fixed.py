@@ -15,12 +15,7 @@ LAMBDA = 1.0
 
 
 class Fixed(TunableClassifier):
-    """A plain network, such as one of RobustBench, without a dial.
-
-    Args:
-        info: with ``trained_lambdas`` `LAMBDA` alone, and ``dial`` false.
-        module: images [n, C, H, W] in [0, 1] to logits [n, num_classes]; put into eval mode.
-    """
+    """A plain network, such as one of RobustBench, put into eval mode; its only lambda `LAMBDA`."""
 
     continuous = False
     one_build = True
@@ -43,11 +38,7 @@ class Fixed(TunableClassifier):
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return a copy of the network.
-
-        Raises:
-            UserError: if ``lam`` is not the one that the network is entered under.
-        """
+        """Return a copy of the network, at the one lambda that it is entered under."""
         self.check_lambda(OperatingPoint(lam, width).lam, self.info.trained_lambdas)
         return copy.deepcopy(self.module)
 

@@ -40,13 +40,7 @@ class Options(trainable.Options):
 
 
 class Mixture(nn.Module):
-    """log((1 - share) softmax(standard(x)) + share softmax(robust(x))), their equation 3.
-
-    Args:
-        standard: images to logits.
-        robust: images to logits.
-        share: of the robust one, in [0, 1].
-    """
+    """log((1 - share) softmax(standard(x)) + share softmax(robust(x))), their equation 3."""
 
     share: Tensor
 
@@ -63,14 +57,11 @@ class Mixture(nn.Module):
         return torch.logsumexp(torch.stack(logs) + weights[:, None, None], dim=0)
 
 
-class OutputMixing(trainable.TrainableClassifier):
+class OutputMixing(trainable.Family):
     """Two classifiers whose probabilities are mixed, lambda the robust one's share.
 
-    Attacks see the mixture, end to end. There is nothing to train.
-
-    Args:
-        info: its options say what is mixed.
-        parts: the classifiers by role, ``standard`` and, if it is another, ``robust``.
+    Attacks see the mixture, end to end. There is nothing to train. The classifiers go by their
+    role: ``standard`` and, if it is another, ``robust``.
     """
 
     Options = Options
@@ -107,12 +98,7 @@ class OutputMixing(trainable.TrainableClassifier):
 
     @classmethod
     def of(cls, info: ModelInfo, parts: Mapping[str, TunableClassifier]) -> Self:
-        """Mix classifiers that are there already.
-
-        Args:
-            info: what the mixture is to say of itself.
-            parts: by role; without ``robust`` it is the standard one.
-        """
+        """Mix classifiers that are there already, and say so in the description."""
         said = {role: part.info.model_dump(mode="json") for role, part in parts.items()}
         changes = {
             "options": Options.model_validate(info.options | said).model_dump(mode="json"),
@@ -150,17 +136,3 @@ class OutputMixing(trainable.TrainableClassifier):
         robust = other.at(self.options.robust_lambda, point.width)
         device = next(robust.parameters()).device
         return Mixture(standard, robust, point.lam).to(device).eval()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of both, each under its role."""
-        return {
-            f"{role}.{name}": value
-            for role, part in self.parts.items()
-            for name, value in part.state_dict().items()
-        }
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move both to a device."""
-        for part in self.parts.values():
-            part.to(device)
-        return self

@@ -1,7 +1,7 @@
 """Once-for-all adversarial training (Wang et al., NeurIPS 2020, arXiv:2010.11828)."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.methods.trainable import (
+    WIDTHS,
     OneNetwork,
     build_network,
     card_of,
@@ -23,34 +24,32 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.pgd import evaluating
 
-#: the paper's (section 3.3); a width of .25, it says, is too small for a robust accuracy worth the
-#: name
-WIDTHS = [1.0, 0.75, 0.5]
-
 
 class OAT(OneNetwork):
-    """One network conditioned on lambda, with dual batch norm (OAT).
-
-    Attributes:
-        info: what the checkpoint says.
-        network: f(x, lambda), in eval mode.
-    """
+    """One network conditioned on lambda, f(x, lambda), with dual batch norm (OAT)."""
 
     one_build = True
-
     network: ConditionalNetwork
+    #: whether one batch norm is for every lambda
+    single_bn: ClassVar[bool] = False
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the network as it is."""
-        return card
+        """Return the network with the method's batch norm; of OATS slimmable."""
+        card = slimmable(card) if cls.slims else card
+        return card.model_copy(update={"norm": "single"}) if cls.single_bn else card
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse one batch norm, and an encoding without a code for each lambda."""
-        if network.norm != "dual":
+        """Refuse another batch norm, and an encoding without a code of its own for each lambda."""
+        if network.norm != "dual" and not cls.single_bn:
             raise ValueError('network.norm is "single"; expected "dual", or a single-bn method')
-        check_codes(network, training)
+        count, dim = len(training.lambdas), network.encoding_dim
+        if network.encoding != "scalar" and count > dim:
+            raise ValueError(
+                f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
+                "training.lambdas"
+            )
 
     @classmethod
     def make(cls, info: ModelInfo) -> ConditionalNetwork:
@@ -67,11 +66,7 @@ class OAT(OneNetwork):
         return ConditionalStep(self.network)
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the plain network at lam and width; see `oat_bench.networks.specialize`.
-
-        Raises:
-            ValueError: if ``lam`` is outside of the trained range, or ``width`` is not there.
-        """
+        """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
 
@@ -94,9 +89,6 @@ class OAT(OneNetwork):
         """Return the classifier with another rule between trained lambda, its weights copied.
 
         Where training sampled a list the rule had no part in it, so that one run serves all.
-
-        Raises:
-            UserError: if the rule does not exist, or the encoding does not have it.
         """
         card = card_of(self.info)
         try:
@@ -108,32 +100,10 @@ class OAT(OneNetwork):
         return self.from_state(self.info.model_copy(update=changes), self.state_dict())
 
 
-def check_codes(network: NetworkCard, training: TrainingCard) -> None:
-    """Refuse an encoding without a code of its own for each lambda.
-
-    Raises:
-        ValueError: saying how many it needs.
-    """
-    count, dim = len(training.lambdas), network.encoding_dim
-    if network.encoding != "scalar" and count > dim:
-        raise ValueError(
-            f"network.encoding_dim is {dim}; expected at least {count}, one for each lambda of "
-            "training.lambdas"
-        )
-
-
 class OATSingleBN(OAT):
     """OAT with one batch norm for every lambda, the ablation of the paper's section 4.1."""
 
-    @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the network with one batch norm."""
-        return card.model_copy(update={"norm": "single"})
-
-    @classmethod
-    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse an encoding without a code for each lambda."""
-        check_codes(network, training)
+    single_bn = True
 
 
 class OATS(OAT):
@@ -151,21 +121,8 @@ class OATS(OAT):
             raise ValueError(f"widths are {info.widths}; expected several, such as {WIDTHS}")
         super().__init__(info, network)
 
-    @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the network, slimmable."""
-        return slimmable(card, WIDTHS)
-
 
 class OATSSingleBN(OATS):
     """OATS with one batch norm for each width, the ablation of the paper's figure 9."""
 
-    @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the network, slimmable, with one batch norm for each width."""
-        return slimmable(card, WIDTHS).model_copy(update={"norm": "single"})
-
-    @classmethod
-    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse an encoding without a code for each lambda."""
-        check_codes(network, training)
+    single_bn = True

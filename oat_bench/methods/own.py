@@ -14,10 +14,7 @@ from oat_bench.errors import UserError, one_line
 class Own(TunableClassifier):
     """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``.
 
-    Args:
-        info: what it was wrapped as.
-        source: ``source.at(lam)`` is a module that maps images [n, C, H, W] in [0, 1] to logits.
-        prepare: goes before each network, such as a normalisation; None: nothing does.
+    What that returns is a module; ``prepare`` may put something before it, a normalisation say.
     """
 
     def __init__(
@@ -36,11 +33,7 @@ class Own(TunableClassifier):
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network at a point, in eval mode.
-
-        Raises:
-            UserError: if the object itself raises there, or returns no module.
-        """
+        """Return the network at a point, in eval mode; a UserError says how the object failed."""
         point = OperatingPoint(lam, width)
         widths = {"width": point.width} if self._takes_width else {}
         try:

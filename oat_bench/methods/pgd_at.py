@@ -3,28 +3,18 @@
 from functools import partial
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.methods.trainable import (
-    Member,
-    TrainableClassifier,
-    build_network,
-    load_network,
-    slimmable,
-)
+from oat_bench.methods.trainable import Family, Member, build_network, load_network, slimmable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 
-#: of the OAT paper's section 4.3
-WIDTHS = [1.0, 0.75, 0.5]
 
-
-class PGDAT(TrainableClassifier):
+class PGDAT(Family):
     """A family of dedicated networks, one for each lambda, trained apart (PGD-AT).
 
     Each is an ordinary network: no FiLM, one batch norm. Its loss is (1 - lam) CE(clean) + lam
@@ -32,10 +22,6 @@ class PGDAT(TrainableClassifier):
     the clean and the attacked images of a batch, at lambda = 1 too, as in OAT and in the authors'
     code; there the clean ones do not enter the loss. All start from the same weights, so that
     lambda alone tells them apart. Of a card's network the architecture and the dropout count.
-
-    Attributes:
-        info: what the checkpoint says.
-        networks: the networks by lambda, ascending, in eval mode.
     """
 
     continuous = False
@@ -44,18 +30,14 @@ class PGDAT(TrainableClassifier):
     def __init__(self, info: ModelInfo, networks: dict[float, ConditionalNetwork]) -> None:
         self.info = info
         self.networks = {lam: network.eval() for lam, network in networks.items()}
+        self.parts = {_name(lam): network for lam, network in networks.items()}
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the ordinary network of the same architecture."""
-        return NetworkCard(
-            architecture=card.architecture,
-            dropout=card.dropout,
-            encoding="scalar",
-            norm="single",
-            film="none",
-            widths=card.widths,
-        )
+        """Return the ordinary network of the same architecture; of PGD-ATS slimmable."""
+        card = slimmable(card) if cls.slims else card
+        kept = card.model_dump(include={"architecture", "dropout", "widths", "heads"})
+        return NetworkCard(**kept, encoding="scalar", norm="single", film="none")
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
@@ -93,29 +75,10 @@ class PGDAT(TrainableClassifier):
         return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network trained at lam, its batch norm folded.
-
-        Raises:
-            UserError: if ``lam`` was not trained; the message says which were.
-            ValueError: if ``lam`` or ``width`` is out of range.
-        """
+        """Return the network trained at lam, its batch norm folded."""
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return every network's parameters and buffers, under the name of its lambda."""
-        return {
-            f"{_name(lam)}.{name}": value
-            for lam, network in self.networks.items()
-            for name, value in network.state_dict().items()
-        }
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move the networks to a device."""
-        for network in self.networks.values():
-            network.to(device)
-        return self
 
 
 class PGDATS(PGDAT):
@@ -125,13 +88,6 @@ class PGDATS(PGDAT):
     """
 
     slims = True
-
-    @classmethod
-    def network_card(cls, card: NetworkCard) -> NetworkCard:
-        """Return the ordinary network of the same architecture, slimmable."""
-        wide = slimmable(card, WIDTHS)
-        changes = {"widths": wide.widths, "heads": wide.heads}
-        return super().network_card(card).model_copy(update=changes)
 
 
 def _name(lam: float) -> str:

@@ -3,7 +3,6 @@
 from oat_bench.calibration.guarantee import Count
 from oat_bench.calibration.report import Calibration, CalibrationPoint
 from oat_bench.reports.table import Page, Table
-from oat_bench.statistics.accuracy import Estimate
 
 
 def page(report: Calibration) -> Page:
@@ -28,14 +27,13 @@ def percent(share: float) -> str:
 
 
 def _row(report: Calibration, point: CalibrationPoint) -> dict[str, str]:
-    test, best = point.test, report.choice
-    verdict = ""
+    test, best, verdicts = point.test, report.choice, []
     if test is not None:
-        verdict = "holds" if test.holds else "open"
+        verdicts.append("holds" if test.holds else "open")
     elif point.planned is not None and report.barred is not None:
-        verdict = "not tested: one before it is open"
+        verdicts.append("not tested: one before it is open")
     if best is not None and (point.lam, point.width) == (best.lam, best.width):
-        verdict = f"{verdict}, chosen".removeprefix(", ")
+        verdicts.append("chosen")
     under = f" ({report.attack})" if report.barred == "RA" else ""
     return {
         "lambda": f"{point.lam:g}" + ("" if point.trained else " *"),
@@ -44,7 +42,7 @@ def _row(report: Calibration, point: CalibrationPoint) -> dict[str, str]:
         f"RA ({report.searched_under})": _counted(point.ra),
         f"test: {report.barred}{under}": _counted(test.counted) if test else "",
         "at least": f"{test.bound:.1f}" if test else "",
-        "verdict": verdict,
+        "verdict": ", ".join(verdicts),
     }
 
 
@@ -60,50 +58,51 @@ def sentence(report: Calibration) -> str:
     """Say in one sentence what was chosen and what is guaranteed of it."""
     sure, choice, ra = percent(report.confidence), report.choice, f"RA under {report.attack}"
     own_name, other_name = ("SA", ra) if report.barred == "SA" else (ra, "SA")
-    several = len(report.widths) > 1
+    where = choice or report.nearest
+    at = f"lambda {where.lam:g}"
+    at += f"{' and' if choice else ','} width {where.width:g}" if len(report.widths) > 1 else ""
     if choice is None:
-        near = report.nearest
-        assert near.test is not None
-        at = f"lambda {near.lam:g}" + (f", width {near.width:g}" if several else "")
+        test = report.nearest.test
+        assert test is not None
         return (
             f"No operating point can be guaranteed, with confidence {sure}, to have an {own_name} "
             f"of at least {percent(report.value)}: the nearest, {at}, has "
-            f"{near.test.counted.value:.1f}% on {near.test.counted.n} images, at least "
-            f"{near.test.bound:.1f}%; lower the bar, or take more images."
+            f"{test.counted.value:.1f}% on {test.counted.n} images, at least {test.bound:.1f}%; "
+            "lower the bar, or take more images."
         )
-    at = f"lambda {choice.lam:g}" + (f" and width {choice.width:g}" if several else "")
     if report.barred is None:
         assert choice.weighted is not None
         return (
             f"Run it at {at}: {report.value:g} SA + {1 - report.value:g} RA is "
-            f"{_bounded(choice.weighted)}, SA {_bounded(choice.sa)}, {ra} {_bounded(choice.ra)}."
+            f"{choice.weighted}%, SA {choice.sa}%, {ra} {choice.ra}%."
         )
     own, other = (choice.sa, choice.ra) if report.barred == "SA" else (choice.ra, choice.sa)
     return (
         f"Run it at {at}: with confidence {sure} {own_name} is at least {percent(report.value)} "
-        f"({own.value:.1f}% on {report.n_test} images), and {other_name} is {_bounded(other)}."
+        f"({own.value:.1f}% on {report.n_test} images), and {other_name} is {other}%."
     )
-
-
-def _bounded(bounded: Estimate) -> str:
-    return f"{bounded.value:.1f} [{bounded.low:.1f}, {bounded.high:.1f}]%"
 
 
 def snippet(report: Calibration) -> str:
     """Return the Python that makes the chosen classifier; empty without a choice."""
     if report.choice is None:
         return ""
-    named = len(report.widths) > 1 or report.choice.width != 1
-    width = f", width={report.choice.width!r}" if named else ""
-    ra = f"RA under {report.attack}: {report.choice.ra.value:.1f}%"
-    if report.barred == "RA":
-        ra = f"RA under {report.attack}: at least {percent(report.value)}"
-    return f"model = classifier.at(lam={report.choice.lam!r}{width})  # {ra}"
+    choice, barred = report.choice, report.barred == "RA"
+    named = len(report.widths) > 1 or choice.width != 1
+    width = f", width={choice.width!r}" if named else ""
+    ra = f"at least {percent(report.value)}" if barred else f"{choice.ra.value:.1f}%"
+    return f"model = classifier.at(lam={choice.lam!r}{width})  # RA under {report.attack}: {ra}"
 
 
 def _notes(report: Calibration) -> list[str]:
     parts = [f"Warning: {report.caution}"] if report.caution else []
-    parts.append(_cost(report))
+    spent, grid = report.spent, report.grid
+    parts.append(
+        f"It took {spent.attacked:,} attacked images and {spent.predicted:,} clean ones; a grid of "
+        f"{report.grid_points // len(report.widths)} lambda values on all images would take about "
+        f"{grid.attacked:,} and {grid.predicted:,}: {100 * spent.passes / grid.passes:.0f}% of the "
+        "passes."
+    )
     if dropped := len(report.points) - len(_shown(report)):
         parts.append(
             f"{dropped} more point{'s were' if dropped > 1 else ' was'} dropped early, beaten by "
@@ -144,13 +143,3 @@ def _notes(report: Calibration) -> list[str]:
             "high, and so is what they guarantee. Take --split test."
         )
     return parts
-
-
-def _cost(report: Calibration) -> str:
-    spent, grid = report.spent, report.grid
-    return (
-        f"It took {spent.attacked:,} attacked images and {spent.predicted:,} clean ones; a grid of "
-        f"{report.grid_points // len(report.widths)} lambda values on all images would take about "
-        f"{grid.attacked:,} and {grid.predicted:,}: {100 * spent.passes / grid.passes:.0f}% of the "
-        "passes."
-    )

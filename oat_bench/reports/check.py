@@ -21,21 +21,13 @@ _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a check.
-
-    Attributes:
-        check: what was found.
-        model: what the user called the model.
-        baseline: what the user called the baseline.
-        update: the command that makes the model the baseline; None where there is none.
-        updated: the files of the baseline that were rewritten.
-    """
+    """What there is to say of a check."""
 
     check: Check
-    model: str
-    baseline: str
-    update: str | None = None
-    updated: tuple[str, ...] = ()
+    model: str  # as the user called it
+    baseline: str  # as the user called it
+    update: str | None = None  # the command that makes the model the baseline, if there is one
+    updated: tuple[str, ...] = ()  # files of the baseline that were rewritten
 
     @property
     def comparison(self) -> Comparison:
@@ -45,9 +37,8 @@ class Report:
     @property
     def title(self) -> str:
         """Data set, threat model, model and baseline."""
-        return f"{printable(self.check.title)}: {printable(self.model)} against " + printable(
-            self.baseline
-        )
+        title, model, baseline = map(printable, (self.check.title, self.model, self.baseline))
+        return f"{title}: {model} against {baseline}"
 
 
 def printable(text: str) -> str:
@@ -78,10 +69,9 @@ def verdict(report: Report) -> str:
     return f"ok: in {total} no drop of more than {allowed} is supported ({confidence})"
 
 
-def _listed(rows: list[Row], most: int = 5) -> str:
-    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows[:most]]
-    more = len(rows) - most
-    return ", ".join([*named, *([f"and {more} more"] if more > 0 else [])])
+def _listed(rows: list[Row]) -> str:
+    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
+    return ", ".join([*named[:5], *([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])])
 
 
 def place(row: Row) -> str:
@@ -134,10 +124,11 @@ def notes(comparison: Comparison) -> list[str]:
     )
     if comparison.too_fine:
         best = min(comparison.rows, key=lambda row: row.detectable)
+        about = float(f"{best.needed:.2g}")  # two digits: it is an estimate
         paragraphs.append(
             f"Warning: a tolerance of {_points(comparison.max_drop)} is finer than {n} examples "
             f"support: no drop below {best.detectable:.1f} points is found as often. For drops of "
-            f"{2 * comparison.max_drop:g} points it takes about {_round(best.needed)} examples."
+            f"{2 * comparison.max_drop:g} points it takes about {about:,.0f} examples."
         )
     return paragraphs
 
@@ -149,20 +140,13 @@ def _range(values: list[float]) -> str:
     return f"{low:.1f} to {high:.1f}" if math.isfinite(high) else f"{low:.1f} and more"
 
 
-def _round(count: int | None) -> str:
-    """Write a count in two digits: it is an estimate."""
-    assert count is not None
-    return f"{float(f'{count:.2g}'):,.0f}"
-
-
 # --- the table
 
 
 def page(report: Report) -> Page:
     """Return title, table and notes: a row for each accuracy."""
-    found = report.comparison.rows
+    found, rows = report.comparison.rows, []
     several = len({row.width for row in found if row.width is not None}) > 1
-    rows = []
     for row in found:
         cells = {
             "lambda": "mean" if row.lam is None else f"{row.lam:g}",
@@ -174,9 +158,8 @@ def page(report: Report) -> Page:
             "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
         }
         style = _STYLES[row.verdict]
-        styled = {name: Cell(text, style) for name, text in cells.items()}
         verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
-        rows.append(styled | {"verdict": verdict})
+        rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
     places = [place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
     table = Table(rows, ("accuracy", "verdict"), gaps=gaps)
@@ -202,7 +185,11 @@ def plain(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """Write the check as JSON: the verdict, every row, what n can tell."""
-    comparison, check = report.comparison, report.check
+    comparison, check, rows = report.comparison, report.check, []
+    for row in comparison.rows:
+        values = asdict(row) | {"change": row.change}
+        endless = [k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        rows.append(values | dict.fromkeys(endless))
     content = {
         "format_version": 1,
         "verdict": comparison.verdict,
@@ -215,7 +202,7 @@ def as_json(report: Report) -> str:
         "max_drop": comparison.max_drop,
         "confidence": comparison.confidence,
         "tolerance_too_fine": comparison.too_fine,
-        "rows": [_as_values(row) for row in comparison.rows],
+        "rows": rows,
         "notes": notes(comparison),
         "update": None if report.update is None else printable(report.update),
         "updated": [printable(path) for path in report.updated],
@@ -223,21 +210,13 @@ def as_json(report: Report) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _as_values(row: Row) -> dict[str, object]:
-    values = asdict(row) | {"change": row.change}
-    endless = [
-        key for key, one in values.items() if isinstance(one, float) and not math.isfinite(one)
-    ]
-    return values | dict.fromkeys(endless)
-
-
 def junit(report: Report) -> str:
     """Write the check as JUnit XML: a test case for each row, a failure for each that is worse."""
     comparison = report.comparison
     counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
     suites = ElementTree.Element("testsuites", counts)
-    name = {"name": f"oat-bench check {report.title}"}
-    suite = ElementTree.SubElement(suites, "testsuite", name | counts | {"errors": "0"})
+    about = {"name": f"oat-bench check {report.title}", **counts, "errors": "0"}
+    suite = ElementTree.SubElement(suites, "testsuite", about)
     for row in comparison.rows:
         named = {"classname": "oat-bench.check", "name": _at(row)}
         case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)
@@ -252,7 +231,6 @@ def junit(report: Report) -> str:
 
 
 def _told(row: Row, comparison: Comparison) -> str:
-    """Say in a sentence what a row shows."""
     return (
         f"{_at(row)}: {row.baseline:.1f} before, {row.now:.1f} now, "
         f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}] on {row.n} examples; tolerance "
@@ -280,9 +258,6 @@ def github(report: Report) -> str:
 
 def _command(kind: str, title: str, message: str) -> str:
     """Write one workflow command, as @actions/core escapes it."""
-    coded = title
-    for characters in ("%", "\r", "\n", ":", ","):
-        coded = coded.replace(characters, f"%{ord(characters):02X}")
-    for characters in ("%", "\r", "\n"):
-        message = message.replace(characters, f"%{ord(characters):02X}")
-    return f"::{kind} title={coded}::{message}"
+    codes = {ord(mark): f"%{ord(mark):02X}" for mark in "%\r\n"}
+    title = title.translate(codes | {ord(":"): "%3A", ord(","): "%2C"})
+    return f"::{kind} title={title}::{message.translate(codes)}"

@@ -47,21 +47,18 @@ def _lambda(lam: float, trained: bool) -> str:
 
 
 def _difference(difference: Difference | None) -> str:
-    if difference is None:
-        return ""
     if not isinstance(difference, Paired):
-        return f"{difference:+.1f}"
+        return "" if difference is None else f"{difference:+.1f}"
     p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
     return f"{difference:+.1f}, {p}"
 
 
 def _frontier(total: Total) -> table.Row:
     gap = epsilon = hole = ""
-    if total.distance is not None:
-        unreached = f" ({total.distance.unreached})" if total.distance.unreached else ""
-        mean = total.distance.mean_gap
-        gap = ("none" if math.isnan(mean) else f"{mean:+.1f}") + unreached
-        epsilon = f"{total.distance.epsilon:.1f}"
+    if (distance := total.distance) is not None:
+        gap = "none" if math.isnan(distance.mean_gap) else f"{distance.mean_gap:+.1f}"
+        gap += f" ({distance.unreached})" if distance.unreached else ""
+        epsilon = f"{distance.epsilon:.1f}"
     if total.hole is not None:
         hole = f"{total.hole.distance:.1f} (to lambda {total.hole.lam:g})"
     volume = total.hypervolume
@@ -164,11 +161,7 @@ def seeds_csv(rows: Sequence[SeedRow]) -> str:
             "seeds": row.clean.n,
         }
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
-            columns |= {
-                f"{name} mean": spread.value,
-                f"{name} std": spread.std,
-                f"{name} mean low": spread.low,
-                f"{name} mean high": spread.high,
-            }
+            mean, std = f"{name} mean", f"{name} std"
+            columns |= {mean: spread.value, std: spread.std} | ends(mean, spread)
         values.append(columns)
     return to_csv(values)

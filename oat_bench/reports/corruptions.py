@@ -32,15 +32,14 @@ def make_report(
     points = []
     for one in outcomes:
         each = np.round(100 * one.right.mean(axis=2), DECIMALS).tolist()
-        points.append(
-            CorruptionPoint(
-                lam=one.point.lam,
-                width=one.point.width,
-                sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
-                mean=one.mean(),
-                corruptions=dict(zip(corruptions, each, strict=True)),
-            )
+        point = CorruptionPoint(
+            lam=one.point.lam,
+            width=one.point.width,
+            sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
+            mean=one.mean(),
+            corruptions=dict(zip(corruptions, each, strict=True)),
         )
+        points.append(point)
     return Corruptions(
         dataset=info.dataset,
         method=info.method,
@@ -73,10 +72,8 @@ def page(report: Corruptions) -> Page:
             "width": f"{point.width:g}" if several else "",
             "SA": point.sa,
             "mean": point.mean,
-            **{
-                name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()
-            },
         }
+        | {name.replace("_", " "): f"{np.mean(v):.1f}" for name, v in point.corruptions.items()}
         for point in report.operating_points
     ]
     return Page(title, [Table(rows)], _notes(report))

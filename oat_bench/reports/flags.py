@@ -27,19 +27,12 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "outputs are random{at}",
         "attack the expectation over draws (eot_iter, or AutoAttack's version rand)",
     ),
-    "logits": (
-        "outputs are not logits{at}",
-        "remove the softmax: attacks need logits",
-    ),
+    "logits": ("outputs are not logits{at}", "remove the softmax: attacks need logits"),
 }
 
 
 def flags(doubts: Sequence[Doubt]) -> list[EntryFlag]:
-    """Say each doubt that is raised once, where it is worst, and where else.
-
-    Args:
-        doubts: as `oat_bench.evaluation.flags.doubts` returns them.
-    """
+    """Say each doubt that is raised once, where it is worst, and where else."""
     groups: dict[tuple[str, str], list[Doubt]] = {}
     for doubt in doubts:
         if doubt.raised:
@@ -70,12 +63,9 @@ def _flag(group: Sequence[Doubt]) -> EntryFlag:
 
 def _size(doubt: Doubt) -> float:
     """Return how bad it is: points too high, or the share of the images that it is of."""
-    numbers = doubt.check.numbers
-    for name in ("difference", "broken", "only_gradient_free", "zero"):
-        value = numbers.get(name)
-        if isinstance(value, int | float):
-            return float(value)
-    return 0.0
+    names = ("difference", "broken", "only_gradient_free", "zero")
+    sizes = [doubt.check.numbers.get(name) for name in names]
+    return next((float(size) for size in sizes if isinstance(size, int | float)), 0.0)
 
 
 def lines(found: Sequence[EntryFlag]) -> list[str]:

@@ -15,23 +15,18 @@ def page(report: Integrity) -> Page:
         f"{report.dataset}, {report.architecture}, {report.method.upper()}, "
         f"{report.threat_model} eps {report.eps}: attack integrity: {report.verdict}"
     )
-    tables = [
-        Table(
-            [
-                {
-                    "check": check.name,
-                    "verdict": Cell(check.verdict, _STYLES[check.verdict]),
-                    "evidence": check.evidence,
-                }
-                for check in part.checks
-            ],
-            _COLUMNS,
-            _heading(report, part),
-            foreign=False,
-            fold="evidence",
-        )
-        for part in report.parts
-    ]
+    tables = []
+    for part in report.parts:
+        rows = [
+            {
+                "check": check.name,
+                "verdict": Cell(check.verdict, _STYLES[check.verdict]),
+                "evidence": check.evidence,
+            }
+            for check in part.checks
+        ]
+        heading = _heading(report, part)
+        tables.append(Table(rows, _COLUMNS, heading, foreign=False, fold="evidence"))
     return Page(title, tables, _notes(report))
 
 
@@ -46,10 +41,10 @@ def _heading(report: Integrity, point: IntegrityPoint | IntegrityDial) -> str:
 def _notes(report: Integrity) -> list[str]:
     fewer = "".join(f", {name} {n}" for name, n in report.fewer_examples.items())
     unseen = ""
-    if len(report.attacks) > 1:
+    if (compared := len(report.attacks)) > 1:
         unseen = (
-            f" It takes {detectable(len(report.attacks))} examples, all to one side, for two "
-            "attacks to be out of order; less is not seen."
+            f" It takes {detectable(compared)} examples, all to one side, for two attacks to be "
+            "out of order; less is not seen."
         )
     whole = " dial: no lambda is worse than another in both SA and RA." if report.dials else ""
     return [

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import median
 
-from oat_bench.reports.table import Cell, Content, Page, Row, Table, short, to_csv
+from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, short, to_csv
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
@@ -35,22 +35,21 @@ def page(
     *,
     dial: bool = True,
 ) -> Page:
-    """Return the report.
+    """Return the report: a table for each width.
 
-    Args:
-        results: one for each operating point.
-        trained: the lambda that training sampled; others have a star. None were, if empty.
-        title: what stands above.
-        published: what was published of the same experiment; it stands beside.
-        frontiers: all summaries; those of the worst case are shown, or else of the last attack.
-        attacks: of the columns; those whose RA is another one are explained.
-        dial: false for a model that lambda does not change.
+    Published values of the same experiment stand beside; lambda values outside ``trained``, unless
+    it is empty, have a star. Of all ``frontiers`` those of the worst case are said, or else of the
+    last attack; of ``attacks`` those whose RA is another one are explained. ``dial`` is false for a
+    model that lambda does not change.
     """
-    quoted = _quoted(published)
-    tables = [
-        Table(_rows(group, trained, quoted, dial), heading=heading, digits=0)
-        for heading, group in _by_width(results)
-    ]
+    quoted, tables = _quoted(published), []
+    several = len({result.width for result in results}) > 1
+    ordered = sorted(results, key=lambda result: -result.width)
+    for share, group in groupby(ordered, key=lambda result: result.width):
+        points = list(group)
+        width = f"width {share:g}" if several else ""
+        heading = ": ".join(part for part in (width, _cost(points)) if part)
+        tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     note = f"{NOTE} {UNTRAINED}" if trained else NOTE
     below = _notes(published, frontiers if dial else (), attacks)
     return Page(title, tables, [note, *below])
@@ -66,16 +65,12 @@ def _quoted(published: Sequence[Published]) -> _Quoted:
 
 
 def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
-    """Name the accuracies that something was published of at one of the points."""
     points = {(result.lam, result.width) for result in results}
     return {name for lam, width, name in quoted if (lam, width) in points}
 
 
 def _rows(
-    results: Sequence[PointResult],
-    trained: Sequence[float],
-    quoted: _Quoted,
-    dial: bool = True,
+    results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
     compared = _compared(results, quoted)
     headers = {
@@ -85,10 +80,8 @@ def _rows(
     rows: list[Row] = []
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
-        row: dict[str, Content | Cell] = {
-            "lambda": f"{result.lam:g}{star}" if dial else "-",
-            "n": str(result.n),
-        }
+        lam = f"{result.lam:g}{star}" if dial else "-"
+        row: dict[str, Content | Cell] = {"lambda": lam, "n": str(result.n)}
         for name, found in result.accuracies.items():
             row[headers.get(name, name)] = Cell(found, "bold" if name == WORST else "")
             if name in compared:
@@ -99,17 +92,13 @@ def _rows(
 
 
 def _beside(measured: Accuracy, value: float, row: Published) -> str:
-    """Write a published its uncertainty, and what the measured one is above it."""
-    written = f"{value:.2f}"
-    if row.uncertainty >= 0.05:
-        written = f"{value:.1f} +/- {row.uncertainty:.1f}"
+    doubt = row.uncertainty
+    written = f"{value:.1f} +/- {doubt:.1f}" if doubt >= 0.05 else f"{value:.2f}"
     return f"{written} ({measured.value - value:+.1f})"
 
 
 def _notes(
-    published: Sequence[Published],
-    frontiers: Sequence[Summary],
-    attacks: Sequence[EntryAttack],
+    published: Sequence[Published], frontiers: Sequence[Summary], attacks: Sequence[EntryAttack]
 ) -> list[str]:
     paragraphs = [
         f"{attack.name}: an image is broken where it is taken for its target ({attack.targeted}), "
@@ -154,20 +143,6 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     return said + "."
 
 
-def _by_width(results: Sequence[PointResult]) -> list[tuple[str, list[PointResult]]]:
-    """Return the results of each width, widest first, with a heading: the width and its cost.
-
-    The width is said where there are several, the cost where it was measured.
-    """
-    ordered = sorted(results, key=lambda result: -result.width)
-    groups = [list(group) for _, group in groupby(ordered, key=lambda result: result.width)]
-    headings = []
-    for group in groups:
-        width = f"width {group[0].width:g}" if len(groups) > 1 else ""
-        headings.append(": ".join(part for part in (width, _cost(group)) if part))
-    return list(zip(headings, groups, strict=True))
-
-
 def _cost(results: Sequence[PointResult]) -> str:
     """Say what one width costs; lambda makes no difference but by chance, in the latency."""
     costs = [result.cost for result in results if result.cost is not None]
@@ -181,14 +156,9 @@ def _cost(results: Sequence[PointResult]) -> str:
 
 
 def csv(
-    results: Sequence[PointResult],
-    trained: Sequence[float],
-    published: Sequence[Published] = (),
+    results: Sequence[PointResult], trained: Sequence[float], published: Sequence[Published] = ()
 ) -> str:
-    """Write the table as CSV: for each accuracy its value and the ends of its interval.
-
-    What was published follows, with what the measured value is above it; the mean of several.
-    """
+    """Write a row for each point, every number in its own column; of several published the mean."""
     quoted = _quoted(published)
     compared = _compared(results, quoted)
     rows = []
@@ -199,26 +169,17 @@ def csv(
             "trained": result.lam in trained,
             "n": result.n,
         }
-        if result.cost is not None:
-            row |= {
-                "parameters": result.cost.parameters,
-                "FLOPs": result.cost.flops,
-                "latency, ms": f"{result.cost.latency_ms:.3f}",
-            }
+        if (cost := result.cost) is not None:
+            row |= {"parameters": cost.parameters, "FLOPs": cost.flops}
+            row["latency, ms"] = f"{cost.latency_ms:.3f}"
         for name, found in result.accuracies.items():
-            row |= {
-                name: f"{found.value:.2f}",
-                f"{name} low": f"{found.low:.2f}",
-                f"{name} high": f"{found.high:.2f}",
-            }
+            row |= {column: f"{value:.2f}" for column, value in ends(name, found).items()}
             if found.n is not None:
                 row[f"{name} n"] = found.n
             if name in compared:
                 values = [value for value, _ in quoted.get((result.lam, result.width, name), ())]
                 mean = sum(values) / len(values) if values else None
-                row |= {
-                    f"{name} published": "" if mean is None else f"{mean:.2f}",
-                    f"{name} difference": "" if mean is None else f"{found.value - mean:.2f}",
-                }
+                row[f"{name} published"] = "" if mean is None else f"{mean:.2f}"
+                row[f"{name} difference"] = "" if mean is None else f"{found.value - mean:.2f}"
         rows.append(row)
     return to_csv(rows)

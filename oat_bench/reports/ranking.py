@@ -33,11 +33,7 @@ class _Line:
 
 
 def fixed_points(board: Board, points: Sequence[RobustBenchPoint]) -> list[RobustBenchPoint]:
-    """Return those of RobustBench's models that are of the eps of a leaderboard.
-
-    Raises:
-        UserError: if its RA is not one that RobustBench has.
-    """
+    """Return those of RobustBench's models that are of the eps of a leaderboard."""
     if points and points[0].robust(board.attack) is None:
         raise UserError(
             f"RobustBench has RA under AutoAttack, none under {board.attack}; choose --attack "
@@ -59,29 +55,24 @@ def page(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> Page:
     hidden = set() if fixed else {"SA", "RA"}
     if all(row.width == 1 for row in board.rows):
         hidden.add("width")
-    rows = [
-        {name: cell for name, cell in line.cells.items() if name not in hidden}
-        for line in _lines(board, fixed)
-    ]
+    lines = [line.cells.items() for line in _lines(board, fixed)]
+    rows = [{name: cell for name, cell in line if name not in hidden} for line in lines]
     return Page(_title(board), [Table(rows, _WORDS)], _notes(board, fixed))
 
 
 def csv(found: Sequence[tuple[Board, Sequence[RobustBenchPoint]]]) -> str:
     """Write leaderboards as one CSV, every number in a column of its own."""
-    return to_csv(
-        [
-            {
-                "dataset": board.dataset,
-                "threat model": board.threat_model,
-                "eps": board.eps,
-                "attack": board.attack,
-                "sort": board.rule.sort,
-                **line.numbers,
-            }
-            for board, fixed in found
-            for line in _lines(board, fixed)
-        ]
-    )
+    rows = []
+    for board, fixed in found:
+        of_board = {
+            "dataset": board.dataset,
+            "threat model": board.threat_model,
+            "eps": board.eps,
+            "attack": board.attack,
+            "sort": board.rule.sort,
+        }
+        rows += [of_board | line.numbers for line in _lines(board, fixed)]
+    return to_csv(rows)
 
 
 def _title(board: Board) -> str:
@@ -131,8 +122,8 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
 
 def _of_row(row: Row, board: Board) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
-    remarks = [f"unreliable: {', '.join(row.doubts)}"] if row.doubts else []
-    remark = "; ".join([*remarks, *(one for one in (row.remark, entry.footnote) if one)])
+    doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
+    remark = "; ".join(one for one in (doubts, row.remark, entry.footnote) if one)
     clean = robust = ""
     if row.model is not None:
         clean = _range([one.value for one in row.model.curve.clean()])

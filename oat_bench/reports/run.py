@@ -7,13 +7,7 @@ from oat_bench.results.entries import Entry
 
 
 def page(entry: Entry, table: str, figures: Mapping[str, str]) -> str:
-    """Write the page.
-
-    Args:
-        entry: what was measured, and how.
-        table: Markdown of the table, with its title and notes.
-        figures: captions by name; the files lie under ``figures/`` beside the page.
-    """
+    """Write the page; ``table`` is Markdown, ``figures`` are captions by name, in ``figures/``."""
     pictures = [f"![{name}](figures/{name}.png)\n\n{text}" for name, text in figures.items()]
     attacks = ", ".join(f"{attack.name} ({attack.engine})" for attack in entry.attacks)
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions.items())

@@ -7,6 +7,7 @@ comes from files of strangers is escaped here.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 from rich import box
@@ -21,23 +22,16 @@ from oat_bench.statistics.accuracy import Estimate
 #: the width of a table where nothing needs to be folded
 _UNFOLDED = 10_000
 
-
 Content = str | Estimate | None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one cell: a line, or a number with its interval.
-
-    Attributes:
-        content: empty if None.
-        style: in a terminal, as rich has it.
-        strong: whether it is bold in Markdown.
-    """
+    """What stands in one cell: a line, or a number with its interval; nothing if None."""
 
     content: Content
-    style: str = ""
-    strong: bool = False
+    style: str = ""  # in a terminal, as rich has it
+    strong: bool = False  # bold in Markdown
 
     @property
     def text(self) -> str:
@@ -68,25 +62,15 @@ def _cell(row: Row, column: str) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; columns that say nothing are left out.
+    """A table; columns that say nothing are left out."""
 
-    Attributes:
-        rows: cells by column, which are in the order of the longest row.
-        words: the columns of text, which stand to the left; numbers stand to the right.
-        heading: what stands above.
-        foreign: whether words may be anybody's, and are to be escaped.
-        fold: the column of long text, which a terminal folds; nothing else is cut.
-        digits: of the ends of intervals in a terminal.
-        gaps: places of the rows that a terminal sets apart from the one before.
-    """
-
-    rows: Sequence[Row]
-    words: Collection[str] = ()
+    rows: Sequence[Row]  # by column; columns are in the order of the longest row
+    words: Collection[str] = ()  # the columns of text, to the left; numbers stand to the right
     heading: str = ""
-    foreign: bool = True
-    fold: str = ""
-    digits: int = 1
-    gaps: Collection[int] = ()
+    foreign: bool = True  # words may be anybody's, and are escaped
+    fold: str = ""  # the column of long text, which a terminal folds; nothing else is cut
+    digits: int = 1  # of the ends of intervals in a terminal
+    gaps: Collection[int] = ()  # rows that a terminal sets apart from the one before
 
     @property
     def columns(self) -> list[str]:
@@ -124,27 +108,18 @@ class Table:
         columns, rows = self.columns, self._written(write)
         align = "".join("l" if name in self.words else "r" for name in columns)
         header, *body = [" & ".join(row) + r" \\" for row in [map(escape.latex, columns), *rows]]
-        return "\n".join(
-            [
-                rf"\begin{{tabular}}{{{align}}}",
-                *(r"\toprule", header, r"\midrule", *body, r"\bottomrule"),
-                r"\end{tabular}",
-            ]
-        )
+        lines = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", header, r"\midrule", *body]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
     def terminal(self) -> Drawing:
         """Draw it for a terminal, each interval below its number."""
-        drawing = Drawing(
-            box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False
-        )
+        drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        drawing.collapse_padding = True
         columns = self.columns
         for name in columns:
-            drawing.add_column(
-                name,
-                justify="left" if name in self.words else "right",
-                overflow="fold",
-                no_wrap=self.fold not in ("", name),
-            )
+            side: Literal["left", "right"] = "left" if name in self.words else "right"
+            whole = self.fold not in ("", name)
+            drawing.add_column(name, justify=side, overflow="fold", no_wrap=whole)
         for place, row in enumerate(self.rows):
             if place in self.gaps:
                 drawing.add_section()
@@ -168,24 +143,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """A report.
-
-    Attributes:
-        title: what stands above it.
-        tables: under one another.
-        notes: paragraphs below.
-        said: what it comes to, in Markdown; the first thing after the title, in a terminal the
-            first after the tables.
-        code: Python, below that.
-        heading: what headings of tables begin with in Markdown.
-    """
+    """A report."""
 
     title: str
     tables: Sequence[Table]
-    notes: Sequence[str] = ()
-    said: Sequence[str] = ()
-    code: str = ""
-    heading: str = ""
+    notes: Sequence[str] = ()  # paragraphs below
+    said: Sequence[str] = ()  # what it comes to, in Markdown; a terminal has it below the tables
+    code: str = ""  # Python
+    heading: str = ""  # what headings of tables begin with in Markdown
 
     def markdown(self) -> str:
         """Write it as Markdown."""
@@ -258,9 +223,9 @@ def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
 
 def _harmless(value: object) -> object:
     """Keep text from being a formula; a number may begin with a minus."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            float(value)
-            return value
-        return escape.csv(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return escape.csv(value)

@@ -12,13 +12,7 @@ from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.reports.table import Page, Row, Table, ends, to_csv
 from oat_bench.results.entries import format_eps, versions
-from oat_bench.results.transfer import (
-    Drawn,
-    DrawnAttack,
-    Transfer,
-    TransferCell,
-    TransferPoint,
-)
+from oat_bench.results.transfer import Drawn, DrawnAttack, Transfer, TransferCell, TransferPoint
 from oat_bench.statistics.accuracy import Accuracy, clean_right
 
 #: what the attacker knows, in the words of the headings
@@ -42,19 +36,11 @@ def make_report(
 ) -> Transfer:
     """Build the report.
 
-    Args:
-        info: the classifier's.
-        frame: from `oat_bench.evaluation.transfer.transfer`.
-        expectation: from `oat_bench.evaluation.random_lambda.evaluate`; None if not asked for.
-        draw: how lambda is drawn, of those that ``frame`` has.
-        attack: as it was run.
-        gradients: precision that it computed in.
-        model_fingerprint: of the classifier.
-        data_fingerprint: of the data set.
-        command: what made the numbers.
+    ``frame`` is of `oat_bench.evaluation.transfer.transfer`, ``expectation``, where it was asked
+    for, of `oat_bench.evaluation.random_lambda.evaluate`; ``draw`` is of the lambda in ``frame``.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
-    clean = clean_right(first).groupby(first["lam"])
+    sa = {lam: Accuracy.of(right) for lam, right in clean_right(first).groupby(first["lam"])}
     most = strongest(frame)
     return Transfer(
         dataset=info.dataset,
@@ -73,12 +59,7 @@ def make_report(
             for (source, lam), found in matrix(frame).items()
         ],
         points=[
-            TransferPoint(
-                lam=lam,
-                sa=Accuracy.of(clean.get_group(lam)),
-                any_lambda=found,
-                strongest=most[lam],
-            )
+            TransferPoint(lam=lam, sa=sa[lam], any_lambda=found, strongest=most[lam])
             for lam, found in any_lambda(frame).items()
         ],
         compared=len(pairs(frame)),
@@ -92,8 +73,7 @@ def make_report(
 
 
 def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
-    sources = sorted(set(frame["crafted"]))
-    single = {source: frame[frame["crafted"] == source] for source in sources}
+    single: dict[float, pd.DataFrame] = dict(iter(frame.groupby("crafted")))
     attacks: dict[float | Literal["expectation", "worst"], list[pd.DataFrame]] = {
         "expectation": [expectation],
         **{source: [rows] for source, rows in single.items()},
@@ -101,19 +81,17 @@ def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
     }
     found = {name: random_lambda.summarize(frames, draw) for name, frames in attacks.items()}
     best = min(single, key=lambda source: found[source].expected.value)
-    gain = random_lambda.gain(expectation, single[best], draw)
-    clean = found["expectation"]
     return Drawn(
         lams=list(draw.lams),
         chances=list(draw.chances),
-        expected_clean=clean.expected_clean,
-        worst_clean=clean.worst_clean,
+        expected_clean=found["expectation"].expected_clean,
+        worst_clean=found["expectation"].worst_clean,
         attacks=[
             DrawnAttack(attacked=name, expected=one.expected, worst=one.worst)
             for name, one in found.items()
         ],
         best_single=best,
-        gain=gain,
+        gain=random_lambda.gain(expectation, single[best], draw),
     )
 
 
@@ -131,40 +109,23 @@ def title(report: Transfer) -> str:
 
 def page(report: Transfer) -> Page:
     """Return the report: a table for each threat model, the verdicts, what the columns mean."""
-    tables = [Table(rows, heading=heading) for heading, rows in _tables(report) if rows]
-    return Page(title(report), tables, _notes(report), heading="### ")
-
-
-def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
-    """Return RA by the lambda attacked at and the one classified at; and the former."""
-    cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
-    return cells, sorted({source for source, _ in cells})
-
-
-def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
     cells, sources = _cells(report)
-    known: list[Row] = [
-        {
-            "lambda": f"{point.lam:g}",
-            "SA": point.sa,
-            "RA": cells[point.lam, point.lam],
-        }
-        for point in report.points
-        if point.lam in sources
-    ]
-    unknown: list[Row] = []
-    any_one: list[Row] = []
+    rows: dict[str, list[Row]] = {
+        KNOWN: [
+            {"lambda": f"{point.lam:g}", "SA": point.sa, "RA": cells[point.lam, point.lam]}
+            for point in report.points
+            if point.lam in sources
+        ]
+    }
     if any(source != lam for source, lam in cells):
+        lams = [point.lam for point in report.points]
         # what is attacked where it is classified is another threat model
-        unknown = [
+        rows[UNKNOWN] = [
             {"attacked at": f"{source:g}"}
-            | {
-                f"RA at {point.lam:g}": None if source == point.lam else cells[source, point.lam]
-                for point in report.points
-            }
+            | {f"RA at {lam:g}": None if source == lam else cells[source, lam] for lam in lams}
             for source in sources
         ]
-        any_one = [
+        rows[ANY] = [
             {
                 "lambda": f"{point.lam:g}",
                 "SA": point.sa,
@@ -173,12 +134,18 @@ def _tables(report: Transfer) -> list[tuple[str, list[Row]]]:
             }
             for point in report.points
         ]
-    return [(KNOWN, known), (UNKNOWN, unknown), (ANY, any_one), (DRAWN, _drawn_rows(report.drawn))]
+    if report.drawn is not None:
+        rows[DRAWN] = _drawn_rows(report.drawn)
+    tables = [Table(found, heading=heading) for heading, found in rows.items() if found]
+    return Page(title(report), tables, _notes(report), heading="### ")
 
 
-def _drawn_rows(drawn: Drawn | None) -> list[Row]:
-    if drawn is None:
-        return []
+def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+    cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
+    return cells, sorted({source for source, _ in cells})
+
+
+def _drawn_rows(drawn: Drawn) -> list[Row]:
     names: dict[float | str, str] = {
         "expectation": "the expectation",
         drawn.best_single: f"the best one lambda, {drawn.best_single:g}",
@@ -186,16 +153,17 @@ def _drawn_rows(drawn: Drawn | None) -> list[Row]:
     }
     attacks = {one.attacked: one for one in drawn.attacks}
     return [
-        {
-            "attacked": name,
-            "expected SA": drawn.expected_clean,
-            "expected RA": attacks[key].expected,
-            "SA at every lambda": drawn.worst_clean,
-            "RA at every lambda": attacks[key].worst,
-        }
-        for key, name in names.items()
-        if key in attacks
+        {"attacked": names[key], **_numbers(drawn, attacks[key])} for key in names if key in attacks
     ]
+
+
+def _numbers(drawn: Drawn, attack: DrawnAttack) -> dict[str, Accuracy]:
+    return {
+        "expected SA": drawn.expected_clean,
+        "expected RA": attack.expected,
+        "SA at every lambda": drawn.worst_clean,
+        "RA at every lambda": attack.worst,
+    }
 
 
 def _notes(report: Transfer) -> list[str]:
@@ -246,16 +214,15 @@ def _draws(drawn: Drawn) -> str:
     lams = ", ".join(f"{lam:g}" for lam in drawn.lams)
     chances = ", ".join(f"{chance:.3g}" for chance in drawn.chances)
     how = "all alike" if len(set(drawn.chances)) == 1 else f"with chances {chances}"
-    gain = drawn.gain
     verdict = "cannot be told from that of the best one lambda"
-    if gain.high < 0:
+    if drawn.gain.high < 0:
         verdict = "breaks more than that of the best one lambda"
-    elif gain.low > 0:
+    elif drawn.gain.low > 0:
         verdict = "breaks less than that of the best one lambda, and is too weak"
     return (
         f"Lambda is drawn from {lams}, {how}. The attack on the expectation {verdict}: its "
-        f"expected RA is {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] points from that "
-        f"under images attacked at lambda {drawn.best_single:g}."
+        f"expected RA is {drawn.gain:+.1f} points from that under images attacked at lambda "
+        f"{drawn.best_single:g}."
     )
 
 
@@ -270,27 +237,18 @@ def csv(report: Transfer) -> str:
         for source in sources:
             other = None if source == lam else cells[source, lam]
             row |= ends(f"RA, lambda unknown, attacked at {source:g}", other)
-        row |= ends("RA, any lambda", point.any_lambda)
-        masking = [one.crafted for one in report.masked if one.lam == lam]
-        row |= {
-            "strongest": point.strongest,
-            "masked, by images attacked at": " ".join(f"{source:g}" for source in masking),
-        }
-        rows.append(row)
+        row |= ends("RA, any lambda", point.any_lambda) | {"strongest": point.strongest}
+        masking = [f"{one.crafted:g}" for one in report.masked if one.lam == lam]
+        rows.append(row | {"masked, by images attacked at": " ".join(masking)})
     return to_csv(rows)
 
 
 def random_csv(drawn: Drawn) -> str:
     """Write a row for each attack on a defender who draws lambda."""
-    return to_csv(
-        [
-            {
-                "attacked": one.attacked,
-                **ends("expected SA", drawn.expected_clean),
-                **ends("expected RA", one.expected),
-                **ends("SA at every lambda", drawn.worst_clean),
-                **ends("RA at every lambda", one.worst),
-            }
-            for one in drawn.attacks
-        ]
-    )
+    rows = []
+    for one in drawn.attacks:
+        row: dict[str, object] = {"attacked": one.attacked}
+        for name, found in _numbers(drawn, one).items():
+            row |= ends(name, found)
+        rows.append(row)
+    return to_csv(rows)

@@ -17,18 +17,7 @@ _STREAM = 3
 
 
 def inputs(split: Split, index: Tensor, card: TrainingCard, *, seed: int, epoch: int) -> Tensor:
-    """Return training images as a card augments them.
-
-    Args:
-        split: the training images.
-        index: the examples of the batch, shape [n], on the split's device.
-        card: says which augmentation.
-        seed: of the run.
-        epoch: counted from 0; every epoch draws anew.
-
-    Returns:
-        float32 of shape [n, C, H, W] in [0, 1].
-    """
+    """Return training images, augmented: float32 [n, C, H, W] in [0, 1]; epochs count from 0."""
     if card.augmentation == "none":
         return split.inputs(index)
     rows, columns, flip = draw(index, card.crop_padding, seed=seed, epoch=epoch)
@@ -39,17 +28,7 @@ def inputs(split: Split, index: Tensor, card: TrainingCard, *, seed: int, epoch:
 
 
 def draw(index: Tensor, padding: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw where each example is cropped, and whether it is flipped.
-
-    Args:
-        index: the examples, shape [n].
-        padding: offsets are 0 ... 2 * padding, uniformly.
-        seed: of the run.
-        epoch: counted from 0.
-
-    Returns:
-        Offsets of rows and of columns (int64), and flips (bool, half of them true), shape [n] each.
-    """
+    """Draw offsets of rows and columns, 0 ... 2 * padding, and flips (bool), shape [n] each."""
     numbers = uniform(index, (3,), generator(seed, _STREAM, epoch).initial_seed())
     rows, columns = (numbers[:, :2] * (2 * padding + 1)).long().unbind(1)
     return rows, columns, numbers[:, 2] < 0.5
@@ -60,15 +39,7 @@ def crop_and_flip(
 ) -> Tensor:
     """Pad images with black, crop each to its old size at an offset of its own, mirror some.
 
-    Args:
-        images: any type, shape [n, C, H, W].
-        rows: the first row of each crop in the padded image, 0 ... 2 * padding, shape [n].
-        columns: the first column, likewise.
-        flip: whether to mirror the crop left to right, bool of shape [n].
-        padding: added on each side.
-
-    Returns:
-        The type and shape of ``images``.
+    A crop starts at its row and column, 0 ... 2 * padding, of the padded image [n, C, H, W].
     """
     n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)

@@ -70,22 +70,14 @@ class TrainingCard(Card):
     compile: bool | None = Field(default=None, description="absent: where it pays")
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> "TrainingCard":
+    def _keys_go_together(self) -> "TrainingCard":
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov = true needs a momentum above 0")
-        return self
-
-    @model_validator(mode="after")
-    def _lambdas_fit_the_sampling(self) -> "TrainingCard":
         ends = (self.lambdas[0], self.lambdas[-1])
         if self.lambda_sampling == "uniform" and ends != (0, 1):
             raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')
         if self.standard_share is not None and not ends[0] == 0 < ends[1]:
             raise ValueError("standard_share needs 0 and one value above it among lambdas")
-        return self
-
-    @model_validator(mode="after")
-    def _every_lambda_has_labels(self) -> "TrainingCard":
         if (self.objective.loss, self.lambda_sampling, self.lambdas[-1]) == ("trades", "list", 1):
             raise ValueError(
                 'objective "trades" has no labels at lambda = 1, where KL is all that is left; end '

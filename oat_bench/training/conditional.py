@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import torch
@@ -21,11 +22,7 @@ _LAMBDA = 2
 
 
 class ConditionalStep(TrainingStep):
-    """Attack first, then one pass of clean and attacked images together.
-
-    Attributes:
-        network: f(x, lambda), trained in place.
-    """
+    """Attack first, then one pass of clean and attacked images together, by f(x, lambda)."""
 
     network: ConditionalNetwork
 
@@ -37,12 +34,9 @@ class ConditionalStep(TrainingStep):
         super().ready(setting)
         self.network.train_on(setting.card.lambda_sampling)
         self.objective = make_objective(setting.card.objective, setting.threat)
-        self._twins = {
-            width: frozen_logits(
-                self.network.subnetwork(width), setting.precision, setting.compiled
-            )
-            for width in self.network.widths
-        }
+        how = (setting.precision, setting.compiled)
+        subnetwork, widths = self.network.subnetwork, self.network.widths
+        self._twins = {width: frozen_logits(subnetwork(width), *how) for width in widths}
 
     def points(self) -> list[tuple[float, float]]:
         """Every trained lambda at every width."""
@@ -65,9 +59,9 @@ class ConditionalStep(TrainingStep):
         """
         setting, widths = self.setting, self.network.widths
         # one stream in two: random starts of the in-house attack have streams of their own
-        sample = sample_lambda(
-            setting.card, batch.ids.cpu(), setting.seed, _LAMBDA + 2 * batch.number
-        ).to(setting.device)
+        stream = _LAMBDA + 2 * batch.number
+        drawn = sample_lambda(setting.card, batch.ids.cpu(), setting.seed, stream)
+        sample = drawn.to(setting.device)
         for width in widths:
             yield self.loss(batch, sample, width) / len(widths)
 
@@ -107,43 +101,26 @@ class ConditionalStep(TrainingStep):
         """Attack the images of lambda > 0, each at its own lambda, batch norm in eval mode.
 
         Every norm layer is folded to one affine per channel, once for the whole attack.
-
-        Args:
-            batch: all images.
-            sample: their lambda; those of lambda = 0 come first.
-            width: whose sub-network is attacked.
-
-        Returns:
-            What `Objective.attack` does.
         """
         x, y, ids = (part[sample.n_standard :] for part in (batch.x, batch.y, batch.ids))
         if len(x) == 0:
             return x, torch.ones_like(y, dtype=torch.bool)
         with torch.no_grad():
             folded = self.network.fold(self.condition(sample.attacked, width))
-        return self.objective.attack(
-            lambda images: self.frozen(images, folded),
-            x,
-            y,
-            batch.budget,
-            example_ids=ids,
-            seed=batch.seed,
-        )
+        seen = partial(self.frozen, folded=folded)
+        return self.objective.attack(seen, x, y, batch.budget, example_ids=ids, seed=batch.seed)
 
     def frozen(self, x: Tensor, folded: Folded) -> Tensor:
-        """Return logits as the attack sees them: eval mode, no gradients for the weights."""
+        """Return logits as the attack sees them."""
         return self._twins[folded.width](x, folded)
 
 
 def frozen_logits(
     backbone: nn.Module, precision: Precision, compile_it: bool
 ) -> Callable[[Tensor, Folded], Tensor]:
-    """Return a backbone as an attack sees it: the same weights, no gradients for them, eval mode.
+    """Return a backbone of one width as an attack sees it: no gradients for weights, eval mode.
 
-    Args:
-        backbone: of one width; its parameters are shared, so that each optimiser step shows.
-        precision: of the convolutions.
-        compile_it: whether to compile.
+    Its parameters are shared, so that each optimiser step shows.
     """
     twin = copy.deepcopy(backbone).eval().requires_grad_(False)
     for mine, theirs in zip(twin.parameters(), backbone.parameters(), strict=True):

@@ -35,20 +35,14 @@ _ORDER = 1
 
 
 class Trainer:
-    """One training run.
+    """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
-    Args:
-        step: what a method brings; its network is trained in place, and `train` leaves the
-            selected weights in it, in eval mode.
-        card: the recipe.
-        threat: eps, norm and step size of the attack.
-        train: training images, on the network's device.
-        validation: the slice that SA and RA are measured on after an epoch; may be empty.
-        seed: of order, lambda and random starts.
-        identity: names the run; a state of another identity is refused.
-        folder: where ``training.safetensors`` and ``log.csv`` go; None keeps nothing.
-        optimizer: over the network's parameters; SGD by the card if None.
+    SA and RA are measured on the validation images, which may be none. The identity names the run:
+    a state of another one is refused. Without a folder nothing is kept; without an optimizer it is
+    SGD by the card. A ``scheduler`` of the optimizer is stepped after each epoch.
     """
+
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
 
     def __init__(
         self,
@@ -72,39 +66,20 @@ class Trainer:
         self.identity, self.folder = identity, folder
         self.device = train.labels.device
         self.scheduled = optimizer is None
-        self.state = State(
-            network,
-            optimizer
-            or torch.optim.SGD(
-                network.parameters(),
-                lr=card.lr,
-                momentum=card.momentum,
-                weight_decay=card.weight_decay,
-                nesterov=card.nesterov,
-            ),
-        )
+        if optimizer is None:
+            how = card.model_dump(include={"lr", "momentum", "weight_decay", "nesterov"})
+            optimizer = torch.optim.SGD(network.parameters(), **how)
+        self.state = State(network, optimizer)
         if card.ema_decay:
-            self.state.average = AveragedModel(
-                network,
-                multi_avg_fn=get_ema_multi_avg_fn(card.ema_decay),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
+            average = get_ema_multi_avg_fn(card.ema_decay)  # type: ignore[no-untyped-call]
+            self.state.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         shape = train.images.shape[1:]
         # forward and backward for each step of the attack, thrice two passes for the training step
-        passes = 2 * card.attack_steps + 6
-        operations = step.operations(torch.zeros(1, *shape).to(self.device))
-        step.ready(
-            Setting(
-                card,
-                threat,
-                seed,
-                self.device,
-                choose_precision(card.precision, self.device, shape.numel()),
-                choose_compile(
-                    card.compile, self.device, operations * passes * len(train) * card.epochs
-                ),
-            )
-        )
+        passes = (2 * card.attack_steps + 6) * len(train) * card.epochs
+        operations = step.operations(torch.zeros(1, *shape).to(self.device)) * passes
+        precision = choose_precision(card.precision, self.device, shape.numel())
+        compiled = choose_compile(card.compile, self.device, operations)
+        step.ready(Setting(card, threat, seed, self.device, precision, compiled))
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
 
@@ -126,28 +101,13 @@ class Trainer:
         return average.module if isinstance(average, AveragedModel) else self.step.network
 
     def train(self, *, show: bool = True) -> Progress:
-        """Train to the last epoch, from where the folder's state stands.
-
-        Args:
-            show: whether to draw a progress bar.
-
-        Returns:
-            The progress, with the history.
-
-        Raises:
-            UserError: if the folder holds the state of another run.
-        """
+        """Train to the last epoch, from where the folder's state stands, with a progress bar."""
+        steps, epochs = self.steps_per_epoch, self.card.epochs
         if self.folder is not None:
-            self.state.read(
-                self.folder / "training.safetensors",
-                self.identity,
-                steps_per_epoch=self.steps_per_epoch,
-                epochs=self.card.epochs,
-            )
-        done = self.progress.epoch * self.steps_per_epoch + self.progress.step
-        total = self.card.epochs * self.steps_per_epoch
-        with bar("training", total, done=done, show=show) as line:
-            while self.progress.epoch < self.card.epochs:
+            path = self.folder / "training.safetensors"
+            self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
+        with bar("training", epochs * steps, done=self._number(), show=show) as line:
+            while self.progress.epoch < epochs:
                 self._epoch(line)
         self.step.network.load_state_dict(self.state.best or self.evaluated.state_dict())
         self.step.network.eval()
@@ -166,12 +126,9 @@ class Trainer:
                 progress.loss, progress.seconds = float(total), before + now - started
                 self._save()
                 saved = now
-        row: dict[str, float] = {
-            "epoch": progress.epoch + 1,
-            "lr": self.state.optimizer.param_groups[0]["lr"],
-            "loss": float(total) / self.steps_per_epoch,
-        }
         progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        lr, loss = self.state.optimizer.param_groups[0]["lr"], float(total) / self.steps_per_epoch
+        row: dict[str, float] = {"epoch": progress.epoch, "lr": lr, "loss": loss}
         last = progress.epoch == self.card.epochs
         if len(self.validation) and (last or progress.epoch % self.card.validate_every == 0):
             scores = self._validate()
@@ -181,6 +138,8 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         progress.history.append(row | {"seconds": round(progress.seconds, 1)})
         self._save()
+        if self.scheduler is not None:
+            self.scheduler.step()
 
     def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
         """Yield the example indices of an epoch's remaining steps."""
@@ -189,26 +148,24 @@ class Trainer:
         yield from batches[done:]
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the batch of the step that the run stands at.
-
-        Args:
-            index: places in the training set, shape [n].
-        """
-        number = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        """Return the batch of the step that the run stands at, of these training images."""
+        number, card = self._number(), self.card
         index = index.to(self.device, non_blocking=True)
-        x = augmentation.inputs(
-            self.data, index, self.card, seed=self.seed, epoch=self.progress.epoch
-        ).contiguous(memory_format=torch.channels_last)
-        warmup = self.card.eps_warmup_epochs * self.steps_per_epoch
+        epoch = self.progress.epoch
+        x = augmentation.inputs(self.data, index, card, seed=self.seed, epoch=epoch)
+        x = x.contiguous(memory_format=torch.channels_last)
+        warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
-        budget = Budget(
-            self.threat.norm,
-            eps=share * self.threat.eps,
-            step_size=share * self.threat.step_size,
-            steps=self.card.attack_steps,
-        )
         start = generator(self.seed, number).initial_seed()
-        return Batch(x, self.data.labels[index], index, number, start, budget)
+        return Batch(x, self.data.labels[index], index, number, start, self._budget(share))
+
+    def _budget(self, share: float) -> Budget:
+        threat, steps = self.threat, self.card.attack_steps
+        return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
+
+    def _number(self) -> int:
+        """Count the steps that are finished."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _step(self, index: Tensor) -> Tensor:
         """Take one optimiser step on a batch; return its loss."""
@@ -241,45 +198,31 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
         network, data = self.evaluated, self.validation
+        budget = self._budget(1.0)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
-        ids_in_order = torch.arange(len(data), device=self.device)
-        batches = torch.split(ids_in_order, self.card.batch_size)
+        everything = torch.arange(len(data), device=self.device)
         with evaluating(network), torch.no_grad():
             for lam, width in self.step.points():
                 right = torch.zeros(2, dtype=torch.long, device=self.device)
-                for ids in batches:
+                for ids in torch.split(everything, self.card.batch_size):
                     x, y = data.inputs(ids), data.labels[ids]
                     model = self.step.classifier(network, lam, width, len(x))
-                    x_adv = pgd(
-                        model,
-                        x,
-                        y,
-                        norm=self.threat.norm,
-                        eps=self.threat.eps,
-                        step_size=self.threat.step_size,
-                        steps=self.card.attack_steps,
-                        example_ids=ids,
-                        seed=self.seed,
-                    )
+                    x_adv = pgd(model, x, y, example_ids=ids, seed=self.seed, **vars(budget))
                     right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
                 sa, ra = (100 * right.double() / len(data)).tolist()
                 row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
     def _select(self, scores: dict[str, float]) -> None:
-        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA.
-
-        The mean is over lambda and, where there are several, over widths.
-        """
+        """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over points."""
         if self.card.selection != "best":
             return
-        terms = [
-            (1 - lam) * scores[self._column("SA", lam, width)]
-            + lam * scores[self._column("RA", lam, width)]
-            for lam, width in self.step.points()
-        ]
-        score = sum(terms) / len(terms)
+        score, points = 0.0, self.step.points()
+        for lam, width in points:
+            sa, ra = (scores[self._column(name, lam, width)] for name in ("SA", "RA"))
+            score += (1 - lam) * sa + lam * ra
+        score /= len(points)
         if score >= self.progress.best:  # ties go to the later epoch
             self.progress.best, self.progress.best_epoch = score, self.progress.epoch
             self.state.best = {k: v.clone() for k, v in self.evaluated.state_dict().items()}

@@ -4,18 +4,17 @@ L_c is the cross-entropy of the clean image. The forms of L_a differ in how an i
 in what is then asked of the network.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oat_bench.cards import Threat
+from oat_bench.cards import Norm, Threat
 from oat_bench.errors import UserError
 from oat_bench.randomness import normal
 from oat_bench.training.card import ObjectiveCard
-from oat_bench.training.pgd import Model, Norm, pgd
+from oat_bench.training.pgd import Model, pgd
 
 #: standard deviation of TRADES' start around the image, in its authors' code
 _TRADES_START = 1e-3
@@ -25,49 +24,12 @@ _BISECTIONS = 10
 
 @dataclass(frozen=True)
 class Budget:
-    """What the attack of a training step may do.
-
-    Attributes:
-        norm: ``Linf`` or ``L2``.
-        eps: radius of the ball, in units of the images.
-        step_size: length of a step, in the same units.
-        steps: number of steps.
-    """
+    """What the attack of a training step may do, lengths in units of the images."""
 
     norm: Norm
     eps: float
     step_size: float
     steps: int
-
-
-class Objective(Protocol):
-    """A form of L_a."""
-
-    def attack(
-        self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """Attack images.
-
-        Args:
-            model: in eval mode: images to logits.
-            x: images of shape [n, C, H, W] in [0, 1].
-            y: labels of shape [n].
-            budget: bounds the perturbation.
-            example_ids: integers of shape [n] that own the random starts.
-            seed: of the random starts.
-
-        Returns:
-            Attacked images, the shape of x, and which of them count in L_a, bool of shape [n].
-        """
-
-    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
-        """Return L_a of each image, shape [n].
-
-        Args:
-            clean: logits of the clean images, [n, num_classes].
-            attacked: logits of the attacked ones, the same shape.
-            y: labels of shape [n].
-        """
 
 
 class CrossEntropy:
@@ -76,23 +38,25 @@ class CrossEntropy:
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Attack by PGD from a random start in the ball."""
-        return pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget)), _all(y)
+        """Attack images of a model in eval mode; return them, and which count in L_a, bool [n].
+
+        Here by PGD from a random start in the ball, which the ids own.
+        """
+        x_adv = pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget))
+        return x_adv, torch.ones_like(y, dtype=torch.bool)
 
     def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
-        """Return the cross-entropy of the attacked images."""
+        """Return L_a of each image, shape [n], from both logits: of the attacked one alone here."""
         return F.cross_entropy(attacked, y, reduction="none")
 
 
 @dataclass(frozen=True)
-class Trades:
+class Trades(CrossEntropy):
     """TRADES (Zhang et al., arXiv:1901.08573): beta times the KL divergence of the predictions.
 
     L_a has no labels of its own. TRADES as published, CE + beta KL, is lambda = 0.5 here but for a
-    factor of two; lambda = 1 is the divergence alone, which a constant prediction minimises.
-
-    Attributes:
-        beta: the weight, 1 / lambda in the notation of the TRADES paper.
+    factor of two; lambda = 1 is the divergence alone, which a constant prediction minimises. Their
+    paper calls beta 1 / lambda.
     """
 
     beta: float
@@ -108,7 +72,8 @@ class Trades:
         def divergence(logits: Tensor, clean: Tensor) -> Tensor:
             return kl(clean, logits.log_softmax(1)).sum()
 
-        return pgd(model, x, clean, start=start, loss=divergence, **vars(budget)), _all(y)
+        x_adv = pgd(model, x, clean, start=start, loss=divergence, **vars(budget))
+        return x_adv, torch.ones_like(y, dtype=torch.bool)
 
     def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
         """Return beta KL(clean prediction || attacked prediction); both get gradients."""
@@ -116,7 +81,7 @@ class Trades:
 
 
 @dataclass(frozen=True)
-class MMA:
+class MMA(CrossEntropy):
     """Max-margin adversarial training (Ding et al., arXiv:1812.02637).
 
     The margin of an image that is classified right is the length of the shortest perturbation that
@@ -124,33 +89,18 @@ class MMA:
     there (their section 2): to lower the one enlarges the other. Margins longer than
     eps_max are long enough and do not count (their hinge); an image that is classified wrong has
     none, and counts with its clean cross-entropy.
-
-    Attributes:
-        reach: eps_max in units of the threat's eps.
     """
 
-    reach: float = 1.0
+    reach: float = 1.0  #: eps_max in units of the threat's eps
 
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Attack by PGD within eps_max, then bisect for the shortest success on the way there."""
-        x_far = pgd(
-            model,
-            x,
-            y,
-            norm=budget.norm,
-            eps=self.reach * budget.eps,
-            step_size=self.reach * budget.step_size,
-            steps=budget.steps,
-            example_ids=example_ids,
-            seed=seed,
-        )
+        eps, step_size = self.reach * budget.eps, self.reach * budget.step_size
+        far = replace(budget, eps=eps, step_size=step_size)
+        x_far, _ = super().attack(model, x, y, far, example_ids=example_ids, seed=seed)
         return shortest_success(model, x, x_far, y)
-
-    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
-        """Return the cross-entropy of the attacked images."""
-        return F.cross_entropy(attacked, y, reduction="none")
 
 
 @torch.no_grad()
@@ -159,16 +109,8 @@ def shortest_success(
 ) -> tuple[Tensor, Tensor]:
     """Bisect the segment from each image to an attacked one for where it turns wrong.
 
-    Args:
-        model: images to logits.
-        x: images of shape [n, C, H, W].
-        x_far: attacked images, the same shape.
-        y: labels of shape [n].
-        bisections: halvings; what is found is no more than 2^-bisections of the segment too far.
-
-    Returns:
-        Images: x where x is wrong, x_far where that is right, else the nearest one found wrong; and
-        whether the image is wrong, bool of shape [n].
+    Returns x where x is wrong, x_far where that is right, else the nearest image found wrong, no
+    more than 2^-bisections of the segment too far; and whether it is wrong, bool of shape [n].
     """
 
     def wrong(images: Tensor) -> Tensor:
@@ -192,16 +134,8 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
-def _all(y: Tensor) -> Tensor:
-    return torch.ones_like(y, dtype=torch.bool)
-
-
-def make_objective(card: ObjectiveCard, threat: Threat) -> Objective:
-    """Make the objective of a card ready.
-
-    Raises:
-        UserError: if it does not go with the threat model.
-    """
+def make_objective(card: ObjectiveCard, threat: Threat) -> CrossEntropy:
+    """Make the objective of a card ready; refuse one that does not go with the threat model."""
     if card.loss == "trades":
         return Trades(card.beta)
     if card.loss == "mma":

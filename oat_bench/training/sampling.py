@@ -12,17 +12,11 @@ from oat_bench.training.card import TrainingCard
 
 @dataclass(frozen=True)
 class Sample:
-    """The lambda of a batch's images, which are sorted: those of lambda = 0 come first.
+    """The lambda of a batch's images, which are sorted: those of lambda = 0 come first."""
 
-    Attributes:
-        values: lambda, shape [k]; not all need occur.
-        index: which of the k values each image has, shape [n].
-        n_standard: how many images, from the first, have lambda = 0.
-    """
-
-    values: Tensor
-    index: Tensor
-    n_standard: int
+    values: Tensor  #: lambda, shape [k]; not all need occur
+    index: Tensor  #: which of the k values each image has, shape [n]
+    n_standard: int  #: how many images, from the first, have lambda = 0
 
     @property
     def lam(self) -> Tensor:
@@ -72,17 +66,8 @@ def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sa
 
     Per image, lambda = 0 always has its expected share of the batch, rounded up (as in the authors'
     code), and the first places, so that every batch has the same shapes. Per batch it is drawn with
-    that probability.
-
-    Args:
-        card: says how.
-        ids: the examples of the batch, integers of shape [n] in random order; per image they own
-            the draws.
-        seed: of the draws.
-        stream: separates the steps.
-
-    Returns:
-        The sample, on the CPU.
+    that probability. The ids, shape [n] in random order, own the draws per image; the stream
+    separates the steps. The sample is on the CPU.
     """
     n, share, continuous = len(ids), standard_share(card), card.lambda_sampling == "uniform"
     if card.sampling == "per-batch":

@@ -16,38 +16,20 @@ from oat_bench.tensors import pack, unpack
 
 @dataclass
 class Progress:
-    """Where a training run stands.
+    """Where a training run stands."""
 
-    Attributes:
-        epoch: epochs finished.
-        step: steps finished in the current epoch.
-        loss: sum of the losses of these steps.
-        seconds: time spent so far.
-        history: one row an epoch, the columns of ``log.csv``.
-        best: the highest validation score so far, for ``selection = "best"``.
-        best_epoch: the epoch that had it, counted from 1.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
+    epoch: int = 0  #: epochs finished
+    step: int = 0  #: steps finished in the current epoch
+    loss: float = 0.0  #: sum over these steps
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: float = -1.0
-    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  #: the rows of ``log.csv``
+    best: float = -1.0  #: the highest validation score so far, for ``selection = "best"``
+    best_epoch: int = 0  #: counted from 1
 
 
 @dataclass
 class State:
-    """All that decides how a run goes on.
-
-    Attributes:
-        network: being trained.
-        optimizer: over its parameters.
-        average: its moving average, if there is one.
-        best: weights of the best epoch so far; empty if none was chosen.
-        progress: where it stands.
-    """
+    """All that decides how a run goes on; ``best`` are the weights of the best epoch so far."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -69,11 +51,7 @@ class State:
         atomic_write(path, pack(tensors, header))
 
     def read(self, path: Path, identity: str, *, steps_per_epoch: int, epochs: int) -> None:
-        """Go on from a file, if there is one.
-
-        Raises:
-            UserError: if it is damaged, or of another run.
-        """
+        """Go on from a file, if there is one; refuse one that is damaged, or of another run."""
         if not path.exists():
             return
         tensors, header = unpack(path)
@@ -86,12 +64,11 @@ class State:
             progress = TypeAdapter(Progress).validate_json(header.get("progress", ""))
             done = progress.epoch * steps_per_epoch + progress.step
             # what is saved after the last step of an epoch has not closed it yet
-            if not 0 <= progress.step <= steps_per_epoch or done > steps_per_epoch * epochs:
+            inside = progress.epoch >= 0 and 0 <= progress.step <= steps_per_epoch
+            if not inside or done > steps_per_epoch * epochs:
                 raise ValueError(
                     f"epoch {progress.epoch} and step {progress.step} are not of this run"
                 )
-            if progress.epoch < 0:
-                raise ValueError(f"epoch {progress.epoch} is negative")
             self._take(tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
@@ -103,10 +80,7 @@ class State:
     def _take(self, tensors: dict[str, Tensor]) -> None:
         parameters: list[Any] = [p for g in self.optimizer.param_groups for p in g["params"]]
         device = parameters[0].device
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, key = name.partition(".")
-            parts.setdefault(part, {})[key] = value.to(device)
+        parts = _by_first({name: value.to(device) for name, value in tensors.items()})
         self.network.load_state_dict(parts["network"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
@@ -114,13 +88,21 @@ class State:
         expected = {name: value.shape for name, value in self.network.state_dict().items()}
         if self.best and expected != {k: v.shape for k, v in self.best.items()}:
             raise ValueError("the best weights do not fit the network")
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts.get("optimizer", {}).items():
-            number, _, key = name.partition(".")
-            if not 0 <= int(number) < len(parameters):
+        slots = {int(n): slot for n, slot in _by_first(parts.get("optimizer", {})).items()}
+        for number, slot in slots.items():
+            if not 0 <= number < len(parameters):
                 raise ValueError(f"the optimiser has no parameter {number}")
-            if value.dim() and value.shape != parameters[int(number)].shape:
-                raise ValueError(f"{name} of the optimiser does not fit its parameter")
-            slots.setdefault(int(number), {})[key] = value
+            shape = parameters[number].shape
+            if any(value.dim() and value.shape != shape for value in slot.values()):
+                raise ValueError(f"{number} of the optimiser does not fit its parameter")
         state: dict[str, Any] = self.optimizer.state_dict()
         self.optimizer.load_state_dict(state | {"state": slots})
+
+
+def _by_first(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Group tensors by their names' first part, up to the dot."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        first, _, rest = name.partition(".")
+        groups.setdefault(first, {})[rest] = value
+    return groups

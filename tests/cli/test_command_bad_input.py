@@ -222,7 +222,7 @@ def test_the_folder_of_data_sets(refused, tmp_path):
         ("epochs = 4", "epochs = 'four'", "training.epochs"),
         ("epochs = 4", "", "'training.epochs' is missing"),
         ("lr = 0.1", "lr = 'fast'", "training.lr"),
-        ("lr = 0.1", "lr = nan", "training.lr: expected a finite number"),
+        ("lr = 0.1", "lr = nan", "training.lr: input should be a finite number"),
         ("eps = 0.2", "eps = '8/0'", "threat.eps"),
         ("eps = 0.2", "eps = -1", "threat.eps"),
         ("eps = 0.2", "norm = 'L1'", "threat.norm: input should be 'Linf' or 'L2'"),

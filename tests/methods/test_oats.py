@@ -14,7 +14,8 @@ from oat_bench.cards import Threat
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
-from oat_bench.methods.oat import OATS, WIDTHS
+from oat_bench.methods.oat import OATS
+from oat_bench.methods.trainable import WIDTHS
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.specialize import specialize
 from oat_bench.registry import METHODS

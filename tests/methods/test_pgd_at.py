@@ -282,7 +282,7 @@ def test_a_family_is_evaluated_at_its_lambda(family, card, digits, tmp_path):
     report = evaluate_and_report(family, card, digits, attacks, tmp_path, command="", device=CPU)
     assert [result.lam for result in report.points] == LAMBDAS
     x, y = digits.test.inputs(), digits.test.labels
-    ids = run.choose_examples(card, digits)
+    ids = run.choose_examples(digits, card.evaluation.n_examples)
     for result in report.points:
         right = family.at(result.lam)(x[ids]).argmax(1) == y[ids]
         assert result.clean_acc == pytest.approx(100 * right.double().mean().item())

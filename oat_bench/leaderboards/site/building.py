@@ -19,27 +19,18 @@ _LIST = ".oat-bench-site.json"
 _MAX_BYTES = 1 << 24
 _ASSETS = ("site.css", "icon.svg", "site.js", "chart.js", "board.js", "model.js")
 _PLOTLY = "plotly.min.js"
-
-
 #: names of files below the folder of the site, and what is in them
 _Files = Iterator[tuple[str, bytes | str]]
 
 
 @dataclass
 class Site:
-    """What a build made.
-
-    Attributes:
-        folder: holds ``index.html``.
-        boards: number of data sets and threat models.
-        models: number of models.
-        without_examples: why models have no attacked images, by data set and name.
-    """
+    """What a build made."""
 
     folder: Path
-    boards: int = 0
-    models: int = 0
-    without_examples: dict[str, str] = field(default_factory=dict)
+    boards: int
+    models: int
+    without_examples: dict[str, str] = field(default_factory=dict)  # why, by data set and name
 
 
 def build(
@@ -50,19 +41,10 @@ def build(
     with_examples: bool = True,
     robustbench: Path | None = None,
 ) -> Site:
-    """Build the site; the same entries give the same files.
+    """Build the site in a folder that is empty, absent or of an earlier build.
 
-    Args:
-        leaderboards: holds entries, at any depth.
-        out: a folder that is empty, absent or of an earlier build.
-        data_dir: where data sets lie whose images are to be shown; those of `datasets.BUNDLED` need
-            none.
-        with_examples: whether to attack images where there are checkpoints.
-        robustbench: a clone of RobustBench whose models are shown beside ours.
-
-    Raises:
-        UserError: if entries are damaged or missing, the folder holds anything else, or the
-            package of the charts is not installed.
+    The same entries give the same files. Images of data sets that come with no package are looked
+    for in ``data_dir``; ``robustbench`` is a clone of RobustBench, shown beside ours.
     """
     plotly = _plotly()
     boards = plan(leaderboards, robustbench)
@@ -90,17 +72,12 @@ def _plotly() -> bytes:
 
 
 def _open(out: Path) -> set[str]:
-    """Prepare the folder; return what an earlier build wrote.
-
-    Raises:
-        UserError: if it holds what no build wrote.
-    """
+    """Prepare a folder that nothing but a build wrote to; return what an earlier one wrote."""
     before: set[str] = set()
     listed = out / _LIST
     if listed.is_file():
         try:
-            names = json.loads(read_bounded(listed, _MAX_BYTES, "a list of files"))
-            before = {str(name) for name in names}
+            before = set(map(str, json.loads(read_bounded(listed, _MAX_BYTES, "a list of files"))))
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{listed}: damaged; remove the folder, and build again") from error
     elif out.is_dir() and any(out.iterdir()):

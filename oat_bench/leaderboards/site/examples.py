@@ -50,15 +50,7 @@ class Examples(NamedTuple):
 
 
 def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier, Dataset]:
-    """Load the checkpoint beside an entry, and its data set.
-
-    Args:
-        record: the entry.
-        data_dir: where data sets lie that do not come with a package; None: nowhere.
-
-    Raises:
-        UserError: saying what is missing, or does not fit.
-    """
+    """Load the checkpoint beside an entry, and its data set; an error says what is missing."""
     path = record.beside("checkpoint.safetensors")
     if not path.is_file():
         raise UserError("there is no checkpoint beside the entry")
@@ -90,8 +82,7 @@ def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Data
 def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:
     """Attack the first test images at every operating point, under the entry's threat model.
 
-    They are the first of the nested order: those that any evaluation attacks first, drawn for in
-    the same way.
+    They are those that any evaluation attacks first, drawn for in the same way.
     """
     info = classifier.info
     step_size = next(
@@ -106,8 +97,8 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
     ids = datasets.nested_order(data.test.labels)[:COUNT]
     x, y = data.test.inputs(ids), data.test.labels[ids]
     originals = [
-        Original(int(ids[place]), picture(x[place]), data.classes[int(y[place])])
-        for place in range(len(ids))
+        Original(int(one), picture(image), data.classes[int(label)])
+        for one, image, label in zip(ids, x, y, strict=True)
     ]
     attacked = {}
     for point in entry.operating_points:

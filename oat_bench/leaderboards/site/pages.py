@@ -1,6 +1,6 @@
 """From boards to HTML: what each page shows, and the numbers that its scripts draw."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,14 +29,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
+    environment.filters |= {
         "line": one_line,
-        "percent": lambda value: f"{value:.1f}",
-        "general": lambda value: f"{value:g}",
+        "percent": "{:.1f}".format,
+        "general": "{:g}".format,
         "short": short,
         "attack": attack_name,
     }
-    environment.filters |= filters
     environment.globals |= {
         "version": __version__,
         "worst": WORST,
@@ -86,15 +85,9 @@ def model(
     figures: Mapping[str, str],
     files: Mapping[str, str],
 ) -> str:
-    """Write the page of a model.
+    """Write the page of a model; ``reason`` says why there are no examples.
 
-    Args:
-        board: that it is on.
-        model: the model.
-        examples: attacked images; None if there are none.
-        reason: why there are none.
-        figures: captions of the figures beside the page, by file.
-        files: names of the files beside the page, by what they are.
+    ``figures`` are captions by the file beside the page, ``files`` names of files by what they are.
     """
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
     known = {name for row in rows for point in row.points for name in point.robust}
@@ -107,9 +100,7 @@ def model(
             {
                 "width": row.width,
                 "points": [_point(point) for point in row.points],
-                "examples": None
-                if examples is None
-                else [examples.attacked[point.lam, row.width] for point in row.points],
+                "examples": examples and [examples.attacked[p.lam, row.width] for p in row.points],
             }
             for row in rows
         ],

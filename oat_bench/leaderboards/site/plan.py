@@ -51,25 +51,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """One data set and threat model.
+    """One data set and threat model."""
 
-    Attributes:
-        slug: name of its folder.
-        models: in the order of their files.
-        attacks: that a model was evaluated with, the worst case last.
-        attack: the one that is shown first.
-        rows: best first under `attack`.
-        fixed: classifiers of RobustBench under the same threat model, the most robust first.
-    """
-
-    slug: str
+    slug: str  # of its folder
     dataset: str
     threat: str
-    models: list[Model]
-    attacks: list[str]
-    attack: str
-    rows: list[Row]
-    fixed: list[RobustBenchPoint]
+    models: list[Model]  # in the order of their files
+    attacks: list[str]  # that a model was evaluated with, the worst case last
+    attack: str  # the one that is shown first
+    rows: list[Row]  # best first under `attack`
+    fixed: list[RobustBenchPoint]  # under the same threat model, the most robust first
 
     @property
     def title(self) -> str:
@@ -78,13 +69,7 @@ class Board:
 
 
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
-    """Read every entry under a folder; sort them by data set and threat model, and rank them.
-
-    Models of ``robustbench``, a clone of RobustBench, are shown beside them.
-
-    Raises:
-        UserError: if there is no entry, or one is damaged, or the clone is none.
-    """
+    """Read, sort and rank the entries under a folder; ``robustbench`` is a clone of RobustBench."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     threats: dict[tuple[str, str, float], list[Record]] = {}
@@ -107,10 +92,7 @@ def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -
             scores.setdefault((row.record.path, row.width), {})[name] = row
     doubts = {row.record.path: row.doubts for row in first.rows}
     names: set[str] = set()
-    models = {
-        record.path: Model(record, slug(record.stem, names), doubts[record.path])
-        for record in found
-    }
+    models = {r.path: Model(r, slug(r.stem, names), doubts[r.path]) for r in found}
     rows = []
     for row in first.rows:
         path, width = row.record.path, row.width
@@ -122,16 +104,9 @@ def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -
     if robustbench is not None and theirs is not None:
         listed = robustbench_points(robustbench, first.dataset, first.threat_model)
         fixed = boards.fixed_points(ranked[theirs], listed)
-    return Board(
-        slug(f"{first.dataset}-{first.threat_model}-{first.eps}", taken),
-        first.dataset,
-        f"{first.threat_model} eps {first.eps}",
-        list(models.values()),
-        attacks,
-        first.attack,
-        rows,
-        fixed,
-    )
+    name = slug(f"{first.dataset}-{first.threat_model}-{first.eps}", taken)
+    threat, known = f"{first.threat_model} eps {first.eps}", list(models.values())
+    return Board(name, first.dataset, threat, known, attacks, first.attack, rows, fixed)
 
 
 def _attacks(found: Sequence[Record]) -> list[str]:
@@ -142,10 +117,9 @@ def _attacks(found: Sequence[Record]) -> list[str]:
 
 
 def slug(text: str, taken: set[str]) -> str:
-    """Turn a text into a name for a file or a folder of a site: letters, digits and . _ -.
+    """Name a file or a folder of a site: letters, digits and . _ -, not hidden, about 60 at most.
 
-    It is not hidden, at most about 60 long, and none of those taken, in lower case, to which it is
-    added.
+    It is none of those taken, in lower case, to which it is added.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60].strip("-.") or "unnamed"
     free, number = name, 1

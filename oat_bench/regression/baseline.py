@@ -10,8 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from oat_bench import cards
-from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.card import AttackCard
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.cards import Threat
 from oat_bench.classifier import (
@@ -37,14 +36,7 @@ _SAME_EPS = 1e-5
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a model is checked against.
-
-    Attributes:
-        record: the entry.
-        attacks: those of the entry that are checked.
-        points: the operating points that are checked.
-        outcomes: theirs, one row for each operating point, attack and example.
-    """
+    """What a model is checked against: attacks and points of an entry, with their outcomes."""
 
     record: Record
     attacks: list[EntryAttack]
@@ -54,11 +46,8 @@ class Baseline:
     @property
     def whole(self) -> bool:
         """Whether all that the entry holds is checked."""
-        entry = self.record.entry
-        return (len(self.attacks), len(self.points)) == (
-            len(entry.attacks),
-            len(entry.operating_points),
-        )
+        attacks, points = self.record.entry.attacks, self.record.entry.operating_points
+        return (len(self.attacks), len(self.points)) == (len(attacks), len(points))
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case."""
@@ -71,12 +60,8 @@ class Baseline:
         lambdas: Sequence[float] | None = None,
         widths: Sequence[float] | None = None,
     ) -> "Baseline":
-        """Return the baseline with some of its attacks, lambda and widths; None: all.
-
-        Raises:
-            UserError: if it does not have one.
-        """
-        names, points = [attack.name for attack in self.attacks], self.points
+        """Return the baseline with some of its attacks, lambda and widths; None: all."""
+        names, points, rows = [attack.name for attack in self.attacks], self.points, self.outcomes
         for name in attacks or ():
             if name not in names:
                 raise unknown("attack of the baseline", name, names)
@@ -87,7 +72,10 @@ class Baseline:
         points = [point for point in points if widths is None or point.width in widths]
         if not kept or not points:
             raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
-        return replace(self, attacks=kept, points=points, outcomes=_of(self.outcomes, kept, points))
+        here = rows["attack"].isin([attack.name for attack in kept])
+        here &= rows["lam"].isin({point.lam for point in points})
+        here &= rows["width"].isin({point.width for point in points})
+        return replace(self, attacks=kept, points=points, outcomes=rows[here])
 
     def part_for(
         self,
@@ -95,11 +83,7 @@ class Baseline:
         attacks: Sequence[str] | None = None,
         lambdas: Sequence[float] | None = None,
     ) -> "Baseline":
-        """Return what a model is checked against: of an exported file what it was exported at.
-
-        Raises:
-            UserError: if the model or the baseline does not have them.
-        """
+        """Return what a model is checked against: of an exported file what it was exported at."""
         widths = None
         if isinstance(classifier, Exported):
             lambdas = classifier.choose_lambdas(None if lambdas is None else list(lambdas))
@@ -109,11 +93,7 @@ class Baseline:
         return part
 
     def check_model(self, info: ModelInfo) -> None:
-        """Refuse a model of another data set or threat model, or without the operating points.
-
-        Raises:
-            UserError: saying what differs.
-        """
+        """Refuse a model of another data set or threat model, or without the operating points."""
         entry, eps = self.record.entry, self.record.eps
         # of folders, `check_data` compares the images
         named = {entry.dataset, info.dataset}
@@ -132,11 +112,7 @@ class Baseline:
         check_lambdas(info.method, info.trained_lambdas, lambdas)
 
     def check_data(self, data: Dataset) -> None:
-        """Refuse data that do not hold the baseline's examples.
-
-        Raises:
-            UserError: saying what differs.
-        """
+        """Refuse data that do not hold the baseline's examples."""
         entry = self.record.entry
         published = {data.name, entry.dataset} & DATASETS.keys()
         if data.name != entry.dataset and (published or not entry.data_fingerprint):
@@ -169,9 +145,6 @@ class Baseline:
 
         A shipped card is taken where it has not changed since, else what the entry records of it.
         The seed is the baseline's if None.
-
-        Raises:
-            UserError: if one cannot be run.
         """
         entry = self.record.entry
         if seed is None:  # of before it was recorded: a run takes one seed for all
@@ -180,7 +153,9 @@ class Baseline:
 
     def _prepared(self, recorded: EntryAttack, n_classes: int, seed: int) -> Attack:
         try:
-            card = self._card(recorded)
+            card = recorded.shipped()
+            if card is None:
+                card = AttackCard.model_validate(recorded.model_dump(exclude={"card"}))
             # the step size, which an entry does not record, is in the parameters by now
             threat = Threat.model_validate(
                 {"norm": self.record.entry.threat_model, "eps": recorded.eps}
@@ -193,14 +168,6 @@ class Baseline:
         known = {part.name: part.parameters for part in recorded.chain()}
         return prepare(card, threat, n_classes=n_classes, seed=seed, recorded=known)
 
-    @staticmethod
-    def _card(recorded: EntryAttack) -> AttackCard:
-        if recorded.name in cards.names("attacks"):
-            shipped = attack_card(recorded.name)
-            if shipped.fingerprint() == recorded.card:
-                return shipped
-        return AttackCard.model_validate(recorded.model_dump(exclude={"card"}))
-
     def shares(self) -> list[tuple[Tensor, list[str]]]:
         """Return ids of examples in the order they were evaluated in, and the attacks on them."""
         groups: dict[tuple[int, ...], list[str]] = {}
@@ -211,11 +178,7 @@ class Baseline:
 
 
 def read(path: str | Path) -> Baseline:
-    """Read a run's folder or an entry, with its outcomes.
-
-    Raises:
-        UserError: if one is missing or damaged, or the outcomes are not those of the entry.
-    """
+    """Read a run's folder or an entry, with its outcomes."""
     record = records.read(path)
     outcomes = record.outcomes()
     if outcomes is None:
@@ -241,12 +204,3 @@ def _check_among(what: str, asked: Sequence[float], known: set[float]) -> None:
         if value not in known:
             has = ", ".join(f"{each:g}" for each in sorted(known))
             raise UserError(f"{what} {value:g} is not of the baseline; it has {has}")
-
-
-def _of(
-    outcomes: pd.DataFrame, attacks: Sequence[EntryAttack], points: Sequence[OperatingPoint]
-) -> pd.DataFrame:
-    """Return the outcomes of some attacks at some points."""
-    here = pd.MultiIndex.from_arrays([outcomes["lam"], outcomes["width"]])
-    named = outcomes["attack"].isin([attack.name for attack in attacks])
-    return outcomes[named & here.isin([(point.lam, point.width) for point in points])]

@@ -18,7 +18,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
-from oat_bench.results.entries import default_name, make_entry, threat_of
+from oat_bench.results.entries import EntryAttack, default_name, make_entry, threat_of
 from oat_bench.results.outcomes import OutcomeStore, to_parquet
 from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
@@ -45,11 +45,7 @@ class Check:
 def prepare(
     classifier: TunableClassifier, baseline: Baseline, data: Dataset, seed: int | None = None
 ) -> list[Attack]:
-    """Make the baseline's attacks ready, before anything costly begins.
-
-    Raises:
-        UserError: if model, baseline and data do not go together.
-    """
+    """Make the baseline's attacks ready, before anything costly begins."""
     baseline.check_model(classifier.info)
     baseline.check_data(data)
     check_fits(classifier.info, data)
@@ -70,16 +66,8 @@ def check(
 ) -> Check:
     """Evaluate what the baseline holds outcomes of, and compare example by example.
 
-    Args:
-        classifier: the model.
-        baseline: from `oat_bench.regression.baseline.read`.
-        data: the baseline's data set.
-        max_drop: that is tolerated, in points.
-        confidence: that a verdict ``worse`` is right, of all rows together.
-        seed: of the attacks' random numbers; the baseline's if None.
-        device: the CPU if None.
-        store: holds outcomes, and keeps new ones; memory if None.
-        show: whether to draw a progress bar.
+    ``max_drop`` is in points; a verdict ``worse`` of any row is right with ``confidence``. ``seed``
+    is of the attacks; the baseline's if None.
 
     Raises:
         UserError: if model, baseline and data do not go together.
@@ -106,11 +94,7 @@ def check(
     ]
     outcomes = pd.concat(frames, ignore_index=True)
     comparison = compare(
-        baseline.outcomes,
-        outcomes,
-        baseline.worst_over(),
-        max_drop=max_drop,
-        confidence=confidence,
+        baseline.outcomes, outcomes, baseline.worst_over(), max_drop=max_drop, confidence=confidence
     )
     return Check(comparison, baseline, classifier, attacks, outcomes, device)
 
@@ -139,12 +123,6 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
 
     All are on disk before the first is put in place. What else lies beside the entry, tables and
     the report of attack integrity, is of the old model and goes.
-
-    Returns:
-        What was written.
-
-    Raises:
-        UserError: if it failed, or the baseline is not to be renewed.
     """
     reason = kept_because(done.baseline, done.classifier)
     if done.comparison.verdict == "worse":
@@ -161,10 +139,17 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         done.device,
         record.entry_path,
     )
+    # the cards are those of the baseline, also where only the entry still knows them
+    cards = {attack.name: attack.card for attack in old.attacks}
+    run = [EntryAttack.of(attack) for attack in done.attacks]
+    described = ["authors", "venue", "link", "footnote", "additional_data"]
+    if old.name != default_name(old.method, old.architecture):
+        described.append("name")
     entry = make_entry(
         classifier.info,
         results,
         done.attacks,
+        attacks=[one.model_copy(update={"card": cards[one.name]}) for one in run],
         model_fingerprint=classifier.fingerprint(),
         command=command,
         eps=record.eps,
@@ -173,19 +158,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         frontiers=frontier.summarize(done.outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
-    )
-    # the cards are those of the baseline, also where only the entry still knows them
-    kept = {attack.name: attack.card for attack in old.attacks}
-    described = ["authors", "venue", "link", "footnote", "additional_data"]
-    if old.name != default_name(old.method, old.architecture):
-        described.append("name")
-    entry = entry.model_copy(
-        update={key: getattr(old, key) for key in described}
-        | {
-            "attacks": [
-                attack.model_copy(update={"card": kept[attack.name]}) for attack in entry.attacks
-            ]
-        }
+        **{key: getattr(old, key) for key in described},
     )
     contents: dict[Path, bytes | str] = {
         record.outcomes_path: to_parquet(done.outcomes),

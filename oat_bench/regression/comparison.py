@@ -22,41 +22,25 @@ RETRAINED = 0.2
 
 @dataclass(frozen=True)
 class Row:
-    """One accuracy, before and now.
+    """One accuracy, before and now, in percent; the interval of its change, in points.
 
-    Attributes:
-        lam: robustness weight; None for the mean over all operating points.
-        width: share of the channels; None for the mean.
-        measure: `CLEAN`, the name of an attack, or `WORST`.
-        n: number of examples.
-        baseline: the accuracy before, in percent.
-        now: the accuracy now.
-        changed: share of the examples whose outcome changed, in percent; of a mean, whose mean did.
-        low: lower end of the interval of now less before, in points, of this row alone; see
-            `compare`.
-        high: upper end.
-        p_worse: of the hypothesis that it dropped by no more than the tolerance, adjusted for the
-            number of rows.
-        p_better: of the hypothesis that it did not rise, likewise.
-        verdict: what the two come to.
-        detectable: the smallest true drop, in points, that this row alone would find with a chance
-            of 80% at Bonferroni's level, (1 - confidence) / rows, if as many examples change as
-            did here (`oat_bench.statistics.pairs.detectable_drop`).
-        needed: number of examples that would find a drop of twice the tolerance so; None at
-            tolerance 0.
+    The p-values are adjusted for the number of rows. ``detectable`` is the smallest true drop, in
+    points, that this row alone would find with a chance of 80% at Bonferroni's level,
+    (1 - confidence) / rows, if as many examples change as did here; ``needed`` the number of
+    examples that would find a drop of twice the tolerance so, None at tolerance 0.
     """
 
-    lam: float | None
+    lam: float | None  # None, as is the width: the mean over all operating points
     width: float | None
-    measure: str
+    measure: str  # `CLEAN`, the name of an attack, or `WORST`
     n: int
     baseline: float
     now: float
-    changed: float
+    changed: float  # share of the examples whose outcome changed; of a mean, whose mean did
     low: float
     high: float
-    p_worse: float
-    p_better: float
+    p_worse: float  # of the hypothesis that it dropped by no more than the tolerance
+    p_better: float  # of the hypothesis that it did not rise
     verdict: Verdict
     detectable: float
     needed: int | None
@@ -74,17 +58,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows.
-
-    Attributes:
-        rows: by operating point, the means last.
-        max_drop: the tolerance, in points.
-        confidence: that no verdict `worse` is wrong; of the intervals, each alone.
-    """
+    """All rows, by operating point, the means last."""
 
     rows: list[Row]
-    max_drop: float
-    confidence: float
+    max_drop: float  # the tolerance, in points
+    confidence: float  # that no verdict `worse` is wrong; of the intervals, each alone
 
     @property
     def verdict(self) -> Verdict:
@@ -133,22 +111,12 @@ def compare(
 ) -> Comparison:
     """Compare outcomes of the same examples, attacks and operating points.
 
-    A drop counts as supported if it exceeds ``max_drop`` by `pairs.drop_p_value`, for means over
-    operating points by `pairs.mean_drop_p_value`, at a confidence that holds of all rows together
-    (Holm). So does a gain, with no tolerance. Neither test exceeds its level at any n.
+    A drop counts as supported if it exceeds ``max_drop``, in points, by `pairs.drop_p_value`, for
+    means over operating points by `pairs.mean_drop_p_value`, at a confidence that holds of all rows
+    together (Holm). So does a gain, with no tolerance. Neither test exceeds its level at any n.
 
     An interval is of its row alone: Agresti and Min's (`pairs.interval`), of means that of their
     test (`pairs.mean_interval`).
-
-    Args:
-        before: the baseline's outcomes, as returned by `oat_bench.evaluation.grid.evaluate`.
-        now: the model's.
-        worst_over: names of the attacks of the worst case.
-        max_drop: in points, in [0, 100).
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: if the outcomes are not of the same examples, attacks and operating points.
     """
     found = _pairs(before, now, worst_over)
     tolerance, level = max_drop / 100, (1 - confidence) / len(found)
@@ -224,13 +192,8 @@ def _right(
     frame = frame.sort_values("example", kind="stable")
     attacks = list(dict.fromkeys(outcomes["attack"]))
     found: dict[tuple[float, float, str], pd.Series] = {}
-    points = (
-        frame[["width", "lam"]]
-        .drop_duplicates()
-        .sort_values(["width", "lam"], ascending=[False, True])
-    )
-    for width, lam in points.itertuples(index=False):
-        rows = frame[(frame["width"] == width) & (frame["lam"] == lam)]
+    for _, rows in frame.groupby([-frame["width"], "lam"]):  # the widest first
+        width, lam = float(rows["width"].iloc[0]), float(rows["lam"].iloc[0])
         found[width, lam, CLEAN] = rows.groupby("example")["clean"].first()
         for attack in attacks:
             right = rows[rows["attack"] == attack].set_index("example")["robust"]

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from oat_bench.reports import table
 from oat_bench.reports.table import Page, Table, ends, to_csv
-from oat_bench.results.comparison import Comparison, Difference, Row, Total
-from oat_bench.results.seeds import SeedRow
+from oat_bench.results.comparison import Comparison, Difference, Row, SeedRow, Total
 from oat_bench.statistics.accuracy import DECIMALS, WORST, Estimate
 from oat_bench.statistics.pairs import Paired
 

@@ -14,14 +14,7 @@ LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
 class Check(Written):
-    """What one check found at one operating point.
-
-    Attributes:
-        name: of the check.
-        verdict: ``fail``: the attacks cannot be trusted; ``warn``: they may be too weak.
-        evidence: in words.
-        numbers: what the verdict rests on.
-    """
+    """What one check found; ``fail``: attacks cannot be trusted, ``warn``: may be too weak."""
 
     model_config = ConfigDict(allow_inf_nan=True)
 

@@ -5,15 +5,16 @@ Of a single run the lambda values are compared with each other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
 from oat_bench.errors import UserError
-from oat_bench.results.entries import threat_of
-from oat_bench.results.models import Model, attack_name, choose_attack, common, models_of
+from oat_bench.results.entries import Entry, threat_of
+from oat_bench.results.models import Model, attack_name, choose_attack, common, distinct, models_of
 from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
-from oat_bench.results.seeds import SeedRow, over_seeds
 from oat_bench.statistics import frontier, pairs
-from oat_bench.statistics.accuracy import Accuracy, Estimate
+from oat_bench.statistics.accuracy import Accuracy, Estimate, Spread
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
 
@@ -25,8 +26,8 @@ Difference = Paired | float
 class Row:
     """One method at one lambda.
 
-    The differences are to the reference at `reference_lam`: the same lambda, or of a single run
-    another one of its own. All three are None where there is none to compare with.
+    The differences are to the reference at `reference_lam`, of a single run another lambda of its
+    own; all three are None where there is none to compare with.
     """
 
     method: str
@@ -41,8 +42,7 @@ class Row:
 class Total:
     """One method's frontier; numbers have bootstrap intervals where there are outcomes.
 
-    Of the reference itself, whose hypervolume the difference and whose frontier the distance is to,
-    these are None.
+    ``difference`` and ``distance`` are to the reference, whose own are None.
     """
 
     method: str
@@ -54,21 +54,23 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The whole of it.
+class SeedRow:
+    """SA and RA over seeds, at one operating point of a family of runs."""
 
-    Attributes:
-        title: data set, threat model and attack.
-        attack: whose RA.
-        reference: label of what the others are compared to.
-        rows: by method and lambda.
-        totals: by method.
-        shared: the number of examples behind the paired comparisons; 0 if there is none.
-        attacked: how many of these were attacked.
-        over_seeds: mean and spread of runs that differ in the seed alone.
-        alone: whether it is of a single run.
-        reference_lam: as `compare` takes it.
-        tests: how many tests p-values are corrected for, by Holm's method; 0 if they are not.
+    method: str
+    lam: float
+    width: float
+    trained: bool
+    clean: Spread
+    robust: Spread
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and what they are compared to.
+
+    ``shared`` and ``attacked`` count the examples behind the paired comparisons and those of them
+    that were attacked; ``tests`` those that p-values are corrected for by Holm's method, 0: none.
     """
 
     title: str
@@ -91,31 +93,21 @@ def compare(
     reference: int = 0,
     reference_lam: float | None = None,
 ) -> Comparison:
-    """Compare runs of one data set and threat model, or the lambda values of one run.
+    """Compare runs with the one in place ``reference``, or the lambda values of a single run.
 
-    The tests of a single run are corrected for their number by Holm's method, over all widths and
-    lambda values, SA and RA.
-
-    Args:
-        records: from `oat_bench.results.records.read_all`.
-        attack: whose RA; by default the worst case, or the last attack that all have.
-        reference: place of the run that the others are compared to.
-        reference_lam: what the lambda values of a single run are compared to; None: each to the one
-            before.
-
-    Raises:
-        UserError: if not every run has the attack, or two runs give one example two labels, or a
-            single run does not have ``reference_lam``.
+    Those are compared with ``reference_lam``, or each with the one before, and the tests corrected
+    for their number by Holm's method, over all widths and lambda values, SA and RA.
     """
+    alone = len(records) == 1
+    if reference_lam is not None and not alone:
+        raise UserError("--reference-lambda is for one run alone; several compare by --reference")
     entries = [record.entry for record in records]
     attack = choose_attack(entries, attack)
     models = models_of(records, attack)
     bases = {model.curve.width: model for model in models if model.curve.entry == reference}
     rows: list[Row] = []
     totals: list[Total] = []
-    shared, attacked, alone = 0, 0, len(records) == 1
-    if reference_lam is not None and not alone:
-        raise UserError("--reference-lambda is for one run alone; several compare by --reference")
+    shared = attacked = tests = 0
     for model in models:
         base = bases.get(model.curve.width) if model.curve.entry != reference else None
         other = model if alone else base
@@ -127,7 +119,6 @@ def compare(
         references: Sequence[float | None] = _references(lams, reference_lam) if alone else lams
         rows += _rows(model, other, references, pair, attack)
         totals.append(_total(model, base, None if alone else pair, attack))
-    tests = 0
     if alone:
         rows, tests = _corrected(rows)
     return Comparison(
@@ -146,7 +137,6 @@ def compare(
 
 
 def _references(lams: list[float], reference: float | None) -> list[float | None]:
-    """Say what each lambda of a model is compared to: the one before, or always the same."""
     if reference is None:
         return [None, *lams[:-1]]
     if reference not in lams:
@@ -157,24 +147,18 @@ def _references(lams: list[float], reference: float | None) -> list[float | None
 
 def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
     """Correct the p-values of all rows by Holm's method; say how many there are."""
-    both = [one for row in rows for one in (row.clean_difference, row.robust_difference)]
-    tests = [one.p_value for one in both if isinstance(one, Paired)]
-    p_values = iter(pairs.holm(tests))
-
-    def corrected(one: Difference | None) -> Difference | None:
-        if not isinstance(one, Paired):
-            return one
-        return one.model_copy(update={"p_value": next(p_values)})
-
-    changed = [
-        replace(
-            row,
-            clean_difference=corrected(row.clean_difference),
-            robust_difference=corrected(row.robust_difference),
-        )
-        for row in rows
+    tested = [
+        (place, key, one)
+        for place, row in enumerate(rows)
+        for key in ("clean_difference", "robust_difference")
+        if isinstance(one := getattr(row, key), Paired)
     ]
-    return changed, len(tests)
+    changed = list(rows)
+    p_values = pairs.holm([one.p_value for _, _, one in tested])
+    for (place, key, one), p_value in zip(tested, p_values, strict=True):
+        corrected: dict[str, Any] = {key: one.model_copy(update={"p_value": p_value})}
+        changed[place] = replace(changed[place], **corrected)
+    return changed, len(tested)
 
 
 def _rows(
@@ -194,19 +178,15 @@ def _rows(
             rows.append(Row(model.curve.label, point, robust, None, None, None))
             continue
         there = known.index(reference)
-        clean, other = base.curve.clean()[there], base.curve.robust(attack)[there]
-        differences: tuple[Difference, Difference] = (
-            point.clean_acc - clean.value,
-            robust.value - other.value,
-        )
+        clean_difference: Difference = point.clean_acc - base.curve.points[there].clean_acc
+        robust_difference: Difference = robust.value - base.curve.robust(attack)[there].value
         if pair is not None:
             ours, theirs = pair
             seen = ours.attacked  # in both
-            differences = (
-                pairs.paired(ours.clean[:, place], theirs.clean[:, there]),
-                pairs.paired(ours.robust[seen, place], theirs.robust[seen, there]),
-            )
-        rows.append(Row(model.curve.label, point, robust, reference, *differences))
+            clean_difference = pairs.paired(ours.clean[:, place], theirs.clean[:, there])
+            robust_difference = pairs.paired(ours.robust[seen, place], theirs.robust[seen, there])
+        label = model.curve.label
+        rows.append(Row(label, point, robust, reference, clean_difference, robust_difference))
     return rows
 
 
@@ -214,15 +194,14 @@ def _total(
     model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
 ) -> Total:
     points, right = model.points(attack), model.right
-    volume: Estimate | float = frontier.hypervolume(points)
-    if right is not None:
-        volume = right.estimate(frontier.hypervolume)
+    own = frontier.hypervolume(points)
+    volume = own if right is None else right.estimate(frontier.hypervolume)
     difference: Estimate | float | None = None
     distance = None
     if base is not None:
         others = base.points(attack)
         distance = frontier.distance(points, others)
-        difference = frontier.hypervolume(points) - frontier.hypervolume(others)
+        difference = own - frontier.hypervolume(others)
     if pair is not None:
         difference = pair[0].estimate(frontier.hypervolume, pair[1])
     lams = model.curve.lambdas()
@@ -234,3 +213,39 @@ def _total(
         difference,
         distance,
     )
+
+
+# --- runs that differ in the seed alone
+
+
+def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
+    """Sum up every family of runs at every operating point that two of its seeds have.
+
+    Runs are of one family if method, architecture, data set, threat model and the trained lambda
+    values that were evaluated are the same. A seed counts once, by its first run.
+    """
+    same = attrgetter("dataset", "threat_model", "eps", "method", "architecture")
+    families: dict[tuple[object, ...], dict[int, Entry]] = {}
+    for entry in entries:
+        families.setdefault((*same(entry), _trained(entry)), {}).setdefault(entry.seed, entry)
+    found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
+    rows = []
+    first = [runs[0] for runs in found]
+    trained = [f", lambda {', '.join(f'{lam:g}' for lam in _trained(one))}" for one in first]
+    for name, runs in zip(distinct(first, trained), found, strict=True):
+        points: dict[tuple[float, float], list[PointResult]] = {}
+        for run in runs:
+            for point in run.operating_points:
+                points.setdefault((-point.width, point.lam), []).append(point)
+        several = {width for width, _ in points} != {-1.0}
+        for (width, lam), here in sorted(points.items()):
+            values = [point.robust[attack].value for point in here if attack in point.robust]
+            if len(values) == len(here) > 1:
+                label = f"{name}, width {-width:g}" if several else name
+                clean = Spread.of([point.clean_acc for point in here])
+                rows.append(SeedRow(label, lam, -width, here[0].trained, clean, Spread.of(values)))
+    return rows
+
+
+def _trained(entry: Entry) -> tuple[float, ...]:
+    return tuple(sorted({point.lam for point in entry.operating_points if point.trained}))

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from oat_bench import __version__
 from oat_bench.acceleration import Precision
-from oat_bench.attacks.card import AttackPart
+from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import Attack
-from oat_bench.cards import Name, Norm, Targeted
+from oat_bench.cards import Name, Norm, Targeted, names
 from oat_bench.classifier import ModelInfo
 from oat_bench.registry import METHODS
 from oat_bench.results.checks import Verdict
@@ -36,13 +36,6 @@ class EntryPart(Written):
     name: Name
     class_: str = Field(alias="class")
     parameters: dict[str, object]
-
-    @classmethod
-    def of(cls, run: AttackPart) -> "EntryPart":
-        """Write down what was run."""
-        return cls.model_validate(
-            {"name": run.name, "class": run.class_, "parameters": run.parameters}
-        )
 
 
 class EntryAttack(Written):
@@ -62,10 +55,11 @@ class EntryAttack(Written):
     @classmethod
     def of(cls, attack: Attack) -> "EntryAttack":
         """Write down what was run."""
-        runs = [EntryPart.of(run) for run in attack.chain]
-        own = runs[0].model_dump(by_alias=True)
-        if attack.card.parts:
-            own = {"class": "", "parameters": {}, "parts": runs}
+        runs: list[dict[str, object]] = [
+            {"name": run.name, "class": run.class_, "parameters": run.parameters}
+            for run in attack.chain
+        ]
+        own = {"class": "", "parameters": {}, "parts": runs} if attack.card.parts else runs[0]
         return cls.model_validate(
             own
             | {
@@ -76,6 +70,13 @@ class EntryAttack(Written):
                 "card": attack.card.fingerprint(),
             }
         )
+
+    def shipped(self) -> AttackCard | None:
+        """Return the card that ships, where it has not changed since."""
+        if self.name not in names("attacks"):
+            return None
+        card = attack_card(self.name)
+        return card if card.fingerprint() == self.card else None
 
     def chain(self) -> list[EntryPart]:
         """Return what it runs in turn; of most attacks one, itself."""
@@ -169,44 +170,25 @@ class Entry(Written):
 def make_entry(
     info: ModelInfo,
     results: list[PointResult],
-    attacks: list[Attack],
+    run: list[Attack],
     *,
-    model_fingerprint: str,
-    command: str,
     eps: float,
     norm: Norm,
-    gradients: Precision = "float32",
-    frontiers: list[Summary] | None = None,
-    dataset: str = "",
-    data_fingerprint: str = "",
-    randomized: bool = False,
-    flags: list[EntryFlag] | None = None,
+    **fields: Any,
 ) -> Entry:
-    """Build the entry of an evaluation; of the model's data set if ``dataset`` names no other."""
-    return Entry(
-        name=METHODS[info.method].label(info),
-        dataset=dataset or info.dataset,
-        architecture=info.architecture,
-        threat_model=norm,
-        eps=format_eps(eps),
-        method=info.method,
-        seed=info.seed,
-        attack_seed=attacks[0].seed if attacks else None,
-        data_fingerprint=data_fingerprint,
-        randomized=randomized,
-        flags=flags,
-        operating_points=results,
-        frontiers=frontiers,
-        attacks=[EntryAttack.of(attack) for attack in attacks],
-        gradients=gradients,
-        command=command,
-        benchmark_card=info.benchmark_card,
-        model_fingerprint=model_fingerprint,
-        selection=info.selection,
-        interpolation=info.interpolation,
-        bridge=info.with_bridge().bridge,
-        versions=versions(),
-    )
+    """Build the entry of an evaluation; ``fields`` are those that the model does not tell."""
+    known: dict[str, Any] = {
+        "name": METHODS[info.method].label(info),
+        "dataset": info.dataset,
+        "attack_seed": run[0].seed if run else None,
+        "attacks": [EntryAttack.of(attack) for attack in run],
+        "gradients": "float32",
+        "bridge": info.with_bridge().bridge,
+        "versions": versions(),
+    }
+    same = ("architecture", "method", "seed", "benchmark_card", "selection", "interpolation")
+    known |= {key: getattr(info, key) for key in same} | fields
+    return Entry(threat_model=norm, eps=format_eps(eps), operating_points=results, **known)
 
 
 def default_name(method: str, architecture: str) -> str:

@@ -1,7 +1,7 @@
 """What was found of the attacks on a model, as it is written as integrity.json."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -65,17 +65,10 @@ class Integrity(Written):
 def make_report(
     info: ModelInfo,
     points: Sequence[IntegrityPoint],
-    *,
     dials: Sequence[IntegrityDial] = (),
-    attacks: Sequence[str],
-    n: int,
-    fewer: dict[str, int],
-    seed: int,
-    model_fingerprint: str,
-    data_fingerprint: str,
-    command: str,
+    **fields: Any,
 ) -> Integrity:
-    """Build the report of an examination."""
+    """Build the report of an examination; ``fields`` are those that these do not tell."""
     return Integrity(
         dataset=info.dataset,
         architecture=info.architecture,
@@ -83,14 +76,8 @@ def make_report(
         threat_model=info.threat.norm,
         eps=format_eps(info.threat.eps),
         verdict=worst([*(point.verdict for point in points), *(dial.verdict for dial in dials)]),
-        n=n,
-        fewer_examples=fewer,
-        seed=seed,
-        attacks=list(attacks),
         operating_points=list(points),
         dials=list(dials),
-        model_fingerprint=model_fingerprint,
-        data_fingerprint=data_fingerprint,
-        command=command,
         versions=versions(),
+        **fields,
     )

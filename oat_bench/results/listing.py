@@ -18,11 +18,7 @@ IDENTITY = [
 
 
 def stores(folders: Iterable[Path]) -> list[Path]:
-    """Find the stores in folders: a run's, or one that holds runs at any depth.
-
-    Raises:
-        UserError: if a folder does not exist.
-    """
+    """Find the stores in folders: a run's, or one that holds runs at any depth."""
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -35,15 +31,9 @@ def stores(folders: Iterable[Path]) -> list[Path]:
 
 
 def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read every outcome that is settled, one row an example.
+    """Read every settled outcome, one row an example: the columns of `IDENTITY` and `COLUMNS`.
 
     Of an attack made of parts an example is settled that some part broke, or that the last one saw.
-
-    Returns:
-        The columns of `IDENTITY` and of `oat_bench.results.outcomes.COLUMNS`.
-
-    Raises:
-        UserError: if a file is damaged.
     """
     frames = []
     for path in paths:
@@ -62,11 +52,7 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
-    """Count: one row for each store, model, operating point and attack, with n, SA and RA.
-
-    Returns:
-        The columns of `IDENTITY`, then n, sa, ra (percent) and their 95% Wilson intervals.
-    """
+    """Count: a row for each of `IDENTITY` with n, sa, ra (percent) and 95% Wilson intervals."""
     rows = []
     for identity, part in frame.groupby(IDENTITY, sort=True):
         row: dict[str, object] = dict(zip(IDENTITY, identity, strict=True))
@@ -82,17 +68,7 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 def only(
     frame: pd.DataFrame, column: str, chosen: str | None, *, prefix: bool = False
 ) -> pd.DataFrame:
-    """Keep the rows whose column is one of several values.
-
-    Args:
-        frame: from `outcomes`.
-        column: its name.
-        chosen: the values, with commas between; all if None.
-        prefix: whether it is enough that a value begins so.
-
-    Raises:
-        UserError: if no row has one of the values; it names those that there are.
-    """
+    """Keep the rows whose column is, or begins with, one of several values, by commas."""
     if chosen is None or frame.empty:
         return frame
     values = frame[column].astype(str)

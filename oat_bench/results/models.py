@@ -25,7 +25,7 @@ class Curve:
 
     @property
     def width(self) -> float:
-        """Return the share of the channels."""
+        """Share of the channels."""
         return self.points[0].width
 
     def lambdas(self) -> list[float]:
@@ -54,18 +54,20 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
 
 def labels(entries: Sequence[Entry]) -> list[str]:
     """Name each entry by its method, and by as much more as tells it from the others."""
+    seeds = [f" seed {entry.seed}" for entry in entries]
+    return distinct(entries, seeds, [f" no. {place}" for place in range(1, len(entries) + 1)])
+
+
+def distinct(entries: Sequence[Entry], *more: list[str]) -> list[str]:
+    """Name entries by method, architecture and more details, where those tell them apart."""
     names = [entry.method.upper() for entry in entries]
-    for details in (
-        [entry.architecture for entry in entries],
-        [f"seed {entry.seed}" for entry in entries],
-        [f"no. {number}" for number in range(1, len(entries) + 1)],
-    ):
+    for details in ([f" {entry.architecture}" for entry in entries], *more):
         # a detail that is the same for all of a name says nothing
         said: dict[str, set[str]] = {}
         for name, detail in zip(names, details, strict=True):
             said.setdefault(name, set()).add(detail)
         names = [
-            f"{name} {detail}" if len(said[name]) > 1 else name
+            name + detail if len(said[name]) > 1 else name
             for name, detail in zip(names, details, strict=True)
         ]
     return names
@@ -89,11 +91,7 @@ def common_attacks(entries: Sequence[Entry]) -> list[str]:
 
 
 def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
-    """Return the attack whose RA is drawn: the wanted one, or the last that all have.
-
-    Raises:
-        UserError: if not every entry has it, or they have none in common.
-    """
+    """Return the attack whose RA is drawn: the wanted one, or the last that all have."""
     known = common_attacks(entries)
     if not known:
         raise UserError(
@@ -132,24 +130,16 @@ class Model:
 
 
 def models_of(records: Sequence[Record], attack: str) -> list[Model]:
-    """Return a model for each entry and width, the widest first.
-
-    Raises:
-        UserError: if a file of outcomes is damaged.
-    """
+    """Return a model for each entry and width, the widest first."""
     outcomes = [record.outcomes() for record in records]
+    found = curves([record.entry for record in records])
     return [
-        Model(curve, _right(records[curve.entry], outcomes[curve.entry], curve, attack))
-        for curve in curves([record.entry for record in records])
+        Model(one, _right(records[one.entry], outcomes[one.entry], one, attack)) for one in found
     ]
 
 
 def common(model: Model, base: Model) -> tuple[Rightness, Rightness] | None:
-    """Return both on the examples that both have; None if none was attacked in both.
-
-    Raises:
-        UserError: if the examples of the two are not the same images.
-    """
+    """Return both on the examples that both have; None if none was attacked in both."""
     if model.right is None or base.right is None:
         return None
     _, here, there = np.intersect1d(
@@ -169,7 +159,6 @@ def common(model: Model, base: Model) -> tuple[Rightness, Rightness] | None:
 def _right(
     record: Record, outcomes: pd.DataFrame | None, curve: Curve, attack: str
 ) -> Rightness | None:
-    """Return which examples are right at the lambda of a curve; None without their outcomes."""
     if outcomes is None:
         return None
     try:

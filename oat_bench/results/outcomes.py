@@ -33,22 +33,14 @@ _CHECKS = TypeAdapter(list[Check])
 
 
 class OutcomeStore:
-    """Outcomes under one folder.
-
-    Args:
-        folder: holds a folder for each cell; None keeps outcomes in memory.
-    """
+    """Outcomes under one folder, in which each cell has its own; None keeps them in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._memory: dict[str, list[pd.DataFrame]] = {}
 
     def read(self, cell: str) -> pd.DataFrame:
-        """Return the rows of a cell, one an example.
-
-        Raises:
-            UserError: if a file of the cell is damaged.
-        """
+        """Return the rows of a cell, one an example."""
         if self.folder is None:
             parts = self._memory.get(cell, [])
         else:
@@ -63,11 +55,7 @@ class OutcomeStore:
             atomic_write(self.folder / cell / "cell.json", about().as_json())
 
     def cells(self) -> Iterator[tuple[str, CellInfo]]:
-        """Return the name and the description of each cell that has one, by name.
-
-        Raises:
-            UserError: if a description is damaged.
-        """
+        """Return the name and the description of each cell that has one, by name."""
         for path in sorted(self.folder.glob("*/cell.json")) if self.folder is not None else ():
             yield path.parent.name, CellInfo.read(path)
 
@@ -81,11 +69,7 @@ class OutcomeStore:
         write_parquet(self.folder / cell / f"{name}.parquet", rows)
 
     def checks(self, cell: str, compute: Callable[[], list[Check]]) -> list[Check]:
-        """Return what was found of a network, kept under a name of its own; compute it once.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Return what was found of a network, kept under a name of its own; compute it once."""
         if self.folder is None:
             return compute()
         path = self.folder / cell / "checks.json"
@@ -110,17 +94,10 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 
 
 def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Read columns of a Parquet file that anybody may have written.
-
-    Args:
-        path: the file.
-        kinds: of each column, ``int64``, ``float64`` or ``str``: what it must be.
-
-    Returns:
-        The columns in this order, without a missing value.
+    """Read columns, ``int64``, ``float64`` or ``str``, of a file that anybody may have written.
 
     Raises:
-        ValueError: if the file is damaged, or not such a table.
+        ValueError: if the file is damaged, not such a table, or a value is missing.
     """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile

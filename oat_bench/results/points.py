@@ -69,12 +69,7 @@ def summarize(
     """Sum up outcomes per operating point, by width and lambda.
 
     RA counts an example as right if it is right both clean and attacked. The worst case counts it
-    as right if no attack broke it; it is of the examples that every attack saw.
-
-    Args:
-        outcomes: as returned by `oat_bench.evaluation.grid.evaluate`.
-        worst_over: the attacks of the worst case: those of the benchmark's own threat model.
-        trained: whether training sampled a lambda; all if not said.
+    as right if no attack of ``worst_over`` broke it; it is of the examples that all of these saw.
     """
     frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
     results = []

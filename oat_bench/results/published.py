@@ -6,15 +6,13 @@ and width are the same.
 
 import csv
 from collections.abc import Iterable
-from io import StringIO
 from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from oat_bench.attacks.card import attack_card
-from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, Threat, folder, names
+from oat_bench.cards import Card, Lambda, Name, NonNegative, Norm, Positive, Threat, folder
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
@@ -66,20 +64,15 @@ _BESIDES = {"step_size", "sa", "ra", "uncertainty", "note"}
 
 
 def read(path: Path) -> list[Published]:
-    """Read one file: lines of comment with ``#``, a line with exactly `COLUMNS`, then the rows.
-
-    Raises:
-        UserError: naming file, line and what was expected.
-    """
+    """Read one file: lines of comment with ``#``, a line with exactly `COLUMNS`, then the rows."""
     try:
         text = read_bounded(path, _MAX_BYTES, "a table of published accuracies").decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     lines = text.splitlines(keepends=True)
     body = list(dropwhile(lambda line: line.startswith("#"), lines))
-    table = csv.reader(StringIO("".join(body), newline=""), strict=True)
-    rows: list[Published] = []
-    seen: set[tuple[object, ...]] = set()
+    table = csv.reader(body, strict=True)
+    rows: dict[tuple[object, ...], Published] = {}
     first = len(lines) - len(body)
     try:
         header = next(table, [])
@@ -90,47 +83,34 @@ def read(path: Path) -> list[Published]:
             place = f"{path}: line {first + table.line_num}"
             if len(cells) != len(COLUMNS):
                 raise UserError(f"{place}: {len(cells)} cells; expected {len(COLUMNS)}")
-            try:
-                values = zip(COLUMNS, cells, strict=True)
-                row = Published.model_validate({k: v or _EMPTY.get(k, v) for k, v in values})
-            except ValidationError as error:
-                raise UserError(f"{place}: {explain(error, Published)}") from error
-            rows.append(row)
+            values = zip(COLUMNS, cells, strict=True)
+            row = Published.model_validate({k: v or _EMPTY.get(k, v) for k, v in values})
             point = tuple(row.model_dump(exclude=_BESIDES).values())
-            if point in seen:
+            if rows.setdefault(point, row) is not row:
                 raise UserError(f"{place}: the same point of the same source stands above")
-            seen.add(point)
+    except ValidationError as error:
+        raise UserError(f"{place}: {explain(error, Published)}") from error
     except csv.Error as error:
         raise UserError(f"{path}: line {first + table.line_num}: not valid CSV: {error}") from error
-    return rows
+    return list(rows.values())
 
 
 def load() -> list[Published]:
-    """Read every file that ships.
-
-    Raises:
-        UserError: if one is damaged.
-    """
+    """Read every file that ships."""
     paths = sorted((folder("benchmarks") / "published").glob("*.csv"))
     return [row for path in paths for row in read(path)]
 
 
 def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
-    """Return what was published of the experiment that an entry is of.
+    """Return what was published of an entry's experiment, or only of its method and points.
 
-    Args:
-        rows: from `load`.
-        entry: what was measured; of its attacks those count that ship, unchanged, and ran at the
-            threat model's eps.
-        same_method: only its method, at its operating points; else any method and point.
+    Of its attacks those count that ship, unchanged, and ran at the threat model's eps.
     """
     eps = Threat.model_validate({"eps": entry.eps}).eps
     attacks = {
         attack.name: attack.parameters.get("step_size")
         for attack in entry.attacks
-        if abs(attack.eps - eps) <= 1e-5 * eps
-        and attack.name in names("attacks")
-        and attack_card(attack.name).fingerprint() == attack.card
+        if abs(attack.eps - eps) <= 1e-5 * eps and attack.shipped() is not None
     }
     points = {(entry.method, point.lam, point.width) for point in entry.operating_points}
     same = (entry.dataset, entry.architecture, entry.threat_model)
@@ -153,11 +133,7 @@ def _same_step(published: float | None, ours: object) -> bool:
 
 
 def of_entries(entries: Iterable[Entry]) -> list[Published]:
-    """Return what ships of the experiments that entries are of, of any method, each row once.
-
-    Raises:
-        UserError: if a file that ships is damaged.
-    """
+    """Return what ships of the experiments that entries are of, of any method, each row once."""
     rows = load()
     found = [row for entry in entries for row in of_entry(rows, entry, same_method=False)]
     return [row for row in rows if row in found]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from statistics import median
 from typing import Literal
 
@@ -31,63 +32,38 @@ Resource = Literal["flops", "latency", "parameters"]
 
 @dataclass(frozen=True)
 class Rule:
-    """What models are ranked by.
-
-    Attributes:
-        sort: hypervolume of the frontier, RA at a required SA, or cost at a required SA and RA.
-        min_sa: in percent.
-        min_ra: in percent, of `sort` cost alone.
-        resource: which cost.
-    """
+    """What models are ranked by; SA and RA that are required are in percent."""
 
     sort: Sort = "hypervolume"
     min_sa: float = 90.0
-    min_ra: float = 0.0
+    min_ra: float = 0.0  # for `sort` cost alone
     resource: Resource = "flops"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model at one width.
-
-    Attributes:
-        record: its entry.
-        width: share of the channels.
-        n: number of examples, where that of RA is lower that one.
-        verdict: of the report of attack integrity; None where the model was not examined.
-        doubts: why it is unreliable; empty where it is not.
-        remark: why it has no place; empty where it has one.
-        model: its curve and outcomes; None where it cannot be compared.
-        hypervolume: of its frontier, see `oat_bench.statistics.frontier.hypervolume`.
-        robust: RA at the required SA, see `oat_bench.statistics.frontier.robustness_at`; None where
-            that is not reached.
-        lams: where that RA is: at one lambda, or drawn between two.
-        cost: of an image.
-        label: tells it from the others.
-        rank: from 1; shared in ties; None where it has no place.
-    """
+    """One model at one width."""
 
     record: Record
     width: float
-    n: int
-    verdict: Verdict | None
-    doubts: tuple[str, ...]
-    remark: str
-    model: Model | None = None
+    n: int  # of RA, where that is of fewer examples
+    verdict: Verdict | None  # of the report of attack integrity; None: not examined
+    doubts: tuple[str, ...]  # why it is unreliable
+    remark: str  # why it has no place; empty where it has one
+    model: Model | None = None  # None where it cannot be compared
     hypervolume: Estimate | None = None
-    robust: Estimate | None = None
-    lams: tuple[float, ...] = ()
+    robust: Estimate | None = None  # RA at the required SA; None where that is not reached
+    lams: tuple[float, ...] = ()  # where that RA is: at one lambda, or drawn between two
     cost: Cost | None = None
     label: str = ""
-    rank: int | None = None
+    rank: int | None = None  # from 1, shared in ties
 
 
 @dataclass(frozen=True)
 class Board:
     """A leaderboard: models of one data set, norm and eps, by RA under one attack or `WORST`.
 
-    Attributes:
-        rows: the ranked in order; then those without a place; the unreliable last.
+    The ranked rows come in order, then those without a place, the unreliable last.
     """
 
     dataset: str
@@ -104,9 +80,6 @@ def boards(
     """Rank the entries of each data set and threat model, by their names.
 
     ``attack`` says whose RA; if None the worst case, or the strongest that most entries have.
-
-    Raises:
-        UserError: if no entry of any has the attack, or outcomes are damaged.
     """
     groups: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
@@ -125,9 +98,6 @@ def rank(
 
     Entries of the attack compare if its card and its eps are the same, in the worst case those of
     all attacks: those that most have. The others are listed without a place.
-
-    Raises:
-        UserError: if no entry has the attack, or outcomes are damaged.
     """
     rule = rule or Rule()
     attack, run = _choose(records, attack)
@@ -144,10 +114,7 @@ def rank(
 
 
 def _attacks(records: Sequence[Record]) -> list[str]:
-    """Return the attacks that an entry has at every point, the strongest first.
-
-    They are `WORST`, AutoAttack, and the others from the last on, as entries have the weak first.
-    """
+    """Return the attacks that an entry has at every point, strong ones first, as they come last."""
     names = [WORST, "autoattack", *(a.name for r in records for a in r.entry.attacks[::-1])]
     known = {name for record in records for name in suite(record.entry)}
     return [name for name in dict.fromkeys(names) if name in known]
@@ -228,29 +195,24 @@ def _estimate(model: Model, attack: str, statistic: Callable[[Floats], float]) -
     """
     if model.right is not None:
         return model.right.estimate(statistic)
-    pairs = list(zip(model.curve.clean(), model.curve.robust(attack), strict=True))
-    low = np.array([(clean.low, robust.low) for clean, robust in pairs])
-    high = np.array([(clean.high, robust.high) for clean, robust in pairs])
-    value = statistic(model.points(attack))
-    return Estimate(value=value, low=statistic(low), high=statistic(high))
+    both = model.curve.clean(), model.curve.robust(attack)
+    low = statistic(np.array([[one.low for one in each] for each in both]).T)
+    high = statistic(np.array([[one.high for one in each] for each in both]).T)
+    return Estimate(value=statistic(model.points(attack)), low=low, high=high)
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
     """Return lambda of the Pareto-optimal points that `robustness_at` draws between."""
-    found = sorted(
-        (float(point[0]), lam)
-        for lam, point, best in zip(lams, points, frontier.pareto(points), strict=True)
-        if best
-    )
+    best = frontier.pareto(points)
+    found = sorted(zip(points[best, 0], np.array(lams)[best], strict=True))
     above = [one for one in found if one[0] >= sa][:1]
     below = [one for one in found if one[0] < sa][-1:]
     if not above or above[0][0] == sa:
         below = []
-    return tuple(sorted(lam for _, lam in above + below))
+    return tuple(sorted(float(lam) for _, lam in above + below))
 
 
 def _lacking(points: Floats, robust: Estimate | None, cost: Cost | None, rule: Rule) -> str:
-    """Say why a model has no place by a rule; nothing if it has one."""
     if rule.sort == "hypervolume":
         return ""
     if robust is None:
@@ -264,7 +226,6 @@ def _lacking(points: Floats, robust: Estimate | None, cost: Cost | None, rule: R
 
 
 def _on_one_machine(rows: list[Row], rule: Rule) -> list[Row]:
-    """Take the place from what was timed elsewhere than most."""
     machines = Counter(row.cost.machine for row in rows if row.cost and not row.remark)
     if (rule.sort, rule.resource) != ("cost", "latency") or not machines:
         return rows
@@ -278,14 +239,11 @@ def _on_one_machine(rows: list[Row], rule: Rule) -> list[Row]:
 
 
 def _labelled(rows: list[Row]) -> list[Row]:
-    """Name each row by its entry, where that is needed by its width and its file too."""
-    paths: dict[str, set[object]] = {}
-    for row in rows:
-        paths.setdefault(row.record.entry.name, set()).add(row.record.path)
+    called = Counter(name for name, _ in {(r.record.entry.name, r.record.path) for r in rows})
     labelled = []
     for row in rows:
         entry = row.record.entry
-        label = entry.name if len(paths[entry.name]) == 1 else f"{entry.name} ({row.record.stem})"
+        label = entry.name if called[entry.name] == 1 else f"{entry.name} ({row.record.stem})"
         narrow = len(entry.widths) > 1 or row.width != 1
         labelled.append(replace(row, label=f"{label}, width {row.width:g}" if narrow else label))
     return labelled
@@ -297,18 +255,15 @@ def _labelled(rows: list[Row]) -> list[Row]:
 def _ranked(rows: list[Row], rule: Rule) -> list[Row]:
     value, same = _criterion(rule)
     reliable = [row for row in rows if not row.doubts]
-    placed = sorted((row for row in reliable if not row.remark), key=value, reverse=True)
-    ranks = group_ranks(placed, same)
-    placed = [replace(row, rank=place) for row, place in zip(placed, ranks, strict=True)]
-    without = [row for row in reliable if row.remark]
-    doubted = sorted(
-        (row for row in rows if row.doubts),
-        key=lambda row: value(row) if not row.remark else -np.inf,
-        reverse=True,
-    )
-    last = len(reliable) + 1
-    doubted = [row if row.remark else replace(row, rank=last) for row in doubted]
-    return [*placed, *without, *doubted]
+    doubted = [row for row in rows if row.doubts]
+    ranked: list[Row] = []
+    for group in (reliable, doubted):
+        placed = sorted((row for row in group if not row.remark), key=value, reverse=True)
+        last = [len(reliable) + 1] * len(placed)
+        ranks = last if group is doubted else group_ranks(placed, same)
+        ranked += [replace(row, rank=place) for row, place in zip(placed, ranks, strict=True)]
+        ranked += [row for row in group if row.remark]
+    return ranked
 
 
 def group_ranks(ordered: Sequence[Row], same: Callable[[Row, Row], bool]) -> list[int]:
@@ -325,31 +280,22 @@ def group_ranks(ordered: Sequence[Row], same: Callable[[Row, Row], bool]) -> lis
 def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row], bool]]:
     """Return what rows are sorted by, more is better, and whether two tie."""
     if rule.sort == "cost":
-
-        def saved(row: Row) -> float:
-            assert row.cost is not None
-            name = "latency_ms" if rule.resource == "latency" else rule.resource
-            return -float(getattr(row.cost, name))
-
-        return saved, lambda best, row: saved(best) == saved(row)
-
-    def score(row: Row) -> Estimate:
-        found = row.hypervolume if rule.sort == "hypervolume" else row.robust
-        assert found is not None
-        return found
+        name = "latency_ms" if rule.resource == "latency" else rule.resource
+        cost = attrgetter(f"cost.{name}")
+        return lambda row: -cost(row), lambda best, row: bool(cost(best) == cost(row))
+    by_volume = rule.sort == "hypervolume"
+    score = attrgetter("hypervolume" if by_volume else "robust")
 
     def statistic(points: Floats) -> float:
-        if rule.sort == "hypervolume":
-            return frontier.hypervolume(points)
-        return _robust_at(points, rule.min_sa)
+        return frontier.hypervolume(points) if by_volume else _robust_at(points, rule.min_sa)
 
     def same(best: Row, row: Row) -> bool:
         pair = _paired(best, row)
         if pair is None:
-            return score(best).low <= score(row).high
+            return bool(score(best).low <= score(row).high)
         return pair[0].estimate(statistic, pair[1]).low <= 0
 
-    return lambda row: score(row).value, same
+    return lambda row: float(score(row).value), same
 
 
 def _paired(best: Row, row: Row) -> tuple[Rightness, Rightness] | None:

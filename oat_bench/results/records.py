@@ -32,22 +32,13 @@ _REPORTS = ("integrity.json", "transfer.json")
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluated model.
+    """One evaluated model."""
 
-    Attributes:
-        path: what the user named: a run's folder, or an entry.
-        entry: what was measured.
-    """
-
-    path: Path
+    path: Path  # what the user named: a run's folder, or an entry
     entry: Entry
 
     def outcomes(self) -> pd.DataFrame | None:
-        """Read ``outcomes.parquet`` of a run, or ``x.parquet`` beside ``x.json``; None without.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read ``outcomes.parquet`` of a run, or ``x.parquet`` beside ``x.json``; None without."""
         path = self.outcomes_path
         if not path.is_file():
             return None
@@ -65,11 +56,7 @@ class Record:
         return self.beside("outcomes.parquet")
 
     def beside(self, name: str) -> Path:
-        """Where a file of a run lies, if it does; ``x.parquet`` and such beside ``x.json``.
-
-        Args:
-            name: what it is called in a run's folder, one of `PUBLISHED`.
-        """
+        """Where a file of a run, one of `PUBLISHED`, lies, if it does."""
         if self.path.is_dir():
             return self.path / name
         own = self.path.with_suffix(PUBLISHED[name])
@@ -100,11 +87,7 @@ class Record:
 
 
 def read(path: str | Path) -> Record:
-    """Read a run's folder or an entry.
-
-    Raises:
-        UserError: if there is no entry, or it is damaged.
-    """
+    """Read a run's folder or an entry."""
     path = Path(path)
     file, there = path, False
     with suppress(OSError):  # the name is too long for a file
@@ -120,10 +103,10 @@ def read(path: str | Path) -> Record:
         Threat.model_validate({"eps": entry.eps})
     except ValidationError as error:
         raise UserError(f"{file}: not {Entry.what}: {explain(error, Entry)}") from error
-    if not entry.operating_points:
+    points = [(point.lam, point.width) for point in entry.operating_points]
+    if not points:
         raise UserError(f"{file}: the entry has no operating points")
-    points = {(point.lam, point.width) for point in entry.operating_points}
-    if len(points) < len(entry.operating_points):
+    if len(set(points)) < len(points):
         raise UserError(f"{file}: the entry has an operating point twice")
     for key in ("name", "dataset", "architecture", "method", "eps"):
         value = getattr(entry, key)
@@ -137,11 +120,7 @@ def read(path: str | Path) -> Record:
 
 
 def find(folder: Path) -> list[Path]:
-    """Find the entries in a folder: JSON files but for reports, of a run's folder its entry.json.
-
-    Raises:
-        UserError: if it holds none.
-    """
+    """Find the entries in a folder: JSON files but for reports, of a run its entry.json."""
     paths = sorted(folder.rglob("*.json"))
     runs = {path.parent for path in paths if path.name == "entry.json"}
     found = [
@@ -159,11 +138,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read_all(paths: Iterable[str | Path]) -> list[Record]:
-    """Read runs that can be compared.
-
-    Raises:
-        UserError: if one cannot be read, or they are of different data sets or threat models.
-    """
+    """Read runs that can be compared."""
     records = [read(path) for path in paths]
     first = records[0]
     for other in records[1:]:

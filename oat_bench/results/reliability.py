@@ -61,12 +61,9 @@ def on_expectation(attack: EntryAttack) -> bool:
     Expectation over transformation (Athalye et al., arXiv:1707.07397): by averaging the gradients
     of several draws, as AutoAttack's version for random defences does.
     """
-    for part in attack.chain():
-        draws = part.parameters.get("eot_iter", 2 if part.class_ == "EOTPGD" else 1)
-        averaged = isinstance(draws, int | float) and draws > 1
-        if averaged or part.parameters.get("version") == "rand":
-            return True
-    return False
+    draws = [one.parameters.get("eot_iter", 1 + (one.class_ == "EOTPGD")) for one in attack.chain()]
+    averaged = any(isinstance(count, int | float) and count > 1 for count in draws)
+    return averaged or any(one.parameters.get("version") == "rand" for one in attack.chain())
 
 
 def departs(attack: EntryAttack) -> str | None:
@@ -90,24 +87,16 @@ def departs(attack: EntryAttack) -> str | None:
 
 
 def doubts(record: Record, attack: str) -> list[str]:
-    """Return the reasons not to trust an entry's RA under an attack; none if there is none.
-
-    Args:
-        record: the entry.
-        attack: name of the attack, or `WORST`: then it is enough that one of the worst case is the
-            attack that the model needs.
-    """
+    """Return the reasons not to trust an entry's RA under an attack; none if there is none."""
     entry = record.entry
-    found = []
-    if entry.unreliable:
-        found.append("its entry says so")
+    found = ["its entry says so"] if entry.unreliable else []
     names = record.worst_over() if attack == WORST else [attack]
     if verdict_of(record) == "fail" and not _settled(record, names):
         found.append("attack integrity failed")
-    named = [one for one in entry.attacks if one.name == attack == "autoattack"]
-    found += [f"no standard AutoAttack: {why}" for one in named if (why := departs(one))]
-    accordingly = any(on_expectation(one) for one in entry.attacks if one.name in names)
-    if entry.randomized and not accordingly:
+    standard = [one for one in entry.attacks if one.name == attack == "autoattack"]
+    found += [f"no standard AutoAttack: {why}" for one in standard if (why := departs(one))]
+    named = [one for one in entry.attacks if one.name in names]
+    if entry.randomized and not any(map(on_expectation, named)):
         found.append("random, and not attacked on the expectation")
     return found
 

@@ -1,43 +1,35 @@
 """RobustBench's ``model_info`` files, read and written (Croce et al., arXiv:2010.09670)."""
 
-import json
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from oat_bench import escape as text
-from oat_bench.complaints import explain
 from oat_bench.errors import UserError
-from oat_bench.files import read_bounded
 from oat_bench.progress import note
 from oat_bench.results.entries import Entry
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import WORST, Percent
+from oat_bench.written import Written
 
 #: data sets that RobustBench has a leaderboard of
 DATASETS = ("cifar10", "cifar100", "imagenet")
-#: such files are small; a larger one is a mistake
-_MAX_BYTES = 1 << 20
 #: lambda and widths closer than this are one
 _SAME = 1e-6
 
 
-class RobustBenchPoint(BaseModel):
-    """A model of RobustBench's: one fixed point, with accuracies in percent.
+class RobustBenchPoint(Written):
+    """A model of RobustBench's: one fixed point, with accuracies in percent."""
 
-    Attributes:
-        id: its name in the model zoo, which is that of the file.
-        external: RA under a stronger attack that was found later, if there is one.
-        unreliable: whether AutoAttack is thought to be too weak for it; None: unknown.
-    """
+    what: ClassVar[str] = "a model_info of RobustBench"
+    max_bytes: ClassVar[int] = 1 << 20
+    model_config = ConfigDict(extra="ignore")
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: str
+    id: str = ""  # its name in the model zoo, which is that of the file
     name: str
     authors: str = ""
     venue: str = ""
@@ -48,9 +40,9 @@ class RobustBenchPoint(BaseModel):
     number_forward_passes: int | None = None
     clean_acc: Percent
     autoattack_acc: Percent
-    external: Percent | None = None
+    external: Percent | None = None  # RA under a stronger attack that was found later
     footnote: str | None = None
-    unreliable: bool | None = None
+    unreliable: bool | None = None  # whether AutoAttack is thought to be too weak for it
 
     def robust(self, attack: str) -> float | None:
         """Return RA in percent: AutoAttack's, the best known for `WORST`; None for another."""
@@ -62,17 +54,9 @@ class RobustBenchPoint(BaseModel):
 def robustbench_points(
     clone: str | Path, dataset: str, threat_model: str
 ) -> list[RobustBenchPoint]:
-    """Read the models of one leaderboard of RobustBench, the most robust first.
+    """Read the models of one leaderboard from a clone, or its ``model_info``, the best first.
 
     A file that cannot be read is left out, with a line on stderr.
-
-    Args:
-        clone: a clone of github.com/RobustBench/robustbench, or its folder ``model_info``.
-        dataset: such as ``cifar10``.
-        threat_model: ``Linf`` or ``L2``; of others, as of other data sets, there is none.
-
-    Raises:
-        UserError: if the folder is no clone.
     """
     root = Path(clone)
     root = root / "model_info" if (root / "model_info").is_dir() else root
@@ -86,43 +70,18 @@ def robustbench_points(
     points = []
     for path in sorted((root / dataset / threat_model).glob("*.json")):
         try:
-            points.append(_read(path))
+            points.append(RobustBenchPoint.read(path).model_copy(update={"id": path.stem}))
         except UserError as error:
             note(f"left out: {error}")
     return sorted(points, key=lambda point: -point.autoattack_acc)
 
 
-def _read(path: Path) -> RobustBenchPoint:
-    content, what = read_bounded(path, _MAX_BYTES, "a model_info"), "a model_info of RobustBench"
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({text.one_line(str(error))})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not {what}: expected an object")
-    try:
-        return RobustBenchPoint.model_validate(values | {"id": path.stem})
-    except ValidationError as error:
-        raise UserError(f"{path}: not {what}: {explain(error, RobustBenchPoint)}") from error
-
-
 def model_info(
     entry: Entry, lam: float, width: float = 1.0, doubts: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Return an operating point as RobustBench's ``model_info``.
+    """Return an operating point as RobustBench's ``model_info``, its text escaped for HTML.
 
-    Args:
-        entry: what was measured.
-        lam: robustness weight.
-        width: share of the channels.
-        doubts: reasons not to trust it; empty: it was examined and there is none; None: unknown.
-
-    Returns:
-        The keys of RobustBench, with accuracies as text of two decimals as it has them; lambda,
-        width and n are in the footnote. Text is escaped for HTML, as its template expects.
-
-    Raises:
-        UserError: if the entry has no such point, or no RA under AutoAttack there.
+    ``doubts`` are reasons not to trust it; empty: it was examined and there is none; None: unknown.
     """
     point = _point(entry, lam, width)
     if point.autoattack_acc is None:
@@ -133,9 +92,8 @@ def model_info(
     autoattack = point.robust_acc.get("autoattack")
     n = point.n if autoattack is None or autoattack.n is None else autoattack.n
     counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
-    remarks = [f"{entry.method.upper()} at {point}, {counted}."]
-    remarks += [entry.footnote] if entry.footnote else []
-    remarks += [f"Unreliable: {', '.join(doubts)}."] if doubts else []
+    unreliable = f"Unreliable: {', '.join(doubts)}." if doubts else ""
+    remarks = [f"{entry.method.upper()} at {point}, {counted}.", entry.footnote, unreliable]
     info: dict[str, Any] = {
         "link": _html(entry.link) if entry.link.startswith(("https://", "http://")) else "",
         "name": _html(entry.name),
@@ -149,7 +107,7 @@ def model_info(
         "clean_acc": f"{point.clean_acc:.2f}",
         "reported": entry.reported,
         "autoattack_acc": f"{point.autoattack_acc:.2f}",
-        "footnote": _html(" ".join(remarks)),
+        "footnote": _html(" ".join(remark for remark in remarks if remark)),
     }
     worst = point.worst_case_acc
     if worst is not None and (worst.n or point.n) == n and worst.value < point.autoattack_acc:
@@ -171,10 +129,8 @@ def _point(entry: Entry, lam: float, width: float) -> PointResult:
 
 
 def _html(said: str) -> str:
-    """Escape for RobustBench's template, which takes text for HTML."""
     return escape(text.one_line(said), quote=False).replace('"', "&quot;")
 
 
-def _architecture(name: str) -> str:
-    """Write a backbone as RobustBench does: WideResNet-28-10, ResNet-18."""
+def _architecture(name: str) -> str:  # WideResNet-28-10, ResNet-18
     return re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", name))

@@ -19,6 +19,7 @@ from oat_bench.results.reliability import departs, integrity_of
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import Accuracy
 
+Severity = Literal["error", "warning"]
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 #: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last
 _ROUNDING = 0.011
@@ -26,16 +27,10 @@ _ROUNDING = 0.011
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        path: of the entry.
-        severity: an ``error`` makes the entry invalid, a ``warning`` does not.
-        text: what is wrong, and what was expected.
-    """
+    """What is wrong with the entry at ``path``; only an error makes it invalid."""
 
     path: Path
-    severity: Literal["error", "warning"]
+    severity: Severity
     text: str
 
     def __str__(self) -> str:
@@ -43,17 +38,7 @@ class Problem:
 
 
 def validate(path: Path) -> tuple[list[Path], list[Problem]]:
-    """Check an entry, or all in a folder.
-
-    Args:
-        path: an entry, a run's folder, or a folder that holds any number of either.
-
-    Returns:
-        The entries, and their problems.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Check an entry, or all in a folder; return the entries and their problems."""
     if not path.is_dir():
         paths = [path]
         if not path.is_file():
@@ -83,22 +68,15 @@ def validate(path: Path) -> tuple[list[Path], list[Problem]]:
 
 def problems(record: Record) -> list[Problem]:
     """Check one entry and what lies beside it."""
-    checks: tuple[Callable[[Record], Iterator[str]], ...] = (
-        _place,
-        _provenance,
-        _attacks,
-        _standard,
-        _accuracies,
-        _checkpoint,
-        _outcomes,
-        _integrity,
-    )
-    found = [
-        Problem(record.entry_path, "error", text) for check in checks for text in check(record)
-    ]
-    return found + [
-        Problem(record.entry_path, "warning", text)
-        for check in (_implausible, _unexamined)
+    own = (_place, _provenance, _attacks, _standard, _accuracies)
+    beside = (_checkpoint, _outcomes, _integrity)
+    severities: dict[Callable[[Record], Iterator[str]], Severity] = {
+        **dict.fromkeys((*own, *beside), "error"),
+        **dict.fromkeys((_implausible, _unexamined), "warning"),
+    }
+    return [
+        Problem(record.entry_path, severity, text)
+        for check, severity in severities.items()
         for text in check(record)
     ]
 
@@ -231,15 +209,10 @@ def _checkpoint(record: Record) -> Iterator[str]:
     if classifier.fingerprint() != entry.model_fingerprint:
         yield f"{path.name} is another model: its fingerprint is not model_fingerprint"
         return
-    info = classifier.info
-    stated = {
-        "dataset": (publishable(entry.dataset), publishable(info.dataset)),
-        "method": (entry.method, info.method),
-        "architecture": (entry.architecture, info.architecture),
-        "seed": (entry.seed, info.seed),
-        "benchmark_card": (entry.benchmark_card, info.benchmark_card),
-    }
-    for name, (ours, theirs) in stated.items():
+    for name in ("dataset", "method", "architecture", "seed", "benchmark_card"):
+        ours, theirs = getattr(entry, name), getattr(classifier.info, name)
+        if name == "dataset":
+            ours, theirs = publishable(ours), publishable(theirs)
         if ours != theirs:
             yield f"{name} is {str(ours)[:80]!r}; {path.name} is of {theirs!r}"
 
@@ -321,7 +294,7 @@ def _integrity(record: Record) -> Iterator[str]:
 
 
 def _unexamined(record: Record) -> Iterator[str]:
-    """An entry that was published before its attacks had to be examined."""
+    # published before attacks had to be examined
     path = record.beside("integrity.json")
     if _published(record) and record.entry.flags is None and not path.is_file():
         yield f"{path.name} is missing; make it by oat-bench integrity"

@@ -35,7 +35,7 @@ def report(build_classifier):
         ],
         attacks=["fgsm", "pgd-20", "autoattack"],
         n=200,
-        fewer={"autoattack": 100},
+        fewer_examples={"autoattack": 100},
         seed=3,
         model_fingerprint="model",
         data_fingerprint="data",
@@ -106,7 +106,7 @@ def test_a_dial_has_a_verdict_and_a_table_of_its_own(report):
         info,
         [honest, honest.model_copy(update={"width": 0.5})],
         dials=dials,
-        fewer={},
+        fewer_examples={},
         command="",
         **{key: values[key] for key in options},
     )

@@ -78,7 +78,7 @@ def integrity(
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
     folder, nested = context.folder(), datasets.nested_order(labels)
-    subject = context.subject(nested[:n], fewer_examples=fewer, store=store_in(folder))
+    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder))
     most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
     if most > _LONG:
         note(

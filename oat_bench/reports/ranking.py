@@ -126,8 +126,8 @@ def _of_row(row: Row, board: Board) -> _Line:
     remark = "; ".join(one for one in (doubts, row.remark, entry.footnote) if one)
     clean = robust = ""
     if row.model is not None:
-        clean = _range([one.value for one in row.model.curve.clean()])
-        robust = _range([one.value for one in row.model.curve.robust(board.attack)])
+        clean = _range([one.value for one in row.model.clean()])
+        robust = _range([one.value for one in row.model.robust(board.attack)])
     rank = "" if row.rank is None else str(row.rank)
     lams = " and ".join(f"{lam:g}" for lam in row.lams)
     cells: table.Row = {

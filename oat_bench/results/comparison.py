@@ -1,16 +1,12 @@
-"""Comparing runs: every method at every lambda, against one of them, on the same examples.
-
-Of a single run the lambda values are compared with each other.
-"""
+"""Comparing runs with one of them at every lambda, or the lambda values of a single run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any
 
 from oat_bench.errors import UserError
 from oat_bench.results.entries import Entry, threat_of
-from oat_bench.results.models import Model, attack_name, choose_attack, common, distinct, models_of
+from oat_bench.results.models import Curve, attack_name, choose_attack, common, distinct, models_of
 from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.statistics import frontier, pairs
@@ -24,33 +20,26 @@ Difference = Paired | float
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one lambda.
-
-    The differences are to the reference at `reference_lam`, of a single run another lambda of its
-    own; all three are None where there is none to compare with.
-    """
+    """One method at one lambda; differences are to the reference, or the same run, at another."""
 
     method: str
     point: PointResult
     robust: Accuracy
-    reference_lam: float | None
-    clean_difference: Difference | None
-    robust_difference: Difference | None
+    reference_lam: float | None = None  # None: there is none to compare with
+    clean_difference: Difference | None = None
+    robust_difference: Difference | None = None
 
 
 @dataclass(frozen=True)
 class Total:
-    """One method's frontier; numbers have bootstrap intervals where there are outcomes.
-
-    ``difference`` and ``distance`` are to the reference, whose own are None.
-    """
+    """One method's frontier; numbers have bootstrap intervals where there are outcomes."""
 
     method: str
     pareto: list[float]
     hypervolume: Estimate | float
     hole: Hole | None
-    difference: Estimate | float | None
-    distance: Distance | None
+    difference: Estimate | float | None  # to the reference, whose own is None
+    distance: Distance | None  # from it
 
 
 @dataclass(frozen=True)
@@ -67,23 +56,19 @@ class SeedRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are compared to.
-
-    ``shared`` and ``attacked`` count the examples behind the paired comparisons and those of them
-    that were attacked; ``tests`` those that p-values are corrected for by Holm's method, 0: none.
-    """
+    """All rows, and what they are compared to."""
 
     title: str
     attack: str
     reference: str
     rows: list[Row]
     totals: list[Total]
-    shared: int
-    attacked: int
+    shared: int  # examples behind the paired comparisons
+    attacked: int  # of these
     over_seeds: list[SeedRow]
     alone: bool = False
     reference_lam: float | None = None
-    tests: int = 0
+    tests: int = 0  # that p-values are corrected for, by Holm's method
 
 
 def compare(
@@ -95,8 +80,7 @@ def compare(
 ) -> Comparison:
     """Compare runs with the one in place ``reference``, or the lambda values of a single run.
 
-    Those are compared with ``reference_lam``, or each with the one before, and the tests corrected
-    for their number by Holm's method, over all widths and lambda values, SA and RA.
+    Those with ``reference_lam``, or each with the one before; their tests are corrected for number.
     """
     alone = len(records) == 1
     if reference_lam is not None and not alone:
@@ -104,18 +88,18 @@ def compare(
     entries = [record.entry for record in records]
     attack = choose_attack(entries, attack)
     models = models_of(records, attack)
-    bases = {model.curve.width: model for model in models if model.curve.entry == reference}
+    bases = {model.width: model for model in models if model.entry == reference}
     rows: list[Row] = []
     totals: list[Total] = []
     shared = attacked = tests = 0
     for model in models:
-        base = bases.get(model.curve.width) if model.curve.entry != reference else None
+        base = bases.get(model.width) if model.entry != reference else None
         other = model if alone else base
         pair = common(model, other) if other is not None else None
         if pair is not None:
             shared = max(shared, len(pair[0].examples))
             attacked = max(attacked, int(pair[0].attacked.sum()))
-        lams = model.curve.lambdas()
+        lams = model.lambdas()
         references: Sequence[float | None] = _references(lams, reference_lam) if alone else lams
         rows += _rows(model, other, references, pair, attack)
         totals.append(_total(model, base, None if alone else pair, attack))
@@ -124,7 +108,7 @@ def compare(
     return Comparison(
         f"{threat_of(entries[0])}: {attack_name(attack)}",
         attack,
-        ", ".join(model.curve.label for model in bases.values()),
+        ", ".join(model.label for model in bases.values()),
         rows,
         totals,
         shared,
@@ -146,69 +130,63 @@ def _references(lams: list[float], reference: float | None) -> list[float | None
 
 
 def _corrected(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """Correct the p-values of all rows by Holm's method; say how many there are."""
     tested = [
-        (place, key, one)
+        (place, key)
         for place, row in enumerate(rows)
         for key in ("clean_difference", "robust_difference")
-        if isinstance(one := getattr(row, key), Paired)
+        if isinstance(getattr(row, key), Paired)
     ]
     changed = list(rows)
-    p_values = pairs.holm([one.p_value for _, _, one in tested])
-    for (place, key, one), p_value in zip(tested, p_values, strict=True):
-        corrected: dict[str, Any] = {key: one.model_copy(update={"p_value": p_value})}
-        changed[place] = replace(changed[place], **corrected)
+    p_values = pairs.holm([getattr(rows[place], key).p_value for place, key in tested])
+    for (place, key), p_value in zip(tested, p_values, strict=True):
+        paired = getattr(rows[place], key).model_copy(update={"p_value": p_value})
+        changed[place] = replace(changed[place], **{key: paired})
     return changed, len(tested)
 
 
 def _rows(
-    model: Model,
-    base: Model | None,
+    model: Curve,
+    base: Curve | None,
     references: Sequence[float | None],
     pair: tuple[Rightness, Rightness] | None,
     attack: str,
 ) -> list[Row]:
-    """Return a row for each lambda, with the differences to its reference lambda of the base."""
-    known = [] if base is None else base.curve.lambdas()
-    rows = []
-    for place, (point, robust, reference) in enumerate(
-        zip(model.curve.points, model.curve.robust(attack), references, strict=True)
-    ):
-        if base is None or reference not in known:
-            rows.append(Row(model.curve.label, point, robust, None, None, None))
+    known = [] if base is None else base.lambdas()
+    rows = [
+        Row(model.label, *both) for both in zip(model.points, model.robust(attack), strict=True)
+    ]
+    for place, (row, lam) in enumerate(zip(rows, references, strict=True)):
+        if base is None or lam not in known:
             continue
-        there = known.index(reference)
-        clean_difference: Difference = point.clean_acc - base.curve.points[there].clean_acc
-        robust_difference: Difference = robust.value - base.curve.robust(attack)[there].value
+        there = known.index(lam)
+        clean: Difference = row.point.clean_acc - base.points[there].clean_acc
+        robust: Difference = row.robust.value - base.robust(attack)[there].value
         if pair is not None:
             ours, theirs = pair
             seen = ours.attacked  # in both
-            clean_difference = pairs.paired(ours.clean[:, place], theirs.clean[:, there])
-            robust_difference = pairs.paired(ours.robust[seen, place], theirs.robust[seen, there])
-        label = model.curve.label
-        rows.append(Row(label, point, robust, reference, clean_difference, robust_difference))
+            clean = pairs.paired(ours.clean[:, place], theirs.clean[:, there])
+            robust = pairs.paired(ours.robust[seen, place], theirs.robust[seen, there])
+        rows[place] = Row(row.method, row.point, row.robust, lam, clean, robust)
     return rows
 
 
 def _total(
-    model: Model, base: Model | None, pair: tuple[Rightness, Rightness] | None, attack: str
+    model: Curve, base: Curve | None, pair: tuple[Rightness, Rightness] | None, attack: str
 ) -> Total:
-    points, right = model.points(attack), model.right
-    own = frontier.hypervolume(points)
-    volume = own if right is None else right.estimate(frontier.hypervolume)
+    lams, points = model.lambdas(), model.accuracies(attack)
+    volume = frontier.hypervolume(points)
     difference: Estimate | float | None = None
     distance = None
     if base is not None:
-        others = base.points(attack)
+        others = base.accuracies(attack)
         distance = frontier.distance(points, others)
-        difference = own - frontier.hypervolume(others)
+        difference = volume - frontier.hypervolume(others)
     if pair is not None:
         difference = pair[0].estimate(frontier.hypervolume, pair[1])
-    lams = model.curve.lambdas()
     return Total(
-        model.curve.label,
+        model.label,
         frontier.pareto_lambdas(lams, points),
-        volume,
+        volume if model.right is None else model.right.estimate(frontier.hypervolume),
         frontier.hole(lams, points),
         difference,
         distance,
@@ -229,14 +207,13 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     for entry in entries:
         families.setdefault((*same(entry), _trained(entry)), {}).setdefault(entry.seed, entry)
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
-    rows = []
     first = [runs[0] for runs in found]
     trained = [f", lambda {', '.join(f'{lam:g}' for lam in _trained(one))}" for one in first]
+    rows = []
     for name, runs in zip(distinct(first, trained), found, strict=True):
         points: dict[tuple[float, float], list[PointResult]] = {}
-        for run in runs:
-            for point in run.operating_points:
-                points.setdefault((-point.width, point.lam), []).append(point)
+        for point in (point for run in runs for point in run.operating_points):
+            points.setdefault((-point.width, point.lam), []).append(point)
         several = {width for width, _ in points} != {-1.0}
         for (width, lam), here in sorted(points.items()):
             values = [point.robust[attack].value for point in here if attack in point.robust]

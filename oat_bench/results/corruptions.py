@@ -14,9 +14,7 @@ class CorruptionPoint(Written):
     lam: float
     width: float
     sa: Accuracy = Field(description="of the images as they are, with a Wilson interval")
-    mean: Accuracy = Field(
-        description="over corruptions and severities, with a bootstrap interval over images"
-    )
+    mean: Accuracy = Field(description="over corruptions and severities; interval by bootstrap")
     corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")
 
 

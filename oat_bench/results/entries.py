@@ -1,12 +1,8 @@
-"""Entries: one reviewable JSON file for each evaluated model.
+"""Entries: one reviewable JSON file for each evaluated model; see ``docs/entry.schema.json``.
 
-The fields that describe the model, and the accuracies at each operating point, have the names and
-the meaning of RobustBench's ``model_info`` files (accuracies are percentages); lambda, width,
-intervals and the provenance of the numbers come on top. `oat_bench.results.robustbench` writes
-an operating point as such a file. ``docs/entry.schema.json`` is the schema.
-
-A key that came later has a default, which means what was done before there was the key; so
-``format_version`` stays while entries grow.
+Names and meaning are those of RobustBench's ``model_info`` (accuracies are percentages), with
+lambda, width, intervals and provenance on top. A key that came later has a default, which means
+what was done before there was the key; so ``format_version`` stays while entries grow.
 """
 
 from importlib.metadata import version
@@ -59,24 +55,16 @@ class EntryAttack(Written):
             {"name": run.name, "class": run.class_, "parameters": run.parameters}
             for run in attack.chain
         ]
-        own = {"class": "", "parameters": {}, "parts": runs} if attack.card.parts else runs[0]
-        return cls.model_validate(
-            own
-            | {
-                "name": attack.label,
-                "engine": attack.card.engine,
-                "targeted": attack.card.targeted,
-                "eps": attack.threat.eps,
-                "card": attack.card.fingerprint(),
-            }
-        )
+        card = attack.card
+        own = {"class": "", "parameters": {}, "parts": runs} if card.parts else runs[0]
+        own |= {"name": attack.label, "engine": card.engine, "targeted": card.targeted}
+        own |= {"eps": attack.threat.eps, "card": card.fingerprint()}
+        return cls.model_validate(own)
 
     def shipped(self) -> AttackCard | None:
         """Return the card that ships, where it has not changed since."""
-        if self.name not in names("attacks"):
-            return None
-        card = attack_card(self.name)
-        return card if card.fingerprint() == self.card else None
+        card = attack_card(self.name) if self.name in names("attacks") else None
+        return card if card is not None and card.fingerprint() == self.card else None
 
     def chain(self) -> list[EntryPart]:
         """Return what it runs in turn; of most attacks one, itself."""
@@ -189,11 +177,6 @@ def make_entry(
     same = ("architecture", "method", "seed", "benchmark_card", "selection", "interpolation")
     known |= {key: getattr(info, key) for key in same} | fields
     return Entry(threat_model=norm, eps=format_eps(eps), operating_points=results, **known)
-
-
-def default_name(method: str, architecture: str) -> str:
-    """Return what an entry is called that nobody has named."""
-    return f"{method.upper()} {architecture}"
 
 
 def versions() -> dict[str, str]:

@@ -31,10 +31,7 @@ def stores(folders: Iterable[Path]) -> list[Path]:
 
 
 def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read every settled outcome, one row an example: the columns of `IDENTITY` and `COLUMNS`.
-
-    Of an attack made of parts an example is settled that some part broke, or that the last one saw.
-    """
+    """Read every settled outcome, one row an example: the columns of `IDENTITY` and `COLUMNS`."""
     frames = []
     for path in paths:
         store = OutcomeStore(path)
@@ -46,6 +43,7 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
     frame = pd.concat(frames, ignore_index=True)
+    # of an attack made of parts an example is settled that one broke, or that the last one saw
     broken = frame["attacked_prediction"] != frame["label"]
     frame = frame[broken | (frame["part"] == frame["parts"])]
     return frame.drop(columns="part")[[*IDENTITY, *COLUMNS]]

@@ -1,10 +1,11 @@
 """Models as they are compared: the curve of each, and which examples it has right."""
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from oat_bench.errors import UserError, nearest
 from oat_bench.results.entries import Entry
@@ -12,7 +13,7 @@ from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy
-from oat_bench.statistics.frontier import Bools, Floats, Rightness
+from oat_bench.statistics.frontier import Floats, Rightness
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Curve:
     label: str
     entry: int
     points: list[PointResult]
+    right: Rightness | None = None  # under one attack, where there are outcomes
 
     @property
     def width(self) -> float:
@@ -39,6 +41,13 @@ class Curve:
     def robust(self, attack: str) -> list[Accuracy]:
         """Return RA of each point under an attack that was run at every one."""
         return [point.robust[attack] for point in self.points if attack in point.robust]
+
+    def accuracies(self, attack: str) -> Floats:
+        """Return (SA, RA) in percent at each lambda, shape [k, 2]; not rounded by outcomes."""
+        if self.right is not None:
+            return self.right.points()
+        both = zip(self.clean(), self.robust(attack), strict=True)
+        return np.array([(clean.value, robust.value) for clean, robust in both])
 
 
 def curves(entries: Sequence[Entry]) -> list[Curve]:
@@ -63,21 +72,14 @@ def distinct(entries: Sequence[Entry], *more: list[str]) -> list[str]:
     names = [entry.method.upper() for entry in entries]
     for details in ([f" {entry.architecture}" for entry in entries], *more):
         # a detail that is the same for all of a name says nothing
-        said: dict[str, set[str]] = {}
-        for name, detail in zip(names, details, strict=True):
-            said.setdefault(name, set()).add(detail)
-        names = [
-            name + detail if len(said[name]) > 1 else name
-            for name, detail in zip(names, details, strict=True)
-        ]
+        both = list(zip(names, details, strict=True))
+        said = Counter(name for name, _ in set(both))
+        names = [name + detail if said[name] > 1 else name for name, detail in both]
     return names
 
 
 def suite(entry: Entry) -> dict[str, Hashable]:
-    """Say what each attack was that the entry has at every point, so that the same compare.
-
-    The worst case (`WORST`), which is of all attacks, comes last.
-    """
+    """Say what each attack was that the entry has at every point; `WORST`, of all, comes last."""
     run = {attack.name: (attack.card, attack.eps) for attack in entry.attacks}
     known: dict[str, Hashable] = {**run, WORST: frozenset(run.items())}
     points = entry.operating_points
@@ -97,11 +99,9 @@ def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
         raise UserError(
             "no attack was run, with one card, on every model; evaluate all with the same --attacks"
         )
-    if wanted is None:
-        return known[-1]
-    if wanted not in known:
+    if wanted is not None and wanted not in known:
         raise UserError(f"attack {wanted!r} was not run on every model; {nearest(wanted, known)}")
-    return wanted
+    return wanted or known[-1]
 
 
 def attack_name(attack: str) -> str:
@@ -109,71 +109,43 @@ def attack_name(attack: str) -> str:
     return "worst case over attacks" if attack == WORST else attack
 
 
-@dataclass(frozen=True)
-class Model:
-    """One model at one width, and what it has right under one attack, if outcomes are there."""
-
-    curve: Curve
-    right: Rightness | None
-
-    def points(self, attack: str) -> Floats:
-        """Return (SA, RA) in percent at each lambda, shape [k, 2]: the entry's, not rounded."""
-        if self.right is not None:
-            return self.right.points()
-        accuracies = zip(self.curve.clean(), self.curve.robust(attack), strict=True)
-        return np.array([(clean.value, robust.value) for clean, robust in accuracies])
-
-    def n(self, attack: str) -> int:
-        """Return the number of examples that were attacked, the least where it differs."""
-        robust = self.curve.robust(attack)
-        return min(ra.n or point.n for ra, point in zip(robust, self.curve.points, strict=True))
-
-
-def models_of(records: Sequence[Record], attack: str) -> list[Model]:
-    """Return a model for each entry and width, the widest first."""
+def models_of(records: Sequence[Record], attack: str) -> list[Curve]:
+    """Return `curves` with what each has right under an attack, where there are outcomes."""
     outcomes = [record.outcomes() for record in records]
     found = curves([record.entry for record in records])
-    return [
-        Model(one, _right(records[one.entry], outcomes[one.entry], one, attack)) for one in found
-    ]
+    for place, curve in enumerate(found):
+        frame, worst_over = outcomes[curve.entry], records[curve.entry].worst_over()
+        with suppress(ValueError):  # no outcomes of this attack
+            if frame is not None:
+                right = frontier.rightness(frame, attack, worst_over, curve.width)
+                if right.lams == curve.lambdas():
+                    found[place] = replace(curve, right=right)
+    return found
 
 
-def common(model: Model, base: Model) -> tuple[Rightness, Rightness] | None:
+def common(model: Curve, base: Curve) -> tuple[Rightness, Rightness] | None:
     """Return both on the examples that both have; None if none was attacked in both."""
-    if model.right is None or base.right is None:
+    ours, theirs = model.right, base.right
+    if ours is None or theirs is None:
         return None
     _, here, there = np.intersect1d(
-        model.right.examples, base.right.examples, assume_unique=True, return_indices=True
+        ours.examples, theirs.examples, assume_unique=True, return_indices=True
     )
-    if not np.array_equal(model.right.labels[here], base.right.labels[there]):
+    if not np.array_equal(ours.labels[here], theirs.labels[there]):
         raise UserError(
-            f"{model.curve.label} and {base.curve.label} give the same example two labels; their "
-            "outcomes are of different images"
+            f"{model.label} and {base.label} give the same example two labels; their outcomes are "
+            "of different images"
         )
-    attacked = model.right.attacked[here] & base.right.attacked[there]
-    if not attacked.any():
-        return None
-    return _take(model.right, here, attacked), _take(base.right, there, attacked)
-
-
-def _right(
-    record: Record, outcomes: pd.DataFrame | None, curve: Curve, attack: str
-) -> Rightness | None:
-    if outcomes is None:
-        return None
-    try:
-        right = frontier.rightness(outcomes, attack, record.worst_over(), width=curve.width)
-    except ValueError:
-        return None
-    return right if right.lams == curve.lambdas() else None
-
-
-def _take(right: Rightness, index: np.ndarray, attacked: Bools) -> Rightness:
-    return Rightness(
-        right.lams,
-        right.examples[index],
-        right.labels[index],
-        attacked,
-        right.clean[index],
-        right.robust[index] & attacked[:, None],
-    )
+    attacked = ours.attacked[here] & theirs.attacked[there]
+    taken = [
+        Rightness(
+            right.lams,
+            right.examples[index],
+            right.labels[index],
+            attacked,
+            right.clean[index],
+            right.robust[index] & attacked[:, None],
+        )
+        for right, index in ((ours, here), (theirs, there))
+    ]
+    return (taken[0], taken[1]) if attacked.any() else None

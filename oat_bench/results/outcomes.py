@@ -1,9 +1,8 @@
 """Outcomes on disk: what happened to each example, once, never stale.
 
-A cell is one model at one operating point under one attack; its name holds the fingerprint of
-everything that decides the outcomes, so that a change of weights, card or data leads to a new cell.
-A cell is a folder of Parquet files, each written whole; what a killed run had finished stays. Its
-``cell.json`` says in words what the name's fingerprint is made of.
+A cell is one model at one operating point under one attack: a folder of Parquet files, each written
+whole. Its name is the fingerprint of everything that decides the outcomes (weights, card, data);
+``cell.json`` says in words what that is made of.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,6 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 from oat_bench.results.checks import Check
 
-#: descriptions of cells are small
 _MAX_BYTES = 1 << 20
 #: limits of what a Parquet file may say of itself
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
@@ -41,9 +39,8 @@ class OutcomeStore:
 
     def read(self, cell: str) -> pd.DataFrame:
         """Return the rows of a cell, one an example."""
-        if self.folder is None:
-            parts = self._memory.get(cell, [])
-        else:
+        parts = self._memory.get(cell, [])
+        if self.folder is not None:
             parts = [_read(path) for path in sorted((self.folder / cell).glob("*.parquet"))]
         if not parts:
             return pd.DataFrame({name: pd.Series(dtype="int64") for name in COLUMNS})
@@ -96,8 +93,7 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Read columns, ``int64``, ``float64`` or ``str``, of a file that anybody may have written.
 
-    Raises:
-        ValueError: if the file is damaged, not such a table, or a value is missing.
+    It is a ValueError if the file is damaged, not such a table, or a value is missing.
     """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
@@ -126,8 +122,7 @@ def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     except (ArrowException, KeyError, OSError, TypeError) as error:
         raise ValueError(one_line(error)) from error
-    whole = {name: kind for name, kind in kinds.items() if kind != "str"}
-    return frame.astype(whole)
+    return frame.astype({name: kind for name, kind in kinds.items() if kind != "str"})
 
 
 def _check_layout(path: Path, file: Any, kinds: Mapping[str, str]) -> None:

@@ -1,7 +1,4 @@
-"""What was measured at each operating point, counted from outcomes; so it stands in entries.
-
-The names are RobustBench's: accuracies are percentages.
-"""
+"""What was measured at each operating point, counted from outcomes, as it stands in entries."""
 
 from collections.abc import Callable, Sequence
 
@@ -66,10 +63,9 @@ def summarize(
     worst_over: Sequence[str],
     trained: Callable[[float], bool] = lambda _lam: True,
 ) -> list[PointResult]:
-    """Sum up outcomes per operating point, by width and lambda.
+    """Sum up outcomes per operating point, by width and lambda; see `clean_right`, `robust_right`.
 
-    RA counts an example as right if it is right both clean and attacked. The worst case counts it
-    as right if no attack of ``worst_over`` broke it; it is of the examples that all of these saw.
+    In the worst case an example that all attacks of ``worst_over`` saw is right if none broke it.
     """
     frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
     results = []

@@ -1,8 +1,4 @@
-"""Accuracies that papers published, as data: ``benchmarks/published/*.csv``.
-
-A row is shown beside a measurement only where data set, network, method, norm, eps, attack, lambda
-and width are the same.
-"""
+"""Accuracies that papers published, as data: ``benchmarks/published/*.csv``."""
 
 import csv
 from collections.abc import Iterable
@@ -26,10 +22,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class Published(Card):
     """One published pair of accuracies, in percent: a row, with its columns.
 
-    The names are those of the benchmark cards. ``step_size`` is that of the attack, None where it
-    has none or it is not known; ``SA`` or ``RA`` is None where only the other is known.
-    ``uncertainty`` is in points, of the reading or of the rounding. ``source`` says where it can be
-    looked up, ``note`` what else a reader must know.
+    The names are those of the benchmark cards; what is not known is None.
     """
 
     dataset: Name
@@ -40,10 +33,10 @@ class Published(Card):
     attack: Name
     norm: Norm
     eps: Positive
-    step_size: Positive | None = None
+    step_size: Positive | None = None  # of the attack
     sa: Percent | None = Field(alias="SA")
     ra: Percent | None = Field(alias="RA")
-    uncertainty: NonNegative
+    uncertainty: NonNegative  # points, of the reading or of the rounding
     source: Annotated[str, Field(min_length=1)]
     note: str
 
@@ -102,11 +95,9 @@ def load() -> list[Published]:
 
 
 def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> list[Published]:
-    """Return what was published of an entry's experiment, or only of its method and points.
-
-    Of its attacks those count that ship, unchanged, and ran at the threat model's eps.
-    """
+    """Return what was published of an entry's experiment, or only of its method and points."""
     eps = Threat.model_validate({"eps": entry.eps}).eps
+    # those that ship, unchanged, and ran at the threat model's eps
     attacks = {
         attack.name: attack.parameters.get("step_size")
         for attack in entry.attacks

@@ -1,15 +1,13 @@
 """Ranking tunable models: by their frontier, by RA at a required SA, by what they cost.
 
-A rank is shared where chance may explain the difference: a model has the rank of the best of its
-group unless it is worse beyond a 95% interval. Where the outcomes of the same examples lie beside
-both entries, that is the paired bootstrap interval of the difference; else their own intervals must
-not overlap. Costs that are the same share a rank.
+A model has the rank of the best of its group unless it is worse beyond a 95% interval: by paired
+bootstrap where both have outcomes of the same examples, else their own intervals must not overlap.
 """
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from statistics import median
 from typing import Literal
@@ -18,7 +16,7 @@ import numpy as np
 
 from oat_bench.errors import UserError, unknown
 from oat_bench.results.checks import Verdict
-from oat_bench.results.models import Model, common, models_of, suite
+from oat_bench.results.models import Curve, common, models_of, suite
 from oat_bench.results.points import Cost
 from oat_bench.results.records import Record
 from oat_bench.results.reliability import doubts, verdict_of
@@ -40,7 +38,7 @@ class Rule:
     resource: Resource = "flops"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One model at one width."""
 
@@ -50,7 +48,7 @@ class Row:
     verdict: Verdict | None  # of the report of attack integrity; None: not examined
     doubts: tuple[str, ...]  # why it is unreliable
     remark: str  # why it has no place; empty where it has one
-    model: Model | None = None  # None where it cannot be compared
+    model: Curve | None = None  # None where it cannot be compared
     hypervolume: Estimate | None = None
     robust: Estimate | None = None  # RA at the required SA; None where that is not reached
     lams: tuple[float, ...] = ()  # where that RA is: at one lambda, or drawn between two
@@ -61,26 +59,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard: models of one data set, norm and eps, by RA under one attack or `WORST`.
-
-    The ranked rows come in order, then those without a place, the unreliable last.
-    """
+    """A leaderboard: models of one data set, norm and eps, by RA under one attack or `WORST`."""
 
     dataset: str
     threat_model: str
     eps: str
     attack: str
     rule: Rule
-    rows: list[Row]
+    rows: list[Row]  # ranked ones in order, then those without a place, the unreliable last
 
 
 def boards(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> list[Board]:
-    """Rank the entries of each data set and threat model, by their names.
-
-    ``attack`` says whose RA; if None the worst case, or the strongest that most entries have.
-    """
+    """Rank the entries of each data set and threat model, by RA under the attack or `_choose`'s."""
     groups: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         entry = record.entry
@@ -96,16 +88,24 @@ def rank(
 ) -> Board:
     """Rank entries of one data set and threat model, a row for each entry and width.
 
-    Entries of the attack compare if its card and its eps are the same, in the worst case those of
-    all attacks: those that most have. The others are listed without a place.
+    Those compare whose attack (worst case: all) has the card and eps that most have.
     """
     rule = rule or Rule()
     attack, run = _choose(records, attack)
     fit = [record for record in records if suite(record.entry).get(attack) == run]
-    rows = [_row(fit[m.curve.entry], m, attack, rule) for m in models_of(fit, attack)]
+    rows = [_row(fit[model.entry], model, attack, rule) for model in models_of(fit, attack)]
     odd = [record for record in records if record not in fit]
     rows += [_odd(record, width, attack) for record in odd for width in record.entry.widths]
-    rows = _on_one_machine(_labelled(rows), rule)
+    called = Counter(name for name, _ in {(r.entry.name, r.path) for r in records})
+    for row in rows:
+        entry = row.record.entry
+        row.label = entry.name
+        if called[entry.name] > 1:
+            row.label += f" ({row.record.stem})"
+        if len(entry.widths) > 1 or row.width != 1:
+            row.label += f", width {row.width:g}"
+    if (rule.sort, rule.resource) == ("cost", "latency"):
+        _on_one_machine(rows)
     entry = records[0].entry
     return Board(entry.dataset, entry.threat_model, entry.eps, attack, rule, _ranked(rows, rule))
 
@@ -121,10 +121,7 @@ def _attacks(records: Sequence[Record]) -> list[str]:
 
 
 def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashable]:
-    """Choose an attack, and take it for what it was in most entries.
-
-    That is the strongest which more than half have, or else the one that most have.
-    """
+    """Choose the strongest attack that more than half have, else most; as it was in most."""
     known = _attacks(records)
     if wanted is not None and wanted not in known:
         raise unknown("attack of these entries", wanted, known)
@@ -143,32 +140,31 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 # --- what a row says
 
 
-def _row(record: Record, model: Model, attack: str, rule: Rule) -> Row:
-    points, curve = model.points(attack), model.curve
-    robust = None
+def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
+    points, robust = model.accuracies(attack), model.robust(attack)
+    at_sa = cost = None
     if not np.isnan(frontier.robustness_at(rule.min_sa, points)[0]):
-        robust = _estimate(model, attack, lambda points: _robust_at(points, rule.min_sa))
-    costs = [point.cost for point in curve.points if point.cost is not None]
-    cost = None
+        at_sa = _estimate(model, attack, lambda points: _robust_at(points, rule.min_sa))
+    costs = [point.cost for point in model.points if point.cost is not None]
     if costs:
         latency = median(one.latency_ms for one in costs)
         cost = costs[0].model_copy(update={"latency_ms": latency})
-    stated = {
-        one.attack: one.hypervolume
+    stated = [
+        one.hypervolume
         for one in record.entry.frontiers or ()
-        if (one.width, one.reference) == (curve.width, ORIGIN)
-    }
+        if (one.attack, one.width, one.reference) == (attack, model.width, ORIGIN)
+    ]
     return Row(
         record,
-        curve.width,
-        model.n(attack),
+        model.width,
+        min(ra.n or point.n for ra, point in zip(robust, model.points, strict=True)),
         verdict_of(record),
         tuple(doubts(record, attack)),
-        _lacking(points, robust, cost, rule),
+        _lacking(points, at_sa, cost, rule),
         model,
-        stated.get(attack) or _estimate(model, attack, frontier.hypervolume),
-        robust,
-        _lams(curve.lambdas(), points, rule.min_sa),
+        stated[-1] if stated else _estimate(model, attack, frontier.hypervolume),
+        at_sa,
+        _lams(model.lambdas(), points, rule.min_sa),
         cost,
     )
 
@@ -183,22 +179,21 @@ def _odd(record: Record, width: float, attack: str) -> Row:
 
 
 def _robust_at(points: Floats, sa: float) -> float:
-    """Return RA at an SA; none of the images where a resample does not reach it."""
+    # where a resample does not reach the SA, it is 0
     return float(np.nan_to_num(frontier.robustness_at(sa, points)[0]))
 
 
-def _estimate(model: Model, attack: str, statistic: Callable[[Floats], float]) -> Estimate:
-    """Give a number that grows with every accuracy its interval.
+def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], float]) -> Estimate:
+    """Give a number that grows with every accuracy its interval, by bootstrap of outcomes.
 
-    By bootstrap where there are outcomes; else from the ends of all accuracies' own intervals at
-    once, which is wider.
+    Without, it is that of the ends of all accuracies' own intervals at once, which is wider.
     """
     if model.right is not None:
         return model.right.estimate(statistic)
-    both = model.curve.clean(), model.curve.robust(attack)
+    both = model.clean(), model.robust(attack)
     low = statistic(np.array([[one.low for one in each] for each in both]).T)
     high = statistic(np.array([[one.high for one in each] for each in both]).T)
-    return Estimate(value=statistic(model.points(attack)), low=low, high=high)
+    return Estimate(value=statistic(model.accuracies(attack)), low=low, high=high)
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
@@ -225,34 +220,18 @@ def _lacking(points: Floats, robust: Estimate | None, cost: Cost | None, rule: R
     return ""
 
 
-def _on_one_machine(rows: list[Row], rule: Rule) -> list[Row]:
-    machines = Counter(row.cost.machine for row in rows if row.cost and not row.remark)
-    if (rule.sort, rule.resource) != ("cost", "latency") or not machines:
-        return rows
-    usual = machines.most_common(1)[0][0]
-    return [
-        replace(row, remark=f"timed on another machine: {row.cost.machine}")
-        if row.cost and not row.remark and row.cost.machine != usual
-        else row
-        for row in rows
-    ]
-
-
-def _labelled(rows: list[Row]) -> list[Row]:
-    called = Counter(name for name, _ in {(r.record.entry.name, r.record.path) for r in rows})
-    labelled = []
-    for row in rows:
-        entry = row.record.entry
-        label = entry.name if called[entry.name] == 1 else f"{entry.name} ({row.record.stem})"
-        narrow = len(entry.widths) > 1 or row.width != 1
-        labelled.append(replace(row, label=f"{label}, width {row.width:g}" if narrow else label))
-    return labelled
+def _on_one_machine(rows: Sequence[Row]) -> None:
+    timed = [(row, row.cost.machine) for row in rows if row.cost and not row.remark]
+    machines = Counter(machine for _, machine in timed)
+    for row, machine in timed:
+        if machine != machines.most_common(1)[0][0]:
+            row.remark = f"timed on another machine: {machine}"
 
 
 # --- ranks
 
 
-def _ranked(rows: list[Row], rule: Rule) -> list[Row]:
+def _ranked(rows: Sequence[Row], rule: Rule) -> list[Row]:
     value, same = _criterion(rule)
     reliable = [row for row in rows if not row.doubts]
     doubted = [row for row in rows if row.doubts]
@@ -261,19 +240,18 @@ def _ranked(rows: list[Row], rule: Rule) -> list[Row]:
         placed = sorted((row for row in group if not row.remark), key=value, reverse=True)
         last = [len(reliable) + 1] * len(placed)
         ranks = last if group is doubted else group_ranks(placed, same)
-        ranked += [replace(row, rank=place) for row, place in zip(placed, ranks, strict=True)]
-        ranked += [row for row in group if row.remark]
+        for row, place in zip(placed, ranks, strict=True):
+            row.rank = place
+        ranked += [*placed, *(row for row in group if row.remark)]
     return ranked
 
 
 def group_ranks(ordered: Sequence[Row], same: Callable[[Row, Row], bool]) -> list[int]:
     """Return the ranks of rows in order: that of the first of a group for all that tie with it."""
     ranks: list[int] = []
-    best = 0
     for place, row in enumerate(ordered):
-        if place == 0 or not same(ordered[best], row):
-            best = place
-        ranks.append(best + 1)
+        tied = place > 0 and same(ordered[ranks[-1] - 1], row)
+        ranks.append(ranks[-1] if tied else place + 1)
     return ranks
 
 

@@ -11,7 +11,6 @@ from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
 from oat_bench.statistics.accuracy import WORST
 
-#: reports are small; a larger file is a mistake
 _MAX_BYTES = 1 << 26
 _VERDICTS: dict[str, Verdict] = {"pass": "pass", "warn": "warn", "fail": "fail"}
 
@@ -25,12 +24,9 @@ class Examined(NamedTuple):
 
 
 def integrity_of(record: Record) -> Examined | None:
-    """Return what the report of attack integrity beside an entry says; None without a readable one.
-
-    Only few keys are read, so that a report of a later version counts too.
-    """
+    """Return what the report of attack integrity beside says; None without a readable one."""
     path = record.beside("integrity.json")
-    try:
+    try:  # few keys, so that a report of a later version counts too
         report = json.loads(read_bounded(path, _MAX_BYTES, "a report"))
         failed = frozenset(
             str(check["name"])
@@ -45,10 +41,7 @@ def integrity_of(record: Record) -> Examined | None:
 
 
 def verdict_of(record: Record) -> Verdict | None:
-    """Return the verdict on the attacks of this very model; None if it was not examined.
-
-    Where the entry came without its report, it is what the entry says.
-    """
+    """Return the verdict on the attacks of this very model; None if it was not examined."""
     found = integrity_of(record)
     if found is None:
         return record.entry.integrity
@@ -56,22 +49,14 @@ def verdict_of(record: Record) -> Verdict | None:
 
 
 def on_expectation(attack: EntryAttack) -> bool:
-    """Whether an attack climbs the expected loss of a model that draws at random.
-
-    Expectation over transformation (Athalye et al., arXiv:1707.07397): by averaging the gradients
-    of several draws, as AutoAttack's version for random defences does.
-    """
+    """Whether it is an expectation over transformation (Athalye et al., arXiv:1707.07397)."""
     draws = [one.parameters.get("eot_iter", 1 + (one.class_ == "EOTPGD")) for one in attack.chain()]
     averaged = any(isinstance(count, int | float) and count > 1 for count in draws)
     return averaged or any(one.parameters.get("version") == "rand" for one in attack.chain())
 
 
 def departs(attack: EntryAttack) -> str | None:
-    """Say where an attack called autoattack is not what its authors define; None: it is.
-
-    What the card of AutoAttack leaves to the model (norm, eps, the number of targets up to 9) may
-    differ, nothing else.
-    """
+    """Say where an attack called autoattack is not what its authors define; None: it is."""
     parts = {part.name: part.parameters for part in attack.parts}
     standard = attack_card("autoattack").parts
     if not parts:
@@ -81,6 +66,7 @@ def departs(attack: EntryAttack) -> str | None:
     for part in standard:
         for key, expected in part.parameters.items():
             stated = parts[part.name].get(key)
+            # what the card leaves to the model may differ
             if not str(expected).startswith("$") and stated != expected:
                 return f"{part.name} has {key} {stated}; the standard is {expected}"
     return None
@@ -104,7 +90,7 @@ def doubts(record: Record, attack: str) -> list[str]:
 def _settled(record: Record, names: Sequence[str]) -> bool:
     """Whether all that failed is PGD as an estimate, and the attacks have stronger ones."""
     examined = integrity_of(record)
-    stronger = any(
-        one.parts or one.class_ == "AutoAttack" for one in record.entry.attacks if one.name in names
-    )
-    return stronger and examined is not None and examined.failed == {"estimate"}
+    if examined is None or examined.failed != {"estimate"}:
+        return False
+    named = (one for one in record.entry.attacks if one.name in names)
+    return any(one.parts or one.class_ == "AutoAttack" for one in named)

@@ -16,7 +16,6 @@ from oat_bench.results.points import PointResult
 from oat_bench.statistics.accuracy import WORST, Percent
 from oat_bench.written import Written
 
-#: data sets that RobustBench has a leaderboard of
 DATASETS = ("cifar10", "cifar100", "imagenet")
 #: lambda and widths closer than this are one
 _SAME = 1e-6
@@ -54,10 +53,7 @@ class RobustBenchPoint(Written):
 def robustbench_points(
     clone: str | Path, dataset: str, threat_model: str
 ) -> list[RobustBenchPoint]:
-    """Read the models of one leaderboard from a clone, or its ``model_info``, the best first.
-
-    A file that cannot be read is left out, with a line on stderr.
-    """
+    """Read the models of one leaderboard from a clone, or its ``model_info``, the best first."""
     root = Path(clone)
     root = root / "model_info" if (root / "model_info").is_dir() else root
     if not any((root / known).is_dir() for known in DATASETS):

@@ -38,9 +38,7 @@ class MaskedGradients(Written):
 class DrawnAttack(Written):
     """Accuracies of a defender who draws lambda, under one attack."""
 
-    attacked: float | Literal["expectation", "worst"] = Field(
-        description="one lambda; worst: of all of these the worst for each image"
-    )
+    attacked: float | Literal["expectation", "worst"]  # worst: of all, for each image
     expected: Accuracy = Field(description="chance that one query is answered right")
     worst: Accuracy = Field(description="right at every lambda of the set")
 
@@ -74,9 +72,7 @@ class Transfer(Written):
     n: int
     cells: list[TransferCell]
     points: list[TransferPoint]
-    compared: int = Field(
-        description="pairs of lambda values that were tested for masked gradients"
-    )
+    compared: int = Field(description="pairs of lambda values tested for masked gradients")
     masked: list[MaskedGradients]
     drawn: Drawn | None
     model_fingerprint: str

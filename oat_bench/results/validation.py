@@ -1,7 +1,7 @@
 """What is wrong with entries, beyond what their types forbid."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,14 +39,10 @@ class Problem:
 
 def validate(path: Path) -> tuple[list[Path], list[Problem]]:
     """Check an entry, or all in a folder; return the entries and their problems."""
-    if not path.is_dir():
-        paths = [path]
-        if not path.is_file():
-            raise UserError(f"no entry at {path}; expected a file or a folder")
-    elif (path / "entry.json").is_file():
-        paths = [path / "entry.json"]
-    else:
-        paths = find(path)
+    entry = path / "entry.json" if path.is_dir() else path
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"no entry at {path}; expected a file or a folder")
+    paths = [entry] if entry.is_file() else find(path)
     found: list[Problem] = []
     names: dict[tuple[Path, str], Path] = {}
     for file in paths:
@@ -56,13 +52,10 @@ def validate(path: Path) -> tuple[list[Path], list[Problem]]:
             found.append(Problem(file, "error", str(error).removeprefix(f"{file}: ")))
             continue
         found += problems(record)
-        # runs may well be called alike
-        if file.name != "entry.json":
-            other = names.setdefault((file.parent, record.entry.name), file)
-            if other != file:
-                found.append(
-                    Problem(file, "error", f"{other.name} has the same name, {record.entry.name!r}")
-                )
+        name = record.entry.name
+        other = names.setdefault((file.parent, name), file)
+        if other != file:
+            found.append(Problem(file, "error", f"{other.name} has the same name, {name!r}"))
     return paths, found
 
 
@@ -70,15 +63,10 @@ def problems(record: Record) -> list[Problem]:
     """Check one entry and what lies beside it."""
     own = (_place, _provenance, _attacks, _standard, _accuracies)
     beside = (_checkpoint, _outcomes, _integrity)
-    severities: dict[Callable[[Record], Iterator[str]], Severity] = {
-        **dict.fromkeys((*own, *beside), "error"),
-        **dict.fromkeys((_implausible, _unexamined), "warning"),
-    }
-    return [
-        Problem(record.entry_path, severity, text)
-        for check, severity in severities.items()
-        for text in check(record)
-    ]
+    errors = [text for check in (*own, *beside) for text in check(record)]
+    found = [Problem(record.entry_path, "error", text) for text in errors]
+    doubtful = (*_implausible(record), *_unexamined(record))
+    return found + [Problem(record.entry_path, "warning", text) for text in doubtful]
 
 
 def contradictions(record: Record) -> list[str]:
@@ -91,10 +79,9 @@ def contradictions(record: Record) -> list[str]:
 
 
 def _place(record: Record) -> Iterator[str]:
-    """A published entry lies under its data set and its threat model."""
-    path, entry = record.entry_path.absolute(), record.entry
+    folder, entry = record.entry_path.absolute().parent, record.entry
     wanted = (entry.dataset, entry.threat_model)
-    if _published(record) and (path.parents[1].name, path.parent.name) != wanted:
+    if _published(record) and (folder.parent.name, folder.name) != wanted:
         yield f"expected under {entry.dataset}/{entry.threat_model}/, its data set and threat model"
 
 
@@ -226,23 +213,20 @@ def _outcomes(record: Record) -> Iterator[str]:
         if outcomes.duplicated(["lam", "width", "attack", "example"]).any():
             yield f"{name} holds an outcome twice"
             return
-        counted = _by_place(summarize(outcomes, record.worst_over()))
+        results = summarize(outcomes, record.worst_over())
     except UserError as error:
         yield str(error)
         return
     except ValueError:
         yield f"{name}: the outcomes cannot be counted"
         return
-    stated = _by_place(record.entry.operating_points)
+    counted = {(point.lam, point.width): point for point in results}
+    stated = {(point.lam, point.width): point for point in record.entry.operating_points}
     if set(counted) != set(stated):
         yield f"{name} is of other operating points"
         return
     different = [text for k, point in stated.items() for text in _different(point, counted[k])]
     yield from (f"{name}: {text}" for text in different or _frontiers(record, outcomes))
-
-
-def _by_place(points: Sequence[PointResult]) -> Mapping[tuple[float, float], PointResult]:
-    return {(point.lam, point.width): point for point in points}
 
 
 def _different(ours: PointResult, theirs: PointResult) -> Iterator[str]:

@@ -18,7 +18,8 @@ def page(report: Integrity) -> Page:
         f"{report.threat_model} eps {report.eps}: attack integrity: {report.verdict}"
     )
     tables = []
-    for part in report.parts:
+    parts: list[IntegrityPoint | IntegrityDial] = [*report.operating_points, *report.dials]
+    for part in parts:
         rows: list[Row] = [
             {
                 "check": check.name,

@@ -26,5 +26,4 @@ class Check(Written):
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the worst of the verdicts: fail before warn before pass."""
-    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
-    return max(verdicts, key=order.index, default="pass")
+    return max(verdicts, key=("pass", "warn", "fail").index, default="pass")

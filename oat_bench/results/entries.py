@@ -114,7 +114,7 @@ class Entry(Written):
         description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
     )
     randomized: bool = Field(
-        default=False, description="two passes of the network on the same images differ"
+        False, description="two passes of the network on the same images differ"
     )
     flags: list[EntryFlag] | None = Field(
         default=None, description="what the evaluation doubts of its numbers; absent: not checked"
@@ -124,15 +124,13 @@ class Entry(Written):
     )
     method: str
     seed: int = Field(description="of training")
-    attack_seed: int | None = Field(
-        default=None, description="of the attacks' draws; absent: not recorded"
-    )
+    attack_seed: int | None = Field(None, description="of the attacks' draws; absent: not recorded")
     data_fingerprint: str = Field(
         default="", description="of every image and label of the data set; empty: not recorded"
     )
     operating_points: list[PointResult]
     frontiers: list[Summary] | None = Field(
-        default=None, description="summary numbers, by width and attack"
+        None, description="summary numbers, by width and attack"
     )
     attacks: list[EntryAttack]
     predictions: Literal["float32"] = "float32"

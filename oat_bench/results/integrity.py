@@ -56,11 +56,6 @@ class Integrity(Written):
     command: str = Field(description="what made this report")
     versions: dict[str, str]
 
-    @property
-    def parts(self) -> list[IntegrityPoint | IntegrityDial]:
-        """What has a table of its own: the operating points, then the dials."""
-        return [*self.operating_points, *self.dials]
-
 
 def make_report(
     info: ModelInfo,

@@ -11,23 +11,19 @@ from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, OutcomeStore
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
 
 #: what tells one row from another, most telling first
-IDENTITY = [
-    "store",
-    *(name for name in CellInfo.model_fields if name not in ("format_version", "part")),
-]
+IDENTITY = ["store", *(k for k in CellInfo.model_fields if k not in ("format_version", "part"))]
 
 
 def stores(folders: Iterable[Path]) -> list[Path]:
     """Find the stores in folders: a run's, or one that holds runs at any depth."""
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
                 f"no folder {folder}; name a run's folder, or one that holds runs (default: runs)"
             )
-        for description in sorted(folder.rglob("cell.json")):
-            found.setdefault(description.parents[1])
-    return list(found)
+        found += [description.parents[1] for description in sorted(folder.rglob("cell.json"))]
+    return list(dict.fromkeys(found))
 
 
 def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
@@ -55,8 +51,8 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     for identity, part in frame.groupby(IDENTITY, sort=True):
         row: dict[str, object] = dict(zip(IDENTITY, identity, strict=True))
         row["n"] = len(part)
-        for name, right in (("sa", clean_right(part)), ("ra", robust_right(part))):
-            found = Accuracy.of(right)
+        for name, right in (("sa", clean_right), ("ra", robust_right)):
+            found = Accuracy.of(right(part))
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append(row)
     numbers = ["n", "sa", "sa_low", "sa_high", "ra", "ra_low", "ra_high"]

@@ -126,7 +126,6 @@ def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _check_layout(path: Path, file: Any, kinds: Mapping[str, str]) -> None:
-    """Refuse what would be another table, or a larger one than the file's size lets expect."""
     from pyarrow import types
 
     tests = {

@@ -114,7 +114,7 @@ def rank(
 
 
 def _attacks(records: Sequence[Record]) -> list[str]:
-    """Return the attacks that an entry has at every point, strong ones first, as they come last."""
+    # strong ones first, as an evaluation has them last
     names = [WORST, "autoattack", *(a.name for r in records for a in r.entry.attacks[::-1])]
     known = {name for record in records for name in suite(record.entry)}
     return [name for name in dict.fromkeys(names) if name in known]
@@ -197,20 +197,17 @@ def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], float]) -
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
-    """Return lambda of the Pareto-optimal points that `robustness_at` draws between."""
+    # of the Pareto-optimal points that `robustness_at` draws between
     best = frontier.pareto(points)
     found = sorted(zip(points[best, 0], np.array(lams)[best], strict=True))
     above = [one for one in found if one[0] >= sa][:1]
     below = [one for one in found if one[0] < sa][-1:]
-    if not above or above[0][0] == sa:
-        below = []
-    return tuple(sorted(float(lam) for _, lam in above + below))
+    drawn = above + below if above and above[0][0] > sa else above
+    return tuple(sorted(float(lam) for _, lam in drawn))
 
 
 def _lacking(points: Floats, robust: Estimate | None, cost: Cost | None, rule: Rule) -> str:
-    if rule.sort == "hypervolume":
-        return ""
-    if robust is None:
+    if rule.sort != "hypervolume" and robust is None:
         return f"SA {rule.min_sa:g} is not reached"
     if rule.sort == "cost":
         if not (points >= (rule.min_sa, rule.min_ra)).all(axis=1).any():
@@ -256,7 +253,6 @@ def group_ranks(ordered: Sequence[Row], same: Callable[[Row, Row], bool]) -> lis
 
 
 def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row], bool]]:
-    """Return what rows are sorted by, more is better, and whether two tie."""
     if rule.sort == "cost":
         name = "latency_ms" if rule.resource == "latency" else rule.resource
         cost = attrgetter(f"cost.{name}")
@@ -277,7 +273,6 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
 
 
 def _paired(best: Row, row: Row) -> tuple[Rightness, Rightness] | None:
-    """Return both on their common examples; None if there is none, or they are other images."""
     data = {r.record.entry.data_fingerprint for r in (best, row)} - {""}
     if best.model is None or row.model is None or len(data) > 1:
         return None

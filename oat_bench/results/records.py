@@ -57,18 +57,15 @@ class Record:
 
     def beside(self, name: str) -> Path:
         """Where a file of a run, one of `PUBLISHED`, lies, if it does."""
-        if self.path.is_dir():
-            return self.path / name
-        own = self.path.with_suffix(PUBLISHED[name])
-        run = self.path.name == "entry.json" and not own.is_file()
-        return self.path.with_name(name) if run else own
+        own = self.entry_path.with_suffix(PUBLISHED[name])
+        run = self.path.is_dir() or (self.path.name == "entry.json" and not own.is_file())
+        return self.entry_path.with_name(name) if run else own
 
     @property
     def stem(self) -> str:
         """What the entry's files are called."""
-        if self.path.is_dir() or self.path.name == "entry.json":
-            return self.entry_path.absolute().parent.name
-        return self.path.stem
+        file = self.entry_path
+        return file.absolute().parent.name if file.name == "entry.json" else file.stem
 
     @property
     def entry_path(self) -> Path:
@@ -77,8 +74,8 @@ class Record:
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case: those within the threat model, not targeted."""
-        within = [attack for attack in self.entry.attacks if attack.eps <= self.eps * (1 + 1e-5)]
-        return [attack.name for attack in within if attack.targeted is None]
+        most = self.eps * (1 + 1e-5)
+        return [a.name for a in self.entry.attacks if a.eps <= most and a.targeted is None]
 
     @property
     def eps(self) -> float:

@@ -117,10 +117,8 @@ def _attacks(record: Record) -> Iterator[str]:
 
 
 def _standard(record: Record) -> Iterator[str]:
-    """What is called autoattack is what its authors define."""
     for attack in record.entry.attacks:
-        why = departs(attack) if attack.name == "autoattack" else None
-        if why is not None:
+        if attack.name == "autoattack" and (why := departs(attack)) is not None:
             yield (
                 f"autoattack is not AutoAttack: {why}; evaluate again, or call it "
                 '"autoattack-10-iterations" if that is what it is'
@@ -168,11 +166,10 @@ def _interval(accuracy: Accuracy, n: int) -> Iterator[str]:
 
 
 def _implausible(record: Record) -> Iterator[str]:
-    """No attack should break more than a stronger one: here beyond what both intervals allow."""
+    # an attack that breaks more than a stronger one, beyond what both intervals allow
     eps = {attack.name: attack.eps for attack in record.entry.attacks}
     for point in record.entry.operating_points:
-        ladder = [name for name in LADDER if name in point.robust_acc]
-        for weak, strong in pairwise(ladder):
+        for weak, strong in pairwise(name for name in LADDER if name in point.robust_acc):
             ours, theirs = point.robust_acc[weak], point.robust_acc[strong]
             if ours.high < theirs.low and eps.get(weak) == eps.get(strong):
                 yield (
@@ -237,10 +234,8 @@ def _different(ours: PointResult, theirs: PointResult) -> Iterator[str]:
         other = theirs.accuracies[name]
         n, counted = one.n or ours.n, other.n or theirs.n
         if n != counted or not _close(one.value, other.value):
-            yield (
-                f"{ours}: {name} is {one.value:g} of {n}, by the outcomes {other.value:.2f} "
-                f"of {counted}"
-            )
+            by = f"by the outcomes {other.value:.2f} of {counted}"
+            yield f"{ours}: {name} is {one.value:g} of {n}, {by}"
 
 
 def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
@@ -278,8 +273,7 @@ def _integrity(record: Record) -> Iterator[str]:
 
 
 def _unexamined(record: Record) -> Iterator[str]:
-    # published before attacks had to be examined
-    path = record.beside("integrity.json")
+    path = record.beside("integrity.json")  # published before attacks had to be examined
     if _published(record) and record.entry.flags is None and not path.is_file():
         yield f"{path.name} is missing; make it by oat-bench integrity"
 

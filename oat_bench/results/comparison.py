@@ -78,10 +78,7 @@ def compare(
     reference: int = 0,
     reference_lam: float | None = None,
 ) -> Comparison:
-    """Compare runs with the one in place ``reference``, or the lambda values of a single run.
-
-    Those with ``reference_lam``, or each with the one before; their tests are corrected for number.
-    """
+    """Compare runs with the one in place ``reference``, or a single one's lambda values."""
     alone = len(records) == 1
     if reference_lam is not None and not alone:
         raise UserError("--reference-lambda is for one run alone; several compare by --reference")

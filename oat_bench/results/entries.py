@@ -114,7 +114,7 @@ class Entry(Written):
         description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
     )
     randomized: bool = Field(
-        False, description="two passes of the network on the same images differ"
+        default=False, description="two passes of the network on the same images differ"
     )
     flags: list[EntryFlag] | None = Field(
         default=None, description="what the evaluation doubts of its numbers; absent: not checked"
@@ -130,7 +130,7 @@ class Entry(Written):
     )
     operating_points: list[PointResult]
     frontiers: list[Summary] | None = Field(
-        None, description="summary numbers, by width and attack"
+        default=None, description="summary numbers, by width and attack"
     )
     attacks: list[EntryAttack]
     predictions: Literal["float32"] = "float32"

@@ -1,8 +1,7 @@
 """Outcomes on disk: what happened to each example, once, never stale.
 
-A cell is one model at one operating point under one attack: a folder of Parquet files, each written
-whole. Its name is the fingerprint of everything that decides the outcomes (weights, card, data);
-``cell.json`` says in words what that is made of.
+A cell is a folder of Parquet files: one model at one operating point under one attack. Its name is
+the fingerprint of all that decides the outcomes, which ``cell.json`` has in words.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,6 @@ from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
 from oat_bench.results.checks import Check
 
 _MAX_BYTES = 1 << 20
-#: limits of what a Parquet file may say of itself
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
@@ -91,10 +89,7 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 
 
 def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Read columns, ``int64``, ``float64`` or ``str``, of a file that anybody may have written.
-
-    It is a ValueError if the file is damaged, not such a table, or a value is missing.
-    """
+    """Read columns, ``int64``, ``float64`` or ``str``; a ValueError if it is no such table."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 

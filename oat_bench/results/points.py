@@ -63,10 +63,7 @@ def summarize(
     worst_over: Sequence[str],
     trained: Callable[[float], bool] = lambda _lam: True,
 ) -> list[PointResult]:
-    """Sum up outcomes per operating point, by width and lambda; see `clean_right`, `robust_right`.
-
-    In the worst case an example that all attacks of ``worst_over`` saw is right if none broke it.
-    """
+    """Sum up outcomes per operating point; the worst case is of examples that all attacks saw."""
     frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
     results = []
     for _, rows in frame.groupby(["width", "lam"]):

@@ -14,16 +14,12 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded
 from oat_bench.results.entries import Entry
 
-#: such tables are small
 _MAX_BYTES = 1 << 20
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Published(Card):
-    """One published pair of accuracies, in percent: a row, with its columns.
-
-    The names are those of the benchmark cards; what is not known is None.
-    """
+    """One published pair of accuracies, in percent: a row, with its columns; None: not known."""
 
     dataset: Name
     network: Name

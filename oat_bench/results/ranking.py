@@ -78,7 +78,7 @@ def boards(
         entry = record.entry
         groups.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
     found = [groups[key] for key in sorted(groups)]
-    if attack is not None and len(found) > 1:
+    if attack is not None:
         found = [group for group in found if attack in _attacks(group)] or found
     return [rank(group, attack=attack, rule=rule) for group in found]
 
@@ -86,10 +86,7 @@ def boards(
 def rank(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> Board:
-    """Rank entries of one data set and threat model, a row for each entry and width.
-
-    Those compare whose attack (worst case: all) has the card and eps that most have.
-    """
+    """Rank entries of one threat model whose attacks have the card and eps that most have."""
     rule = rule or Rule()
     attack, run = _choose(records, attack)
     fit = [record for record in records if suite(record.entry).get(attack) == run]
@@ -121,7 +118,7 @@ def _attacks(records: Sequence[Record]) -> list[str]:
 
 
 def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashable]:
-    """Choose the strongest attack that more than half have, else most; as it was in most."""
+    # the strongest attack that more than half have, else most; as it was in most
     known = _attacks(records)
     if wanted is not None and wanted not in known:
         raise unknown("attack of these entries", wanted, known)
@@ -184,12 +181,9 @@ def _robust_at(points: Floats, sa: float) -> float:
 
 
 def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], float]) -> Estimate:
-    """Give a number that grows with every accuracy its interval, by bootstrap of outcomes.
-
-    Without, it is that of the ends of all accuracies' own intervals at once, which is wider.
-    """
     if model.right is not None:
         return model.right.estimate(statistic)
+    # of a number that grows with every accuracy: all at the ends of their intervals, so wider
     both = model.clean(), model.robust(attack)
     low = statistic(np.array([[one.low for one in each] for each in both]).T)
     high = statistic(np.array([[one.high for one in each] for each in both]).T)

@@ -36,11 +36,9 @@ class RobustBenchPoint(Written):
     architecture: str = ""
     eps: str | None = None
     additional_data: bool | None = None
-    number_forward_passes: int | None = None
     clean_acc: Percent
     autoattack_acc: Percent
     external: Percent | None = None  # RA under a stronger attack that was found later
-    footnote: str | None = None
     unreliable: bool | None = None  # whether AutoAttack is thought to be too weak for it
 
     def robust(self, attack: str) -> float | None:
@@ -86,7 +84,7 @@ def model_info(
             "--attacks autoattack"
         )
     autoattack = point.robust_acc.get("autoattack")
-    n = point.n if autoattack is None or autoattack.n is None else autoattack.n
+    n = (autoattack and autoattack.n) or point.n
     counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
     unreliable = f"Unreliable: {', '.join(doubts)}." if doubts else ""
     remarks = [f"{entry.method.upper()} at {point}, {counted}.", entry.footnote, unreliable]
@@ -117,11 +115,10 @@ def _point(entry: Entry, lam: float, width: float) -> PointResult:
     for point in entry.operating_points:
         if abs(point.lam - lam) < _SAME and abs(point.width - width) < _SAME:
             return point
-    if width not in entry.widths:
-        have = ", ".join(f"{known:g}" for known in entry.widths)
-        raise UserError(f"the entry has no width {width:g}; it has {have}")
-    have = ", ".join(f"{point.lam:g}" for point in entry.operating_points if point.width == width)
-    raise UserError(f"the entry has no lambda {lam:g}; it has {have}")
+    known = [point.lam for point in entry.operating_points if point.width == width]
+    have = ", ".join(f"{value:g}" for value in known or entry.widths)
+    what = f"lambda {lam:g}" if known else f"width {width:g}"
+    raise UserError(f"the entry has no {what}; it has {have}")
 
 
 def _html(said: str) -> str:

@@ -88,11 +88,9 @@ def _place(record: Record) -> Iterator[str]:
 def _provenance(record: Record) -> Iterator[str]:
     entry = record.entry
     stated = {"model_fingerprint": entry.model_fingerprint}
-    if entry.benchmark_card:  # of what no card trained there is none
-        stated["benchmark_card"] = entry.benchmark_card
     stated |= {f"card of attack {attack.name}": attack.card for attack in entry.attacks}
-    if entry.data_fingerprint:
-        stated["data_fingerprint"] = entry.data_fingerprint
+    known = {"benchmark_card": entry.benchmark_card, "data_fingerprint": entry.data_fingerprint}
+    stated |= {name: value for name, value in known.items() if value}  # empty: there is none
     for name, value in stated.items():
         if not _FINGERPRINT.fullmatch(value):
             yield f"{name} is {value[:80]!r}; expected 64 hexadecimal digits"
@@ -136,7 +134,7 @@ def _accuracies(record: Record) -> Iterator[str]:
         if point.clean_acc != point.clean_acc_interval.value:
             yield f"{point}: clean_acc is {point.clean_acc:g}, its interval is of another value"
         autoattack = robust.get("autoattack")
-        if point.autoattack_acc != (autoattack.value if autoattack else None):
+        if point.autoattack_acc != (autoattack and autoattack.value):
             yield f"{point}: autoattack_acc is not that of robust_acc"
         # only what is of the same examples compares
         for name, one in robust.items():
@@ -242,9 +240,7 @@ def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
     for stated in record.entry.frontiers or ():
         where = f"frontier of {stated.attack} at width {stated.width:g}"
         try:
-            right = frontier.rightness(
-                outcomes, stated.attack, record.worst_over(), width=stated.width
-            )
+            right = frontier.rightness(outcomes, stated.attack, record.worst_over(), stated.width)
             points = right.points()
             volume = frontier.hypervolume(points, stated.reference)
         except (ValueError, ZeroDivisionError):

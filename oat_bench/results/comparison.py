@@ -20,7 +20,7 @@ Difference = Paired | float
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one lambda; differences are to the reference, or the same run, at another."""
+    """One method at one lambda; differences are to the reference's at `reference_lam`."""
 
     method: str
     point: PointResult

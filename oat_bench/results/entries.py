@@ -56,7 +56,8 @@ class EntryAttack(Written):
             for run in attack.chain
         ]
         card = attack.card
-        own = {"class": "", "parameters": {}, "parts": runs} if card.parts else runs[0]
+        whole: dict[str, object] = {"class": "", "parameters": {}, "parts": runs}
+        own = whole if card.parts else runs[0]
         own |= {"name": attack.label, "engine": card.engine, "targeted": card.targeted}
         own |= {"eps": attack.threat.eps, "card": card.fingerprint()}
         return cls.model_validate(own)

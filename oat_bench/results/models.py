@@ -43,7 +43,7 @@ class Curve:
         return [point.robust[attack] for point in self.points if attack in point.robust]
 
     def accuracies(self, attack: str) -> Floats:
-        """Return (SA, RA) in percent at each lambda, shape [k, 2]; not rounded by outcomes."""
+        """Return (SA, RA) in percent at each lambda, shape [k, 2]; from outcomes if there."""
         if self.right is not None:
             return self.right.points()
         both = zip(self.clean(), self.robust(attack), strict=True)

@@ -106,12 +106,11 @@ def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
             _check_layout(path, file, kinds)
             # one column at a time: a page says anew what it unfolds to, two GiB at most
             table = file.read(columns=list(kinds), use_threads=False).select(list(kinds))
-        for place, name in enumerate(kinds):
-            if name in words:
-                column = table.column(name)
-                if any(len(word) > 128 for c in column.chunks for word in c.dictionary.to_pylist()):
-                    raise ValueError(f"{name} holds more than a word")
-                table = table.set_column(place, name, column.cast("string"))
+        for name in words:
+            column = table.column(name)
+            if any(len(word) > 128 for c in column.chunks for word in c.dictionary.to_pylist()):
+                raise ValueError(f"{name} holds more than a word")
+            table = table.set_column(list(kinds).index(name), name, column.cast("string"))
         if any(column.null_count for column in table.columns):
             raise ValueError("a value is missing")
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)

@@ -113,10 +113,9 @@ def of_entry(rows: Iterable[Published], entry: Entry, *, same_method: bool) -> l
 
 
 def _same_step(published: float | None, ours: object) -> bool:
-    # a step of more digits than a float has is of no attack that ships
-    if published is None or not isinstance(ours, int | float) or abs(ours) > 1e300:
+    if published is None or not isinstance(ours, int | float):
         return True
-    return abs(published - ours) < 1e-9
+    return published - 1e-9 < ours < published + 1e-9
 
 
 def of_entries(entries: Iterable[Entry]) -> list[Published]:

@@ -2,48 +2,18 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
 from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, to_csv
+from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
-from oat_bench.statistics.accuracy import DECIMALS, Accuracy, Percent
-from oat_bench.written import Written
+from oat_bench.statistics.accuracy import DECIMALS, Accuracy
 
 #: decoders and quantiles that computed images depend on
 _LIBRARIES = ("numpy", "scipy", "pillow")
-
-
-class CorruptionPoint(Written):
-    """One operating point."""
-
-    lam: float
-    width: float
-    sa: Accuracy = Field(description="of the images as they are, with a Wilson interval")
-    mean: Accuracy = Field(description="over corruptions and severities; interval by bootstrap")
-    corruptions: dict[str, list[Percent]] = Field(description="accuracy at each severity")
-
-
-class Corruptions(Written):
-    """What is written as corruptions.json."""
-
-    format_version: Literal[1] = 1
-    dataset: str
-    method: str
-    architecture: str
-    source: str = Field(description="of the images: computed, or what was published")
-    n: int = Field(description="number of images")
-    severities: list[int]
-    operating_points: list[CorruptionPoint] = Field(min_length=1)
-    model_fingerprint: str
-    data_fingerprint: str
-    images_sha256: str = Field(description="of all corrupted images, in the order of evaluation")
-    command: str
-    versions: dict[str, str]
 
 
 def make_report(

@@ -18,8 +18,7 @@ def page(report: Integrity) -> Page:
         f"{report.threat_model} eps {report.eps}: attack integrity: {report.verdict}"
     )
     tables = []
-    parts: list[IntegrityPoint | IntegrityDial] = [*report.operating_points, *report.dials]
-    for part in parts:
+    for part in report.parts:
         rows: list[Row] = [
             {
                 "check": check.name,

@@ -194,14 +194,10 @@ def _total(
 
 
 def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
-    """Sum up every family of runs at every operating point that two of its seeds have.
-
-    Runs are of one family if method, architecture, data set, threat model and the trained lambda
-    values that were evaluated are the same. A seed counts once, by its first run.
-    """
+    """Sum up runs that differ in the seed alone, at every operating point that two of them have."""
     same = attrgetter("dataset", "threat_model", "eps", "method", "architecture")
     families: dict[tuple[object, ...], dict[int, Entry]] = {}
-    for entry in entries:
+    for entry in entries:  # a seed counts once, by its first run
         families.setdefault((*same(entry), _trained(entry)), {}).setdefault(entry.seed, entry)
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
     first = [runs[0] for runs in found]

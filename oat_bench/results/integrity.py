@@ -56,6 +56,11 @@ class Integrity(Written):
     command: str = Field(description="what made this report")
     versions: dict[str, str]
 
+    @property
+    def parts(self) -> list[IntegrityPoint | IntegrityDial]:
+        """What has a table of its own."""
+        return [*self.operating_points, *self.dials]
+
 
 def make_report(
     info: ModelInfo,

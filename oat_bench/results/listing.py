@@ -32,10 +32,9 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
     for path in paths:
         store = OutcomeStore(path)
         for name, info in store.cells():
-            if info.attack.endswith(RETRIED_NAME):  # on some that stood: no accuracy of a model
-                continue
-            about = {"store": str(path), **info.model_dump(exclude={"format_version"})}
-            frames.append(store.read(name).assign(**about))
+            if not info.attack.endswith(RETRIED_NAME):  # on some that stood: of no whole model
+                about = info.model_dump(exclude={"format_version"})
+                frames.append(store.read(name).assign(store=str(path), **about))
     if not frames:
         return pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
     frame = pd.concat(frames, ignore_index=True)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from statistics import median
 from typing import Literal
@@ -22,7 +23,7 @@ from oat_bench.results.records import Record
 from oat_bench.results.reliability import doubts, verdict_of
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Estimate
-from oat_bench.statistics.frontier import ORIGIN, Floats, Rightness
+from oat_bench.statistics.frontier import ORIGIN, Floats
 
 Sort = Literal["hypervolume", "ra-at-sa", "cost"]
 Resource = Literal["flops", "latency", "parameters"]
@@ -141,7 +142,7 @@ def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
     points, robust = model.accuracies(attack), model.robust(attack)
     at_sa = cost = None
     if not np.isnan(frontier.robustness_at(rule.min_sa, points)[0]):
-        at_sa = _estimate(model, attack, lambda points: _robust_at(points, rule.min_sa))
+        at_sa = _estimate(model, attack, partial(_robust_at, sa=rule.min_sa))
     costs = [point.cost for point in model.points if point.cost is not None]
     if costs:
         latency = median(one.latency_ms for one in costs)
@@ -253,23 +254,17 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
         return lambda row: -cost(row), lambda best, row: bool(cost(best) == cost(row))
     by_volume = rule.sort == "hypervolume"
     score = attrgetter("hypervolume" if by_volume else "robust")
-
-    def statistic(points: Floats) -> float:
-        return frontier.hypervolume(points) if by_volume else _robust_at(points, rule.min_sa)
+    at_sa = partial(_robust_at, sa=rule.min_sa)
+    statistic: Callable[[Floats], float] = frontier.hypervolume if by_volume else at_sa
 
     def same(best: Row, row: Row) -> bool:
-        pair = _paired(best, row)
+        images = {one.record.entry.data_fingerprint for one in (best, row)} - {""}
+        pair = None
+        if best.model is not None and row.model is not None and len(images) < 2:
+            with suppress(UserError):
+                pair = common(best.model, row.model)
         if pair is None:
             return bool(score(best).low <= score(row).high)
         return pair[0].estimate(statistic, pair[1]).low <= 0
 
     return lambda row: float(score(row).value), same
-
-
-def _paired(best: Row, row: Row) -> tuple[Rightness, Rightness] | None:
-    data = {r.record.entry.data_fingerprint for r in (best, row)} - {""}
-    if best.model is None or row.model is None or len(data) > 1:
-        return None
-    with suppress(UserError):
-        return common(best.model, row.model)
-    return None

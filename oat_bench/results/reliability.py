@@ -1,7 +1,6 @@
 """Why the accuracies of an entry are not to be trusted, if there is a reason."""
 
 import json
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from oat_bench.attacks.card import attack_card
@@ -77,20 +76,15 @@ def doubts(record: Record, attack: str) -> list[str]:
     entry = record.entry
     found = ["its entry says so"] if entry.unreliable else []
     names = record.worst_over() if attack == WORST else [attack]
-    if verdict_of(record) == "fail" and not _settled(record, names):
+    named = [one for one in entry.attacks if one.name in names]
+    examined = integrity_of(record)
+    # where only PGD failed, as an estimate, stronger attacks are to be trusted
+    estimate = examined is not None and examined.failed == {"estimate"}
+    settled = estimate and any(one.parts or one.class_ == "AutoAttack" for one in named)
+    if verdict_of(record) == "fail" and not settled:
         found.append("attack integrity failed")
     standard = [one for one in entry.attacks if one.name == attack == "autoattack"]
     found += [f"no standard AutoAttack: {why}" for one in standard if (why := departs(one))]
-    named = [one for one in entry.attacks if one.name in names]
     if entry.randomized and not any(map(on_expectation, named)):
         found.append("random, and not attacked on the expectation")
     return found
-
-
-def _settled(record: Record, names: Sequence[str]) -> bool:
-    """Whether all that failed is PGD as an estimate, and the attacks have stronger ones."""
-    examined = integrity_of(record)
-    if examined is None or examined.failed != {"estimate"}:
-        return False
-    named = (one for one in record.entry.attacks if one.name in names)
-    return any(one.parts or one.class_ == "AutoAttack" for one in named)

@@ -157,10 +157,8 @@ def _interval(accuracy: Accuracy, n: int) -> Iterator[str]:
     elif not _close(wilson.value, value):
         yield f"{value:g}% is no share of {n} examples"
     elif not (_close(accuracy.low, wilson.low) and _close(accuracy.high, wilson.high)):
-        yield (
-            f"{ends} is not the Wilson interval of {hits} of {n}, "
-            f"[{wilson.low:.2f}, {wilson.high:.2f}]"
-        )
+        counted = f"[{wilson.low:.2f}, {wilson.high:.2f}]"
+        yield f"{ends} is not the Wilson interval of {hits} of {n}, {counted}"
 
 
 def _implausible(record: Record) -> Iterator[str]:

@@ -73,7 +73,7 @@ class Board:
 def boards(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> list[Board]:
-    """Rank the entries of each data set and threat model, by RA under the attack or `_choose`'s."""
+    """Rank the entries of each data set and threat model, by RA under one attack."""
     groups: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         entry = record.entry
@@ -87,7 +87,7 @@ def boards(
 def rank(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> Board:
-    """Rank entries of one threat model whose attacks have the card and eps that most have."""
+    """Rank entries of one threat model; those whose attack is not what most have get no place."""
     rule = rule or Rule()
     attack, run = _choose(records, attack)
     fit = [record for record in records if suite(record.entry).get(attack) == run]

@@ -88,7 +88,6 @@ def model_info(
     counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
     unreliable = f"Unreliable: {', '.join(doubts)}." if doubts else ""
     remarks = [f"{entry.method.upper()} at {point}, {counted}.", entry.footnote, unreliable]
-    network = re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", entry.architecture))
     info: dict[str, Any] = {
         "link": _html(entry.link) if entry.link.startswith(("https://", "http://")) else "",
         "name": _html(entry.name),
@@ -97,7 +96,7 @@ def model_info(
         "number_forward_passes": entry.number_forward_passes,
         "dataset": entry.dataset,
         "venue": _html(entry.venue),
-        "architecture": _html(network),
+        "architecture": _html(_architecture(entry.architecture)),
         "eps": entry.eps,
         "clean_acc": f"{point.clean_acc:.2f}",
         "reported": entry.reported,
@@ -124,3 +123,7 @@ def _point(entry: Entry, lam: float, width: float) -> PointResult:
 
 def _html(said: str) -> str:
     return escape(text.one_line(said), quote=False).replace('"', "&quot;")
+
+
+def _architecture(name: str) -> str:  # WideResNet-28-10, ResNet-18
+    return re.sub(r"^resnet-", "ResNet-", re.sub(r"^wrn-", "WideResNet-", name))

@@ -9,8 +9,7 @@ from oat_bench.written import Written
 
 Verdict = Literal["pass", "warn", "fail"]
 
-#: attacks whose order is known, the weakest first
-LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")  # the weakest first
 
 
 class Check(Written):

@@ -14,8 +14,7 @@ from oat_bench.statistics.accuracy import Accuracy, Estimate, Spread
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
 
-#: what one accuracy is above another, in points: tested, where both are of the same examples
-Difference = Paired | float
+Difference = Paired | float  # in points: tested, where both are of the same examples
 
 
 @dataclass(frozen=True)

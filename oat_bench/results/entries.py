@@ -22,8 +22,7 @@ from oat_bench.results.points import PointResult
 from oat_bench.statistics.frontier import Summary
 from oat_bench.written import Written
 
-#: of the schema: the format, and how often keys were added to it
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.3"  # the format, and how often keys were added to it
 
 
 class EntryPart(Written):

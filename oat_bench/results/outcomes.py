@@ -23,8 +23,7 @@ _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
 #: the columns of an evaluation of several operating points and attacks
 KEYS = ["lam", "width", "attack", *COLUMNS]
-#: what the name of an attack ends in that only saw what others left standing
-RETRIED_NAME = "-retried-on-survivors"
+RETRIED_NAME = "-retried-on-survivors"  # ends that of an attack on what others left standing
 _CHECKS = TypeAdapter(list[Check])
 
 

@@ -46,10 +46,8 @@ class Published(Card):
 
 
 COLUMNS = [field.alias or name for name, field in Published.model_fields.items()]
-#: what an empty cell stands for
-_EMPTY = dict.fromkeys(["step_size", "SA", "RA"])
-#: what does not tell one row from another
-_BESIDES = {"step_size", "sa", "ra", "uncertainty", "note"}
+_EMPTY = dict.fromkeys(["step_size", "SA", "RA"])  # of an empty cell
+_BESIDES = {"step_size", "sa", "ra", "uncertainty", "note"}  # do not tell rows apart
 
 
 def read(path: Path) -> list[Published]:

@@ -14,8 +14,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 
-#: characters in what tells models apart
-_MAX_WORDS = 200
+_MAX_WORDS = 200  # characters in what tells models apart
 _KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
 #: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
 PUBLISHED = {
@@ -26,8 +25,7 @@ PUBLISHED = {
     "table.csv": ".csv",
     "table.tex": ".tex",
 }
-#: what other JSON files beside entries end in
-_REPORTS = ("integrity.json", "transfer.json")
+_REPORTS = ("integrity.json", "transfer.json")  # what other JSON files end in
 
 
 @dataclass(frozen=True)

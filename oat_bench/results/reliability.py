@@ -24,9 +24,8 @@ class Examined(NamedTuple):
 
 def integrity_of(record: Record) -> Examined | None:
     """Return what the report of attack integrity beside says; None without a readable one."""
-    path = record.beside("integrity.json")
     try:  # few keys, so that a report of a later version counts too
-        report = json.loads(read_bounded(path, _MAX_BYTES, "a report"))
+        report = json.loads(read_bounded(record.beside("integrity.json"), _MAX_BYTES, "a report"))
         failed = frozenset(
             str(check["name"])
             for key in ("operating_points", "dials")

@@ -17,8 +17,7 @@ from oat_bench.statistics.accuracy import WORST, Percent
 from oat_bench.written import Written
 
 DATASETS = ("cifar10", "cifar100", "imagenet")
-#: lambda and widths closer than this are one
-_SAME = 1e-6
+_SAME = 1e-6  # lambda values and widths closer than this are one
 
 
 class RobustBenchPoint(Written):

@@ -21,8 +21,7 @@ from oat_bench.statistics.accuracy import Accuracy
 
 Severity = Literal["error", "warning"]
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-#: numbers may be rounded to two decimals, as RobustBench does, and differ by one in the last
-_ROUNDING = 0.011
+_ROUNDING = 0.011  # numbers may have two decimals, as RobustBench's, and the last differ by one
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
 from oat_bench.regression.comparison import Comparison, compare
-from oat_bench.results.entries import EntryAttack, make_entry, threat_of
+from oat_bench.results.entries import EntryAttack, default_name, make_entry, threat_of
 from oat_bench.results.outcomes import OutcomeStore, to_parquet
 from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
@@ -143,7 +143,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     cards = {attack.name: attack.card for attack in old.attacks}
     run = [EntryAttack.of(attack) for attack in done.attacks]
     described = ["authors", "venue", "link", "footnote", "additional_data"]
-    if old.name != f"{old.method.upper()} {old.architecture}":
+    if old.name != default_name(old.method, old.architecture):
         described.append("name")
     entry = make_entry(
         classifier.info,

@@ -189,9 +189,6 @@ def _total(
     )
 
 
-# --- runs that differ in the seed alone
-
-
 def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     """Sum up runs that differ in the seed alone, at every operating point that two of them have."""
     same = attrgetter("dataset", "threat_model", "eps", "method", "architecture")

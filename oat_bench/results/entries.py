@@ -177,6 +177,11 @@ def make_entry(
     return Entry(threat_model=norm, eps=format_eps(eps), operating_points=results, **known)
 
 
+def default_name(method: str, architecture: str) -> str:
+    """Return what an entry is called that nobody has named."""
+    return f"{method.upper()} {architecture}"
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what numbers come from."""
     libraries = ("torch", "torchattacks", "pyautoattack", "adversarial-robustness-toolbox")

@@ -177,8 +177,7 @@ def _odd(record: Record, width: float, attack: str) -> Row:
 
 
 def _robust_at(points: Floats, sa: float) -> float:
-    # where a resample does not reach the SA, it is 0
-    return float(np.nan_to_num(frontier.robustness_at(sa, points)[0]))
+    return float(np.nan_to_num(frontier.robustness_at(sa, points)[0]))  # 0 where not reached
 
 
 def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], float]) -> Estimate:

@@ -70,8 +70,7 @@ def problems(record: Record) -> list[Problem]:
 
 def contradictions(record: Record) -> list[str]:
     """Return where an entry contradicts itself, or the outcomes beside it."""
-    checks = (_attacks, _accuracies, _outcomes)
-    return [text for check in checks for text in check(record)]
+    return [*_attacks(record), *_accuracies(record), *_outcomes(record)]
 
 
 # --- what it says of itself

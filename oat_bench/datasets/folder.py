@@ -15,8 +15,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.progress import note
 from oat_bench.registry import DATASETS
 
-#: classes that are shown; of more, the first
-_SHOWN = 12
+_SHOWN = 12  # classes; of more, the first
 
 
 def image_folder(
@@ -28,12 +27,9 @@ def image_folder(
 ) -> Dataset:
     """Read a folder of images as a data set, and say on stderr in a line what it was taken for.
 
-    `oat_bench.datasets.layout` finds the splits and the classes. Without splits a stratified fifth
-    of the images is the test split; without a validation split a stratified tenth of the training
-    images is; they are always the same. Classes are sorted by name, images by path. All images must
-    be of one size, or be made so. If one of them is in colour, all are read so; transparency is
-    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it. For
-    ``name``, ``skip_broken`` and ``image_size`` see `oat_bench.datasets.load`.
+    Without splits a stratified fifth of the images is the test split; without a validation split a
+    stratified tenth of the training images is. All must be of one size, or be made so; if one is in
+    colour, all are read so. For the options see `oat_bench.datasets.load`.
     """
     root = Path(path)
     found = layout.find(root)

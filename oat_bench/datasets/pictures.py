@@ -50,11 +50,10 @@ class _UnfitError(Exception):
 def read(
     root: Path, files: Sequence[Path], *, skip_broken: bool, image_size: int | None
 ) -> tuple[np.ndarray, list[int]]:
-    """Read images, of an animation the first frame, as uint8 [n, C, H, W].
+    """Read images, of an animation the first frame, as uint8 [n, C, H, W], C 3 if one is in colour.
 
-    C is 3 if any is in colour. Returned too are the places in ``files`` that were read; the others
-    are zero. If `skip_broken`, what cannot be read, is no 8-bit image or is not of the size that
-    most are of is left out, and this is said; else the first such image is refused.
+    Returned too are the places in ``files`` that were read; others, which only ``skip_broken``
+    lets pass, are zero.
     """
 
     def check_sound() -> None:
@@ -118,7 +117,6 @@ def _attempt(
 def _usual_size(
     root: Path, headers: Mapping[int, _Header], *, skip_broken: bool
 ) -> tuple[int, int, dict[int, _UnfitError]]:
-    """Return the width and height that most images are of, and the images that are not."""
     sizes = Counter(header.size for header in headers.values())
     if not sizes:
         return 0, 0, {}
@@ -176,7 +174,6 @@ def _header(path: Path) -> _Header:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's number of how to turn an image, 1 to 8."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # what is damaged there leaves the image as it is

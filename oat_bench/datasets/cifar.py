@@ -61,11 +61,8 @@ def cifar10(data_dir: Path) -> Dataset:
     return _load("cifar10", CLASSES_10, data_dir)
 
 
-def cifar100(data_dir: Path) -> Dataset:
-    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test.
-
-    Labels are the fine ones; the rest is as in `cifar10`.
-    """
+def cifar100(data_dir: Path) -> Dataset:  # by the fine labels; the rest is as in `cifar10`
+    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test."""
     return _load("cifar100", CLASSES_100, data_dir)
 
 

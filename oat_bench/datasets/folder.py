@@ -33,10 +33,8 @@ def image_folder(
     """
     root = Path(path)
     found = layout.find(root)
-    others: Counter[str] = Counter()
-    files: list[Path] = []
-    labels: list[int] = []
-    ends: dict[str, int] = {}
+    others, ends = Counter[str](), dict[str, int]()
+    files, labels = list[Path](), list[int]()
     for split, folders in found.folders.items():
         for label, folder in enumerate(folders):
             files += layout.images(root, folder, others)
@@ -49,8 +47,7 @@ def image_folder(
         places = [place for place in kept if start <= place < end]
         if not places:
             raise UserError(f"{root}: not one image of {end - start} is readable")
-        # where all are, no pixel is copied
-        whole = len(places) == end - start
+        whole = len(places) == end - start  # and no pixel is copied
         parts[split] = everything.take(slice(start, end) if whole else torch.tensor(places))
         start = end
     name = name or free_name(layout.spelt(root.resolve().name))
@@ -81,11 +78,10 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
         data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
         data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
-    origin = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
-    origin |= data.origin
+    whole = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
     source = {split: layout.in_root(root, path).rstrip("/") for split, path in found.splits.items()}
-    named = {split: (source[part], index) for split, (part, index) in origin.items()}
-    return replace(data, origin=named)
+    origin = {s: (source[part], index) for s, (part, index) in {**whole, **data.origin}.items()}
+    return replace(data, origin=origin)
 
 
 def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str:
@@ -107,5 +103,5 @@ def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str
     ]
     shown = ", ".join(classes[:_SHOWN]) + (", ..." if n > _SHOWN else "")
     left_out = [f"{layout.counted(others)} left out"] if others else []
-    parts = [f"{root}: {', '.join(sources)}", f"{n} classes: {shown}", *found.remarks, *left_out]
-    return "; ".join(parts)
+    said = [f"{root}: {', '.join(sources)}", f"{n} classes: {shown}", *found.remarks, *left_out]
+    return "; ".join(said)

@@ -50,10 +50,7 @@ def composed(name: str) -> str:
 
 
 def find(root: Path) -> Layout:
-    """Tell splits, by their names (``Train``, ``seg_test``), from classes; refuse what is unclear.
-
-    Without splits that hold folders of classes all folders are classes.
-    """
+    """Tell splits by their names (``Train``, ``seg_test``) from classes; refuse what is unclear."""
     if not root.is_dir():
         raise UserError(f"no folder of images at {root}; {_LAYOUT}")
     top = _unwrapped(root, root)
@@ -151,8 +148,7 @@ def _words(path: Path) -> list[str]:
     return [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", parted)]
 
 
-def _kind(path: Path) -> str | None:
-    """Return the split that a folder's name speaks of; None if of none or of several."""
+def _kind(path: Path) -> str | None:  # the split that a folder's name speaks of
     kinds = {_WORDS[word] for word in _words(path) if word in _WORDS}
     return kinds.pop() if len(kinds) == 1 else None
 
@@ -200,10 +196,9 @@ def _choose(root: Path, top: Path) -> tuple[dict[str, Path], list[str]]:
         reason = f" ({in_root(root, unlabelled[0])} has no class folders)" if unlabelled else ""
         remedy = f", or name {found['train']} to hold a fifth of it out" if "train" in found else ""
         raise UserError(f"{root} holds of train/ and test/ only {shown}{reason}; {_LAYOUT}{remedy}")
-    for path in inside:
-        if path not in found.values():
-            reason = "" if _subfolders(path) else " (no class folders)"
-            remarks.append(f"{in_root(root, path)} is left out{reason}")
+    for path in (path for path in inside if path not in found.values()):
+        reason = "" if _subfolders(path) else " (no class folders)"
+        remarks.append(f"{in_root(root, path)} is left out{reason}")
     return {kind: _unwrapped(root, path) for kind, path in found.items()}, remarks
 
 
@@ -228,8 +223,9 @@ def _classes(root: Path, folder: Path) -> list[Path]:
             )
     if len(inner[0]) > 1 and all(subs == inner[0] for subs in inner):
         raise UserError(
-            f"{folder}: each of {_listed(names)} holds the folders {_listed(inner[0])}, as splits do"
-            "; call splits train/ and test/, or put the images of a class straight into its folder"
+            f"{folder}: each of {_listed(names)} holds the folders {_listed(inner[0])}, as "
+            "splits do; call splits train/ and test/, or put the images of a class straight into "
+            "its folder"
         )
     return classes
 

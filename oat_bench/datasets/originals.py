@@ -1,13 +1,10 @@
-"""The published files of a data set: found or downloaded, and known by their MD5.
-
-A file with another MD5 is refused and never read, so readers need not doubt what they read.
-"""
+"""The published files of a data set: found or downloaded, and known by their MD5."""
 
 import io
 import socket
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.client import HTTPException
 from pathlib import Path
@@ -18,8 +15,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.progress import console, note
 
-#: seconds without an answer after which a server counts as not there
-TIMEOUT = 30.0
+TIMEOUT = 30.0  # seconds without an answer after which a server counts as not there
 
 
 class Source(NamedTuple):
@@ -33,10 +29,7 @@ class Source(NamedTuple):
 def from_archive(
     name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
 ) -> Path:
-    """Return where the files of a published tar.gz are; download and unpack it if nowhere.
-
-    ``folder`` is the one inside the archive; of its files those that ``md5`` names are unpacked.
-    """
+    """Return where the files of a published tar.gz are; download and unpack it if nowhere."""
     found = locate(name, data_dir, folder, md5)
     if found is None:
         found, wanted = data_dir / folder, {f"{folder}/{file}" for file in md5}
@@ -63,10 +56,9 @@ def one_by_one(
 
 
 def locate(
-    name: str, data_dir: Path, folder: str, files: Iterable[str], *, partial: bool = False
+    name: str, data_dir: Path, folder: str, files: Collection[str], *, partial: bool = False
 ) -> Path | None:
     """Return the folder that holds files, not just some unless ``partial``; None if none does."""
-    files = list(files)
     for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
         missing = [file for file in files if not (candidate / file).is_file()]
         if len(missing) < len(files):
@@ -80,7 +72,7 @@ def locate(
 
 
 def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
-    """Refuse files that no mapping of names to MD5s of published files knows."""
+    """Refuse files of an MD5 that was not published, so that readers need not doubt the others."""
     from torchvision.datasets.utils import calculate_md5
 
     found = {file: calculate_md5(folder / file) for file in published[0]}

@@ -50,11 +50,7 @@ class _UnfitError(Exception):
 def read(
     root: Path, files: Sequence[Path], *, skip_broken: bool, image_size: int | None
 ) -> tuple[np.ndarray, list[int]]:
-    """Read images, of an animation the first frame, as uint8 [n, C, H, W], C 3 if one is in colour.
-
-    Returned too are the places in ``files`` that were read; others, which only ``skip_broken``
-    lets pass, are zero.
-    """
+    """Read images as uint8 [n, C, H, W], C 3 if one is in colour, and say which places are read."""
 
     def check_sound() -> None:
         if unfit and not skip_broken:
@@ -78,7 +74,7 @@ def read(
         image = np.asarray(_decoded(path, mode, image_size))
         pixels[place] = image[None] if mode == "L" else image.transpose(2, 0, 1)
 
-    unfit |= _attempt(decode, kept)[1]
+    unfit |= _attempt(decode, kept)[1]  # whose pixels stay zero
     check_sound()
     if unfit:
         first = min(unfit)
@@ -164,13 +160,12 @@ def _header(path: Path) -> _Header:
         if image.mode not in (*_GREY, *_COLOUR):
             reason = f"pixels of type {image.mode}; expected 8-bit grey levels or colours"
             raise _UnfitError(reason, f"convert it, or {_SKIP}")
-        width, height = image.size
         # a square one is so any way round, and is not decoded to know
-        if width != height and image.format == "TIFF":  # which Pillow turns as it decodes it
+        square = image.width == image.height
+        if not square and image.format == "TIFF":  # which Pillow turns as it decodes it
             image.load()
-        width, height = image.size
-        turned = width != height and _orientation(image) >= 5
-        return _Header((height, width) if turned else (width, height), image.mode)
+        turned = not square and _orientation(image) >= 5
+        return _Header(image.size[::-1] if turned else image.size, image.mode)
 
 
 def _orientation(image: Image.Image) -> int:

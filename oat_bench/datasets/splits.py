@@ -89,10 +89,8 @@ class Dataset:
         for name, split in self.splits.items():
             part, index = self.origin.get(name, (name, torch.arange(len(split))))
             described[name] = {"n": len(split), "part": part, "index": _ranges(index)}
-        content: dict[str, object] = {"dataset": self.name, "sha256": self.fingerprint()}
-        if self.image_size is not None:
-            content["image_size"] = self.image_size
-        content["splits"] = described
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        content = {"dataset": self.name, "sha256": self.fingerprint(), **size, "splits": described}
         return json.dumps(content, indent=2) + "\n"
 
 

@@ -21,16 +21,12 @@ def add(
     record: Record,
     to: Path,
     *,
-    changes: dict[str, Any],
+    changes: dict[str, Any],  # keys that the run could not know, such as authors
     with_checkpoint: bool = False,
     with_tables: bool = False,
     replace: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
-    """Check an entry, copy it with what lies beside it, and return the files and warnings.
-
-    ``changes`` are keys of the entry that the run could not know, such as ``authors``. Of an entry
-    that is replaced no file stays that is of another model or evaluation.
-    """
+    """Check an entry, copy it with what lies beside it, and return the files and warnings."""
     examined = integrity_of(record)
     if examined is not None and examined.model == record.entry.model_fingerprint:
         changes = changes | {"integrity": examined.verdict}

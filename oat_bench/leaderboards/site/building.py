@@ -34,14 +34,11 @@ def build(
     leaderboards: Path,
     out: Path,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | None = None,  # of data sets that are not bundled
     with_examples: bool = True,
-    robustbench: Path | None = None,
+    robustbench: Path | None = None,  # a clone of it, shown beside ours
 ) -> Site:
-    """Build the site, always the same, in a folder that is empty, absent or of an earlier build.
-
-    Data sets that are not bundled are looked for in ``data_dir``; ``robustbench`` is a clone.
-    """
+    """Build the site, always the same, in a folder that is empty, absent or of an earlier build."""
     plotly, boards, before = _plotly(), plan(leaderboards, robustbench), _open(out)
     site = Site(out, len(boards), sum(len(board.models) for board in boards))
     written = set()

@@ -66,9 +66,8 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
     info = classifier.info
     steps = [one.parameters.get("step_size") for one in entry.attacks if one.name == ATTACK]
     step_size = steps[0] if steps else info.threat.step_size
-    threat = Threat.model_validate(
-        {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
-    )
+    bound = {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
+    threat = Threat.model_validate(bound)
     seed = entry.seed if entry.attack_seed is None else entry.attack_seed
     pgd = prepare(attack_card(ATTACK), threat, n_classes=info.num_classes, seed=seed)
     ids = datasets.nested_order(data.test.labels)[:COUNT]

@@ -15,10 +15,8 @@ from oat_bench.results.records import Record
 from oat_bench.results.robustbench import RobustBenchPoint, robustbench_points
 from oat_bench.statistics.accuracy import WORST
 
-#: the SA in percent that RA is asked for first
-REQUIRED_SA = 90.0
-#: what no page may be called: the folder of assets, and the page of a board
-_TAKEN = ("assets", "index")
+REQUIRED_SA = 90.0  # in percent, that RA is asked for first
+_TAKEN = ("assets", "index")  # no page's name: the folder of assets, and the page of a board
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,8 @@ def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     everything = [records.read(path) for path in records.find(folder)]
     rule, taken = ranking.Rule(min_sa=REQUIRED_SA), set[str]()
-    return [
-        _board(first, everything, taken, robustbench)
-        for first in ranking.boards(everything, rule=rule)
-    ]
+    ranked = ranking.boards(everything, rule=rule)
+    return [_board(first, everything, taken, robustbench) for first in ranked]
 
 
 def _board(

@@ -1,8 +1,4 @@
-"""Data sets: images as uint8 tensors with a train, a validation and a test split.
-
-A data set is a function from a folder to a `Dataset`, named in `oat_bench.registry.DATASETS`; any
-folder of images is one too, by its path.
-"""
+"""Data sets: functions from a folder to a `Dataset`, by name, and any folder of images."""
 
 import os
 from pathlib import Path
@@ -26,10 +22,8 @@ __all__ = [
     "nested_order",
 ]
 
-#: data sets that come with the package, or with one that it needs
-BUNDLED = ("fashion-12x12", "digits")
-#: where data sets are looked for, and downloaded to
-DATA_DIR = Path("data")
+BUNDLED = ("fashion-12x12", "digits")  # with the package, or with one that it needs
+DATA_DIR = Path("data")  # where others are looked for, and downloaded to
 
 
 def unnamed_folder(_data_dir: Path) -> Dataset:
@@ -38,7 +32,7 @@ def unnamed_folder(_data_dir: Path) -> Dataset:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a data set is named by a path: no known name, and a separator in it or a folder."""
+    """Whether a name is no known one, and has a separator in it or is a folder's."""
     separated = any(separator in name for separator in (os.sep, os.altsep) if separator)
     return name not in DATASETS and (separated or os.path.isdir(name))  # noqa: PTH112
 

@@ -1,7 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in either published format.
-
-Both are of Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
-"""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, Learning Multiple Layers of Features from Tiny Images)."""
 
 import pickle
 from pathlib import Path
@@ -59,17 +56,13 @@ def cifar10(data_dir: Path) -> Dataset:
     """Photographs of ten classes, 32x32 in colour: 50,000 to train and 10,000 to test.
 
     The last 5,000 training images are the validation split (OAT paper, section 4.1). ``data_dir``
-    holds ``cifar-10-batches-py``, the archive of it, which is downloaded if there is nothing, or
-    the binary version, ``cifar-10-batches-bin``.
+    holds ``cifar-10-batches-py``, the archive of it, or ``cifar-10-batches-bin``.
     """
     return _load("cifar10", CLASSES_10, data_dir)
 
 
-def cifar100(data_dir: Path) -> Dataset:
-    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test.
-
-    Labels are the fine ones; for the rest like `cifar10`.
-    """
+def cifar100(data_dir: Path) -> Dataset:  # by the fine labels; the rest is as in `cifar10`
+    """Photographs of a hundred classes, 32x32 in colour: 50,000 to train and 10,000 to test."""
     return _load("cifar100", CLASSES_100, data_dir)
 
 
@@ -79,9 +72,8 @@ def _load(name: str, classes: tuple[str, ...], data_dir: Path) -> Dataset:
     published = getattr(torchvision.datasets, name.upper())
     md5 = dict(published.train_list + published.test_list)
     inside, binary_md5 = BINARY[name]
-    folder = None
-    if originals.locate(name, data_dir, published.base_folder, md5) is None:
-        folder = originals.locate(name, data_dir, inside, binary_md5)
+    pickled = originals.locate(name, data_dir, published.base_folder, md5)
+    folder = None if pickled else originals.locate(name, data_dir, inside, binary_md5)
     if folder is not None:
         originals.check(name, folder, binary_md5)
         *parts, test = (read_binary(folder / file, len(classes)) for file in binary_md5)

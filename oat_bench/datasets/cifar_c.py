@@ -36,10 +36,7 @@ class CifarC:
 
 
 def find(name: str, data_dir: Path, labels: Tensor) -> CifarC | None:
-    """Open the files in ``data_dir``, whose labels must be those of the test set, [n].
-
-    If their folder is not there, this is said in a line, and None returned.
-    """
+    """Open the files in ``data_dir``, of test labels [n]; None, which is said, if not there."""
     published, record = PUBLISHED[name]
     folder = data_dir / published
     origin = f"https://zenodo.org/records/{record}"
@@ -64,7 +61,7 @@ def find(name: str, data_dir: Path, labels: Tensor) -> CifarC | None:
 
 
 def _open(path: Path, shape: tuple[int, ...], types: tuple[str, ...], origin: str) -> NDArray[Any]:
-    """Map an array into memory; nothing is unpickled, and no more than the header is read."""
+    """Map an array into memory; nothing is unpickled."""
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # what is damaged may fail in any way

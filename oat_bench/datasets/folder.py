@@ -15,8 +15,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.progress import note
 from oat_bench.registry import DATASETS
 
-#: classes that are shown; of more, the first
-_SHOWN = 12
+_SHOWN = 12  # classes; of more, the first
 
 
 def image_folder(
@@ -28,19 +27,14 @@ def image_folder(
 ) -> Dataset:
     """Read a folder of images as a data set, and say on stderr in a line what it was taken for.
 
-    `oat_bench.datasets.layout` finds the splits and the classes. Without splits a stratified fifth
-    of the images is the test split; without a validation split a stratified tenth of the training
-    images is; they are always the same. Classes are sorted by name, images by path. All images must
-    be of one size, or be made so. If one of them is in colour, all are read so; transparency is
-    dropped, EXIF's orientation applied. A link inside the folder may not lead out of it. For
-    ``name``, ``skip_broken`` and ``image_size`` see `oat_bench.datasets.load`.
+    Without splits a stratified fifth of the images is the test split; without a validation split a
+    stratified tenth of the training images is. All must be of one size, or be made so; if one is in
+    colour, all are read so. For the options see `oat_bench.datasets.load`.
     """
     root = Path(path)
     found = layout.find(root)
-    others: Counter[str] = Counter()
-    files: list[Path] = []
-    labels: list[int] = []
-    ends: dict[str, int] = {}
+    others, ends = Counter[str](), dict[str, int]()
+    files, labels = list[Path](), list[int]()
     for split, folders in found.folders.items():
         for label, folder in enumerate(folders):
             files += layout.images(root, folder, others)
@@ -53,8 +47,7 @@ def image_folder(
         places = [place for place in kept if start <= place < end]
         if not places:
             raise UserError(f"{root}: not one image of {end - start} is readable")
-        # where all are, no pixel is copied
-        whole = len(places) == end - start
+        whole = len(places) == end - start  # and no pixel is copied
         parts[split] = everything.take(slice(start, end) if whole else torch.tensor(places))
         start = end
     name = name or free_name(layout.spelt(root.resolve().name))
@@ -85,11 +78,10 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
         data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
         data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
-    origin = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
-    origin |= data.origin
+    whole = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
     source = {split: layout.in_root(root, path).rstrip("/") for split, path in found.splits.items()}
-    named = {split: (source[part], index) for split, (part, index) in origin.items()}
-    return replace(data, origin=named)
+    origin = {s: (source[part], index) for s, (part, index) in {**whole, **data.origin}.items()}
+    return replace(data, origin=origin)
 
 
 def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str:
@@ -111,5 +103,5 @@ def _told(root: Path, found: Layout, data: Dataset, others: Counter[str]) -> str
     ]
     shown = ", ".join(classes[:_SHOWN]) + (", ..." if n > _SHOWN else "")
     left_out = [f"{layout.counted(others)} left out"] if others else []
-    parts = [f"{root}: {', '.join(sources)}", f"{n} classes: {shown}", *found.remarks, *left_out]
-    return "; ".join(parts)
+    said = [f"{root}: {', '.join(sources)}", f"{n} classes: {shown}", *found.remarks, *left_out]
+    return "; ".join(said)

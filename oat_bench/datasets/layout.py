@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from oat_bench.errors import UserError, one_line
 
@@ -21,9 +20,8 @@ _SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
     | {"__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )
-Kind = Literal["train", "validation", "test", "unlabelled"]
 #: words in names of folders that say which split they are
-_WORDS: dict[str, Kind] = {
+_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -52,11 +50,7 @@ def composed(name: str) -> str:
 
 
 def find(root: Path) -> Layout:
-    """Find out what the folders in a folder are; refuse what may well be something else.
-
-    Splits are told by their names, in any case, alone or as a part (``Train``, ``validation``,
-    ``seg_test``), and by the folders of classes in them. Without such, all folders are classes.
-    """
+    """Tell splits by their names (``Train``, ``seg_test``) from classes; refuse what is unclear."""
     if not root.is_dir():
         raise UserError(f"no folder of images at {root}; {_LAYOUT}")
     top = _unwrapped(root, root)
@@ -79,10 +73,7 @@ def find(root: Path) -> Layout:
 
 
 def images(root: Path, folder: Path, others: Counter[str]) -> list[Path]:
-    """List the images in a class's folder, at any depth, in order; count others by their ending.
-
-    No link may lead out of ``root``.
-    """
+    """List the images in a class's folder, at any depth, in order; count others by their ending."""
     found, passed = [], Counter[str]()
     for path in _files(folder):
         if path.suffix.lower() in ENDINGS:
@@ -111,7 +102,6 @@ def in_root(root: Path, path: Path) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder and is not hidden, in order."""
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
@@ -158,14 +148,12 @@ def _words(path: Path) -> list[str]:
     return [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", parted)]
 
 
-def _kind(path: Path) -> Kind | None:
-    """Return the split that a folder's name speaks of; None if of none or of several."""
+def _kind(path: Path) -> str | None:  # the split that a folder's name speaks of
     kinds = {_WORDS[word] for word in _words(path) if word in _WORDS}
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _exact(path: Path) -> bool:
-    """Whether a name is that of a split and no more."""
+def _exact(path: Path) -> bool:  # the name of a split and no more
     return all(word in (*_WORDS, "") for word in _words(path))
 
 
@@ -208,15 +196,13 @@ def _choose(root: Path, top: Path) -> tuple[dict[str, Path], list[str]]:
         reason = f" ({in_root(root, unlabelled[0])} has no class folders)" if unlabelled else ""
         remedy = f", or name {found['train']} to hold a fifth of it out" if "train" in found else ""
         raise UserError(f"{root} holds of train/ and test/ only {shown}{reason}; {_LAYOUT}{remedy}")
-    for path in inside:
-        if path not in found.values():
-            reason = "" if _subfolders(path) else " (no class folders)"
-            remarks.append(f"{in_root(root, path)} is left out{reason}")
+    for path in (path for path in inside if path not in found.values()):
+        reason = "" if _subfolders(path) else " (no class folders)"
+        remarks.append(f"{in_root(root, path)} is left out{reason}")
     return {kind: _unwrapped(root, path) for kind, path in found.items()}, remarks
 
 
 def _classes(root: Path, folder: Path) -> list[Path]:
-    """Return the folders of the classes, unless they look like something else."""
     classes = _subfolders(folder)
     names = [spelt(path.name) for path in classes]
     if len(classes) < 2:
@@ -225,21 +211,21 @@ def _classes(root: Path, folder: Path) -> list[Path]:
     for name, count in Counter(names).items():
         if count > 1:
             raise UserError(f"{folder}: two folders are called {name!r}; rename one of them")
-    for path in classes:
+    inner = []
+    for path, name in zip(classes, names, strict=True):
         _check_inside(root, path)
-    inner = [_subfolders(path) for path in classes]
-    inner_names = [{spelt(sub.name) for sub in subs} for subs in inner]
-    for path, subs in zip(classes, inner, strict=True):
+        subs = _subfolders(path)
+        inner.append(sorted(spelt(sub.name) for sub in subs))
         if len({kind for sub in subs if (kind := _kind(sub))}) > 1:
             raise UserError(
-                f"{path} holds {_listed([spelt(sub.name) for sub in subs])}; put the splits "
-                f"outermost, train/{spelt(path.name)}/ and test/{spelt(path.name)}/"
+                f"{path} holds {_listed(inner[-1])}; put the splits outermost, train/{name}/ and "
+                f"test/{name}/"
             )
-    if len(inner[0]) > 1 and all(subs == inner_names[0] for subs in inner_names):
+    if len(inner[0]) > 1 and all(subs == inner[0] for subs in inner):
         raise UserError(
-            f"{folder}: each of {_listed(names)} holds the folders "
-            f"{_listed(sorted(inner_names[0]))}, as splits do; call splits train/ and test/, or "
-            "put the images of a class straight into its folder"
+            f"{folder}: each of {_listed(names)} holds the folders {_listed(inner[0])}, as "
+            "splits do; call splits train/ and test/, or put the images of a class straight into "
+            "its folder"
         )
     return classes
 
@@ -249,7 +235,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _loose(root: Path, top: Path, chosen: dict[str, Path]) -> Iterator[str]:
-    """Say where images lie in no class folder."""
     for folder in dict.fromkeys([top, *chosen.values()]):
         if count := _loose_images(folder):
             where = in_root(root, folder) or "the folder itself"

@@ -1,34 +1,25 @@
-"""The published files of a data set: found or downloaded, and known by their MD5.
+"""The published files of a data set: found or downloaded, and known by their MD5."""
 
-A file with another MD5 is refused and never read, so readers need not doubt what they read.
-"""
-
-import hashlib
 import io
 import socket
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.progress import console, note
 
-#: seconds without an answer after which a server counts as not there
-TIMEOUT = 30.0
-#: bytes; the largest that is published, STL-10's archive, has 2.6e9
-_LARGEST = 1 << 32
+TIMEOUT = 30.0  # seconds without an answer after which a server counts as not there
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file on the web: its address, its name on disk and its MD5."""
+class Source(NamedTuple):
+    """A file on the web."""
 
     url: str
     filename: str
@@ -38,49 +29,36 @@ class Source:
 def from_archive(
     name: str, data_dir: Path, source: Source, folder: str, md5: Mapping[str, str]
 ) -> Path:
-    """Return where the files of a published tar.gz are; download and unpack it if nowhere.
-
-    ``folder`` is the one inside the archive, ``md5`` of the files in it that are needed; no other
-    is unpacked. Files that are not the published ones are refused.
-    """
+    """Return where the files of a published tar.gz are; download and unpack it if nowhere."""
     found = locate(name, data_dir, folder, md5)
     if found is None:
-        archive = _download(name, data_dir, source, source.url)
-        _unpack(archive, {f"{folder}/{file}" for file in md5}, data_dir)
-        found = data_dir / folder
+        found, wanted = data_dir / folder, {f"{folder}/{file}" for file in md5}
+        with tarfile.open(_download(name, data_dir, source, source.url)) as tar:
+            for member in tar:
+                if member.name in wanted and (content := tar.extractfile(member)):
+                    atomic_write(data_dir / member.name, content.read())
     check(name, found, md5)
     return found
 
 
 def one_by_one(
-    name: str,
-    data_dir: Path,
-    sources: Sequence[Source],
-    folder: str = "",
-    also: Mapping[str, str] | None = None,
+    name: str, data_dir: Path, sources: Sequence[Source], folder: str = "", *also: Mapping[str, str]
 ) -> Path:
-    """Return where files are that are published one by one; download those that are absent.
-
-    ``also`` maps files to another MD5 that they were published with.
-    """
+    """Return where files are; download those that are not; ``also`` are other MD5s of them."""
     md5 = {source.filename: source.md5 for source in sources}
     found = locate(name, data_dir, folder, md5, partial=True) or data_dir / folder
     wanted = " and ".join(source.url for source in sources)
     for source in sources:
         if not (found / source.filename).is_file():
             _download(name, found, source, wanted)
-    check(name, found, md5, also or {})
+    check(name, found, md5, *also)
     return found
 
 
 def locate(
-    name: str, data_dir: Path, folder: str, files: Iterable[str], *, partial: bool = False
+    name: str, data_dir: Path, folder: str, files: Collection[str], *, partial: bool = False
 ) -> Path | None:
-    """Return the folder that holds some files where people and torchvision put them, or None.
-
-    One that holds some of them is refused, unless ``partial``.
-    """
-    files = list(files)
+    """Return the folder that holds files, not just some unless ``partial``; None if none does."""
     for candidate in (data_dir / folder, data_dir, data_dir / name / folder, data_dir / name):
         missing = [file for file in files if not (candidate / file).is_file()]
         if len(missing) < len(files):
@@ -94,23 +72,16 @@ def locate(
 
 
 def check(name: str, folder: Path, *published: Mapping[str, str]) -> None:
-    """Refuse files that no mapping of names to MD5s of published files knows."""
-    files = list(published[0])
-    with ThreadPoolExecutor() as pool:
-        found = zip(files, pool.map(_md5, [folder / file for file in files]), strict=True)
-    if others := [file for file, md5 in found if md5 not in [p.get(file) for p in published]]:
+    """Refuse files of an MD5 that was not published, so that readers need not doubt the others."""
+    from torchvision.datasets.utils import calculate_md5
+
+    found = {file: calculate_md5(folder / file) for file in published[0]}
+    if others := [f for f, md5 in found.items() if md5 not in [p.get(f) for p in published]]:
         raise UserError(
             f"{folder}: not the published {', '.join(others)} of {name} (MD5 differs); remove what "
             "is there to have the originals downloaded, or name other images as a folder, such as "
             "--dataset ./my-images"
         )
-
-
-def _md5(path: Path) -> str:
-    if path.stat().st_size > _LARGEST:
-        return "of none that was published"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
@@ -154,14 +125,3 @@ def _quietly_and_in_time() -> Iterator[None]:
             yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _unpack(archive: Path, wanted: set[str], data_dir: Path) -> None:
-    """Take some files out of an archive of known MD5, each under its name in the archive."""
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.name in wanted and (content := tar.extractfile(member)):
-                atomic_write(data_dir / member.name, content.read())
-                wanted = wanted - {member.name}
-            if not wanted:
-                break

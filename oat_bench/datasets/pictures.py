@@ -50,12 +50,7 @@ class _UnfitError(Exception):
 def read(
     root: Path, files: Sequence[Path], *, skip_broken: bool, image_size: int | None
 ) -> tuple[np.ndarray, list[int]]:
-    """Read images, of an animation the first frame, as uint8 [n, C, H, W].
-
-    C is 3 if any is in colour. Returned too are the places in ``files`` that were read; the others
-    are zero. If `skip_broken`, what cannot be read, is no 8-bit image or is not of the size that
-    most are of is left out, and this is said; else the first such image is refused.
-    """
+    """Read images as uint8 [n, C, H, W], C 3 if one is in colour, and say which places are read."""
 
     def check_sound() -> None:
         if unfit and not skip_broken:
@@ -79,7 +74,7 @@ def read(
         image = np.asarray(_decoded(path, mode, image_size))
         pixels[place] = image[None] if mode == "L" else image.transpose(2, 0, 1)
 
-    unfit |= _attempt(decode, kept)[1]
+    unfit |= _attempt(decode, kept)[1]  # whose pixels stay zero
     check_sound()
     if unfit:
         first = min(unfit)
@@ -118,7 +113,6 @@ def _attempt(
 def _usual_size(
     root: Path, headers: Mapping[int, _Header], *, skip_broken: bool
 ) -> tuple[int, int, dict[int, _UnfitError]]:
-    """Return the width and height that most images are of, and the images that are not."""
     sizes = Counter(header.size for header in headers.values())
     if not sizes:
         return 0, 0, {}
@@ -166,17 +160,15 @@ def _header(path: Path) -> _Header:
         if image.mode not in (*_GREY, *_COLOUR):
             reason = f"pixels of type {image.mode}; expected 8-bit grey levels or colours"
             raise _UnfitError(reason, f"convert it, or {_SKIP}")
-        width, height = image.size
         # a square one is so any way round, and is not decoded to know
-        if width != height and image.format == "TIFF":  # which Pillow turns as it decodes it
+        square = image.width == image.height
+        if not square and image.format == "TIFF":  # which Pillow turns as it decodes it
             image.load()
-        width, height = image.size
-        turned = width != height and _orientation(image) >= 5
-        return _Header((height, width) if turned else (width, height), image.mode)
+        turned = not square and _orientation(image) >= 5
+        return _Header(image.size[::-1] if turned else image.size, image.mode)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's number of how to turn an image, 1 to 8."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # what is damaged there leaves the image as it is

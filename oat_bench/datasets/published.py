@@ -19,8 +19,7 @@ STL10_CLASSES = (
 _DIGITS = tuple("0123456789")
 #: made by ``benchmarks/fashion_12x12.py``
 FASHION_12X12 = Path(__file__).parent / "fashion-12x12"
-#: of the training and of the test files' names in the format of MNIST
-PARTS = ("train", "t10k")
+PARTS = ("train", "t10k")  # of the names of MNIST's files
 #: of Debian's package dataset-fashion-mnist: the same bytes, without name and time in gzip's header
 DEBIAN = {
     "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
@@ -49,9 +48,8 @@ def digits(_data_dir: Path | None = None) -> Dataset:
 def fashion_12x12(_data_dir: Path | None = None) -> Dataset:
     """Fashion-MNIST's first 4,000 training and 1,000 test images at 12x12; needs no download.
 
-    The first 400 and 100 of each class of Fashion-MNIST (Xiao, Rasul and Vollgraf,
-    arXiv:1708.07747), reduced by area means. A stratified tenth of the training images is the
-    validation split. Not comparable with Fashion-MNIST.
+    The first 400 and 100 of each class, reduced by area means, and not comparable with
+    Fashion-MNIST. A stratified tenth of the training images is the validation split.
     """
     train, test = (read_part(FASHION_12X12, part) for part in PARTS)
     return hold_out_tenth("fashion-12x12", FASHION_CLASSES, train, test)
@@ -61,15 +59,13 @@ def fashion_mnist(data_dir: Path) -> Dataset:
     """Pieces of clothing, 28x28 in grey: 60,000 to train and 10,000 to test.
 
     Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747). The last 5,000 training images are
-    the validation split, as the OAT paper has it for its data sets of this size (section 4.1).
-    ``data_dir``, or ``FashionMNIST/raw`` in it, holds ``train-images-idx3-ubyte.gz`` and the three
-    others.
+    the validation split. ``data_dir``, or ``FashionMNIST/raw`` in it, holds the four ``.gz`` files.
     """
     from torchvision.datasets import FashionMNIST
 
     name, files = "fashion-mnist", FashionMNIST.resources
     sources = [Source(FashionMNIST.mirrors[0] + file, file, md5) for file, md5 in files]
-    folder = originals.one_by_one(name, data_dir, sources, "FashionMNIST/raw", also=DEBIAN)
+    folder = originals.one_by_one(name, data_dir, sources, "FashionMNIST/raw", DEBIAN)
     train, test = (read_part(folder, part, suffix=".gz") for part in PARTS)
     return hold_out_last(name, FASHION_CLASSES, train, test)
 
@@ -94,9 +90,8 @@ def read_idx(path: Path) -> np.ndarray:
 def svhn(data_dir: Path) -> Dataset:
     """House numbers, 32x32 in colour: 73,257 digits to train and 26,032 to test.
 
-    SVHN (Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011),
-    format 2. The last 5,000 training images are the validation split (OAT paper, section 4.1).
-    ``data_dir`` holds ``train_32x32.mat`` and ``test_32x32.mat``.
+    SVHN (Netzer et al., 2011), format 2: ``train_32x32.mat`` and ``test_32x32.mat``. The last 5,000
+    training images are the validation split (OAT paper, section 4.1).
     """
     from scipy.io import loadmat
     from torchvision.datasets import SVHN
@@ -112,10 +107,9 @@ def svhn(data_dir: Path) -> Dataset:
 def stl10(data_dir: Path) -> Dataset:
     """Photographs of ten classes, 96x96 in colour: 5,000 to train and 8,000 to test.
 
-    STL-10 (Coates, Lee and Ng, An Analysis of Single-Layer Networks in Unsupervised Feature
-    Learning, AISTATS 2011), without its unlabelled images. A stratified tenth of the training
-    images is the validation split; the code of the OAT paper validates on the test set instead.
-    ``data_dir`` holds ``stl10_binary`` or the archive of it.
+    STL-10 (Coates, Lee and Ng, AISTATS 2011) without its unlabelled images: ``stl10_binary`` or the
+    archive of it. A stratified tenth of the training images is the validation split; the code of
+    the OAT paper validates on the test set instead.
     """
     from torchvision.datasets import STL10
 

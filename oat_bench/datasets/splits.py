@@ -25,7 +25,7 @@ class Split:
 
     @classmethod
     def of(cls, images: np.ndarray, labels: np.ndarray, levels: int = 255) -> "Split":
-        """Return the split of arrays, which are copied: they may be read-only or strided."""
+        """Copy arrays, which may be read-only or strided."""
         x, y = torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64))
         return cls(x, y, levels)
 
@@ -47,22 +47,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set; the id of an example is its place in the test split.
-
-    A label is a place among the classes. The validation split was held out of what was published
-    for training, and may be empty.
-    """
+    """A named data set; the id of an example is its place in the test split."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # a label is a place in them
     train: Split
-    validation: Split
+    validation: Split  # held out of what was published for training; may be empty
     test: Split
-    #: of each split the published part that it was taken from and the places in it, int64 [n]; a
-    #: split that is not named is a part as published
+    #: by split the published part it was taken from and the places in it, [n]; without, all of it
     origin: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
-    #: pixels that the images of a folder were resized and cropped to
-    image_size: int | None = None
+    image_size: int | None = None  # pixels that a folder's images were resized and cropped to
 
     def called(self, name: str) -> "Dataset":
         """Return the same images under another name."""
@@ -80,10 +74,7 @@ class Dataset:
         return channels, height, width
 
     def fingerprint(self) -> str:
-        """Hash of the name and of every image and label.
-
-        To tell whether images are those of a recorded hash, give them the name recorded with it.
-        """
+        """Hash the name and every image and label; a recorded hash is of the recorded name."""
         return self._fingerprint
 
     @cached_property
@@ -98,10 +89,8 @@ class Dataset:
         for name, split in self.splits.items():
             part, index = self.origin.get(name, (name, torch.arange(len(split))))
             described[name] = {"n": len(split), "part": part, "index": _ranges(index)}
-        content: dict[str, object] = {"dataset": self.name, "sha256": self.fingerprint()}
-        if self.image_size is not None:
-            content["image_size"] = self.image_size
-        content["splits"] = described
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        content = {"dataset": self.name, "sha256": self.fingerprint(), **size, "splits": described}
         return json.dumps(content, indent=2) + "\n"
 
 
@@ -121,10 +110,7 @@ def hold_out_last(name: str, classes: tuple[str, ...], train: Split, test: Split
 
 
 def hold_out_tenth(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
-    """Make a stratified tenth of the published training set the validation split, always the same.
-
-    A training set of fewer than ten images gives none.
-    """
+    """Make a stratified tenth of the training set the validation split, always the same."""
     return _held_out(name, classes, train, test, *stratified(train.labels, len(train) // 10))
 
 
@@ -136,10 +122,7 @@ def _held_out(
 
 
 def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose ``count`` of the examples with labels [n], by class; the same ones every time.
-
-    Returned are the places of the chosen and of the rest, each in ascending order.
-    """
+    """Choose ``count`` of labels [n]; return their places, and the others', ascending."""
     order = nested_order(labels, seed=0)
     return order[:count].sort().values, order[count:].sort().values
 
@@ -147,10 +130,7 @@ def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def check_arrays(
     images: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a caller's images [n, C, H, W] in [0, 1] as float32, and labels [n] as int64.
-
-    What is out of place, such as a label that is not in [0, num_classes), is refused.
-    """
+    """Return a caller's images [n, C, H, W] in [0, 1] as float32, and labels [n] as int64."""
     try:
         x, y = torch.as_tensor(images), torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -175,10 +155,7 @@ def check_arrays(
 
 
 def nested_order(labels: Tensor, seed: int = 0) -> Tensor:
-    """Order examples with labels [n] so that each prefix is stratified, and part of longer ones.
-
-    The order within and between classes is random, by the seed.
-    """
+    """Order examples with labels [n], at random, so that each prefix is stratified."""
     order = torch.randperm(len(labels), generator=generator(seed, 0))
     shuffled = labels.cpu()[order]
     place = torch.empty(len(labels), dtype=torch.float64)

@@ -13,7 +13,6 @@ from oat_bench.results.records import PUBLISHED, Record, read
 from oat_bench.results.reliability import integrity_of
 from oat_bench.results.validation import Problem, problems
 
-#: what is added only where it is asked for
 CHECKPOINT = "checkpoint.safetensors"
 TABLES = ("table.md", "table.csv", "table.tex")
 
@@ -22,18 +21,12 @@ def add(
     record: Record,
     to: Path,
     *,
-    changes: dict[str, Any],
+    changes: dict[str, Any],  # keys that the run could not know, such as authors
     with_checkpoint: bool = False,
     with_tables: bool = False,
     replace: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
-    """Check an entry and copy it to its place, ``DATASET/THREAT MODEL/NAME.json``.
-
-    Beside it go the report of attack integrity, whose verdict goes into the entry, the outcomes if
-    the run has them, and what is asked for. Of an entry that is replaced no file stays that is of
-    another model or evaluation. ``changes`` are keys of the entry that the run could not know, such
-    as ``authors``. Returned are the files, the entry first, and what there is to warn of.
-    """
+    """Check an entry, copy it with what lies beside it, and return the files and warnings."""
     examined = integrity_of(record)
     if examined is not None and examined.model == record.entry.model_fingerprint:
         changes = changes | {"integrity": examined.verdict}
@@ -48,7 +41,7 @@ def add(
             f"{record.path}: no report of attack integrity, which an entry needs; make it by: "
             f"oat-bench integrity {record.path}"
         )
-    place = _folder(to, entry) / f"{_stem(entry)}.json"
+    place = _place(to, entry)
     if place.exists() and not replace:
         raise UserError(f"{place} is there already; choose another --name, or --replace it")
     wanted = ["outcomes.parquet", "integrity.json"]
@@ -63,15 +56,12 @@ def add(
     stale = _stale(record, place)
     make_folder(place.parent, "--to")
     # the entry last: it never stands without what it rests on
-    written = []
-    for name, content in contents.items():
-        written.append(place.with_suffix(PUBLISHED[name]))
-        atomic_write(written[-1], content)
-    atomic_write(place, entry.as_json())
+    written = {place.with_suffix(PUBLISHED[name]): content for name, content in contents.items()}
+    for path, content in [*written.items(), (place, entry.as_json().encode())]:
+        atomic_write(path, content)
     for name in stale - contents.keys():
         place.with_suffix(PUBLISHED[name]).unlink(missing_ok=True)
-    warnings = [problem for problem in found if problem.severity == "warning"]
-    return [place, *written], warnings
+    return [place, *written], [problem for problem in found if problem.severity == "warning"]
 
 
 def _stale(record: Record, place: Path) -> set[str]:
@@ -84,8 +74,8 @@ def _stale(record: Record, place: Path) -> set[str]:
     return {*PUBLISHED}
 
 
-def _folder(to: Path, entry: Entry) -> Path:
-    """Return the folder of an entry's leaderboard; a part of an entry is never a path."""
+def _place(to: Path, entry: Entry) -> Path:
+    """Return ``DATASET/THREAT MODEL/NAME.json``; a part of an entry is never a path."""
     for key, value in (("dataset", entry.dataset), ("threat_model", entry.threat_model)):
         if publishable(value) != value:
             raise UserError(
@@ -93,11 +83,7 @@ def _folder(to: Path, entry: Entry) -> Path:
                 "letters, digits and . _ + -: evaluate the model again, whose data set is then "
                 f"called {publishable(value)!r}"
             )
-    return to / entry.dataset / entry.threat_model
-
-
-def _stem(entry: Entry) -> str:
     stem = re.sub(r"[^a-z0-9._+-]+", "-", entry.name.lower()).strip("-._+")[:64]
     if not stem or stem in ("entry", "con", "nul", "aux", "prn"):
         raise UserError(f"no file can be called by the name {entry.name[:80]!r}; choose a --name")
-    return stem
+    return to / entry.dataset / entry.threat_model / f"{stem}.json"

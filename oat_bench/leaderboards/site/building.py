@@ -16,11 +16,8 @@ from oat_bench.results import published
 
 #: lists what a build wrote, so that the next one removes what it does not write again
 _LIST = ".oat-bench-site.json"
-_MAX_BYTES = 1 << 24
 _ASSETS = ("site.css", "icon.svg", "site.js", "chart.js", "board.js", "model.js")
-_PLOTLY = "plotly.min.js"
-#: names of files below the folder of the site, and what is in them
-_Files = Iterator[tuple[str, bytes | str]]
+_Files = Iterator[tuple[str, bytes | str]]  # their names below the folder of the site
 
 
 @dataclass
@@ -37,18 +34,12 @@ def build(
     leaderboards: Path,
     out: Path,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | None = None,  # of data sets that are not bundled
     with_examples: bool = True,
-    robustbench: Path | None = None,
+    robustbench: Path | None = None,  # a clone of it, shown beside ours
 ) -> Site:
-    """Build the site in a folder that is empty, absent or of an earlier build.
-
-    The same entries give the same files. Images of data sets that come with no package are looked
-    for in ``data_dir``; ``robustbench`` is a clone of RobustBench, shown beside ours.
-    """
-    plotly = _plotly()
-    boards = plan(leaderboards, robustbench)
-    before = _open(out)
+    """Build the site, always the same, in a folder that is empty, absent or of an earlier build."""
+    plotly, boards, before = _plotly(), plan(leaderboards, robustbench), _open(out)
     site = Site(out, len(boards), sum(len(board.models) for board in boards))
     written = set()
     for name, content in _files(boards, plotly, site, data_dir, with_examples):
@@ -64,7 +55,7 @@ def build(
 
 def _plotly() -> bytes:
     try:
-        return files("plotly").joinpath("package_data", _PLOTLY).read_bytes()
+        return files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UserError(
             "the site's charts need plotly; install it with pip install 'oat-bench[site]'"
@@ -77,7 +68,7 @@ def _open(out: Path) -> set[str]:
     listed = out / _LIST
     if listed.is_file():
         try:
-            before = set(map(str, json.loads(read_bounded(listed, _MAX_BYTES, "a list of files"))))
+            before = set(map(str, json.loads(read_bounded(listed, 1 << 24, "a list of files"))))
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{listed}: damaged; remove the folder, and build again") from error
     elif out.is_dir() and any(out.iterdir()):
@@ -91,10 +82,10 @@ def _open(out: Path) -> set[str]:
 def _files(
     boards: list[Board], plotly: bytes, site: Site, data_dir: Path | None, with_examples: bool
 ) -> _Files:
+    folder = files("oat_bench.leaderboards.site") / "assets"
     for name in _ASSETS:
-        asset = files("oat_bench.leaderboards.site").joinpath("assets", name)
-        yield f"assets/{name}", asset.read_bytes()
-    yield f"assets/{_PLOTLY}", plotly
+        yield f"assets/{name}", folder.joinpath(name).read_bytes()
+    yield "assets/plotly.min.js", plotly
     for board in boards:
         for model in board.models:
             note(one_line(f"{board.title}: {model.entry.name}"))
@@ -109,10 +100,8 @@ def _model(
     from oat_bench import figures
 
     entry, stem = model.entry, f"{board.slug}/{model.slug}"
-    loaded, shown, reason = None, None, ""
-    if not with_examples:
-        reason = "the site was built without (--no-examples)"
-    else:
+    loaded, shown, reason = None, None, "the site was built without (--no-examples)"
+    if with_examples:
         try:
             loaded = examples.load_model(model.record, data_dir)
             shown = examples.attack(entry, *loaded)
@@ -126,9 +115,7 @@ def _model(
         yield f"{stem}.parquet", outcomes.read_bytes()
         links["Parquet"] = f"{model.slug}.parquet"
     captions = {}
-    known = published.of_entries([entry])
-    for name, figure in figures.of_run(entry, loaded, known):
+    for name, figure in figures.of_run(entry, loaded, published.of_entries([entry])):
         yield f"{stem}-{name}.svg", figures.svg(figure)
         captions[f"{model.slug}-{name}.svg"] = figures.CAPTIONS[name]
-    page = pages.model(board, model, examples=shown, reason=reason, figures=captions, files=links)
-    yield f"{stem}.html", page
+    yield f"{stem}.html", pages.model(board, model, shown, reason, captions, links)

@@ -20,33 +20,16 @@ from oat_bench.errors import UserError
 from oat_bench.results.entries import Entry
 from oat_bench.results.records import Record
 
-#: how many images a page shows
-COUNT = 8
-#: the attack that makes them
-ATTACK = "pgd-20"
-
-
-class Example(NamedTuple):
-    """One image as it was attacked, a data URI, and the classes that are predicted of it."""
-
-    image: str
-    clean: str
-    attacked: str
-
-
-class Original(NamedTuple):
-    """One test image: its place in the test split, the image as a data URI, its class."""
-
-    id: int
-    image: str
-    label: str
+#: how many images a page shows, and the attack that makes them
+COUNT, ATTACK = 8, "pgd-20"
 
 
 class Examples(NamedTuple):
-    """The images, and what becomes of each at every (lambda, width)."""
+    """Test images, and what becomes of each at every (lambda, width); images are data URIs."""
 
-    originals: list[Original]
-    attacked: dict[tuple[float, float], list[Example]]
+    originals: list[tuple[int, str, str]]  # place in the test split, image, its class
+    #: the image as attacked, and the classes that are predicted without and with the attack
+    attacked: dict[tuple[float, float], list[tuple[str, str, str]]]
 
 
 def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier, Dataset]:
@@ -54,8 +37,7 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
     path = record.beside("checkpoint.safetensors")
     if not path.is_file():
         raise UserError("there is no checkpoint beside the entry")
-    entry = record.entry
-    classifier = load(path)
+    entry, classifier = record.entry, load(path)
     if classifier.fingerprint() != entry.model_fingerprint:
         raise UserError("the checkpoint beside the entry is of another model")
     data = _load_data(entry.dataset, data_dir, classifier.info.image_size)
@@ -80,40 +62,32 @@ def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Data
 
 
 def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:
-    """Attack the first test images at every operating point, under the entry's threat model.
-
-    They are those that any evaluation attacks first, drawn for in the same way.
-    """
+    """Attack, under the entry's threat model, the images that any evaluation attacks first."""
     info = classifier.info
-    step_size = next(
-        (one.parameters.get("step_size") for one in entry.attacks if one.name == ATTACK),
-        info.threat.step_size,
-    )
-    threat = Threat.model_validate(
-        {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
-    )
+    steps = [one.parameters.get("step_size") for one in entry.attacks if one.name == ATTACK]
+    step_size = steps[0] if steps else info.threat.step_size
+    bound = {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
+    threat = Threat.model_validate(bound)
     seed = entry.seed if entry.attack_seed is None else entry.attack_seed
     pgd = prepare(attack_card(ATTACK), threat, n_classes=info.num_classes, seed=seed)
     ids = datasets.nested_order(data.test.labels)[:COUNT]
     x, y = data.test.inputs(ids), data.test.labels[ids]
-    originals = [
-        Original(int(one), picture(image), data.classes[int(label)])
-        for one, image, label in zip(ids, x, y, strict=True)
-    ]
+    labels = [data.classes[label] for label in y.tolist()]
     attacked = {}
     for point in entry.operating_points:
         model = classifier.at(point.lam, point.width)
         x_adv = pgd(model, x, y, ids)
         with torch.no_grad():
-            clean, broken = model(x).argmax(1), model(x_adv).argmax(1)
-        attacked[point.lam, point.width] = [
-            Example(picture(image), data.classes[int(before)], data.classes[int(after)])
-            for image, before, after in zip(x_adv, clean, broken, strict=True)
-        ]
-    return Examples(originals, attacked)
+            before, after = (
+                [data.classes[label] for label in model(images).argmax(1).tolist()]
+                for images in (x, x_adv)
+            )
+        shown = list(zip(map(_picture, x_adv), before, after, strict=True))
+        attacked[point.lam, point.width] = shown
+    return Examples(list(zip(ids.tolist(), map(_picture, x), labels, strict=True)), attacked)
 
 
-def picture(image: Tensor) -> str:
+def _picture(image: Tensor) -> str:
     """Return an image, [C, H, W] in [0, 1] with C 1 or 3, as the data URI of a PNG."""
     from torchvision.transforms.functional import to_pil_image
 

@@ -19,36 +19,29 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'"
 )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("oat_bench.leaderboards.site"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "line": one_line,
-        "percent": "{:.1f}".format,
-        "general": "{:g}".format,
-        "short": short,
-        "attack": attack_name,
-    }
-    environment.globals |= {
-        "version": __version__,
-        "worst": WORST,
-        "required_sa": REQUIRED_SA,
-        "policy": _POLICY.format(styles=""),
-        "policy_of_charts": _POLICY.format(styles=" 'unsafe-inline'"),
-    }
-    # sorted keys and no NaN: the same entries are the same page, and any parser reads it
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    return environment
-
-
-_PAGES = _environment()
+_PAGES = Environment(
+    loader=PackageLoader("oat_bench.leaderboards.site"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGES.filters |= {
+    "line": one_line,
+    "percent": "{:.1f}".format,
+    "general": "{:g}".format,
+    "short": short,
+    "attack": attack_name,
+}
+_PAGES.globals |= {
+    "version": __version__,
+    "worst": WORST,
+    "required_sa": REQUIRED_SA,
+    "policy": _POLICY.format(styles=""),
+    "policy_of_charts": _POLICY.format(styles=" 'unsafe-inline'"),
+}
+# sorted keys and no NaN: the same entries are the same page, and any parser reads it
+_PAGES.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
 
 
 def index(boards: Sequence[Board]) -> str:
@@ -79,16 +72,12 @@ def board(board: Board) -> str:
 def model(
     board: Board,
     model: Model,
-    *,
     examples: Examples | None,
-    reason: str,
+    reason: str,  # why there are no examples
     figures: Mapping[str, str],
     files: Mapping[str, str],
 ) -> str:
-    """Write the page of a model; ``reason`` says why there are no examples.
-
-    ``figures`` are captions by the file beside the page, ``files`` names of files by what they are.
-    """
+    """Write the page of a model: captions by figure file, file names by what they are."""
     rows = sorted((row for row in board.rows if row.model is model), key=lambda row: -row.width)
     known = {name for row in rows for point in row.points for name in point.robust}
     attacks = [name for name in board.attacks if name in known]
@@ -133,9 +122,6 @@ def _attack_names(attacks: Sequence[str]) -> list[list[str]]:
 
 def _value(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-# --- what scripts read
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -15,22 +15,17 @@ from oat_bench.results.records import Record
 from oat_bench.results.robustbench import RobustBenchPoint, robustbench_points
 from oat_bench.statistics.accuracy import WORST
 
-#: the SA in percent that RA is asked for first
-REQUIRED_SA = 90.0
-#: what no page may be called: the folder of assets, and the page of a board
-_TAKEN = ("assets", "index")
+REQUIRED_SA = 90.0  # in percent, that RA is asked for first
+_TAKEN = ("assets", "index")  # no page's name: the folder of assets, and the page of a board
 
 
 @dataclass(frozen=True)
 class Model:
-    """One entry; its page and the files beside it are named by the slug.
-
-    Doubts are why its RA under the board's first attack is not to be trusted.
-    """
+    """One entry."""
 
     record: Record
-    slug: str
-    doubts: tuple[str, ...]
+    slug: str  # names its page and the files beside it
+    doubts: tuple[str, ...]  # why RA under the board's first attack is not to be trusted
 
     @property
     def entry(self) -> Entry:
@@ -72,32 +67,30 @@ def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
     """Read, sort and rank the entries under a folder; ``robustbench`` is a clone of RobustBench."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards")
-    threats: dict[tuple[str, str, float], list[Record]] = {}
-    for path in records.find(folder):
-        record = records.read(path)
-        entry = record.entry
-        threats.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
-    taken: set[str] = set()
-    return [_board(threats[key], taken, robustbench) for key in sorted(threats)]
+    everything = [records.read(path) for path in records.find(folder)]
+    rule, taken = ranking.Rule(min_sa=REQUIRED_SA), set[str]()
+    ranked = ranking.boards(everything, rule=rule)
+    return [_board(first, everything, taken, robustbench) for first in ranked]
 
 
-def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -> Board:
-    rule = ranking.Rule(min_sa=REQUIRED_SA)
-    first = ranking.rank(found, rule=rule)
+def _board(
+    first: ranking.Board, everything: Sequence[Record], taken: set[str], robustbench: Path | None
+) -> Board:
+    rule, doubts = first.rule, {row.record.path: row.doubts for row in first.rows}
+    found = [record for record in everything if record.path in doubts]
     attacks = _attacks(found)
     ranked = {name: ranking.rank(found, attack=name, rule=rule) for name in attacks}
     scores: dict[tuple[Path, float], dict[str, ranking.Row]] = {}
     for name, board in ranked.items():
         for row in board.rows:
             scores.setdefault((row.record.path, row.width), {})[name] = row
-    doubts = {row.record.path: row.doubts for row in first.rows}
     names: set[str] = set()
     models = {r.path: Model(r, slug(r.stem, names), doubts[r.path]) for r in found}
     rows = []
     for row in first.rows:
         path, width = row.record.path, row.width
-        points = [p for p in row.record.entry.operating_points if p.width == width]
-        points.sort(key=lambda point: point.lam)
+        points = sorted(row.record.entry.operating_points, key=lambda point: point.lam)
+        points = [point for point in points if point.width == width]
         rows.append(Row(row.label, models[path], width, points, scores[path, width]))
     fixed: list[RobustBenchPoint] = []
     theirs = next((name for name in (WORST, "autoattack") if name in ranked), None)
@@ -117,10 +110,7 @@ def _attacks(found: Sequence[Record]) -> list[str]:
 
 
 def slug(text: str, taken: set[str]) -> str:
-    """Name a file or a folder of a site: letters, digits and . _ -, not hidden, about 60 at most.
-
-    It is none of those taken, in lower case, to which it is added.
-    """
+    """Name a file of the site as none of the taken, in lower case, to which it is added."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60].strip("-.") or "unnamed"
     free, number = name, 1
     while free.lower() in taken or free.lower() in _TAKEN:

@@ -57,11 +57,12 @@ class Context:
         """The model, loaded."""
         from oat_bench import checkpoint, deployment, wrapping
 
+        where = self.where  # a device that is not there is said before anything is loaded
         if wrapping.is_source(self.name):
-            return wrapping.from_source(self.name, self.named_data).to(self.where)
+            return wrapping.from_source(self.name, self.named_data).to(where)
         if deployment.is_exported(self.name):
-            return deployment.load(self.name).to(self.where)
-        return checkpoint.load(self.name, self.where)
+            return deployment.load(self.name).to(where)
+        return checkpoint.load(self.name, where)
 
     @cached_property
     def named_data(self) -> "Dataset":

@@ -168,8 +168,11 @@ def transfer(
     sources = tested if crafted is None else context.lambdas(crafted, "--crafted")
     (share,) = context.widths([info.widths[0] if width is None else width])
     ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
-    if weights is not None:
-        _check_draw(weights, tested, drawn)
+    if weights is not None and drawn is False:
+        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
+    for lam in (lam for lam in weights or () if lam not in tested):
+        known = ", ".join(f"{one:g}" for one in tested)
+        raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
     if drawn is None:
         drawn = weights is not None or (len(tested) > 1 and random_lambda.applies(ready))
     if drawn:
@@ -196,16 +199,6 @@ def transfer(
         write_parquet(folder / "random-lambda.parquet", expectation)
     page, csv = reports.page(report), reports.csv(report)
     hand_in(folder / "transfer", report, page, "tables, outcomes and figure", csv=csv)
-
-
-def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | None) -> None:
-    """Refuse a draw that nothing attacks, or of lambda that nothing is classified at."""
-    if drawn is False:
-        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
-    for lam in weights:
-        if lam not in tested:
-            known = ", ".join(f"{one:g}" for one in tested)
-            raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
 
 
 @command("corruptions runs/fashion-12x12-seed0 --lambda 0,0.2,1 --severities 3")

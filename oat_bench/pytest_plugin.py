@@ -148,15 +148,15 @@ class RobustAccuracy:
     def _context(
         self, model: "Model", dataset: str | None, data_dir: str | Path | None
     ) -> "Context":
-        from oat_bench.cli.context import Context, load_model
+        import torch
+
+        from oat_bench.cli.context import Context
 
         named = str(model) if isinstance(model, str | Path) else "the classifier"
         context = Context(named, dataset, Path(data_dir or self.data_dir))
-        context.trained = (
-            load_model(named, "cpu", lambda: context.named_data)
-            if isinstance(model, str | Path)
-            else model
-        )
+        context.where = torch.device("cpu")
+        if not isinstance(model, str | Path):
+            context.trained = model
         return context
 
 

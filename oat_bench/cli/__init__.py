@@ -10,15 +10,8 @@ from typing import NoReturn
 
 import click
 
-from oat_bench.cli import (  # noqa: F401  (they add themselves to cli)
-    calibrate,
-    check,
-    examine,
-    export,
-    leaderboard,
-    reading,
-    run,
-)
+# they add themselves to cli
+from oat_bench.cli import calibrate, check, examine, export, leaderboard, reading, run  # noqa: F401
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError, one_line
 
@@ -54,22 +47,17 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def _watch_interrupts() -> list[int]:
-    """Note each Ctrl-C, which a library that is loading may turn into another error."""
-    seen: list[int] = []
+def main() -> None:
+    """Run the command line; turn every error of the user's into one line and exit code 2."""
+    # a library that is loading may turn a Ctrl-C into another error
+    interrupts: list[int] = []
 
     def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        seen.append(number)
+        interrupts.append(number)
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
-    return seen
-
-
-def main() -> None:
-    """Run the command line; turn every error of the user's into one line and exit code 2."""
-    interrupts = _watch_interrupts()
     try:
         sys.exit(cli(standalone_mode=False))
     except Exception as error:

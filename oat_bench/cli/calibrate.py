@@ -1,25 +1,14 @@
 """`calibrate`."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import click
 
-from oat_bench.cli.context import Context, store_in, write_report
-from oat_bench.cli.group import command, command_line, show
-from oat_bench.cli.options import (
-    MODEL_WIDTHS,
-    SEED,
-    choice,
-    count,
-    gradients,
-    model_options,
-    option,
-)
+from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.group import command, command_line
+from oat_bench.cli.options import MODEL_WIDTHS, SEED, count, gradients, model_options, option
 from oat_bench.cli.values import AMOUNT, SHARE, SHARE_OR_ALL, Number
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.calibration import Goal
 
 #: held-out images, unless told otherwise
 _N = 1000
@@ -33,7 +22,7 @@ _MINUTES = ("MINUTES", Number(min=0))
 @option("--max-flops", AMOUNT, "Widths of no more operations an image: 1e6, 1.5M.")
 @option("--max-latency", AMOUNT, "Widths of no more milliseconds an image.")
 @option("--confidence", SHARE, "Of the guarantee, and of all intervals.", "95%")
-@option("--split", choice("validation", "test"), "Of the model's data set.", "validation")
+@option("--split", ["validation", "test"], "Of the model's data set.", "validation")
 @option(
     "--attack",
     "NAME",
@@ -49,16 +38,7 @@ _MINUTES = ("MINUTES", Number(min=0))
     "A folder of your own images, all of them; or the one that the model was trained on."
 )
 def calibrate(
-    context: Context,
-    confidence: float,
-    split: Literal["validation", "test"],
-    attack: str | None,
-    budget: float,
-    widths: list[float] | None,
-    n_examples: int | None,
-    gradients: Literal["float32", "bf16"],
-    seed: int,
-    **bars: float | None,
+    context: Context, split: Any, attack: str | None, n_examples: int | None, **asked: Any
 ) -> None:
     """Choose lambda and width of a trained model for the accuracies that a use requires.
 
@@ -66,8 +46,13 @@ def calibrate(
     that the report names) holds with the confidence asked for, over all points that were tried.
     Exit code 1: no point can be guaranteed.
     """
-    limits = {bar: bars.pop(bar) for bar in ("max_flops", "max_latency")}
-    goal = _goal(bars)
+    limits = {bar: asked.pop(bar) for bar in ("max_flops", "max_latency")}
+    kinds = ("min-sa", "min-ra", "sa-weight")
+    given = {kind: asked.pop(kind.replace("-", "_")) for kind in kinds}
+    bars: dict[Any, float] = {kind: bar for kind, bar in given.items() if bar is not None}
+    if len(bars) != 1:
+        got = " and ".join(f"--{kind}" for kind in bars) or "none"
+        raise UserError(f"got {got}; expected one of --min-sa, --min-ra and --sa-weight")
     from oat_bench import calibration, datasets, figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
@@ -75,9 +60,10 @@ def calibrate(
     from oat_bench.progress import note
     from oat_bench.reports import calibration as reports
 
+    goal = calibration.Goal(*bars.popitem())
     trained, dataset = context.checkpoint, context.dataset_name
-    info = trained.info
-    shares = context.widths(widths)
+    info, seed, confidence = trained.info, asked["seed"], asked["confidence"]
+    shares = context.widths(asked["widths"])
     ready = None
     if attack is not None:
         ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
@@ -94,13 +80,13 @@ def calibrate(
     common: dict[str, Any] = {
         "confidence": confidence,
         "widths": [cost.width for cost in costs if cost.fits] if costs else shares,
-        "gradients": gradients,
+        "gradients": asked["gradients"],
     }
     examples = datasets.nested_order(images.data.labels)[:n]
     folder = context.folder()
     if ready is None:
         ready, why = calibration.strongest(
-            trained, data, goal, examples, seed=seed, budget=60 * budget, **common
+            trained, data, goal, examples, seed=seed, budget=60 * asked["budget"], **common
         )
         note(why)
     found = calibration.calibrate(
@@ -116,23 +102,8 @@ def calibrate(
         command=command_line(),
         **common,
     )
-    page = reports.page(found)
-    write_report(folder / "calibration", found, md=page.markdown())
     figures.write(figures.calibration(found), folder / "calibration")
-    show(page, f"report, picture and outcomes in {folder}")
+    page = reports.page(found)
+    hand_in(folder / "calibration", found, page, "report, picture and outcomes")
     if found.choice is None:
         click.get_current_context().exit(1)
-
-
-def _goal(bars: "dict[str, float | None]") -> "Goal":
-    given = {
-        kind: value
-        for kind in ("min-sa", "min-ra", "sa-weight")
-        if (value := bars[kind.replace("-", "_")]) is not None
-    }
-    if len(given) != 1:
-        got = " and ".join(f"--{kind}" for kind in given) or "none"
-        raise UserError(f"got {got}; expected one of --min-sa, --min-ra and --sa-weight")
-    from oat_bench.calibration import Goal
-
-    return Goal(*given.popitem())  # type: ignore[arg-type]

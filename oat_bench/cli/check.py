@@ -2,18 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from oat_bench.cli.context import Context, store_in
 from oat_bench.cli.group import command, command_line, plain_console
-from oat_bench.cli.options import choice, flag, lambdas, model_options, option, seed
+from oat_bench.cli.options import flag, lambdas, model_options, option, seed
 from oat_bench.cli.values import NAMES, Number
 from oat_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from oat_bench.reports.check import Report
 
 _POINTS = ("POINTS", Number(0, 100, max_open=True))
 _SURE = ("SHARE", Number(0.5, 1, max_open=True))
@@ -27,7 +24,7 @@ _SURE = ("SHARE", Number(0.5, 1, max_open=True))
 @lambdas("Some of the baseline's lambda. [default: all]")
 @option(
     "--format",
-    choice("text", "markdown", "json", "junit", "github"),
+    ["text", "markdown", "json", "junit", "github"],
     "Of what is printed. text: a table in a terminal, Markdown in a pipe.",
     "text",
     "form",
@@ -60,23 +57,17 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
         updated = checks.renew(done, data, command_line())
     update = command_line("--update-baseline") if kept_because is None else None
     report = formats.Report(done, context.name, baseline, update, tuple(map(str, updated)))
-    _print(report, form)
-    click.get_current_context().exit(1 if verdict == "worse" else 0)
-
-
-def _print(report: "Report", form: str) -> None:
-    from oat_bench.reports import check as formats
-
     console = plain_console()
     if form == "text" and console.is_terminal:
         formats.page(report).draw(console)
         console.print(formats.verdict(report), style="bold", soft_wrap=True)
         for line in formats.offer(report):
             console.print(line, soft_wrap=True)
-        return
-    write = {"json": formats.as_json, "junit": formats.junit, "github": formats.github}
-    click.echo(write.get(form, formats.markdown)(report), nl=False)
+    else:
+        write = {"json": formats.as_json, "junit": formats.junit, "github": formats.github}
+        click.echo(write.get(form, formats.markdown)(report), nl=False)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if form == "github" and summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(formats.markdown(report) + "\n")
+    click.get_current_context().exit(1 if verdict == "worse" else 0)

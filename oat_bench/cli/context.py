@@ -3,13 +3,12 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oat_bench.cli.group import command_line
+from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,37 +17,9 @@ if TYPE_CHECKING:
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.evaluation.subject import Subject
+    from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
     from oat_bench.written import Written
-
-
-def load_model(
-    model: str, device: "torch.device | str", data: "Callable[[], Dataset] | None" = None
-) -> "TunableClassifier":
-    """Return a checkpoint, a run's, an exported file, or what ``./mine.py:build`` returns.
-
-    ``data`` loads what the last classifies, which it does not say itself.
-    """
-    from oat_bench import checkpoint, deployment, wrapping
-
-    if wrapping.is_source(model):
-        if data is None:
-            raise UserError(f"{model}: expected a checkpoint, which says what it classifies")
-        return wrapping.from_source(model, data()).to(device)
-    if deployment.is_exported(model):
-        return deployment.load(model).to(device)
-    return checkpoint.load(model, device)
-
-
-def data_of(trained: "TunableClassifier", model: str, dataset: str | None) -> str:
-    """Return the data set of a model; or the folder named for it, which one of a folder needs."""
-    from oat_bench import datasets
-
-    name = trained.info.dataset
-    # a checkpoint must not choose what is read here
-    if dataset is None and name not in datasets.DATASETS:
-        raise UserError(f"{model} is of data set {name!r}; name its folder with --dataset")
-    return dataset or name
 
 
 @dataclass
@@ -58,7 +29,7 @@ class Context:
     Whatever does not exist or does not fit is a UserError.
     """
 
-    model: str | None  # as `load_model` takes it; None: the command trains one
+    model: str | None  # a run, checkpoint, exported file or ./mine.py:build; None: to be trained
     dataset: str | None = None  # a name, or a folder of images; None: the model's
     data_dir: Path = Path("data")
     skip_broken: bool = False
@@ -84,7 +55,14 @@ class Context:
     @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
-        return load_model(self.name, self.where, lambda: self.named_data)
+        from oat_bench import checkpoint, deployment, wrapping
+
+        where = self.where  # a device that is not there is said before anything is loaded
+        if wrapping.is_source(self.name):
+            return wrapping.from_source(self.name, self.named_data).to(where)
+        if deployment.is_exported(self.name):
+            return deployment.load(self.name).to(where)
+        return checkpoint.load(self.name, where)
 
     @cached_property
     def named_data(self) -> "Dataset":
@@ -104,8 +82,14 @@ class Context:
 
     @property
     def dataset_name(self) -> str:
-        """The data set of the model, or the folder that was named for it."""
-        return data_of(self.trained, self.name, self.dataset)
+        """The data set of the model, or the folder named for it, which one of a folder needs."""
+        from oat_bench import datasets
+
+        name = self.trained.info.dataset
+        # a checkpoint must not choose what is read here
+        if self.dataset is None and name not in datasets.DATASETS:
+            raise UserError(f"{self.name} is of data set {name!r}; name its folder with --dataset")
+        return self.dataset or name
 
     @cached_property
     def data(self) -> "Dataset":
@@ -215,9 +199,10 @@ def store_in(folder: Path) -> "OutcomeStore":
     return OutcomeStore(make_folder(folder / "outcomes"))
 
 
-def write_report(place: Path, report: "Written", **texts: str) -> None:
-    """Write ``place.json``, and each text beside it under its ending."""
+def hand_in(place: Path, report: "Written", page: "Page", what: str, **texts: str) -> None:
+    """Write ``place.json``, ``place.md`` and further texts by their endings; show the page."""
     from oat_bench.files import atomic_write
 
-    for ending, text in {"json": report.as_json(), **texts}.items():
+    for ending, text in {"json": report.as_json(), "md": page.markdown(), **texts}.items():
         atomic_write(place.with_name(f"{place.name}.{ending}"), text)
+    show(page, f"{what} in {place.parent}")

@@ -5,18 +5,10 @@ from typing import Any
 
 import click
 
-from oat_bench.cli.context import Context, store_in, write_report
-from oat_bench.cli.group import command, show
-from oat_bench.cli.options import (
-    BATCH_SIZE,
-    MODEL_WIDTHS,
-    SEED,
-    count,
-    gradients,
-    lambdas,
-    model_options,
-    option,
-)
+from oat_bench.cli import options as shared
+from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.group import command
+from oat_bench.cli.options import count, gradients, lambdas, model_options, option
 from oat_bench.cli.values import COUNTS, NAMES, SEVERITIES, WEIGHTS
 from oat_bench.errors import UserError, unknown
 
@@ -33,21 +25,16 @@ _LONG = 60
     "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
 )
 @lambdas("Lambda to examine. [default: the trained ones]")
-@MODEL_WIDTHS
+@shared.MODEL_WIDTHS
 @option(
     "--n-examples",
     COUNTS,
     "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
-@SEED
+@shared.SEED
 @model_options()
 def integrity(
-    context: Context,
-    attacks: list[str] | None,
-    lambdas: list[float] | None,
-    widths: list[float] | None,
-    n_examples: dict[str, int] | None,
-    seed: int,
+    context: Context, attacks: list[str] | None, n_examples: Any, seed: int, **where: Any
 ) -> None:
     """Say whether the attacks on a model can be trusted, with the evidence.
 
@@ -72,8 +59,8 @@ def integrity(
     )
     # a file of one lambda has no dial
     whole = examination.dial_lambdas(context.lambdas(None), continuous=trained.continuous)
-    points = context.points(lambdas, widths)
-    shares = context.widths(widths) if len(whole) > 1 else []
+    points = context.points(**where)
+    shares = context.widths(where["widths"]) if len(whole) > 1 else []
     dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
@@ -106,9 +93,7 @@ def integrity(
         seed=seed,
         **context.provenance(),
     )
-    page = reports.page(report)
-    write_report(folder / "integrity", report, md=page.markdown())
-    show(page, f"report and outcomes in {folder}")
+    hand_in(folder / "integrity", report, reports.page(report), "report and outcomes")
     if report.verdict == "fail":
         click.get_current_context().exit(1)
 
@@ -148,21 +133,18 @@ def _counts(
     None,
     "weights",
 )
-@BATCH_SIZE
+@shared.BATCH_SIZE
 @gradients("float32")
-@SEED
+@shared.SEED
 @model_options()
 def transfer(
     context: Context,
     attack: str,
-    lambdas: list[float] | None,
-    crafted: list[float] | None,
-    width: float | None,
     n_examples: int | None,
     drawn: bool | None,
     weights: dict[float, float] | None,
     seed: int,
-    **computing: Any,
+    **asked: Any,
 ) -> None:
     """Attack at one lambda, classify at another.
 
@@ -181,12 +163,16 @@ def transfer(
 
     trained = context.trained
     info, _ = trained.info, context.dataset_name
-    tested = context.lambdas(lambdas)
+    tested = context.lambdas(asked.pop("lambdas"))
+    crafted, width = asked.pop("crafted"), asked.pop("width")
     sources = tested if crafted is None else context.lambdas(crafted, "--crafted")
     (share,) = context.widths([info.widths[0] if width is None else width])
     ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
-    if weights is not None:
-        _check_draw(weights, tested, drawn)
+    if weights is not None and drawn is False:
+        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
+    for lam in (lam for lam in weights or () if lam not in tested):
+        known = ", ".join(f"{one:g}" for one in tested)
+        raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
     if drawn is None:
         drawn = weights is not None or (len(tested) > 1 and random_lambda.applies(ready))
     if drawn:
@@ -194,7 +180,7 @@ def transfer(
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     examples, folder = context.examples(n_examples, 500), context.folder()
-    subject = context.subject(examples, store=store_in(folder), **computing)
+    subject = context.subject(examples, store=store_in(folder), **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
     report = reports.make_report(
@@ -206,38 +192,23 @@ def transfer(
         gradients=subject.gradients,
         **context.provenance(),
     )
-    page = reports.page(report)
-    write_report(folder / "transfer", report, md=page.markdown(), csv=reports.csv(report))
     write_parquet(folder / "transfer.parquet", frame)
     figures.write(figures.transfer(report), folder / "transfer")
     if report.drawn is not None and expectation is not None:
         atomic_write(folder / "random-lambda.csv", reports.random_csv(report.drawn))
         write_parquet(folder / "random-lambda.parquet", expectation)
-    show(page, f"tables, outcomes and figure in {folder}")
-
-
-def _check_draw(weights: dict[float, float], tested: list[float], drawn: bool | None) -> None:
-    """Refuse a draw that nothing attacks, or of lambda that nothing is classified at."""
-    if drawn is False:
-        raise UserError("--draw is for the attack that --no-random-lambda leaves out")
-    for lam in weights:
-        if lam not in tested:
-            known = ", ".join(f"{one:g}" for one in tested)
-            raise UserError(f"--draw has lambda {lam:g}; expected some of --lambda: {known}")
+    page, csv = reports.page(report), reports.csv(report)
+    hand_in(folder / "transfer", report, page, "tables, outcomes and figure", csv=csv)
 
 
 @command("corruptions runs/fashion-12x12-seed0 --lambda 0,0.2,1 --severities 3")
 @lambdas("Lambda to evaluate. [default: the trained ones]")
-@MODEL_WIDTHS
+@shared.MODEL_WIDTHS
 @count("--n-examples", "Test images. [default: 1000, or all]")
 @option("--severities", SEVERITIES, "Of each corruption, 1 the mildest.", "1,2,3,4,5")
 @model_options()
 def corruptions(
-    context: Context,
-    lambdas: list[float] | None,
-    widths: list[float] | None,
-    n_examples: int | None,
-    severities: list[int],
+    context: Context, n_examples: int | None, severities: list[int], **where: Any
 ) -> None:
     """Measure accuracy under common corruptions: noise, blur, contrast, JPEG.
 
@@ -250,7 +221,7 @@ def corruptions(
     from oat_bench.reports import corruptions as reports
 
     name = context.dataset_name
-    points, data = context.points(lambdas, widths), context.data
+    points, data = context.points(**where), context.data
     examples = context.examples(n_examples, 1000)
     published = None
     if name in cifar_c.PUBLISHED:
@@ -268,6 +239,5 @@ def corruptions(
         images_sha256=digest,
         **context.provenance(),
     )
-    page = reports.page(report)
-    write_report(folder / "corruptions", report, md=page.markdown(), csv=reports.csv(report))
-    show(page, f"tables in {folder}")
+    page, csv = reports.page(report), reports.csv(report)
+    hand_in(folder / "corruptions", report, page, "tables", csv=csv)

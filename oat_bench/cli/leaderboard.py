@@ -2,22 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oat_bench.cli.group import cli, command, example, plain_console
-from oat_bench.cli.options import FILE, FOLDER, PATH, choice, flag, option
+from oat_bench.cli.options import FILE, FOLDER, PATH, flag, option
 from oat_bench.cli.values import Number
 from oat_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from oat_bench.reports.table import Page
     from oat_bench.results.records import Record
 
-Form = Literal["terminal", "markdown", "csv", "latex"]
 #: the form of a file, by its ending
-_FORMS: dict[str, Form] = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
+_FORMS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 _PERCENT = ("PERCENT", Number(0, 100))
 _CLONE = ("CLONE", PATH)
 
@@ -95,18 +93,18 @@ def _count(number: int, one: str, more: str | None = None) -> str:
 @option("--from", PATH, "Folder of the leaderboards.", "leaderboards", "folder")
 @option(
     "--sort",
-    choice("hypervolume", "ra-at-sa", "cost"),
+    ["hypervolume", "ra-at-sa", "cost"],
     "Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
     "hypervolume",
 )
 @option("--min-sa", _PERCENT, "The required SA.", 90)
 @option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
-@option("--cost", choice("flops", "latency", "parameters"), "Which cost.", "flops", "resource")
+@option("--cost", ["flops", "latency", "parameters"], "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
 @option("--robustbench", _CLONE, "A clone of RobustBench, whose models are shown beside ours.")
 @option(
     "--format",
-    choice("terminal", "markdown", "csv", "latex"),
+    ["terminal", "markdown", "csv", "latex"],
     "[default: terminal; Markdown in a pipe; that of the file's ending]",
     None,
     "form",
@@ -117,7 +115,7 @@ def table(
     folder: Path,
     attack: str | None,
     robustbench: Path | None,
-    form: Form | None,
+    form: str | None,
     out: Path | None,
     **rule: Any,
 ) -> None:
@@ -126,29 +124,41 @@ def table(
     Models are ranked by their frontier of SA and RA, a row for each width. Ranks are shared where
     chance may explain a difference. Unreliable entries are marked, and last.
     """
+    from oat_bench.reports import per_lambda
     from oat_bench.reports import ranking as boards
-    from oat_bench.results import ranking
+    from oat_bench.results import ranking, records
     from oat_bench.results.robustbench import robustbench_points
 
-    form = form or _form(out, terminal=plain_console().is_terminal)
-    if what is not None and (Path(what).is_file() or (Path(what) / "entry.json").is_file()):
-        page, csv = _entry(what)
-        _show([page], csv, form, out)
-        return
-    found, theirs = [], []
-    for board in ranking.boards(_records(folder, what), attack=attack, rule=ranking.Rule(**rule)):
-        if robustbench is not None:
-            theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
-        found.append((board, boards.fixed_points(board, theirs)))
-    _show([boards.page(*board) for board in found], boards.csv(found), form, out)
-
-
-def _form(out: Path | None, *, terminal: bool) -> Form:
-    if out is None:
-        return "terminal" if terminal else "markdown"
-    if out.suffix not in _FORMS:
+    console = plain_console()
+    if form is None and out is not None and out.suffix not in _FORMS:
         raise UserError(f"--out {out}: expected a file that ends in .md, .csv or .tex, or --format")
-    return _FORMS[out.suffix]
+    by_place = "terminal" if console.is_terminal else "markdown"
+    form = form or (_FORMS[out.suffix] if out is not None else by_place)
+    if what is not None and (Path(what).is_file() or (Path(what) / "entry.json").is_file()):
+        entry = records.read(what).entry
+        results, summaries = entry.operating_points, entry.frontiers or ()
+        trained = [point.lam for point in results if point.trained]
+        model = f"{entry.architecture}, {entry.method.upper()}"
+        title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
+        pages = [per_lambda.page(results, trained, title, (), summaries, entry.attacks)]
+        csv = per_lambda.csv(results, trained)
+    else:
+        found, theirs, scale = [], [], ranking.Rule(**rule)
+        for board in ranking.boards(_records(folder, what), attack=attack, rule=scale):
+            if robustbench is not None:
+                theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
+            found.append((board, boards.fixed_points(board, theirs)))
+        pages, csv = [boards.page(*board) for board in found], boards.csv(found)
+    if form != "terminal":
+        written = {"markdown": [p.markdown() for p in pages], "latex": [p.latex() for p in pages]}
+        _write("\n".join(written.get(form, [csv])), out)
+        return
+    if out is not None:
+        raise UserError(f"--out {out}: --format terminal is for a terminal")
+    for place, page in enumerate(pages):
+        if place:
+            console.print()
+        page.draw(console)
 
 
 def _records(folder: Path, dataset: str | None) -> "list[Record]":
@@ -170,35 +180,6 @@ def _records(folder: Path, dataset: str | None) -> "list[Record]":
     if dataset is not None and dataset not in names:
         raise unknown("data set in these leaderboards", dataset, names)
     return [record for record in found if dataset in (None, record.entry.dataset)]
-
-
-def _entry(path: str) -> "tuple[Page, str]":
-    """Return the tables of one entry, and the same as CSV."""
-    from oat_bench.reports import per_lambda
-    from oat_bench.results import records
-
-    entry = records.read(path).entry
-    results, summaries = entry.operating_points, entry.frontiers or ()
-    trained = [point.lam for point in results if point.trained]
-    model = f"{entry.architecture}, {entry.method.upper()}"
-    title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-    page = per_lambda.page(results, trained, title, (), summaries, entry.attacks)
-    return page, per_lambda.csv(results, trained)
-
-
-def _show(pages: "list[Page]", csv: str, form: Form, out: Path | None) -> None:
-    """Write to a file, print to a pipe or draw in a terminal."""
-    if form == "terminal":
-        if out is not None:
-            raise UserError(f"--out {out}: --format terminal is for a terminal")
-        console = plain_console()
-        for place, page in enumerate(pages):
-            if place:
-                console.print()
-            page.draw(console)
-        return
-    forms = {"markdown": [page.markdown() for page in pages], "latex": [p.latex() for p in pages]}
-    _write("\n".join(forms.get(form, [csv])), out)
 
 
 def _write(written: str, out: Path | None) -> None:

@@ -23,12 +23,13 @@ def option(
 ) -> Decorator:
     """Return an option that takes a value, as the command's parameter ``names`` if given.
 
-    ``kind`` is a type of click's, what stands for a text on the help page, or a pair of that and a
-    type; ``text`` is of the help page.
+    ``kind`` is a type of click's, a list of choices, what stands for a text on the help page, or a
+    pair of that and a type; ``text`` is of the help page.
     """
-    shown, kind = kind if isinstance(kind, tuple) else (kind, None)
-    if not isinstance(shown, str):
-        shown, kind = None, shown
+    if isinstance(kind, list):
+        kind = click.Choice(kind)
+    pair = (kind, None) if isinstance(kind, str) else (None, kind)
+    shown, kind = kind if isinstance(kind, tuple) else pair
     more: dict[str, Any] = {"required": True} if required else {"default": default}
     return click.option(flag, *names, metavar=shown, help=text, type=kind, **more)
 
@@ -36,11 +37,6 @@ def option(
 def flag(name: str, text: str) -> Decorator:
     """Return an option that is given or not."""
     return click.option(name, is_flag=True, help=text)
-
-
-def choice(*values: str) -> click.Choice[str]:
-    """Return the type of one of these values."""
-    return click.Choice(values)
 
 
 def group(*options: Decorator) -> Decorator:
@@ -85,7 +81,7 @@ def gradients(default: str | None = None) -> Decorator:
     """Return the option of the precision that attacks compute in; the card's by default."""
     text = "Precision that attacks differentiate in; predictions are float32."
     text += "" if default else " [default: the card's]"
-    return option("--gradients", choice("float32", "bf16"), text, default)
+    return option("--gradients", ["float32", "bf16"], text, default)
 
 
 # --- data and device
@@ -104,7 +100,7 @@ IMAGES = group(
     ),
 )
 SEED = seed("Of all randomness.", 0)
-DEVICE = option("--device", choice("auto", "cpu", "cuda"), "Where to compute.", "auto")
+DEVICE = option("--device", ["auto", "cpu", "cuda"], "Where to compute.", "auto")
 
 # --- of a benchmark
 
@@ -156,15 +152,14 @@ ATTACK_OPTIONS = group(
     click.option(
         "--save-images",
         "images",
-        type=choice("safetensors", "png"),
+        type=click.Choice(["safetensors", "png"]),
         is_flag=False,
         flag_value="safetensors",
         help="Keep attacked images, float32. png: PNGs too, to look at: rounded to 8 bits.",
     ),
 )
-RUN_OPTIONS = group(
-    SEED, DEVICE, option("--out", PATH, "Folder for results. [default: under runs/]")
-)
+_OUT = option("--out", PATH, "Folder for results. [default: under runs/]")
+RUN_OPTIONS = group(SEED, DEVICE, _OUT)
 
 # --- of a model
 

@@ -5,25 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oat_bench.cli import options as shared
 from oat_bench.cli.context import Context
 from oat_bench.cli.group import cli, command, example, plain_console, show
-from oat_bench.cli.options import (
-    ATTACK,
-    FILE,
-    IMAGES,
-    PATH,
-    RUNS,
-    flag,
-    group,
-    in_context,
-    lambdas,
-    option,
-)
+from oat_bench.cli.options import FILE, PATH, flag, group, in_context, lambdas, option
 from oat_bench.cli.values import Number
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 #: columns of `results` that are set to the right
@@ -71,13 +60,7 @@ def list_(kind: str) -> None:
 @lambdas("Only these lambda.")
 @flag("--examples", "A row for each example, not a row for all.")
 @option("--out", FILE, "Write a .csv or .parquet with all columns, and print nothing.")
-def results(
-    folders: tuple[Path, ...],
-    lambdas: list[float] | None,
-    examples: bool,
-    out: Path | None,
-    **only: str | None,
-) -> None:
+def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only: Any) -> None:
     """List what was evaluated: every model, operating point and attack.
 
     A FOLDER is a run's, or one that holds runs. [default: runs]
@@ -87,55 +70,44 @@ def results(
     if examples and out is None:
         raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
     from oat_bench.files import atomic_write
+    from oat_bench.reports.table import Table
     from oat_bench.results import listing as found
     from oat_bench.results.outcomes import write_parquet
 
     frame = found.outcomes(found.stores(folders or (Path("runs"),)))
     for column in ("dataset", "method", "attack", "seed", "model"):
         frame = found.only(frame, column, only[column], prefix=column == "model")
-    if lambdas is not None:
-        frame = frame[frame["lam"].isin(lambdas)]
+    if only["lambdas"] is not None:
+        frame = frame[frame["lam"].isin(only["lambdas"])]
     table = frame if examples else found.summarize(frame)
-    if out is None:
-        _print(found.shown(table))
-    elif out.suffix == ".csv":
-        atomic_write(out, table.to_csv(index=False))
-    else:
-        write_parquet(out, table)
-
-
-def _print(table: "pd.DataFrame") -> None:
-    from oat_bench.reports.table import Table
-
-    if table.empty:
+    if out is not None:
+        if out.suffix == ".csv":
+            atomic_write(out, table.to_csv(index=False))
+        else:
+            write_parquet(out, table)
+    elif table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
-        return
-    rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
-    drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
-    console = plain_console()
-    if console.is_terminal:
-        drawn.draw(console)
     else:
-        click.echo(drawn.markdown())
+        table, console = found.shown(table), plain_console()
+        rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
+        drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
+        if console.is_terminal:
+            drawn.draw(console)
+        else:
+            click.echo(drawn.markdown())
 
 
 @command("compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1")
-@RUNS
+@shared.RUNS
 @option("--reference", "RUN", "What differences are to. [default: the first]")
 @option(
     "--reference-lambda",
     ("LAMBDA", Number(0, 1)),
     "Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
 )
-@ATTACK
+@shared.ATTACK
 @option("--out", PATH, "Folder for tables and figure.", Path("runs") / "compare")
-def compare(
-    runs: tuple[str, ...],
-    reference: str | None,
-    reference_lambda: float | None,
-    attack: str | None,
-    out: Path,
-) -> None:
+def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: Any) -> None:
     """Compare runs: every lambda, and the frontiers.
 
     A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
@@ -154,9 +126,8 @@ def compare(
 
     found = records.read_all(runs)
     place = 0 if reference is None else runs.index(reference)
-    result = comparison.compare(
-        found, attack=attack, reference=place, reference_lam=reference_lambda
-    )
+    lam = asked.pop("reference_lambda")
+    result = comparison.compare(found, reference=place, reference_lam=lam, **asked)
     folder, page = make_folder(out), reports.page(result)
     atomic_write(folder / "compare.md", page.markdown())
     atomic_write(folder / "compare.csv", reports.csv(result))
@@ -169,21 +140,16 @@ def compare(
     show(page, f"tables and figure in {folder}")
 
 
-_BESIDE = " Published numbers of the same experiment are drawn beside it."
+_OVER_FLOPS = "SA and RA over the FLOPs of an image, a line for each lambda."
 #: kinds that are drawn of entries: the figure of the OAT paper, what it shows, an example's options
 _OF_RUNS = {
     "frontier": ("4", "SA against RA, a curve for each run.", "runs/a runs/b --out f.png"),
     "attacks": ("7", "SA against RA, a panel for each attack.", "runs/a runs/b --out f.png"),
     "lambda": ("8", "SA and RA over lambda.", "runs/a --attack pgd-7"),
     "widths": ("6", "SA against RA, a panel for each width.", "runs/a runs/b --out f.png"),
-    "cost": (
-        "",
-        "SA and RA over the FLOPs of an image, a line for each lambda.",
-        "runs/a --attack pgd-7",
-    ),
+    "cost": ("", _OVER_FLOPS, "runs/a --attack pgd-7"),
     "unseen": ("5", "Lambda that were never trained, as stars.", "runs/a --out unseen.svg"),
 }
-_RUN = click.argument("runs", metavar="RUN", nargs=1)
 _FILE = option(
     "--out",
     FILE,
@@ -211,12 +177,12 @@ def _add(kind: str, number: str, text: str, options: str) -> None:
         function = getattr(figures, "by_lambda" if kind == "lambda" else kind)
         _write(function(*given, **attack), out, kind)
 
-    which = _RUN if kind == "cost" else RUNS
-    parameters = group(which, _FILE) if kind == "attacks" else group(which, ATTACK, _FILE)
+    which = click.argument("runs", metavar="RUN") if kind == "cost" else shared.RUNS
+    attacks = [] if kind == "attacks" else [shared.ATTACK]
     draw.__doc__ = f"{text}\n\nFigure {number} of the OAT paper." if number else text
     if kind == "frontier":
-        draw.__doc__ += _BESIDE
-    command(f"figure {kind} {options}", figure)(parameters(draw))
+        draw.__doc__ += " Published numbers of the same experiment are drawn beside it."
+    command(f"figure {kind} {options}", figure)(group(which, *attacks, _FILE)(draw))
 
 
 for _kind, _about in _OF_RUNS.items():
@@ -242,7 +208,7 @@ def figure_bn_statistics(model: str, layer: str | None, out: Path | None) -> Non
 @click.argument("model", metavar="CHECKPOINT")
 @lambdas("Columns. [default: those trained]")
 @option("--dataset", "FOLDER", "Folder of images, for a model that was trained on one.")
-@IMAGES
+@shared.IMAGES
 @_FILE
 @in_context
 def figure_saliency(context: Context, lambdas: list[float] | None) -> None:

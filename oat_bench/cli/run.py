@@ -5,33 +5,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from oat_bench.cli import options as shared
 from oat_bench.cli.context import Context
 from oat_bench.cli.group import command, command_line, plain_console, show
-from oat_bench.cli.options import (
-    ATTACK_OPTIONS,
-    BENCHMARK_OPTIONS,
-    CARD_WIDTHS,
-    DEFAULT_BENCHMARK,
-    RUN_OPTIONS,
-    TRAINING_OPTIONS,
-    choice,
-    in_context,
-    option,
-)
+from oat_bench.cli.options import in_context, option
 from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
     from oat_bench.networks.card import Interpolation
-    from oat_bench.result import Result
 
 
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
-@BENCHMARK_OPTIONS
-@TRAINING_OPTIONS
-@ATTACK_OPTIONS
+@shared.BENCHMARK_OPTIONS
+@shared.TRAINING_OPTIONS
+@shared.ATTACK_OPTIONS
 @option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
-@RUN_OPTIONS
+@shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
     """Train if there is no checkpoint, attack at every lambda, print the table.
@@ -44,14 +34,14 @@ def run(context: Context, **options: Any) -> None:
 @command("evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
 @click.argument("named", metavar="MODEL", required=False)
 @option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
-@BENCHMARK_OPTIONS
-@ATTACK_OPTIONS
+@shared.BENCHMARK_OPTIONS
+@shared.ATTACK_OPTIONS
 @option(
     "--interpolation",
-    choice("linear-codes", "spherical-codes", "film"),
+    ["linear-codes", "spherical-codes", "film"],
     "Rule for lambda that were not trained. [default: the checkpoint's]",
 )
-@RUN_OPTIONS
+@shared.RUN_OPTIONS
 @in_context
 def evaluate(context: Context, named: str | None, **options: Any) -> None:
     """Attack a trained checkpoint at every lambda, print the table.
@@ -67,10 +57,10 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 
 
 @command("train --dataset digits --seed 1")
-@BENCHMARK_OPTIONS
-@TRAINING_OPTIONS
-@CARD_WIDTHS
-@RUN_OPTIONS
+@shared.BENCHMARK_OPTIONS
+@shared.TRAINING_OPTIONS
+@shared.CARD_WIDTHS
+@shared.RUN_OPTIONS
 @in_context
 def train(context: Context, widths: list[float] | None, seed: int, **named: str | None) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
@@ -82,7 +72,7 @@ def train(context: Context, widths: list[float] | None, seed: int, **named: str 
 
     device = context.where
     data = context.load(card.dataset, card.image_size, named["dataset_name"])
-    folder = make_folder(context.out or _default_out(card, seed))
+    folder = make_folder(context.out or Path("runs") / f"{card.name}-seed{seed}")
     runs.train(card, data, folder, seed=seed, device=device)
     note(f"checkpoint and log in {folder}")
 
@@ -106,7 +96,7 @@ def _card(
     elif dataset is not None and not folder:
         card = card_for(dataset)
     else:
-        card = benchmark_card("image-folder" if folder else DEFAULT_BENCHMARK)
+        card = benchmark_card("image-folder" if folder else shared.DEFAULT_BENCHMARK)
     if folder and dataset:
         card = card.for_folder(dataset, named=benchmark is not None, label=dataset_name)
     elif dataset is not None and dataset != card.dataset:
@@ -114,10 +104,6 @@ def _card(
     if context.image_size is not None:
         card = card.model_copy(update={"image_size": context.image_size})
     return card if method is None else card.with_method(method)
-
-
-def _default_out(card: "BenchmarkCard", seed: int) -> Path:
-    return Path("runs") / f"{card.name}-seed{seed}"
 
 
 def _evaluate(
@@ -145,6 +131,7 @@ def _evaluate(
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
+    from oat_bench.reports import flags
     from oat_bench.result import measured
 
     if card is not None and model is None:
@@ -175,26 +162,20 @@ def _evaluate(
     card = runs.with_evaluation(card, data, **changes)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
-    out = _default_out(card, seed)
+    own = f"seed{seed}"
     if trained is not None:
         known = trained.info.method, trained.info.trained_lambdas, trained.info.widths
-        out = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
+        own = trained.fingerprint()[:8]
     runs.choose_points(card, *known)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     card = runs.with_saved(card, data, ready)
-    folder = make_folder(context.out or out)
+    folder = make_folder(context.out or Path("runs") / f"{card.name}-{own}")
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device)
     result = measured(
         trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
     )
     result.save(folder)
-    _print(result, folder)
-
-
-def _print(result: "Result", folder: Path) -> None:
-    from oat_bench.reports import flags
-
     show(result.page)
     console, raised = plain_console(), result.entry.flags or ()
     console.print()

@@ -27,7 +27,7 @@ from oat_bench.statistics import frontier
 
 @dataclass(frozen=True)
 class Check:
-    """A finished check: of the classifier, whose outcomes these are, against the baseline."""
+    """A finished check of a classifier, whose outcomes these are."""
 
     comparison: Comparison
     baseline: Baseline
@@ -66,15 +66,11 @@ def check(
 ) -> Check:
     """Evaluate what the baseline holds outcomes of, and compare example by example.
 
-    ``max_drop`` is in points; a verdict ``worse`` of any row is right with ``confidence``. ``seed``
-    is of the attacks; the baseline's if None.
-
-    Raises:
-        UserError: if model, baseline and data do not go together.
+    ``max_drop`` is in points; ``seed`` is of the attacks, the baseline's if None. What does not go
+    together is a `UserError`.
     """
     attacks = prepare(classifier, baseline, data, seed)
-    data = check_fits(classifier.info, data)
-    device = device or torch.device("cpu")
+    data, device = check_fits(classifier.info, data), device or torch.device("cpu")
     classifier = classifier.to(device)
     subject = Subject(
         classifier,
@@ -121,8 +117,7 @@ def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | Non
 def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     """Make the model the baseline: entry, outcomes and, if one lies beside, checkpoint.
 
-    All are on disk before the first is put in place. What else lies beside the entry, tables and
-    the report of attack integrity, is of the old model and goes.
+    All or none is replaced; tables and reports beside them are of the old model and go.
     """
     reason = kept_because(done.baseline, done.classifier)
     if done.comparison.verdict == "worse":
@@ -132,16 +127,11 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     record, classifier = done.baseline.record, done.classifier
     data = check_fits(classifier.info, data)
     old, worst_over = record.entry, done.baseline.worst_over()
-    results = with_costs(
-        summarize(done.outcomes, worst_over, classifier.info.trained_at),
-        classifier,
-        data.test,
-        done.device,
-        record.entry_path,
-    )
+    results = summarize(done.outcomes, worst_over, classifier.info.trained_at)
+    results = with_costs(results, classifier, data.test, done.device, record.entry_path)
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
-    run = [EntryAttack.of(attack) for attack in done.attacks]
+    run = map(EntryAttack.of, done.attacks)
     described = ["authors", "venue", "link", "footnote", "additional_data"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")
@@ -167,8 +157,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     checkpoint = record.beside("checkpoint.safetensors")
     if checkpoint.exists():
         contents[checkpoint] = to_bytes(classifier)
-    stale = {record.beside(name) for name in PUBLISHED} - contents.keys()
     atomic_write_all(contents)
-    for path in stale:
+    for path in {record.beside(name) for name in PUBLISHED} - contents.keys():
         path.unlink(missing_ok=True)
     return sorted(contents)

@@ -32,10 +32,7 @@ def held_out(
     skip_broken: bool = False,
     image_size: int | None = None,
 ) -> HeldOut:
-    """Load images to calibrate on: a split of the model's own data set, or a whole other folder.
-
-    The images tell which it is; the names do where the model does not know its images.
-    """
+    """Load images to calibrate on: a split of the model's own data set, or a whole other folder."""
     datasets.check_known(dataset)
     is_folder = datasets.is_folder(dataset)
     if dataset != info.dataset and not is_folder:

@@ -1,7 +1,9 @@
 """Calibration of a trained model: what answers the search's questions, and what it costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,16 +86,15 @@ def calibrate(
 ) -> Calibration:
     """Find the operating point that is best in one accuracy and holds a bar in the other.
 
-    The chance over the held-out images that the chosen point is below the bar is at most ``1 -
-    confidence``, over all points that were tried.
+    The chance that the chosen point is below the bar is at most ``1 - confidence``, over all points
+    that were tried. RA is guaranteed under ``attack``, from `oat_bench.attacks.engines.prepare`;
+    the search may take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)``
+    or ``Goal("sa-weight", 0.5)``.
 
     ``data`` are images that the model was not trained on, on the classifier's device; ``examples``
-    are places there, every first share of them stratified (None: all, in nested order). RA is
-    guaranteed under ``attack``, made ready by `oat_bench.attacks.engines.prepare`; the search may
-    take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or
-    ``Goal("sa-weight", 0.5)``; ``widths`` are by default all of the model's. Outcomes that the
-    store (None: memory) holds under ``data_fingerprint`` are not computed again. ``held_out``, what
-    the images are, ``costs``, from `affordable`, and ``command`` are for the report.
+    places there, every first share stratified (None: all). Outcomes that the store holds under
+    ``data_fingerprint`` are not computed again. ``held_out``, what the images are, ``costs``, from
+    `affordable`, and ``command`` are for the report.
 
     Raises:
         UserError: if so few examples could not pass the bar if all were right.
@@ -101,12 +102,12 @@ def calibrate(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
-    info, shares = classifier.info, list(widths or classifier.info.widths)
+    info, shares, smooth = classifier.info, widths or classifier.info.widths, classifier.continuous
     ids = nested_order(data.labels) if examples is None else examples.cpu()
     store = store or OutcomeStore(None)
     subject = Subject(classifier, data, data_fingerprint, store=store, gradients=gradients)
     probe, tester = ModelProbe(subject, cheaper(attack)), ModelProbe(subject, attack)
-    lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
+    lambdas = starting_lambdas(info.trained_lambdas, continuous=smooth)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
     total = len(lambdas) * len(shares) * n_search + n_test
@@ -119,23 +120,23 @@ def calibrate(
             shares,
             ids.numpy(),
             confidence=confidence,
-            continuous=classifier.continuous,
+            continuous=smooth,
             tester=tester,
             said=line.note,
         )
-    points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
+    points = (GRID if smooth else len(lambdas)) * len(shares)
     # what comes out is predicted too
     each, each_searched = attack.passes + 1, probe.attack.passes + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
     clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)
     whole, right = points * len(ids), round(points * len(ids) * clean)
+    of_model = ("dataset", "architecture", "method", "selection")
+    counted = ("n_search", "n_test", "needed", "choice")
+    known: dict[str, Any] = {key: getattr(info, key) for key in of_model}
     return Calibration(
-        dataset=info.dataset,
+        **known | {key: getattr(outcome, key) for key in counted},
         held_out=held_out,
-        architecture=info.architecture,
-        method=info.method,
-        selection=info.selection,
         threat_model=attack.threat.norm,
         eps=format_eps(attack.threat.eps),
         attack=attack.label,
@@ -147,13 +148,9 @@ def calibrate(
         goal=goal.kind,
         value=goal.value,
         confidence=confidence,
-        n_search=outcome.n_search,
-        n_test=outcome.n_test,
-        needed=outcome.needed,
-        widths=shares,
+        widths=list(shares),
         costs=list(costs),
         points=_points(outcome, info),
-        choice=outcome.choice,
         spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
         grid=Passes(predicted=whole, attacked=right, passes=whole + each * right),
         grid_points=points,
@@ -190,17 +187,13 @@ def affordable(
     max_flops: float | None = None,
     max_latency: float | None = None,
 ) -> list[WidthCost]:
-    """Measure what each width costs, at any lambda, and say which keep to the limits.
-
-    ``max_flops`` is of an image, by torch's counter; ``max_latency`` in ms, for one image alone.
-    """
+    """Measure what each width costs, and say which keep to FLOPs and ms of one image alone."""
     image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
+    most_flops, longest = (math.inf if m is None else m for m in (max_flops, max_latency))
     costs = []
     for width in widths:
         cost = measure(classifier.at(lam, width), image)
-        fits = (max_flops is None or cost.flops <= max_flops) and (
-            max_latency is None or cost.latency_ms <= max_latency
-        )
+        fits = cost.flops <= most_flops and cost.latency_ms <= longest
         costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
     if not any(cost.fits for cost in costs):
         known = "; ".join(

@@ -21,10 +21,7 @@ _CHUNK = 64
 
 
 class ChosenPoint(Written):
-    """The operating point that was chosen, on the examples of the tests.
-
-    Its intervals hold for all points of the sequence at once, so that the choice does no harm.
-    """
+    """The operating point that was chosen; intervals hold for all of the sequence at once."""
 
     lam: float
     width: float
@@ -76,10 +73,7 @@ def run(
     tester: Probe | None = None,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
-
-    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None.
-    """
+    """Calibrate what a probe answers for; ``tester``, ``probe`` if None, answers the tests."""
     tester = tester or probe
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
@@ -91,23 +85,22 @@ def run(
     def right_of(one: Candidate) -> Count:
         said(f"testing lambda {one.point.lam:g}")
         if goal.barred == "SA":
-            return _count(tester.clean(one.point, unseen))
+            return Count.among(tester.clean(one.point, unseen))
         right = np.zeros(0, np.bool_)
         for start in range(0, n_test, _CHUNK):
             right = np.append(right, tester.robust(one.point, unseen[start : start + _CHUNK]))
             if least is not None and right.sum() + n_test - len(right) < least:
                 break  # it fails, whatever the others are
-        return _count(right)
+        return Count.among(right)
 
-    tests, chosen = [], planned[:1]
+    tests, held, choice = [], 1, None
     if goal.barred is not None:
         tests = guarantee.fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
-        chosen = planned[held - 1 : held] if held else []
-    choice = None
-    if chosen:
-        said(f"measuring lambda {chosen[0].point.lam:g}")
-        choice = _measure(tester, goal, chosen[0], unseen, confidence, len(planned))
+    if held:
+        chosen = planned[held - 1]
+        said(f"measuring lambda {chosen.point.lam:g}")
+        choice = _measure(tester, goal, chosen, unseen, confidence, len(planned))
     return Outcome(found, planned, tests, choice, n_search, n_test, least)
 
 
@@ -115,21 +108,11 @@ def _measure(
     probe: Probe, goal: Goal, one: Candidate, examples: Ints, confidence: float, of: int
 ) -> ChosenPoint:
     point = one.point
-    sa, ra = _count(probe.clean(point, examples)), _count(probe.robust(point, examples))
+    sa, ra = map(Count.among, (probe.clean(point, examples), probe.robust(point, examples)))
     weighted = None
-    if goal.barred is None:
-        # both intervals at once, so that theirs is one too
+    if goal.barred is None:  # both intervals at once, so that theirs is one too
         a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
         ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
         weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
-    return ChosenPoint(
-        lam=point.lam,
-        width=point.width,
-        sa=interval(sa, confidence, of),
-        ra=interval(ra, confidence, of),
-        weighted=weighted,
-    )
-
-
-def _count(right: np.ndarray) -> Count:
-    return Count.of(int(right.sum()), len(right))
+    sa_of, ra_of = interval(sa, confidence, of), interval(ra, confidence, of)
+    return ChosenPoint(lam=point.lam, width=point.width, sa=sa_of, ra=ra_of, weighted=weighted)

@@ -17,9 +17,7 @@ class CalibrationPoint(Written):
     width: float
     trained: bool = Field(description="whether training sampled this lambda")
     sa: Count = Field(description="on the examples of the search")
-    ra: Count | None = Field(
-        description="on the first of them, under the attack of the search; None: not attacked"
-    )
+    ra: Count | None = Field(description="on the first of them; None: not attacked")
     dropped: str = Field(description="why it was not attacked on more of them; empty if it was")
     planned: int | None = Field(description="its place in the sequence of tests, from 1")
     test: BarTest | None = None

@@ -1,27 +1,25 @@
 """Where to look for operating points: a search whose outcome is a sequence of points to test.
 
-The search sees one part of the held-out examples, the tests the other. Clean predictions are cheap
-and made for every point; attacks run on nested shares of the examples, and only at points that may
-still be the one.
+Clean images are predicted at every point; attacks run on nested shares of the examples, only at
+points that may still be the one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from oat_bench.calibration.guarantee import Count
+from oat_bench.calibration.guarantee import Bools, Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.statistics.frontier import pareto
 
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
 
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 #: lambda are first looked at no farther apart than this, and at last no nearer than that
@@ -50,9 +48,8 @@ class Probe(Protocol):
 class Goal:
     """What an operating point is to be the best in, and the bar that it must not break.
 
-    ``min-sa``: the highest RA whose SA is at least ``value``; ``min-ra``: the highest SA whose RA
-    is at least ``value``; ``sa-weight``: the highest ``value * SA + (1 - value) * RA``. ``value``
-    is a share, in (0, 1) where it is a bar, else in [0, 1].
+    ``min-sa``: the highest RA whose SA is at least ``value``, in (0, 1); ``min-ra``: the reverse;
+    ``sa-weight``: the highest ``value * SA + (1 - value) * RA``, ``value`` in [0, 1].
     """
 
     kind: Literal["min-sa", "min-ra", "sa-weight"]
@@ -88,12 +85,12 @@ class Candidate:
     @property
     def sa(self) -> Count:
         """Right clean images."""
-        return Count.of(int(self.clean.sum()), len(self.clean))
+        return Count.among(self.clean)
 
     @property
     def ra(self) -> Count | None:
         """Right attacked images; None before an attack."""
-        return Count.of(int(self.robust.sum()), len(self.robust)) if len(self.robust) else None
+        return Count.among(self.robust) if len(self.robust) else None
 
     @property
     def measured(self) -> bool:
@@ -126,8 +123,7 @@ def search(
 ) -> list[Candidate]:
     """Look at points, then more closely around the best one, again and again.
 
-    ``lambdas`` are those to begin with; ``wanted`` is the share that the accuracy with the bar has
-    to reach; of the examples any first share is stratified.
+    ``wanted``: the share that the accuracy with the bar has to reach.
     """
 
     def look(points: Iterable[OperatingPoint]) -> list[Candidate]:
@@ -159,11 +155,10 @@ def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
 def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
     """Return the points to test, the safest first, each next one better and less safe.
 
-    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then, of the
-    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913), some
-    safer than the best point, the best point, some beyond it; without a bar the best point alone.
-    They come in the order of lambda: it says more about which is safer than few examples do. What
-    was below ``wanted`` on the way, as where accuracy is not monotone, is left out.
+    That is the safest lambda at the widest; then, of the frontier that the search saw (Pareto
+    testing; Laufer-Goldshtein et al., arXiv:2210.07913), some safer than the best point, the best
+    point, some beyond it, in the order of lambda: it says more of what is safer than few examples
+    do. What is below ``wanted`` on the way is left out. Without a bar: the best point alone.
     """
     target = best(found, goal, wanted)
     if goal.barred is None:
@@ -191,7 +186,7 @@ def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Cand
 
 
 def _between(target: Candidate, found: Sequence[Candidate]) -> list[OperatingPoint]:
-    """Return the middles between a point and its neighbours in lambda, where they are far apart."""
+    """Return the middles between a point and its neighbours in lambda that are far apart."""
     width = target.point.width
     lams = sorted({one.point.lam for one in found if one.point.width == width})
     return [
@@ -228,20 +223,15 @@ def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
 
 
 def _drop_beaten(found: Sequence[Candidate]) -> None:
-    """Drop the points that another beats in RA beyond chance, and in SA is as good as.
-
-    McNemar's exact test (Psychometrika 12, 1947) on the examples that both were attacked on.
-    """
-    right = [int(one.clean.sum()) for one in found]
-    for one, ours in zip(found, right, strict=True):
-        for other, theirs in zip(found, right, strict=True):
-            if one.dropped or other.dropped or theirs < ours:
-                continue
-            both = min(len(one.robust), len(other.robust))
-            gained = int((other.robust[:both] & ~one.robust[:both]).sum())
-            lost = int((one.robust[:both] & ~other.robust[:both]).sum())
-            if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
-                at = f"lambda {other.point.lam:g}"
-                if other.point.width != one.point.width:
-                    at += f", width {other.point.width:g}"
-                one.dropped = f"beaten by {at}"
+    """Drop the points that another beats in RA beyond chance (McNemar), and equals in SA."""
+    for one, other in product(found, found):
+        if one.dropped or other.dropped or other.sa.right < one.sa.right:
+            continue
+        both = min(len(one.robust), len(other.robust))
+        gained = int((other.robust[:both] & ~one.robust[:both]).sum())
+        lost = int((one.robust[:both] & ~other.robust[:both]).sum())
+        if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
+            at = f"lambda {other.point.lam:g}"
+            if other.point.width != one.point.width:
+                at += f", width {other.point.width:g}"
+            one.dropped = f"beaten by {at}"

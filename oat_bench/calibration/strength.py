@@ -31,10 +31,9 @@ def caution(attack: Attack) -> str:
 
 
 def cheaper(attack: Attack) -> Attack:
-    """Return the attack that the search takes: AutoAttack's gradient parts in place of AutoAttack.
+    """Return the attack of the search: for AutoAttack its gradient parts.
 
-    FAB and Square, which take most of the time, break few images that Auto-PGD left standing; where
-    to look can do without them, and what is guaranteed does not rest on the search.
+    FAB and Square take most of the time and break few images that Auto-PGD left standing.
     """
     whole, parts = (attack_card(name) for name in STRONG)
     if attack.card.fingerprint() != whole.fingerprint():
@@ -54,10 +53,10 @@ def strongest(
     budget: float,
     gradients: Precision = "float32",
 ) -> tuple[Attack, str]:
-    """Choose AutoAttack if calibrating under it keeps to a budget in s, else its gradient parts.
+    """Choose AutoAttack if it keeps to a budget in s, else its gradient parts; and say why.
 
-    PGD-20 is run once, on one batch at the widest and most robust point: it says how long a pass
-    takes, and at most how many images stand to the end. The line says which it is and why.
+    PGD-20, on one batch at the widest and most robust point, tells how long a pass takes, and at
+    most how many images stand to the end.
     """
     info = classifier.info
     whole, parts, timed = (
@@ -68,9 +67,9 @@ def strongest(
     subject = Subject(classifier, data, "", examples, gradients=gradients, compile_it=False)
     each, right, standing = _time(subject.at(point), timed)
     n_search, n_test = procedure.split(len(examples), goal, confidence)
-    lambdas = search.starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
-    points = len(lambdas) * len(widths)
-    points += 2 * search.REFINEMENTS if classifier.continuous else 0
+    smooth = classifier.continuous
+    points = len(search.starting_lambdas(info.trained_lambdas, continuous=smooth)) * len(widths)
+    points += 2 * search.REFINEMENTS if smooth else 0
     tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
 
     def passes(attack: Attack) -> float:

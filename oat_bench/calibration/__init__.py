@@ -6,10 +6,9 @@ search saw (Pareto testing, arXiv:2210.07913); every bound is an exact binomial 
 ``docs/operating-point.md``.
 """
 
-from oat_bench.calibration.held_out import HeldOut, held_out
-from oat_bench.calibration.model import affordable, calibrate
+from oat_bench.calibration.inputs import HeldOut, affordable, held_out, strongest
+from oat_bench.calibration.model import calibrate
 from oat_bench.calibration.report import Calibration
 from oat_bench.calibration.search import Goal
-from oat_bench.calibration.strength import strongest
 
 __all__ = ["Calibration", "Goal", "HeldOut", "affordable", "calibrate", "held_out", "strongest"]

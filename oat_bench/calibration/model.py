@@ -1,8 +1,7 @@
 """Calibration of a trained model: what answers the search's questions, and what it costs."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,11 @@ from torch import Tensor
 from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.calibration import procedure
+from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
 from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
-from oat_bench.calibration.strength import caution, cheaper
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
-from oat_bench.errors import UserError
-from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
@@ -26,8 +23,7 @@ from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
 
-#: lambda of the grid that costs are compared with
-GRID = 21
+GRID = 21  # lambda values of the grid that costs are compared with
 
 
 @dataclass
@@ -39,10 +35,8 @@ class ModelProbe:
     predicted: int = 0
     attacked: int = 0
     line: Bar | None = None  # advances by one for each image to attack
-
-    def __post_init__(self) -> None:
-        self._clean: dict[OperatingPoint, Tensor] = {}
-        self._seen: dict[OperatingPoint, Bools] = {}
+    _clean: dict[OperatingPoint, Tensor] = field(default_factory=dict)
+    _seen: dict[OperatingPoint, Bools] = field(default_factory=dict)
 
     def clean(self, point: OperatingPoint, examples: Ints) -> Bools:
         """Say which clean images are right at a point."""
@@ -162,7 +156,7 @@ def calibrate(
 
 
 def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoint]:
-    planned = {id(one): place for place, one in enumerate(outcome.sequence, 1)}
+    planned = {one: place for place, one in enumerate(outcome.sequence, 1)}
     tests = {test.place: test for test in outcome.tested}
     return [
         CalibrationPoint(
@@ -172,36 +166,8 @@ def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoin
             sa=one.sa,
             ra=one.ra,
             dropped=one.dropped,
-            planned=planned.get(id(one)),
-            test=tests.get(planned.get(id(one), 0)),
+            planned=planned.get(one),
+            test=tests.get(planned.get(one, 0)),
         )
         for one in outcome.found
     ]
-
-
-def affordable(
-    classifier: TunableClassifier,
-    data: Split,
-    widths: Sequence[float],
-    *,
-    max_flops: float | None = None,
-    max_latency: float | None = None,
-) -> list[WidthCost]:
-    """Measure what each width costs, and say which keep to FLOPs and ms of one image alone."""
-    image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
-    most_flops, longest = (math.inf if m is None else m for m in (max_flops, max_latency))
-    costs = []
-    for width in widths:
-        cost = measure(classifier.at(lam, width), image)
-        fits = cost.flops <= most_flops and cost.latency_ms <= longest
-        costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
-    if not any(cost.fits for cost in costs):
-        known = "; ".join(
-            f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"
-            for cost in costs
-        )
-        raise UserError(
-            f"no width keeps to --max-flops or --max-latency; {known}; allow more, or train a "
-            "narrower one"
-        )
-    return costs

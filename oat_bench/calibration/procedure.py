@@ -14,10 +14,8 @@ from oat_bench.errors import UserError
 from oat_bench.statistics.accuracy import Estimate
 from oat_bench.written import Written
 
-#: share of the held-out examples that the search sees
-SEARCHED = 1 / 4
-#: examples attacked at a time in a test, which ends where it can no longer be passed
-_CHUNK = 64
+SEARCHED = 1 / 4  # share of the held-out examples that the search sees
+_CHUNK = 64  # examples attacked at a time in a test, which ends where it can no longer be passed
 
 
 class ChosenPoint(Written):

@@ -6,6 +6,7 @@ points that may still be the one.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise, product
 from typing import Literal, Protocol
 
@@ -19,19 +20,13 @@ from oat_bench.statistics.frontier import pareto
 
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
-
 Ints = NDArray[np.int64]
 
-#: lambda are first looked at no farther apart than this, and at last no nearer than that
-COARSE, FINE = 0.25, 0.02
-#: how often the neighbourhood of the best point is looked at more closely
-REFINEMENTS = 4
-#: shares of the examples after which points are dropped
-ROUNDS = (0.25, 0.5, 1.0)
-#: level of the tests that drop points; no guarantee rests on it
-DROP = 0.05
-#: points of a sequence before the best one, and behind it
-SAFER, BOLDER = 3, 2
+COARSE, FINE = 0.25, 0.02  # lambda are at first no farther apart, at last no nearer
+REFINEMENTS = 4  # times that the neighbourhood of the best point is looked at more closely
+ROUNDS = (0.25, 0.5, 1.0)  # shares of the examples after which points are dropped
+DROP = 0.05  # level of the tests that drop points; no guarantee rests on it
+SAFER, BOLDER = 3, 2  # points of a sequence before the best one, and behind it
 
 
 class Probe(Protocol):
@@ -48,8 +43,8 @@ class Probe(Protocol):
 class Goal:
     """What an operating point is to be the best in, and the bar that it must not break.
 
-    ``min-sa``: the highest RA whose SA is at least ``value``, in (0, 1); ``min-ra``: the reverse;
-    ``sa-weight``: the highest ``value * SA + (1 - value) * RA``, ``value`` in [0, 1].
+    ``min-sa``: the highest RA whose SA is at least ``value``, a share in (0, 1); ``min-ra``: the
+    highest SA whose RA is; ``sa-weight``: the highest ``value * SA + (1 - value) * RA``, in [0, 1].
     """
 
     kind: Literal["min-sa", "min-ra", "sa-weight"]
@@ -82,7 +77,7 @@ class Candidate:
     robust: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))  # of the first; grows
     dropped: str = ""  # why it is not looked at any more
 
-    @property
+    @cached_property
     def sa(self) -> Count:
         """Right clean images."""
         return Count.among(self.clean)
@@ -121,24 +116,16 @@ def search(
     continuous: bool,
     said: Callable[[str], None] = lambda _text: None,
 ) -> list[Candidate]:
-    """Look at points, then more closely around the best one, again and again.
-
-    ``wanted``: the share that the accuracy with the bar has to reach.
-    """
-
-    def look(points: Iterable[OperatingPoint]) -> list[Candidate]:
-        return [Candidate(point, probe.clean(point, examples)) for point in points]
-
-    said(f"{len(lambdas) * len(widths)} points")
-    found = look(OperatingPoint(lam, width) for width in widths for lam in lambdas)
-    _race(probe, goal, found, examples)
-    for _ in range(REFINEMENTS if continuous else 0):
-        near = _between(best(found, goal, wanted), found)
-        if not near:
-            break
-        said(f"lambda {', '.join(f'{point.lam:g}' for point in near)}")
-        found += look(near)
+    """Look at points, then more closely around the best one; the bar takes a share ``wanted``."""
+    found: list[Candidate] = []
+    points = [OperatingPoint(lam, width) for width in widths for lam in lambdas]
+    for _ in range(1 + REFINEMENTS if continuous else 1):
+        said(f"lambda {', '.join(dict.fromkeys(f'{point.lam:g}' for point in points))}")
+        found += [Candidate(point, probe.clean(point, examples)) for point in points]
         _race(probe, goal, found, examples)
+        points = _between(best(found, goal, wanted), found)
+        if not points:
+            break
     return sorted(found, key=lambda one: (-one.point.width, one.point.lam))
 
 
@@ -170,18 +157,14 @@ def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Cand
 
     widest = max(one.point.width for one in found)
     anchor = min([one for one in found if one.point.width == widest], key=place)
-    measured = [(one, one.sa.share, one.ra.share) for one in found if one.measured and one.ra]
-    good = pareto([(sa, ra) for _, sa, ra in measured]) if measured else ()
-    front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
-    front.sort(key=lambda known: place(known[0]))
-    safe = [
-        one
-        for one, sa, ra in front
-        if place(one) < place(target) and (sa if goal.barred == "SA" else ra) >= wanted
-    ]
+    known = {one: (one.sa.share, one.ra.share) for one in found if one.measured and one.ra}
+    good = pareto(list(known.values())) if known else ()
+    front = sorted((one for one, optimal in zip(known, good, strict=True) if optimal), key=place)
+    own = ("SA", "RA").index(goal.barred)
+    safe = [one for one in front if place(one) < place(target) and known[one][own] >= wanted]
     if len(safe) > SAFER:
         safe = [safe[k] for k in np.linspace(0, len(safe) - 1, SAFER).round().astype(int)]
-    bold = [one for one, *_ in front if place(one) > place(target)][:BOLDER]
+    bold = [one for one in front if place(one) > place(target)][:BOLDER]
     return list(dict.fromkeys([anchor, *safe, target, *bold]))
 
 
@@ -211,12 +194,10 @@ def _race(probe: Probe, goal: Goal, found: list[Candidate], examples: Ints) -> N
 
 def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
     """Drop the points that are below the bar beyond chance; the safest one stays."""
-    if goal.barred is None:
-        return
-    counts = [(one, one.sa if goal.barred == "SA" else one.ra) for one in found]
-    known = [(one, count) for one, count in counts if count is not None]
-    safest = max(known, key=lambda both: both[1].share, default=(None,))[0]
-    for one, count in known:
+    counts = {one: one.sa if goal.barred == "SA" else one.ra for one in found if goal.barred}
+    known = {one: count for one, count in counts.items() if count is not None}
+    safest = max(known, key=lambda one: known[one].share, default=None)
+    for one, count in known.items():
         hopeless = binom.cdf(count.right, count.n, goal.value) <= DROP
         if hopeless and not one.dropped and one is not safest:
             one.dropped = "below the bar"

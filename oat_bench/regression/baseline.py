@@ -28,10 +28,7 @@ from oat_bench.results import records, validation
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
 
-#: what tells one outcome from another
-_CELL = ["lam", "width", "attack"]
-#: an entry writes eps in six digits
-_SAME_EPS = 1e-5
+_SAME_EPS = 1e-5  # an entry writes eps in six digits
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,8 @@ def read(path: str | Path) -> Baseline:
     found = validation.contradictions(record)
     if found:
         raise UserError(f"{record.entry_path}: no baseline: {found[0]}; evaluate the model again")
-    if (outcomes.groupby(_CELL)["example"].agg(frozenset).groupby("attack").nunique() > 1).any():
+    seen = outcomes.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
+    if (seen.groupby("attack").nunique() > 1).any():
         raise UserError(
             f"{record.outcomes_path}: an attack saw other examples at another operating point; "
             "evaluate the model again"

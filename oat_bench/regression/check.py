@@ -71,23 +71,14 @@ def check(
     """
     attacks = prepare(classifier, baseline, data, seed)
     data, device = check_fits(classifier.info, data), device or torch.device("cpu")
-    classifier = classifier.to(device)
-    subject = Subject(
-        classifier,
-        data.test.to(device),
-        data.fingerprint(),
-        store=store or OutcomeStore(None),
-        gradients=baseline.record.entry.gradients,
-    )
-    frames = [
-        evaluate(
-            replace(subject, examples=examples),
-            baseline.points,
-            [attack for attack in attacks if attack.label in names],
-            show=show,
-        )
-        for examples, names in baseline.shares()
-    ]
+    classifier, images = classifier.to(device), data.test.to(device)
+    store, gradients = store or OutcomeStore(None), baseline.record.entry.gradients
+    subject = Subject(classifier, images, data.fingerprint(), store=store, gradients=gradients)
+    frames = []
+    for examples, names in baseline.shares():
+        part = replace(subject, examples=examples)
+        asked = [attack for attack in attacks if attack.label in names]
+        frames.append(evaluate(part, baseline.points, asked, show=show))
     outcomes = pd.concat(frames, ignore_index=True)
     comparison = compare(
         baseline.outcomes, outcomes, baseline.worst_over(), max_drop=max_drop, confidence=confidence

@@ -12,8 +12,7 @@ from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_
 
 #: ok: no drop beyond the tolerance is supported; worse: one is; better: a gain is
 Verdict = Literal["ok", "worse", "better"]
-#: the measure of clean images
-CLEAN = "SA"
+CLEAN = "SA"  # the measure of clean images
 #: share of the outcomes that is taken to change between two trainings: 17 to 22% under PGD-20 of
 #: the two published models of the digits, at width 1 and lambda > 0; on CIFAR-10 and SVHN 5 to 11%
 RETRAINED = 0.2
@@ -162,14 +161,12 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame, worst_over: Sequence[str]) -
     if len({key[:2] for key in first}) == 1:
         return found
     for measure in dict.fromkeys(measure for _, _, measure in first):
-        means = [
-            pd.concat([part for key, part in side.items() if key[2] == measure], axis=1)
-            .dropna()  # an example that is not of every operating point
-            .astype("float64")
-            .mean(axis=1)
-            .to_numpy()
-            for side in (first, second)
-        ]
+        means = []
+        for side in (first, second):
+            parts = [part for key, part in side.items() if key[2] == measure]
+            # of the examples of every operating point
+            both = pd.concat(parts, axis=1).dropna().astype("float64")
+            means.append(both.mean(axis=1).to_numpy())
         found.append((None, None, measure, means[0], means[1]))
     return found
 

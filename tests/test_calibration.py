@@ -141,7 +141,7 @@ def run(
         np.arange(population.n),
         confidence=confidence,
         continuous=continuous,
-        tester=tester,
+        tester=tester or population,
     )
 
 

@@ -161,16 +161,14 @@ def strongest(
     points += 2 * search.REFINEMENTS if smooth else 0
     tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
 
-    def passes(attack: Attack) -> float:
+    passes = []  # of an image
+    for attack in (whole, parts):
         first, *others = (run.passes for run in attack.chain)
-        return right * first + standing * sum(others)
-
-    def takes(attack: Attack) -> float:
-        return each * (points * n_search * passes(parts) + tests * n_test * passes(attack))
-
+        passes.append(right * first + standing * sum(others))
+    takes = [each * (points * n_search * passes[1] + tests * n_test * one) for one in passes]
     allowed = f"the budget of {budget / 60:g} min"
-    long, short = (f"{math.ceil(takes(attack) / 60)} min" for attack in (whole, parts))
-    if takes(whole) <= budget:
+    long, short = (f"{math.ceil(seconds / 60)} min" for seconds in takes)
+    if takes[0] <= budget:
         return whole, f"RA is under {whole.label}: it takes up to {long}, within {allowed}"
     return parts, (
         f"RA is under {parts.label}, AutoAttack's gradient parts, up to {short}: {whole.label} "

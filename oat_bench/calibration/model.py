@@ -81,18 +81,13 @@ def calibrate(
     """Find the operating point that is best in one accuracy and holds a bar in the other.
 
     The chance that the chosen point is below the bar is at most ``1 - confidence``, over all points
-    that were tried. RA is guaranteed under ``attack``, from `oat_bench.attacks.engines.prepare`;
-    the search may take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)``
-    or ``Goal("sa-weight", 0.5)``.
+    that were tried; too few examples to pass it are a `UserError`. RA is guaranteed under
+    ``attack``, from `oat_bench.attacks.engines.prepare`; the search may take a `cheaper` one.
 
     ``data`` are images that the model was not trained on, on the classifier's device; ``examples``
     places there, every first share stratified (None: all). Outcomes that the store holds under
     ``data_fingerprint`` are not computed again. ``held_out``, what the images are, ``costs``, from
     `affordable`, and ``command`` are for the report.
-
-    Raises:
-        UserError: if so few examples could not pass the bar if all were right.
-        ValueError: if the confidence is outside (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")

@@ -68,11 +68,10 @@ def run(
     *,
     confidence: float,
     continuous: bool,
-    tester: Probe | None = None,
+    tester: Probe,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; ``tester``, ``probe`` if None, answers the tests."""
-    tester = tester or probe
+    """Search what a probe answers for; ``tester`` answers the tests and measures the choice."""
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
     least = guarantee.needed(n_test, goal.value, confidence) if goal.barred is not None else None
@@ -96,21 +95,19 @@ def run(
         tests = guarantee.fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
     if held:
-        chosen = planned[held - 1]
-        said(f"measuring lambda {chosen.point.lam:g}")
-        choice = _measure(tester, goal, chosen, unseen, confidence, len(planned))
+        point, of = planned[held - 1].point, len(planned)
+        said(f"measuring lambda {point.lam:g}")
+        sa, ra = map(Count.among, (tester.clean(point, unseen), tester.robust(point, unseen)))
+        weighted = None
+        if goal.barred is None:  # both intervals at once, so that theirs is one too
+            a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
+            ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
+            weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
+        choice = ChosenPoint(
+            lam=point.lam,
+            width=point.width,
+            sa=interval(sa, confidence, of),
+            ra=interval(ra, confidence, of),
+            weighted=weighted,
+        )
     return Outcome(found, planned, tests, choice, n_search, n_test, least)
-
-
-def _measure(
-    probe: Probe, goal: Goal, one: Candidate, examples: Ints, confidence: float, of: int
-) -> ChosenPoint:
-    point = one.point
-    sa, ra = map(Count.among, (probe.clean(point, examples), probe.robust(point, examples)))
-    weighted = None
-    if goal.barred is None:  # both intervals at once, so that theirs is one too
-        a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
-        ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
-        weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
-    sa_of, ra_of = interval(sa, confidence, of), interval(ra, confidence, of)
-    return ChosenPoint(lam=point.lam, width=point.width, sa=sa_of, ra=ra_of, weighted=weighted)

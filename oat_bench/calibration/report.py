@@ -90,8 +90,5 @@ class Calibration(Written):
 
     @property
     def nearest(self) -> CalibrationPoint:
-        """The point that came nearest to passing a test, or the first of the sequence."""
-        tested = [point for point in self.points if point.test is not None]
-        if not tested:
-            return min(self.points, key=lambda point: point.planned or len(self.points) + 1)
-        return max(tested, key=lambda point: point.test.bound if point.test is not None else 0.0)
+        """The first of the sequence, the only one tested where no point passed."""
+        return min(self.points, key=lambda point: point.planned or len(self.points) + 1)

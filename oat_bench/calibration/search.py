@@ -142,10 +142,10 @@ def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
 def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
     """Return the points to test, the safest first, each next one better and less safe.
 
-    That is the safest lambda at the widest; then, of the frontier that the search saw (Pareto
-    testing; Laufer-Goldshtein et al., arXiv:2210.07913), some safer than the best point, the best
-    point, some beyond it, in the order of lambda: it says more of what is safer than few examples
-    do. What is below ``wanted`` on the way is left out. Without a bar: the best point alone.
+    In the order of lambda, which says more of safety than few examples do: the safest at the
+    widest; of the frontier that the search saw (Pareto testing; Laufer-Goldshtein et al.,
+    arXiv:2210.07913) some before the best point, not below ``wanted``, that, and some beyond it.
+    Without a bar: the best point alone.
     """
     target = best(found, goal, wanted)
     if goal.barred is None:

@@ -95,9 +95,8 @@ def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | Non
             "a baseline is updated as a whole; leave out --attacks and --lambda, or "
             "--update-baseline"
         )
-    file = baseline.record.entry_path
-    beside = [file.with_name(name) for name in ("checkpoint.safetensors", "report.md")]
-    if file.name == "entry.json" and any(path.exists() for path in beside):
+    file, of_run = baseline.record.entry_path, ("checkpoint.safetensors", "report.md")
+    if file.name == "entry.json" and any(file.with_name(name).exists() for name in of_run):
         return (
             f"{file.parent} is the folder of a run, and stays; copy its entry.json and "
             "outcomes.parquet as NAME.json and NAME.parquet, and give --baseline NAME.json"
@@ -123,7 +122,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
     run = map(EntryAttack.of, done.attacks)
-    described = ["authors", "venue", "link", "footnote", "additional_data"]
+    described = ["authors", "venue", "link", "footnote", "additional_data", "gradients"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")
     entry = make_entry(
@@ -135,7 +134,6 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         command=command,
         eps=record.eps,
         norm=old.threat_model,
-        gradients=old.gradients,
         frontiers=frontier.summarize(done.outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),

@@ -106,14 +106,12 @@ def compare(
     """
     found = _pairs(before, now, worst_over)
     tolerance, level = max_drop / 100, (1 - confidence) / len(found)
-    drops = [first - second for *_, first, second in found]
-    means = [lam is None for lam, *_ in found]
-    both = list(zip(drops, means, strict=True))
-    worse = pairs.holm([_p_value(lost, mean, tolerance) for lost, mean in both])
-    better = pairs.holm([_p_value(-lost, mean, 0.0) for lost, mean in both])
+    worse = pairs.holm([_p_value(pair, 1, tolerance) for pair in found])
+    better = pairs.holm([_p_value(pair, -1, 0.0) for pair in found])
     rows = []
-    for pair, d, mean, p_worse, p_better in zip(found, drops, means, worse, better, strict=True):
+    for pair, p_worse, p_better in zip(found, worse, better, strict=True):
         lam, width, measure, first, second = pair
+        d, mean = first - second, lam is None
         low, high = (pairs.mean_interval if mean else pairs.interval)(-d, confidence)
         needed = None
         if 0 < tolerance < 0.5:
@@ -140,8 +138,10 @@ def compare(
     return Comparison(rows, max_drop, confidence)
 
 
-def _p_value(drops: pairs.Floats, mean: bool, tolerance: float) -> float:
-    if mean:
+def _p_value(pair: _Pair, sign: int, tolerance: float) -> float:
+    lam, _, _, before, now = pair
+    drops = sign * (before - now)
+    if lam is None:
         return pairs.mean_drop_p_value(drops, tolerance)
     lost, gained = int((drops > 0).sum()), int((drops < 0).sum())
     return pairs.drop_p_value(lost, gained, len(drops), tolerance)

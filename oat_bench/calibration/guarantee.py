@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from math import ceil, log
 from typing import Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import beta, binom
 
 from oat_bench.statistics.accuracy import Estimate
+from oat_bench.statistics.frontier import Bools
 from oat_bench.written import Written
 
 T = TypeVar("T")
-Bools = NDArray[np.bool_]
 
 
 class Count(Written):

@@ -13,7 +13,7 @@ from oat_bench.attacks.engines import Attack
 from oat_bench.calibration import procedure
 from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
-from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
+from oat_bench.calibration.search import Goal, starting_lambdas
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.evaluation.grid import evaluate
@@ -22,6 +22,7 @@ from oat_bench.progress import Bar, bar
 from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
+from oat_bench.statistics.frontier import Bools, Ints
 
 GRID = 21  # lambda values of the grid that costs are compared with
 

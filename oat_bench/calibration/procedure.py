@@ -9,9 +9,10 @@ from pydantic import Field
 
 from oat_bench.calibration import guarantee
 from oat_bench.calibration.guarantee import BarTest, Count, interval
-from oat_bench.calibration.search import Candidate, Goal, Ints, Probe, search, sequence
+from oat_bench.calibration.search import Candidate, Goal, Probe, search, sequence
 from oat_bench.errors import UserError
 from oat_bench.statistics.accuracy import Estimate
+from oat_bench.statistics.frontier import Ints
 from oat_bench.written import Written
 
 SEARCHED = 1 / 4  # share of the held-out examples that the search sees

@@ -11,16 +11,14 @@ from itertools import pairwise, product
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from oat_bench.calibration.guarantee import Bools, Count
+from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
-from oat_bench.statistics.frontier import pareto
+from oat_bench.statistics.frontier import Bools, Ints, pareto
 
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
-Ints = NDArray[np.int64]
 
 COARSE, FINE = 0.25, 0.02  # lambda are at first no farther apart, at last no nearer
 REFINEMENTS = 4  # times that the neighbourhood of the best point is looked at more closely

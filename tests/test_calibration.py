@@ -15,7 +15,7 @@ from oat_bench import calibration, figures
 from oat_bench.attacks import in_house
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
-from oat_bench.calibration import Goal, guarantee, model, procedure, search, strength
+from oat_bench.calibration import Goal, guarantee, inputs, model, procedure, search
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
@@ -141,7 +141,7 @@ def run(
         np.arange(population.n),
         confidence=confidence,
         continuous=continuous,
-        tester=tester,
+        tester=tester or population,
     )
 
 
@@ -442,15 +442,15 @@ def test_the_search_takes_the_first_parts_of_autoattack(trained):
     whole, parts = ready(trained.info, "autoattack"), ready(trained.info, "apgd")
     assert parts.chain == whole.chain[:2]
     assert [run.name for run in parts.chain] == ["apgd-ce", "apgd-t"]
-    assert strength.cheaper(whole) == parts
+    assert inputs.cheaper(whole) == parts
     for other in (parts, ready(trained.info, "pgd-20")):
-        assert strength.cheaper(other) is other
+        assert inputs.cheaper(other) is other
 
 
 @pytest.mark.parametrize("goal", [Goal("min-sa", 0.9), Goal("min-ra", 0.3)], ids=["sa", "ra"])
 def test_autoattack_is_the_default_where_it_fits(trained, held, monkeypatch, goal):
     # a millisecond a pass; 90% of the images are right, 40% stand
-    monkeypatch.setattr(strength, "_time", lambda *_args: (1e-3, 0.9, 0.4))
+    monkeypatch.setattr(inputs, "_time", lambda *_args: (1e-3, 0.9, 0.4))
     ids = torch.arange(400)
 
     def chosen(budget):
@@ -477,7 +477,7 @@ def test_what_is_timed_is_one_batch_under_pgd(trained, held):
 
     ids, attack = nested_order(held.data.labels), ready(trained.info, "pgd-20")
     subject, point = Subject(trained, held.data, "x", ids, batch_size=64), OperatingPoint(1.0)
-    each, right, standing = strength._time(subject.at(point), attack)
+    each, right, standing = inputs._time(subject.at(point), attack)
     rows = evaluate(replace(subject, examples=ids[:64]), [point], [attack], show=False)
     clean = rows["clean_prediction"] == rows["label"]
     stands = clean & (rows["attacked_prediction"] == rows["label"])
@@ -491,7 +491,7 @@ def test_a_weak_attack_is_warned_of(trained, held):
     assert "Warning: pgd-7 alone overestimates RA" in reports.page(found).markdown()
     strong = found.model_copy(update={"attack": "autoattack", "search_attack": "apgd"})
     for name in ("autoattack", "apgd"):
-        assert strength.caution(ready(trained.info, name)) == ""
+        assert inputs.caution(ready(trained.info, name)) == ""
     assert reports.page(strong).tables[0].columns[1:3] == ["SA", "RA (apgd)"]
     assert "and RA under autoattack is " in reports.sentence(strong)
     assert "# RA under autoattack: " in reports.snippet(strong)

@@ -1,18 +1,14 @@
 """Set a trained model, without training it again, to the accuracies that a use requires.
 
 `calibrate` searches lambda and width on a quarter of the held-out examples, and tests a short
-sequence of points on the others, by fixed-sequence testing (Learn then Test, Angelopoulos et al.,
-arXiv:2110.01052) along the frontier that the search saw (Pareto testing, Laufer-Goldshtein et al.,
-arXiv:2210.07913). What is chosen holds the bar with the confidence asked for, whatever was searched
-and however accuracy depends on lambda; every bound is an exact binomial one.
-
-``docs/operating-point.md`` says what that gains over tests of a grid of lambda values.
+sequence of points on the others (Learn then Test, arXiv:2110.01052) along the frontier that the
+search saw (Pareto testing, arXiv:2210.07913); every bound is an exact binomial one. See
+``docs/operating-point.md``.
 """
 
-from oat_bench.calibration.held_out import HeldOut, held_out
-from oat_bench.calibration.model import affordable, calibrate
+from oat_bench.calibration.inputs import HeldOut, affordable, held_out, strongest
+from oat_bench.calibration.model import calibrate
 from oat_bench.calibration.report import Calibration
 from oat_bench.calibration.search import Goal
-from oat_bench.calibration.strength import strongest
 
 __all__ = ["Calibration", "Goal", "HeldOut", "affordable", "calibrate", "held_out", "strongest"]

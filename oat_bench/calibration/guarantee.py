@@ -1,7 +1,6 @@
-"""What a count of right answers guarantees of an accuracy: exact binomial tests and bounds.
+"""What a count of right answers, of independent draws, guarantees of an accuracy: exact bounds.
 
-The held-out images are taken for independent draws of those that the classifier will meet. Bars
-and confidences are shares in (0, 1).
+Bars and confidences are shares in (0, 1).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pydantic import Field
 from scipy.stats import beta, binom
 
 from oat_bench.statistics.accuracy import Estimate
+from oat_bench.statistics.frontier import Bools
 from oat_bench.written import Written
 
 T = TypeVar("T")
@@ -28,6 +28,11 @@ class Count(Written):
     def of(cls, right: int, n: int) -> Self:
         """Count, of at least one example."""
         return cls(value=round(100 * right / n, 2), right=right, n=n)
+
+    @classmethod
+    def among(cls, right: Bools) -> Self:
+        """Count what is right."""
+        return cls.of(int(right.sum()), len(right))
 
     @property
     def share(self) -> float:
@@ -62,20 +67,13 @@ def fewest(bar: float, confidence: float) -> int:
 
 
 def lower_bound(right: int, n: int, confidence: float) -> float:
-    """Return the exact one-sided lower bound (Clopper and Pearson, Biometrika 26, 1934), a share.
-
-    It is at least the bar exactly where `p_value` is at most 1 - confidence.
-    """
+    """Return the one-sided lower bound, a share (Clopper and Pearson, Biometrika 26, 1934)."""
     return float(beta.ppf(1 - confidence, right, n - right + 1)) if right else 0.0
 
 
 def interval(count: Count, confidence: float, of: int = 1) -> Estimate:
-    """Return an accuracy in percent with its exact two-sided interval.
-
-    All of such intervals, ``of`` in number, hold at once (Bonferroni): it does not matter which
-    one is looked at, nor why.
-    """
-    one_side, n = 1 - (1 - confidence) / (2 * of), count.n
+    """Return an accuracy in percent with its exact interval; ``of`` such hold at once."""
+    one_side, n = 1 - (1 - confidence) / (2 * of), count.n  # Bonferroni
     low = lower_bound(count.right, n, one_side)
     high = 1 - lower_bound(n - count.right, n, one_side)
     return Estimate(value=100 * count.share, low=100 * low, high=100 * high)
@@ -86,11 +84,9 @@ def fixed_sequence(
 ) -> list[BarTest]:
     """Test candidates in order against the bar, up to the first that fails.
 
-    The chance that any candidate passes whose accuracy is below the bar is at most 1 - confidence,
-    however many there are and however their outcomes depend on each other: for one to pass falsely,
-    the first of the sequence below the bar has to, and that one is tested at this level. The
-    sequence must not depend on the examples that are counted. (Maurer, Hothorn and Lehmacher 1995;
-    as Learn then Test, Angelopoulos et al., arXiv:2110.01052, sec. 2.)
+    The chance that one below the bar passes is at most 1 - confidence, however many there are: the
+    first of them has to. The sequence must not depend on the examples that are counted. (Maurer,
+    Hothorn and Lehmacher 1995; Learn then Test, Angelopoulos et al., arXiv:2110.01052, sec. 2.)
     """
     tests: list[BarTest] = []
     for place, candidate in enumerate(candidates, 1):

@@ -1,7 +1,8 @@
 """Calibration of a trained model: what answers the search's questions, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,22 +11,20 @@ from torch import Tensor
 from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.calibration import procedure
+from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
-from oat_bench.calibration.search import Bools, Goal, Ints, starting_lambdas
-from oat_bench.calibration.strength import caution, cheaper
+from oat_bench.calibration.search import Goal, starting_lambdas
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
-from oat_bench.errors import UserError
-from oat_bench.evaluation.cost import measure
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
 from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
+from oat_bench.statistics.frontier import Bools, Ints
 
-#: lambda of the grid that costs are compared with
-GRID = 21
+GRID = 21  # lambda values of the grid that costs are compared with
 
 
 @dataclass
@@ -37,10 +36,8 @@ class ModelProbe:
     predicted: int = 0
     attacked: int = 0
     line: Bar | None = None  # advances by one for each image to attack
-
-    def __post_init__(self) -> None:
-        self._clean: dict[OperatingPoint, Tensor] = {}
-        self._seen: dict[OperatingPoint, Bools] = {}
+    _clean: dict[OperatingPoint, Tensor] = field(default_factory=dict)
+    _seen: dict[OperatingPoint, Bools] = field(default_factory=dict)
 
     def clean(self, point: OperatingPoint, examples: Ints) -> Bools:
         """Say which clean images are right at a point."""
@@ -84,29 +81,23 @@ def calibrate(
 ) -> Calibration:
     """Find the operating point that is best in one accuracy and holds a bar in the other.
 
-    The chance over the held-out images that the chosen point is below the bar is at most ``1 -
-    confidence``, over all points that were tried.
+    The chance that the chosen point is below the bar is at most ``1 - confidence``, over all points
+    that were tried; too few examples to pass it are a `UserError`. RA is guaranteed under
+    ``attack``, from `oat_bench.attacks.engines.prepare`; the search may take a `cheaper` one.
 
     ``data`` are images that the model was not trained on, on the classifier's device; ``examples``
-    are places there, every first share of them stratified (None: all, in nested order). RA is
-    guaranteed under ``attack``, made ready by `oat_bench.attacks.engines.prepare`; the search may
-    take a `cheaper` one. A goal is ``Goal("min-sa", 0.95)``, ``Goal("min-ra", 0.4)`` or
-    ``Goal("sa-weight", 0.5)``; ``widths`` are by default all of the model's. Outcomes that the
-    store (None: memory) holds under ``data_fingerprint`` are not computed again. ``held_out``, what
-    the images are, ``costs``, from `affordable`, and ``command`` are for the report.
-
-    Raises:
-        UserError: if so few examples could not pass the bar if all were right.
-        ValueError: if the confidence is outside (0, 1).
+    places there, every first share stratified (None: all). Outcomes that the store holds under
+    ``data_fingerprint`` are not computed again. ``held_out``, what the images are, ``costs``, from
+    `affordable`, and ``command`` are for the report.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
-    info, shares = classifier.info, list(widths or classifier.info.widths)
+    info, shares, smooth = classifier.info, widths or classifier.info.widths, classifier.continuous
     ids = nested_order(data.labels) if examples is None else examples.cpu()
     store = store or OutcomeStore(None)
     subject = Subject(classifier, data, data_fingerprint, store=store, gradients=gradients)
     probe, tester = ModelProbe(subject, cheaper(attack)), ModelProbe(subject, attack)
-    lambdas = starting_lambdas(info.trained_lambdas, continuous=classifier.continuous)
+    lambdas = starting_lambdas(info.trained_lambdas, continuous=smooth)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
     total = len(lambdas) * len(shares) * n_search + n_test
@@ -119,23 +110,23 @@ def calibrate(
             shares,
             ids.numpy(),
             confidence=confidence,
-            continuous=classifier.continuous,
+            continuous=smooth,
             tester=tester,
             said=line.note,
         )
-    points = (GRID if classifier.continuous else len(lambdas)) * len(shares)
+    points = (GRID if smooth else len(lambdas)) * len(shares)
     # what comes out is predicted too
     each, each_searched = attack.passes + 1, probe.attack.passes + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
     clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)
     whole, right = points * len(ids), round(points * len(ids) * clean)
+    of_model = ("dataset", "architecture", "method", "selection")
+    counted = ("n_search", "n_test", "needed", "choice")
+    known: dict[str, Any] = {key: getattr(info, key) for key in of_model}
     return Calibration(
-        dataset=info.dataset,
+        **known | {key: getattr(outcome, key) for key in counted},
         held_out=held_out,
-        architecture=info.architecture,
-        method=info.method,
-        selection=info.selection,
         threat_model=attack.threat.norm,
         eps=format_eps(attack.threat.eps),
         attack=attack.label,
@@ -147,13 +138,9 @@ def calibrate(
         goal=goal.kind,
         value=goal.value,
         confidence=confidence,
-        n_search=outcome.n_search,
-        n_test=outcome.n_test,
-        needed=outcome.needed,
-        widths=shares,
+        widths=list(shares),
         costs=list(costs),
         points=_points(outcome, info),
-        choice=outcome.choice,
         spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
         grid=Passes(predicted=whole, attacked=right, passes=whole + each * right),
         grid_points=points,
@@ -165,7 +152,7 @@ def calibrate(
 
 
 def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoint]:
-    planned = {id(one): place for place, one in enumerate(outcome.sequence, 1)}
+    planned = {one: place for place, one in enumerate(outcome.sequence, 1)}
     tests = {test.place: test for test in outcome.tested}
     return [
         CalibrationPoint(
@@ -175,40 +162,8 @@ def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoin
             sa=one.sa,
             ra=one.ra,
             dropped=one.dropped,
-            planned=planned.get(id(one)),
-            test=tests.get(planned.get(id(one), 0)),
+            planned=planned.get(one),
+            test=tests.get(planned.get(one, 0)),
         )
         for one in outcome.found
     ]
-
-
-def affordable(
-    classifier: TunableClassifier,
-    data: Split,
-    widths: Sequence[float],
-    *,
-    max_flops: float | None = None,
-    max_latency: float | None = None,
-) -> list[WidthCost]:
-    """Measure what each width costs, at any lambda, and say which keep to the limits.
-
-    ``max_flops`` is of an image, by torch's counter; ``max_latency`` in ms, for one image alone.
-    """
-    image, lam = data.inputs(slice(1)), classifier.info.trained_lambdas[-1]
-    costs = []
-    for width in widths:
-        cost = measure(classifier.at(lam, width), image)
-        fits = (max_flops is None or cost.flops <= max_flops) and (
-            max_latency is None or cost.latency_ms <= max_latency
-        )
-        costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
-    if not any(cost.fits for cost in costs):
-        known = "; ".join(
-            f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"
-            for cost in costs
-        )
-        raise UserError(
-            f"no width keeps to --max-flops or --max-latency; {known}; allow more, or train a "
-            "narrower one"
-        )
-    return costs

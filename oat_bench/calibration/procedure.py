@@ -9,22 +9,18 @@ from pydantic import Field
 
 from oat_bench.calibration import guarantee
 from oat_bench.calibration.guarantee import BarTest, Count, interval
-from oat_bench.calibration.search import Candidate, Goal, Ints, Probe, search, sequence
+from oat_bench.calibration.search import Candidate, Goal, Probe, search, sequence
 from oat_bench.errors import UserError
 from oat_bench.statistics.accuracy import Estimate
+from oat_bench.statistics.frontier import Ints
 from oat_bench.written import Written
 
-#: share of the held-out examples that the search sees
-SEARCHED = 1 / 4
-#: examples attacked at a time in a test, which ends where it can no longer be passed
-_CHUNK = 64
+SEARCHED = 1 / 4  # share of the held-out examples that the search sees
+_CHUNK = 64  # examples attacked at a time in a test, which ends where it can no longer be passed
 
 
 class ChosenPoint(Written):
-    """The operating point that was chosen, on the examples of the tests.
-
-    Its intervals hold for all points of the sequence at once, so that the choice does no harm.
-    """
+    """The operating point that was chosen; intervals hold for all of the sequence at once."""
 
     lam: float
     width: float
@@ -73,14 +69,10 @@ def run(
     *,
     confidence: float,
     continuous: bool,
-    tester: Probe | None = None,
+    tester: Probe,
     said: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
-    """Calibrate what a probe answers for; see `oat_bench.calibration.calibrate`.
-
-    ``tester`` answers the tests, on which alone the guarantee rests; ``probe`` if None.
-    """
-    tester = tester or probe
+    """Search what a probe answers for; ``tester`` answers the tests and measures the choice."""
     n_search, n_test = split(len(examples), goal, confidence)
     seen, unseen = examples[:n_search], examples[n_search:]
     least = guarantee.needed(n_test, goal.value, confidence) if goal.barred is not None else None
@@ -91,45 +83,32 @@ def run(
     def right_of(one: Candidate) -> Count:
         said(f"testing lambda {one.point.lam:g}")
         if goal.barred == "SA":
-            return _count(tester.clean(one.point, unseen))
+            return Count.among(tester.clean(one.point, unseen))
         right = np.zeros(0, np.bool_)
         for start in range(0, n_test, _CHUNK):
             right = np.append(right, tester.robust(one.point, unseen[start : start + _CHUNK]))
             if least is not None and right.sum() + n_test - len(right) < least:
                 break  # it fails, whatever the others are
-        return _count(right)
+        return Count.among(right)
 
-    tests, chosen = [], planned[:1]
+    tests, held, choice = [], 1, None
     if goal.barred is not None:
         tests = guarantee.fixed_sequence(planned, right_of, goal.value, confidence)
         held = sum(test.holds for test in tests)
-        chosen = planned[held - 1 : held] if held else []
-    choice = None
-    if chosen:
-        said(f"measuring lambda {chosen[0].point.lam:g}")
-        choice = _measure(tester, goal, chosen[0], unseen, confidence, len(planned))
+    if held:
+        point, of = planned[held - 1].point, len(planned)
+        said(f"measuring lambda {point.lam:g}")
+        sa, ra = map(Count.among, (tester.clean(point, unseen), tester.robust(point, unseen)))
+        weighted = None
+        if goal.barred is None:  # both intervals at once, so that theirs is one too
+            a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
+            ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
+            weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
+        choice = ChosenPoint(
+            lam=point.lam,
+            width=point.width,
+            sa=interval(sa, confidence, of),
+            ra=interval(ra, confidence, of),
+            weighted=weighted,
+        )
     return Outcome(found, planned, tests, choice, n_search, n_test, least)
-
-
-def _measure(
-    probe: Probe, goal: Goal, one: Candidate, examples: Ints, confidence: float, of: int
-) -> ChosenPoint:
-    point = one.point
-    sa, ra = _count(probe.clean(point, examples)), _count(probe.robust(point, examples))
-    weighted = None
-    if goal.barred is None:
-        # both intervals at once, so that theirs is one too
-        a, b, w = interval(sa, confidence, 2), interval(ra, confidence, 2), goal.value
-        ends = [w * x + (1 - w) * y for (_, x), (_, y) in zip(a, b, strict=True)]
-        weighted = Estimate(value=ends[0], low=ends[1], high=ends[2])
-    return ChosenPoint(
-        lam=point.lam,
-        width=point.width,
-        sa=interval(sa, confidence, of),
-        ra=interval(ra, confidence, of),
-        weighted=weighted,
-    )
-
-
-def _count(right: np.ndarray) -> Count:
-    return Count.of(int(right.sum()), len(right))

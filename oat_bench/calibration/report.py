@@ -17,9 +17,7 @@ class CalibrationPoint(Written):
     width: float
     trained: bool = Field(description="whether training sampled this lambda")
     sa: Count = Field(description="on the examples of the search")
-    ra: Count | None = Field(
-        description="on the first of them, under the attack of the search; None: not attacked"
-    )
+    ra: Count | None = Field(description="on the first of them; None: not attacked")
     dropped: str = Field(description="why it was not attacked on more of them; empty if it was")
     planned: int | None = Field(description="its place in the sequence of tests, from 1")
     test: BarTest | None = None
@@ -92,8 +90,5 @@ class Calibration(Written):
 
     @property
     def nearest(self) -> CalibrationPoint:
-        """The point that came nearest to passing a test, or the first of the sequence."""
-        tested = [point for point in self.points if point.test is not None]
-        if not tested:
-            return min(self.points, key=lambda point: point.planned or len(self.points) + 1)
-        return max(tested, key=lambda point: point.test.bound if point.test is not None else 0.0)
+        """The first of the sequence, the only one tested where no point passed."""
+        return min(self.points, key=lambda point: point.planned or len(self.points) + 1)

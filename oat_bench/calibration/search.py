@@ -1,39 +1,30 @@
 """Where to look for operating points: a search whose outcome is a sequence of points to test.
 
-The search sees one part of the held-out examples, the tests the other. Clean predictions are cheap
-and made for every point; attacks run on nested shares of the examples, and only at points that may
-still be the one.
+Clean images are predicted at every point; attacks run on nested shares of the examples, only at
+points that may still be the one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
+from itertools import pairwise, product
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
-from oat_bench.statistics.frontier import pareto
+from oat_bench.statistics.frontier import Bools, Ints, pareto
 
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-
-#: lambda are first looked at no farther apart than this, and at last no nearer than that
-COARSE, FINE = 0.25, 0.02
-#: how often the neighbourhood of the best point is looked at more closely
-REFINEMENTS = 4
-#: shares of the examples after which points are dropped
-ROUNDS = (0.25, 0.5, 1.0)
-#: level of the tests that drop points; no guarantee rests on it
-DROP = 0.05
-#: points of a sequence before the best one, and behind it
-SAFER, BOLDER = 3, 2
+COARSE, FINE = 0.25, 0.02  # lambda are at first no farther apart, at last no nearer
+REFINEMENTS = 4  # times that the neighbourhood of the best point is looked at more closely
+ROUNDS = (0.25, 0.5, 1.0)  # shares of the examples after which points are dropped
+DROP = 0.05  # level of the tests that drop points; no guarantee rests on it
+SAFER, BOLDER = 3, 2  # points of a sequence before the best one, and behind it
 
 
 class Probe(Protocol):
@@ -50,9 +41,8 @@ class Probe(Protocol):
 class Goal:
     """What an operating point is to be the best in, and the bar that it must not break.
 
-    ``min-sa``: the highest RA whose SA is at least ``value``; ``min-ra``: the highest SA whose RA
-    is at least ``value``; ``sa-weight``: the highest ``value * SA + (1 - value) * RA``. ``value``
-    is a share, in (0, 1) where it is a bar, else in [0, 1].
+    ``min-sa``: the highest RA whose SA is at least ``value``, a share in (0, 1); ``min-ra``: the
+    highest SA whose RA is; ``sa-weight``: the highest ``value * SA + (1 - value) * RA``, in [0, 1].
     """
 
     kind: Literal["min-sa", "min-ra", "sa-weight"]
@@ -85,15 +75,15 @@ class Candidate:
     robust: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))  # of the first; grows
     dropped: str = ""  # why it is not looked at any more
 
-    @property
+    @cached_property
     def sa(self) -> Count:
         """Right clean images."""
-        return Count.of(int(self.clean.sum()), len(self.clean))
+        return Count.among(self.clean)
 
     @property
     def ra(self) -> Count | None:
         """Right attacked images; None before an attack."""
-        return Count.of(int(self.robust.sum()), len(self.robust)) if len(self.robust) else None
+        return Count.among(self.robust) if len(self.robust) else None
 
     @property
     def measured(self) -> bool:
@@ -124,25 +114,16 @@ def search(
     continuous: bool,
     said: Callable[[str], None] = lambda _text: None,
 ) -> list[Candidate]:
-    """Look at points, then more closely around the best one, again and again.
-
-    ``lambdas`` are those to begin with; ``wanted`` is the share that the accuracy with the bar has
-    to reach; of the examples any first share is stratified.
-    """
-
-    def look(points: Iterable[OperatingPoint]) -> list[Candidate]:
-        return [Candidate(point, probe.clean(point, examples)) for point in points]
-
-    said(f"{len(lambdas) * len(widths)} points")
-    found = look(OperatingPoint(lam, width) for width in widths for lam in lambdas)
-    _race(probe, goal, found, examples)
-    for _ in range(REFINEMENTS if continuous else 0):
-        near = _between(best(found, goal, wanted), found)
-        if not near:
-            break
-        said(f"lambda {', '.join(f'{point.lam:g}' for point in near)}")
-        found += look(near)
+    """Look at points, then more closely around the best one; the bar takes a share ``wanted``."""
+    found: list[Candidate] = []
+    points = [OperatingPoint(lam, width) for width in widths for lam in lambdas]
+    for _ in range(1 + REFINEMENTS if continuous else 1):
+        said(f"lambda {', '.join(dict.fromkeys(f'{point.lam:g}' for point in points))}")
+        found += [Candidate(point, probe.clean(point, examples)) for point in points]
         _race(probe, goal, found, examples)
+        points = _between(best(found, goal, wanted), found)
+        if not points:
+            break
     return sorted(found, key=lambda one: (-one.point.width, one.point.lam))
 
 
@@ -159,11 +140,10 @@ def best(found: Sequence[Candidate], goal: Goal, wanted: float) -> Candidate:
 def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Candidate]:
     """Return the points to test, the safest first, each next one better and less safe.
 
-    That is lambda = 0 at the widest for a bar of SA, lambda = 1 for one of RA; then, of the
-    frontier that the search saw (Pareto testing; Laufer-Goldshtein et al., arXiv:2210.07913), some
-    safer than the best point, the best point, some beyond it; without a bar the best point alone.
-    They come in the order of lambda: it says more about which is safer than few examples do. What
-    was below ``wanted`` on the way, as where accuracy is not monotone, is left out.
+    In the order of lambda, which says more of safety than few examples do: the safest at the
+    widest; of the frontier that the search saw (Pareto testing; Laufer-Goldshtein et al.,
+    arXiv:2210.07913) some before the best point, not below ``wanted``, that, and some beyond it.
+    Without a bar: the best point alone.
     """
     target = best(found, goal, wanted)
     if goal.barred is None:
@@ -175,23 +155,19 @@ def sequence(found: Sequence[Candidate], goal: Goal, wanted: float) -> list[Cand
 
     widest = max(one.point.width for one in found)
     anchor = min([one for one in found if one.point.width == widest], key=place)
-    measured = [(one, one.sa.share, one.ra.share) for one in found if one.measured and one.ra]
-    good = pareto([(sa, ra) for _, sa, ra in measured]) if measured else ()
-    front = [one for one, optimal in zip(measured, good, strict=True) if optimal]
-    front.sort(key=lambda known: place(known[0]))
-    safe = [
-        one
-        for one, sa, ra in front
-        if place(one) < place(target) and (sa if goal.barred == "SA" else ra) >= wanted
-    ]
+    known = {one: (one.sa.share, one.ra.share) for one in found if one.measured and one.ra}
+    good = pareto(list(known.values())) if known else ()
+    front = sorted((one for one, optimal in zip(known, good, strict=True) if optimal), key=place)
+    own = ("SA", "RA").index(goal.barred)
+    safe = [one for one in front if place(one) < place(target) and known[one][own] >= wanted]
     if len(safe) > SAFER:
         safe = [safe[k] for k in np.linspace(0, len(safe) - 1, SAFER).round().astype(int)]
-    bold = [one for one, *_ in front if place(one) > place(target)][:BOLDER]
+    bold = [one for one in front if place(one) > place(target)][:BOLDER]
     return list(dict.fromkeys([anchor, *safe, target, *bold]))
 
 
 def _between(target: Candidate, found: Sequence[Candidate]) -> list[OperatingPoint]:
-    """Return the middles between a point and its neighbours in lambda, where they are far apart."""
+    """Return the middles between a point and its neighbours in lambda that are far apart."""
     width = target.point.width
     lams = sorted({one.point.lam for one in found if one.point.width == width})
     return [
@@ -216,32 +192,25 @@ def _race(probe: Probe, goal: Goal, found: list[Candidate], examples: Ints) -> N
 
 def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
     """Drop the points that are below the bar beyond chance; the safest one stays."""
-    if goal.barred is None:
-        return
-    counts = [(one, one.sa if goal.barred == "SA" else one.ra) for one in found]
-    known = [(one, count) for one, count in counts if count is not None]
-    safest = max(known, key=lambda both: both[1].share, default=(None,))[0]
-    for one, count in known:
+    counts = {one: one.sa if goal.barred == "SA" else one.ra for one in found if goal.barred}
+    known = {one: count for one, count in counts.items() if count is not None}
+    safest = max(known, key=lambda one: known[one].share, default=None)
+    for one, count in known.items():
         hopeless = binom.cdf(count.right, count.n, goal.value) <= DROP
         if hopeless and not one.dropped and one is not safest:
             one.dropped = "below the bar"
 
 
 def _drop_beaten(found: Sequence[Candidate]) -> None:
-    """Drop the points that another beats in RA beyond chance, and in SA is as good as.
-
-    McNemar's exact test (Psychometrika 12, 1947) on the examples that both were attacked on.
-    """
-    right = [int(one.clean.sum()) for one in found]
-    for one, ours in zip(found, right, strict=True):
-        for other, theirs in zip(found, right, strict=True):
-            if one.dropped or other.dropped or theirs < ours:
-                continue
-            both = min(len(one.robust), len(other.robust))
-            gained = int((other.robust[:both] & ~one.robust[:both]).sum())
-            lost = int((one.robust[:both] & ~other.robust[:both]).sum())
-            if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
-                at = f"lambda {other.point.lam:g}"
-                if other.point.width != one.point.width:
-                    at += f", width {other.point.width:g}"
-                one.dropped = f"beaten by {at}"
+    """Drop the points that another beats in RA beyond chance (McNemar), and equals in SA."""
+    for one, other in product(found, found):
+        if one.dropped or other.dropped or other.sa.right < one.sa.right:
+            continue
+        both = min(len(one.robust), len(other.robust))
+        gained = int((other.robust[:both] & ~one.robust[:both]).sum())
+        lost = int((one.robust[:both] & ~other.robust[:both]).sum())
+        if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
+            at = f"lambda {other.point.lam:g}"
+            if other.point.width != one.point.width:
+                at += f", width {other.point.width:g}"
+            one.dropped = f"beaten by {at}"

@@ -28,10 +28,7 @@ from oat_bench.results import records, validation
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
 
-#: what tells one outcome from another
-_CELL = ["lam", "width", "attack"]
-#: an entry writes eps in six digits
-_SAME_EPS = 1e-5
+_SAME_EPS = 1e-5  # an entry writes eps in six digits
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Baseline:
     @property
     def whole(self) -> bool:
         """Whether all that the entry holds is checked."""
-        attacks, points = self.record.entry.attacks, self.record.entry.operating_points
-        return (len(self.attacks), len(self.points)) == (len(attacks), len(points))
+        entry, held = self.record.entry, (len(self.attacks), len(self.points))
+        return held == (len(entry.attacks), len(entry.operating_points))
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case."""
@@ -65,11 +62,14 @@ class Baseline:
         for name in attacks or ():
             if name not in names:
                 raise unknown("attack of the baseline", name, names)
-        _check_among("lambda", lambdas or (), {point.lam for point in points})
-        _check_among("width", widths or (), {point.width for point in points})
+        for what, key, asked in (("lambda", "lam", lambdas), ("width", "width", widths)):
+            known = sorted({getattr(point, key) for point in self.points})
+            for value in asked or ():
+                if value not in known:
+                    has = ", ".join(f"{each:g}" for each in known)
+                    raise UserError(f"{what} {value:g} is not of the baseline; it has {has}")
+            points = [point for point in points if asked is None or getattr(point, key) in asked]
         kept = [a for a in self.attacks if attacks is None or a.name in attacks]
-        points = [point for point in points if lambdas is None or point.lam in lambdas]
-        points = [point for point in points if widths is None or point.width in widths]
         if not kept or not points:
             raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
         here = rows["attack"].isin([attack.name for attack in kept])
@@ -107,9 +107,8 @@ class Baseline:
                 f"the model is of threat model {theirs.norm} eps {theirs.eps:g}, the baseline of "
                 f"{entry.threat_model} eps {entry.eps}; only models of one threat model compare"
             )
-        check_widths(info.widths, [point.width for point in self.points])
-        lambdas = [point.lam for point in self.points]
-        check_lambdas(info.method, info.trained_lambdas, lambdas)
+        check_widths(info.widths, (point.width for point in self.points))
+        check_lambdas(info.method, info.trained_lambdas, (point.lam for point in self.points))
 
     def check_data(self, data: Dataset) -> None:
         """Refuse data that do not hold the baseline's examples."""
@@ -141,35 +140,30 @@ class Baseline:
             )
 
     def prepare(self, n_classes: int, seed: int | None = None) -> list[Attack]:
-        """Make the attacks ready as they were run.
+        """Make the attacks ready as they were run, by shipped cards where these are unchanged.
 
-        A shipped card is taken where it has not changed since, else what the entry records of it.
         The seed is the baseline's if None.
         """
-        entry = self.record.entry
+        entry, ready = self.record.entry, []
         if seed is None:  # of before it was recorded: a run takes one seed for all
             seed = entry.seed if entry.attack_seed is None else entry.attack_seed
-        return [self._prepared(attack, n_classes, seed) for attack in self.attacks]
-
-    def _prepared(self, recorded: EntryAttack, n_classes: int, seed: int) -> Attack:
-        try:
-            card = recorded.shipped()
-            if card is None:
-                card = AttackCard.model_validate(recorded.model_dump(exclude={"card"}))
-            # the step size, which an entry does not record, is in the parameters by now
-            threat = Threat.model_validate(
-                {"norm": self.record.entry.threat_model, "eps": recorded.eps}
-            )
-        except ValidationError as error:
-            raise UserError(
-                f"{self.record.entry_path}: attack {recorded.name!r} cannot be run: "
-                f"{explain(error, AttackCard)}"
-            ) from error
-        known = {part.name: part.parameters for part in recorded.chain()}
-        return prepare(card, threat, n_classes=n_classes, seed=seed, recorded=known)
+        for attack in self.attacks:
+            try:
+                own = attack.model_dump(exclude={"card"})
+                card = attack.shipped() or AttackCard.model_validate(own)
+                # the step size, which an entry does not record, is in the parameters by now
+                threat = Threat.model_validate({"norm": entry.threat_model, "eps": attack.eps})
+            except ValidationError as error:
+                raise UserError(
+                    f"{self.record.entry_path}: attack {attack.name!r} cannot be run: "
+                    f"{explain(error, AttackCard)}"
+                ) from error
+            known = {part.name: part.parameters for part in attack.chain()}
+            ready.append(prepare(card, threat, n_classes=n_classes, seed=seed, recorded=known))
+        return ready
 
     def shares(self) -> list[tuple[Tensor, list[str]]]:
-        """Return ids of examples in the order they were evaluated in, and the attacks on them."""
+        """Return ids of examples, in the order of evaluation, and the attacks on them."""
         groups: dict[tuple[int, ...], list[str]] = {}
         first = self.outcomes.drop_duplicates(["attack", "example"])
         for name, rows in first.groupby("attack", sort=False):
@@ -190,17 +184,11 @@ def read(path: str | Path) -> Baseline:
     found = validation.contradictions(record)
     if found:
         raise UserError(f"{record.entry_path}: no baseline: {found[0]}; evaluate the model again")
-    if (outcomes.groupby(_CELL)["example"].agg(frozenset).groupby("attack").nunique() > 1).any():
+    seen = outcomes.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
+    if (seen.groupby("attack").nunique() > 1).any():
         raise UserError(
             f"{record.outcomes_path}: an attack saw other examples at another operating point; "
             "evaluate the model again"
         )
     points = [OperatingPoint(point.lam, point.width) for point in record.entry.operating_points]
     return Baseline(record, list(record.entry.attacks), points, outcomes)
-
-
-def _check_among(what: str, asked: Sequence[float], known: set[float]) -> None:
-    for value in asked:
-        if value not in known:
-            has = ", ".join(f"{each:g}" for each in sorted(known))
-            raise UserError(f"{what} {value:g} is not of the baseline; it has {has}")

@@ -27,7 +27,7 @@ from oat_bench.statistics import frontier
 
 @dataclass(frozen=True)
 class Check:
-    """A finished check: of the classifier, whose outcomes these are, against the baseline."""
+    """A finished check of a classifier, whose outcomes these are."""
 
     comparison: Comparison
     baseline: Baseline
@@ -66,32 +66,19 @@ def check(
 ) -> Check:
     """Evaluate what the baseline holds outcomes of, and compare example by example.
 
-    ``max_drop`` is in points; a verdict ``worse`` of any row is right with ``confidence``. ``seed``
-    is of the attacks; the baseline's if None.
-
-    Raises:
-        UserError: if model, baseline and data do not go together.
+    ``max_drop`` is in points; ``seed`` is of the attacks, the baseline's if None. What does not go
+    together is a `UserError`.
     """
     attacks = prepare(classifier, baseline, data, seed)
-    data = check_fits(classifier.info, data)
-    device = device or torch.device("cpu")
-    classifier = classifier.to(device)
-    subject = Subject(
-        classifier,
-        data.test.to(device),
-        data.fingerprint(),
-        store=store or OutcomeStore(None),
-        gradients=baseline.record.entry.gradients,
-    )
-    frames = [
-        evaluate(
-            replace(subject, examples=examples),
-            baseline.points,
-            [attack for attack in attacks if attack.label in names],
-            show=show,
-        )
-        for examples, names in baseline.shares()
-    ]
+    data, device = check_fits(classifier.info, data), device or torch.device("cpu")
+    classifier, images = classifier.to(device), data.test.to(device)
+    store, gradients = store or OutcomeStore(None), baseline.record.entry.gradients
+    subject = Subject(classifier, images, data.fingerprint(), store=store, gradients=gradients)
+    frames = []
+    for examples, names in baseline.shares():
+        part = replace(subject, examples=examples)
+        asked = [attack for attack in attacks if attack.label in names]
+        frames.append(evaluate(part, baseline.points, asked, show=show))
     outcomes = pd.concat(frames, ignore_index=True)
     comparison = compare(
         baseline.outcomes, outcomes, baseline.worst_over(), max_drop=max_drop, confidence=confidence
@@ -108,9 +95,8 @@ def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | Non
             "a baseline is updated as a whole; leave out --attacks and --lambda, or "
             "--update-baseline"
         )
-    file = baseline.record.entry_path
-    beside = [file.with_name(name) for name in ("checkpoint.safetensors", "report.md")]
-    if file.name == "entry.json" and any(path.exists() for path in beside):
+    file, of_run = baseline.record.entry_path, ("checkpoint.safetensors", "report.md")
+    if file.name == "entry.json" and any(file.with_name(name).exists() for name in of_run):
         return (
             f"{file.parent} is the folder of a run, and stays; copy its entry.json and "
             "outcomes.parquet as NAME.json and NAME.parquet, and give --baseline NAME.json"
@@ -121,8 +107,7 @@ def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | Non
 def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     """Make the model the baseline: entry, outcomes and, if one lies beside, checkpoint.
 
-    All are on disk before the first is put in place. What else lies beside the entry, tables and
-    the report of attack integrity, is of the old model and goes.
+    All or none is replaced; tables and reports beside them are of the old model and go.
     """
     reason = kept_because(done.baseline, done.classifier)
     if done.comparison.verdict == "worse":
@@ -132,17 +117,12 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     record, classifier = done.baseline.record, done.classifier
     data = check_fits(classifier.info, data)
     old, worst_over = record.entry, done.baseline.worst_over()
-    results = with_costs(
-        summarize(done.outcomes, worst_over, classifier.info.trained_at),
-        classifier,
-        data.test,
-        done.device,
-        record.entry_path,
-    )
+    results = summarize(done.outcomes, worst_over, classifier.info.trained_at)
+    results = with_costs(results, classifier, data.test, done.device, record.entry_path)
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
-    run = [EntryAttack.of(attack) for attack in done.attacks]
-    described = ["authors", "venue", "link", "footnote", "additional_data"]
+    run = map(EntryAttack.of, done.attacks)
+    described = ["authors", "venue", "link", "footnote", "additional_data", "gradients"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")
     entry = make_entry(
@@ -154,7 +134,6 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         command=command,
         eps=record.eps,
         norm=old.threat_model,
-        gradients=old.gradients,
         frontiers=frontier.summarize(done.outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
@@ -167,8 +146,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     checkpoint = record.beside("checkpoint.safetensors")
     if checkpoint.exists():
         contents[checkpoint] = to_bytes(classifier)
-    stale = {record.beside(name) for name in PUBLISHED} - contents.keys()
     atomic_write_all(contents)
-    for path in stale:
+    for path in {record.beside(name) for name in PUBLISHED} - contents.keys():
         path.unlink(missing_ok=True)
     return sorted(contents)

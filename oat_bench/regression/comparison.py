@@ -12,22 +12,21 @@ from oat_bench.statistics.accuracy import WORST, clean_right, in_common, robust_
 
 #: ok: no drop beyond the tolerance is supported; worse: one is; better: a gain is
 Verdict = Literal["ok", "worse", "better"]
-#: the measure of clean images
-CLEAN = "SA"
-#: share of the outcomes that is taken to change between two trainings. Of the two published models
-#: of the digits, at width 1 and lambda > 0, it is 17 to 22% under PGD-20; of those of CIFAR-10 and
-#: SVHN part 5 to 11%
+CLEAN = "SA"  # the measure of clean images
+#: share of the outcomes that is taken to change between two trainings: 17 to 22% under PGD-20 of
+#: the two published models of the digits, at width 1 and lambda > 0; on CIFAR-10 and SVHN 5 to 11%
 RETRAINED = 0.2
+#: lambda, width (None: mean) and measure; right before and now, in [0, 1], each of shape [n]
+_Pair = tuple[float | None, float | None, str, pairs.Floats, pairs.Floats]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One accuracy, before and now, in percent; the interval of its change, in points.
+    """One accuracy in percent, its change in points; p-values are adjusted for all rows.
 
-    The p-values are adjusted for the number of rows. ``detectable`` is the smallest true drop, in
-    points, that this row alone would find with a chance of 80% at Bonferroni's level,
-    (1 - confidence) / rows, if as many examples change as did here; ``needed`` the number of
-    examples that would find a drop of twice the tolerance so, None at tolerance 0.
+    ``detectable``: the smallest true drop, in points, found with a chance of 80% at Bonferroni's
+    level if as many examples change as here; ``needed``: examples that find twice the tolerance so,
+    None at tolerance 0.
     """
 
     lam: float | None  # None, as is the width: the mean over all operating points
@@ -90,17 +89,6 @@ class Comparison:
         return [row for row in self.rows if row.verdict == verdict]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """An accuracy's examples: right before and now, in [0, 1], each of shape [n]."""
-
-    lam: float | None
-    width: float | None
-    measure: str
-    before: pairs.Floats
-    now: pairs.Floats
-
-
 def compare(
     before: pd.DataFrame,
     now: pd.DataFrame,
@@ -111,48 +99,49 @@ def compare(
 ) -> Comparison:
     """Compare outcomes of the same examples, attacks and operating points.
 
-    A drop counts as supported if it exceeds ``max_drop``, in points, by `pairs.drop_p_value`, for
-    means over operating points by `pairs.mean_drop_p_value`, at a confidence that holds of all rows
-    together (Holm). So does a gain, with no tolerance. Neither test exceeds its level at any n.
-
-    An interval is of its row alone: Agresti and Min's (`pairs.interval`), of means that of their
-    test (`pairs.mean_interval`).
+    A drop counts if it exceeds ``max_drop``, in points, by `pairs.drop_p_value` (of means
+    `pairs.mean_drop_p_value`), a gain with no tolerance, at a confidence that holds of all rows
+    together (Holm); neither test exceeds its level at any n. An interval is of its row alone:
+    `pairs.interval`, of means `pairs.mean_interval`.
     """
     found = _pairs(before, now, worst_over)
     tolerance, level = max_drop / 100, (1 - confidence) / len(found)
-    worse = pairs.holm([_p_value(pair, pair.before - pair.now, tolerance) for pair in found])
-    better = pairs.holm([_p_value(pair, pair.now - pair.before, 0.0) for pair in found])
+    worse = pairs.holm([_p_value(pair, 1, tolerance) for pair in found])
+    better = pairs.holm([_p_value(pair, -1, 0.0) for pair in found])
     rows = []
     for pair, p_worse, p_better in zip(found, worse, better, strict=True):
-        drops, mean = pair.before - pair.now, pair.lam is None
-        low, high = (pairs.mean_interval if mean else pairs.interval)(-drops, confidence)
+        lam, width, measure, first, second = pair
+        d, mean = first - second, lam is None
+        low, high = (pairs.mean_interval if mean else pairs.interval)(-d, confidence)
         needed = None
         if 0 < tolerance < 0.5:
-            needed = pairs.examples_needed(drops, 2 * tolerance, tolerance, level, mean=mean)
+            needed = pairs.examples_needed(d, 2 * tolerance, tolerance, level, mean=mean)
         verdict: Verdict = "better" if p_better <= 1 - confidence else "ok"
         rows.append(
             Row(
-                pair.lam,
-                pair.width,
-                pair.measure,
-                len(drops),
-                100 * float(pair.before.mean()),
-                100 * float(pair.now.mean()),
-                100 * float((np.abs(drops) > 1e-9).mean()),
-                100 * low,
-                100 * high,
-                p_worse,
-                p_better,
-                "worse" if p_worse <= 1 - confidence else verdict,
-                100 * pairs.detectable_drop(drops, tolerance, level, mean=mean),
-                needed,
+                lam,
+                width,
+                measure,
+                n=len(d),
+                baseline=100 * float(first.mean()),
+                now=100 * float(second.mean()),
+                changed=100 * float((np.abs(d) > 1e-9).mean()),
+                low=100 * low,
+                high=100 * high,
+                p_worse=p_worse,
+                p_better=p_better,
+                verdict="worse" if p_worse <= 1 - confidence else verdict,
+                detectable=100 * pairs.detectable_drop(d, tolerance, level, mean=mean),
+                needed=needed,
             )
         )
     return Comparison(rows, max_drop, confidence)
 
 
-def _p_value(pair: _Pair, drops: pairs.Floats, tolerance: float) -> float:
-    if pair.lam is None:
+def _p_value(pair: _Pair, sign: int, tolerance: float) -> float:
+    lam, _, _, before, now = pair
+    drops = sign * (before - now)
+    if lam is None:
         return pairs.mean_drop_p_value(drops, tolerance)
     lost, gained = int((drops > 0).sum()), int((drops < 0).sum())
     return pairs.drop_p_value(lost, gained, len(drops), tolerance)
@@ -163,24 +152,22 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame, worst_over: Sequence[str]) -
     first, second = _right(before, worst_over), _right(now, worst_over)
     if first.keys() != second.keys():
         raise ValueError("outcomes of different attacks or operating points")
-    found = []
+    found: list[_Pair] = []
     for (width, lam, measure), right in first.items():
         other = second[width, lam, measure]
         if not right.index.equals(other.index):
             raise ValueError("outcomes of different examples")
-        found.append(_Pair(lam, width, measure, right.to_numpy(float), other.to_numpy(float)))
-    if len({(pair.width, pair.lam) for pair in found}) == 1:
+        found.append((lam, width, measure, right.to_numpy(float), other.to_numpy(float)))
+    if len({key[:2] for key in first}) == 1:
         return found
     for measure in dict.fromkeys(measure for _, _, measure in first):
-        means = [
-            pd.concat([part for key, part in side.items() if key[2] == measure], axis=1)
-            .dropna()  # an example that is not of every operating point
-            .astype("float64")
-            .mean(axis=1)
-            .to_numpy()
-            for side in (first, second)
-        ]
-        found.append(_Pair(None, None, measure, *means))
+        means = []
+        for side in (first, second):
+            parts = [part for key, part in side.items() if key[2] == measure]
+            # of the examples of every operating point
+            both = pd.concat(parts, axis=1).dropna().astype("float64")
+            means.append(both.mean(axis=1).to_numpy())
+        found.append((None, None, measure, means[0], means[1]))
     return found
 
 

@@ -15,7 +15,7 @@ _SIZES = {"in_channels", "out_channels", "in_features", "out_features"}
 
 
 class Delegate(nn.Module):
-    """Whatever network is current, where those of two points need not be of one build."""
+    """The current network, where those of two points need not be of one build."""
 
     def __init__(self, current: nn.Module) -> None:
         super().__init__()
@@ -23,16 +23,14 @@ class Delegate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits."""
-        logits: Tensor = self.current(x)
-        return logits
+        return self.current(x)  # type: ignore[no-any-return]
 
 
 class Follower:
-    """Keeps a plain network at an operating point of a tunable classifier.
+    """Keeps a plain network at an operating point, which may be set; threads may share this.
 
     It is a forward pre-hook of the network, not a part of the estimator, because some attacks
     (AutoPGD with a loss of its own, AutoAttack) take the network out of the estimator and keep it.
-    The point may be set. The lock is held while anything changes; threads may share this.
     """
 
     def __init__(self, tunable: TunableClassifier, point: OperatingPoint) -> None:
@@ -66,7 +64,7 @@ class Follower:
                 self._shown = point
 
     def plain(self, point: OperatingPoint) -> nn.Module:
-        """Return the network of a point, for this and later calls: it is not to be changed."""
+        """Return the network of a point, kept for later calls: it is not to be changed."""
         # what is built here may later be differentiated, even if this call never is
         with self.lock, torch.inference_mode(False):
             self._notice()
@@ -95,10 +93,9 @@ class Follower:
 
 
 def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
-    """Put the parameters and buffers of ``source`` into a network of the same build.
+    """Replace a network's parameters and buffers by those of another of the same build.
 
-    The tensors of the network are replaced, not written to: a graph may still need them. Of another
-    width they have other shapes, which the layers also say in numbers.
+    They are not written to: a graph may still need them. Layers also say their shapes in numbers.
     """
     for old, new in zip(network.modules(), source.modules(), strict=True):
         sizes = {name: vars(new)[name] for name in _SIZES & vars(new).keys()}

@@ -19,8 +19,8 @@ from oat_bench.registry import ARCHITECTURES
 class Layers:
     """What a backbone makes its layers with."""
 
-    #: is told channels and whether the published networks have a FiLM layer there: not after a
-    #: shortcut's batch norm, nor after the last one of a wide residual network
+    #: of channels and whether the published networks have FiLM there: not after a shortcut's batch
+    #: norm, nor after the last one of a wide residual network
     norm: Callable[[int, bool], nn.Module]
     conv: type[nn.Conv2d] = nn.Conv2d
     linear: Callable[[int, int], nn.Linear] = nn.Linear
@@ -189,7 +189,7 @@ class ResNet(Backbone):
 def build_backbone(
     name: str, num_classes: int, in_channels: int, make: Layers, width: float = 1.0
 ) -> nn.Module:
-    """Build a backbone (see `check_architecture`) of a share of the channels, weights drawn.
+    """Build a backbone of a share of the channels, weights drawn.
 
     One of another package is a function as called below. Its module takes images and a condition,
     hands the condition to every norm layer, and calls convolutions and head by `run_layer`.

@@ -47,11 +47,9 @@ def _with_the_full_one(widths: list[float]) -> list[float]:
 
 def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
     """Refuse (ValueError) a rule that does not exist, or that an encoding does not have."""
-    if interpolation not in get_args(Interpolation):
-        raise ValueError(
-            f"unknown interpolation {interpolation!r}; expected one of "
-            f"{', '.join(get_args(Interpolation))}"
-        )
+    if interpolation not in (rules := get_args(Interpolation)):
+        expected = ", ".join(rules)
+        raise ValueError(f"unknown interpolation {interpolation!r}; expected one of {expected}")
     if interpolation == "spherical-codes" and kind == "scalar":
         raise ValueError(
             "interpolation spherical-codes needs codes with directions, which scalar ones have "

@@ -15,7 +15,7 @@ _SAME = 1e-6
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
-    """Refuse (UserError) a lambda outside of the trained range, where no network belongs."""
+    """Refuse (UserError) a lambda outside of the trained range."""
     low, high = trained[0], trained[-1]
     if not low * (1 - _SAME) <= lam <= high * (1 + _SAME):
         raise UserError(
@@ -41,13 +41,11 @@ def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) ->
     if values.ndim == 1 and len(values) == 1:
         values = values[0]
     if values.shape not in ((), (n_images,)):
-        raise ValueError(
-            f"lam has shape {tuple(values.shape)}; expected one float or one value for each of the "
-            f"{n_images} images"
-        )
+        expected = f"expected one float or one value for each of the {n_images} images"
+        raise ValueError(f"lam has shape {tuple(values.shape)}; {expected}")
     inside = (values >= 0) & (values <= 1)  # false for NaN too
     if not bool(inside.all()):
-        wrong = values.reshape(-1)[~inside.reshape(-1)][0].item()
+        wrong = values[~inside][0].item()
         raise ValueError(f"lam is {wrong:g}; expected a number in [0, 1]")
     return values
 
@@ -71,11 +69,9 @@ class LambdaEncoding(nn.Module):
     with ``bridge``, the norm layers are folded at both ends to a scale and a shift per channel, and
     these are interpolated linearly (``folded-affine``).
 
-    Args:
-        trained: the lambda values that training samples from, in [0, 1].
-        kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
-            ``orthogonal`` (rows of a random orthogonal matrix, drawn by ``seed``).
-        dim: length of a code; at least the number of trained values, but for ``scalar``.
+    Rows are ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
+    ``orthogonal`` (of a random orthogonal matrix, drawn by ``seed``), of length ``dim``: at least
+    the number of ``trained`` values, but for ``scalar``.
     """
 
     codes: Tensor
@@ -93,8 +89,7 @@ class LambdaEncoding(nn.Module):
         self.interpolation, self.bridge = interpolation, False
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
-            if kind != "scalar" and len(values) > dim:
-                count = len(values)
+            if kind != "scalar" and (count := len(values)) > dim:
                 needed = f"a {kind} encoding of {count} lambda values needs dim >= {count}"
                 raise ValueError(f"{needed}, got {dim}")
             self.register_buffer("trained", values)
@@ -113,8 +108,8 @@ class LambdaEncoding(nn.Module):
     def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
         """Return the codes that FiLM maps for lambda, [k], and how its rows are interpolated.
 
-        They are not (None) where the codes, [k, dim], are those of ``lam`` themselves. ``every``
-        keeps rows that do not count, so that no shape depends on values.
+        That is None where the codes, [k, dim], are those of ``lam``. ``every`` keeps rows that do
+        not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
@@ -130,10 +125,10 @@ class LambdaEncoding(nn.Module):
         return between(self.codes), None
 
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the lambda whose folded norm layers those of ``lam``, [k], are made of.
+        """Return the lambda values whose folded norm layers those of ``lam``, [k], are made of.
 
-        With a bridge: 0 and then, for each, the upper end of its interval or the lambda itself,
-        [1 + k]; and the share of the way there from 0, [k, 1].
+        With a bridge: 0 and each one's upper end or itself, [1 + k]; and its share of the way there
+        from 0, [k, 1].
         """
         if not self.bridge:
             return lam, None
@@ -161,14 +156,12 @@ class Between:
         low = torch.where(at_high, self.high, self.low)
         high = torch.where(self.weight[:, 0] == 0, self.low, self.high)
         needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
-        low, high = places.chunk(2)
-        return rows[needed], Between(low, high, self.weight)
+        return rows[needed], Between(*places.chunk(2), self.weight)
 
 
 def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
     """Go a share of the way along the arc between rows of one length, each [k, dim]."""
-    cosine = F.cosine_similarity(low, high, dim=1)[:, None].clamp(-1, 1)
-    angle = torch.acos(cosine)
+    angle = torch.acos(F.cosine_similarity(low, high, dim=1)[:, None].clamp(-1, 1))
 
     def share(weight: Tensor) -> Tensor:
         part = torch.sin(weight * angle) / torch.sin(angle)

@@ -81,6 +81,5 @@ def lambda_input(network: ConditionalNetwork, width: float | None = None) -> Lam
     """Return the network of a width (None: the widest) that takes lambda, sharing nothing."""
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]
-    plain = network.subnetwork(width, copy=True)
-    exported = LambdaInput(copy.deepcopy(network.encoding), norms, plain)
-    return exported.eval().requires_grad_(False)
+    encoding, plain = copy.deepcopy(network.encoding), network.subnetwork(width, copy=True)
+    return LambdaInput(encoding, norms, plain).eval().requires_grad_(False)

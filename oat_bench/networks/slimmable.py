@@ -20,16 +20,14 @@ def share(channels: int, width: float) -> int:
 
 
 class SlimmableConv2d(nn.Conv2d):
-    """A convolution, ``groups`` 1, whose narrower self is the leading block of its weight.
-
-    The channels that come in are not always a share: an image keeps all of its own.
-    """
+    """A convolution, ``groups`` 1, whose narrower self is the leading block of its weight."""
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:  # type: ignore[override]
         """Map h of shape [n, c_in, H, W] to the condition's share of the channels."""
         assert condition is not None
         c_out = share(self.out_channels, condition.width)
         bias = None if self.bias is None else self.bias[:c_out]
+        # the channels that come in are not always a share: an image keeps all of its own
         weight = self.weight[:c_out, : h.shape[1]]
         return F.conv2d(h, weight, bias, self.stride, self.padding)
 
@@ -37,8 +35,8 @@ class SlimmableConv2d(nn.Conv2d):
 class SlimmableLinear(nn.Linear):
     """The classification head: every class, from the features that a width has.
 
-    With ``widths`` each has a head of its own (SOLAR's variant of OATS); the widest comes first,
-    and its head is this layer itself. If there are none, that one serves all.
+    With ``widths`` each has its own (SOLAR's variant of OATS), the first one's is this layer; if
+    there are none, it serves all.
     """
 
     def __init__(self, in_features: int, out_features: int, widths: Sequence[float] = ()) -> None:

@@ -1,7 +1,6 @@
 """ONNX: a graph for onnxruntime and whatever else reads ONNX. Data only.
 
-A graph has no gradients for attacks, so a file keeps each weight under its own name: the network of
-its description, with these weights, is what attacks see.
+It has no gradients; attacks see the network of the description, with weights found by their names.
 """
 
 import warnings

@@ -24,8 +24,7 @@ from oat_bench.tensors import checksum
 
 Format = Literal["onnx", "pt2", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-#: the key under which a file of any format holds its description
-KEY = "oat_bench_export"
+KEY = "oat_bench_export"  # under which a file of any format holds its description
 #: of the largest logit, or of 1, by which a file may differ from the network that it was made
 #: from: float32 in another order of summation
 TOLERANCE = 1e-4

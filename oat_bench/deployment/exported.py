@@ -15,8 +15,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded, sha256
 from oat_bench.networks.lambda_input import LambdaInput
 
-#: no network comes near it, and protobuf ends there
-_MAX_BYTES = 1 << 31
+_MAX_BYTES = 1 << 31  # no network comes near it, and protobuf ends there
 #: what reading bytes that are not what they say raises
 _DAMAGED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
@@ -52,10 +51,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 class Exported(TunableClassifier):
-    """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all.
-
-    ``network`` has gradients; ``program`` is the file as its runtime computes it, if that is other.
-    """
+    """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all."""
 
     def __init__(
         self,

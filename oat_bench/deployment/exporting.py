@@ -16,8 +16,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.images import check_images
 from oat_bench.methods.trainable import TrainableClassifier
 
-#: images, and lambda at most, that a file is compared on
-_IMAGES, _LAMBDAS = 32, 9
+_IMAGES, _LAMBDAS = 32, 9  # to compare a file on, of lambda values at most
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint, TunableClassifier, check_widths
 from oat_bench.estimator.fitting import Fitting
 from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count, check_images
@@ -118,8 +118,6 @@ class OATClassifier(Fitting):
         )
         model.to(self._device)
 
-    # --- the operating point
-
     @property
     def model(self) -> nn.Module:
         """The plain network, in which each change of the point and of the weights shows."""
@@ -146,9 +144,7 @@ class OATClassifier(Fitting):
 
     def _checked(self, point: OperatingPoint) -> OperatingPoint:
         info = self.tunable.info
-        if point.width not in info.widths:
-            have = ", ".join(f"{width:g}" for width in info.widths)
-            raise ValueError(f"width is {point.width:g}; the model has {have}")
+        check_widths(info.widths, [point.width])
         self.tunable.check_lambda(point.lam, info.trained_lambdas)
         if self._fixed and point != self._follower.point:
             both = len(info.widths) > 1
@@ -190,8 +186,6 @@ class OATClassifier(Fitting):
 
     def __copy__(self) -> Self:
         return self._sharing(fixed=self._fixed)
-
-    # --- prediction
 
     def predict(
         self,
@@ -265,10 +259,9 @@ class OATClassifier(Fitting):
     def _apply_preprocessing(
         self, x: Any, y: Any, fit: bool = False, no_grad: bool = True
     ) -> tuple[Any, Any]:
-        span, slack = (-np.inf, np.inf), 0.0
-        if self.clip_values is not None:
-            span = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
-            slack = _QUERIED * (span[1] - span[0])
+        low, high = (-np.inf, np.inf) if self.clip_values is None else self.clip_values
+        span = float(np.min(low)), float(np.max(high))
+        slack = _QUERIED * (span[1] - span[0])
         check_images(x, name="x", shape=self.input_shape, span=span, slack=slack)
         x, y = super()._apply_preprocessing(x, y, fit=fit, no_grad=no_grad)
         # with numpy 2 some attacks (HopSkipJump, Boundary) bring float64, which no layer takes
@@ -281,7 +274,7 @@ class OATClassifier(Fitting):
         batch_size: int = 128,
         framework: bool = False,
     ) -> np.ndarray | Tensor:
-        """Return a layer's output, as `PyTorchClassifier.get_activations` does."""
+        """Return a layer's output, as ART's own does."""
         if not len(x):  # ART concatenates batches, of which there are none
             one = np.zeros((1, *self.input_shape), dtype=np.float32)
             return self.get_activations(one, layer, batch_size, framework)[:0]
@@ -295,8 +288,6 @@ class OATClassifier(Fitting):
             for child, before in zip(children, hooks, strict=True):
                 for hook in set(child._forward_hooks) - before:
                     del child._forward_hooks[hook]
-
-    # --- copies
 
     def get_params(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -158,29 +158,28 @@ class Fitting(PyTorchClassifier):
 
     def clone_for_refitting(self) -> Self:
         """Return such an estimator of a new model with fresh weights, its optimizer new too."""
-        model = self._fresh()
+        model, step = self._fresh()
         params: dict[str, Any] = {"model": model}
         if self._optimizer is not None:
             kind = type(self._optimizer)
             # AdamW, for one, has a default that its constructor does not know
             known = signature(kind).parameters
             defaults = {k: v for k, v in self._optimizer.defaults.items() if k in known}
-            (member,) = model.members()
-            params["optimizer"] = kind(member.step.network.parameters(), **defaults)
+            params["optimizer"] = kind(step.network.parameters(), **defaults)
         return self._sharing(fixed=self._fixed, **params)
 
     def reset(self) -> None:
         """Give the model fresh weights, in place."""
-        fresh, (model, step) = self._fresh(), self._trainable()
-        (member,) = fresh.members()
-        step.network.load_state_dict(member.step.network.state_dict())
+        (fresh, fresh_step), (model, step) = self._fresh(), self._trainable()
+        step.network.load_state_dict(fresh_step.network.state_dict())
         model.info = fresh.info
 
-    def _fresh(self) -> TrainableClassifier:
+    def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
         changes |= {"epochs": 0, "benchmark_card": ""}
-        return type(model).build(model.info.model_copy(update=changes))
+        fresh = type(model).build(model.info.model_copy(update=changes))
+        return fresh, fresh.members()[0].step
 
 
 def _is_plain_cross_entropy(loss: object) -> bool:

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 
-#: how many operating points' networks are kept
-_KEPT = 8
-#: what convolutions and linear layers say of their shapes
+_KEPT = 8  # operating points whose networks are kept
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features"}
 
 
@@ -93,10 +91,7 @@ class Follower:
 
 
 def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
-    """Replace a network's parameters and buffers by those of another of the same build.
-
-    They are not written to: a graph may still need them. Layers also say their shapes in numbers.
-    """
+    # replaced, not written to: a graph may still need them; layers also say shapes in numbers
     for old, new in zip(network.modules(), source.modules(), strict=True):
         sizes = {name: vars(new)[name] for name in _SIZES & vars(new).keys()}
         tensors = (*new.named_parameters(recurse=False), *new.named_buffers(recurse=False))

@@ -15,8 +15,7 @@ Heads = Literal["shared", "per-width"]
 #: The rule for a lambda between two trained ones, see `LambdaEncoding`; a checkpoint names its own.
 Interpolation = Literal["linear-codes", "spherical-codes", "film"]
 
-#: blocks of each stage
-RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
+RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}  # blocks of each stage
 _WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
 
 

@@ -116,10 +116,7 @@ class ConditionalNetwork(nn.Module):
         return Folded(tuple((spread(a), spread(b)) for a, b in affines), condition.width)
 
     def subnetwork(self, width: float, *, copy: bool = False) -> nn.Module:
-        """Return the plain backbone of a width, to be run with a `Folded` condition.
-
-        Its weights need no gradient and are views of this network's, or copies.
-        """
+        """Return a width's backbone to run `Folded`; its weights, without gradient, are views."""
         width = self.check_width(width)
         with torch.device("meta"):
             layers = Layers(lambda channels, _: FoldedNorm(channels), dropout=self.card.dropout)
@@ -154,7 +151,7 @@ class ConditionalNetwork(nn.Module):
     def condition_of(
         self, lam: Tensor, index: Tensor | None, n_standard: int, width: float | None = None
     ) -> Condition:
-        """Return the condition of a batch that is sorted already; see `Condition`."""
+        """Return the condition of a sorted batch, see `Condition`."""
         codes, between = self.encoding.encode(lam)
         return Condition(lam, codes, index, n_standard, between, self.check_width(width))
 

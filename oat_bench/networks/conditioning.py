@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from oat_bench.errors import UserError
 from oat_bench.networks.card import Encoding, Interpolation
 
-#: lambda closer than this share of their size are one: float32 holds about seven digits
-_SAME = 1e-6
+_SAME = 1e-6  # lambda values closer than this share are one: float32 holds about seven digits
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
@@ -62,9 +61,7 @@ class LambdaEncoding(nn.Module):
       1985), as long as they are, whereas the middle of a chord is shorter;
     * ``film``: the rows stay, and each FiLM layer's gamma and beta are interpolated linearly.
 
-    At a trained lambda the three are one.
-
-    Between 0 and the first trained lambda above it none of the rules will do if there are two batch
+    Between 0 and the first trained lambda above it none of them will do if there are two batch
     norms: BN_c is that of lambda = 0 alone, and BN_a has never met a code on the way there. There,
     with ``bridge``, the norm layers are folded at both ends to a scale and a shift per channel, and
     these are interpolated linearly (``folded-affine``).
@@ -189,19 +186,13 @@ def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
 class Condition:
     """What the layers need to know of the lambda of a batch whose images are sorted by lambda."""
 
-    #: the distinct values, ascending, [k]; with ``share`` their ends, [1 + k]
-    lam: Tensor
-    #: what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``
-    codes: Tensor
-    #: which of the k values each image has, [n]; None if all share one
-    index: Tensor | None
-    #: how many images, from the first, have lambda = 0 and take the standard route
-    n_standard: int
-    #: how FiLM's a rows become those of ``lam``; None if they are
-    between: Between | None = None
+    lam: Tensor  # the distinct values, ascending, [k]; with ``share`` their ends, [1 + k]
+    codes: Tensor  # what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``
+    index: Tensor | None  # which of the k values each image has, [n]; None if all share one
+    n_standard: int  # how many images, from the first, have lambda = 0: the standard route
+    between: Between | None = None  # how FiLM's a rows become those of ``lam``; None if they are
     width: float = 1.0
-    #: of the way from lambda = 0, see `LambdaEncoding.ends`; only to be folded
-    share: Tensor | None = None
+    share: Tensor | None = None  # of the way from 0, `LambdaEncoding.ends`; only to be folded
 
     def bridged(self, per_end: Tensor) -> Tensor:
         """Bring folded scales or shifts [1 + k, C], those of lambda = 0 first, to [k, C]."""

@@ -41,10 +41,6 @@ class FiLM(nn.Module):
             return F.leaky_relu(gamma), F.leaky_relu(beta)
         return 1.0 + gamma, beta
 
-    def like(self, channels: int) -> "FiLM":
-        """Return a fresh layer of so many channels."""
-        return FiLM(channels, self.dim, self.form, slimmable=self.slimmable)
-
     def at(self, condition: Condition, channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Return gamma and beta, a row for each of ``condition.lam``."""
         gamma, beta = self(condition.codes, channels)

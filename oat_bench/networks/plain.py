@@ -35,14 +35,10 @@ class PlainStage(backbones.Stage):
 
 
 class PlainNetwork(backbones.Backbone):
-    """A plain backbone: features, then the head."""
-
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
         return self.head(self.features(x))
 
     def head(self, h: Tensor) -> Tensor:
-        """Pool and classify: [n, c, H, W] to logits [n, num_classes]."""
         return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,6 @@
 """Slimmable layers: one set of weights, of which a narrower network owns the first share.
 
-From slimmable networks (Yu et al., arXiv:1812.08928), as OATS takes them up (OAT paper, section
-3.3). The width travels in the condition of a batch; the channels that come in are those of h.
+From Yu et al., arXiv:1812.08928, as in OATS (OAT paper, section 3.3). The condition has the width.
 """
 
 import math
@@ -61,10 +60,7 @@ class SlimmableLinear(nn.Linear):
 
 
 def take_weights(narrow: nn.Module, wide: nn.Module, width: float, *, copy: bool) -> None:
-    """Give a module of plain layers the leading block of each weight of its wider self.
-
-    They need no gradient, and are copies or views. Of heads it is that of ``width``.
-    """
+    """Give plain layers the leading block of each wider weight: copies or views, no gradient."""
     for name, module in list(narrow.named_modules()):
         own = wide.get_submodule(name)
         if isinstance(own, SlimmableLinear):

@@ -35,10 +35,7 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 
 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Put scale and shift [C] by site in the place of `FoldedNorm` layers, in place.
-
-    The backbone is in eval mode then, takes no condition and needs no gradient.
-    """
+    """Put scale and shift [C] by site in `FoldedNorm`'s place: a plain network in eval mode."""
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)

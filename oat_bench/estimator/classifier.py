@@ -44,13 +44,11 @@ class OATClassifier(Fitting):
         input_shape, nb_classes: C, H, W and number of logits; the model's own if None.
         optimizer: over the parameters of ``model.network``; if None, `fit` makes an SGD by the
             recipe, anew at each call.
-        use_amp: not supported; ``opt_level`` and ``loss_scale`` have no effect without it.
-        channels_first: only True; images are [n, C, H, W].
+        use_amp, channels_first: only False and True; opt_level and loss_scale have no effect.
         clip_values: smallest and largest value of the images that attacks make.
         preprocessing: as in ART, like both sorts of defences; what comes out must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
-        lam: the operating point to begin with, in [0, 1]; the largest trained one if None.
-        width: likewise, one of the model's; its widest if None.
+        lam, width: the point to begin with; the largest trained lambda and the widest if None.
         training: the recipe of `fit`, but for epochs and batch size; SGD at learning rate 0.1 with
             a cosine schedule if None.
         threat: the attack that `fit` trains against; the model's own if None.
@@ -200,9 +198,8 @@ class OATClassifier(Fitting):
         """Return logits after ART's postprocessing, float32 of shape [n, nb_classes].
 
         Args:
-            x: images of shape [n, C, H, W], n >= 0, of any floating type, within the clip values.
-                What some attacks ask for outside of them is let pass; images of another scale, such
-                as 0 to 255, are refused.
+            x: images [n, C, H, W], n >= 0, of any floating type, within the clip values or, as some
+                attacks ask, near; those of another scale, such as 0 to 255, are refused.
             batch_size: images in one pass, >= 1.
             training_mode: whether the network has its dropout on.
             lam: a float instead of the current operating point, or one for each image, shape [n].

@@ -103,10 +103,9 @@ class Fitting(PyTorchClassifier):
     def fit_generator(
         self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
     ) -> None:
-        """Train by OAT on an `art.data_generators.DataGenerator`, a step of `fit` for each batch.
+        """Train on an `art.data_generators.DataGenerator`, by `fit` (``kwargs``) on each batch.
 
-        ``kwargs`` go to `fit`; a scheduler would step after each batch. ValueError if the estimator
-        has no optimizer, or its recipe changes between steps.
+        ValueError if the estimator has no optimizer, or its recipe changes between steps.
         """
         if self._optimizer is None:
             raise ValueError("fit_generator needs an optimizer that lasts from batch to batch")

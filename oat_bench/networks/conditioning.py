@@ -103,10 +103,9 @@ class LambdaEncoding(nn.Module):
         return codes if between is None else between(codes)
 
     def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
-        """Return the codes that FiLM maps for lambda, [k], and how its rows are interpolated.
+        """Return the codes that FiLM maps for lambda, [k], and how their rows are interpolated.
 
-        That is None where the codes, [k, dim], are those of ``lam``. ``every`` keeps rows that do
-        not count, so that no shape depends on values.
+        ``every`` keeps rows that do not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None

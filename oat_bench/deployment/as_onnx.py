@@ -1,7 +1,6 @@
 """ONNX: a graph for onnxruntime and whatever else reads ONNX. Data only.
 
-A graph has no gradients for attacks, so a file keeps each weight under its own name: the network of
-its description, with these weights, is what attacks see.
+It has no gradients; attacks see the network of the description, with weights found by their names.
 """
 
 import warnings
@@ -21,8 +20,7 @@ ERRORS = (DecodeError,)
 
 def to_bytes(network: nn.Module, description: Description) -> bytes:
     """Write a plain network, or one that takes lambda."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         program = trace(network, description)
         converted = torch.onnx.export(
             program,
@@ -37,8 +35,7 @@ def to_bytes(network: nn.Module, description: Description) -> bytes:
     _tidy(message)
     entry = message.metadata_props.add()
     entry.key, entry.value = KEY, written(description, network.state_dict())
-    content: bytes = message.SerializeToString()
-    return content
+    return message.SerializeToString()  # type: ignore[no-any-return]
 
 
 def _tidy(message: Any) -> None:
@@ -59,25 +56,22 @@ def _tidy(message: Any) -> None:
 def opened(content: bytes) -> tuple[str, dict[str, Tensor]]:
     """Return the description and the tensors of a graph."""
     message = onnx.load_model_from_string(content)
-    text = {entry.key: entry.value for entry in message.metadata_props}.get(KEY)
-    if text is None:
+    texts = {entry.key: entry.value for entry in message.metadata_props}
+    if KEY not in texts:
         raise ValueError(
             "an ONNX file without its description: data set, operating point and weights that "
             "gradients need are not known"
         )
     _check_contained(message)
-    return text, {
-        tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-        for tensor in message.graph.initializer
-    }
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in message.graph.initializer}
+    return texts[KEY], {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def _check_contained(message: Any) -> None:
     """Refuse a graph that is more than operators of the standard on its own tensors."""
     tensors = list(message.graph.initializer)
     for node in message.graph.node:
-        graphs = any(a.HasField("g") or a.graphs for a in node.attribute)
-        if node.domain or graphs:
+        if node.domain or any(a.HasField("g") or a.graphs for a in node.attribute):
             raise ValueError(f"it holds the operator {node.domain or node.op_type}")
         tensors += [t for a in node.attribute for t in (a.t, *a.tensors)]
     if message.functions or message.graph.sparse_initializer:
@@ -105,10 +99,9 @@ class Graph(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what goes wrong is raised
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        cpu = ["CPUExecutionProvider"]
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(content, options, providers=cpu)
         except Exception as error:  # onnxruntime's have no base of their own
             raise ValueError(f"onnxruntime: {error}") from error
         self._names = [given.name for given in self._session.get_inputs()]

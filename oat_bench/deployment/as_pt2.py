@@ -1,10 +1,9 @@
 """pt2: a program of torch.export, for torch without oat-bench, in Python or C++.
 
-Reading one is not safe in general: `torch.export.load` unpickles what the archive asks it to, and
-hands expressions of the graph to sympy, which evaluates them. So a file is never given to it. The
-weights are raw bytes; the network that the description names is built around them and exported
-again, and a file is accepted only where the two archives hold the same bytes. What is then loaded
-is the archive that was written here.
+`torch.export.load` unpickles what the archive asks it to, and hands expressions of the graph to
+sympy, which evaluates them. So a file is never given to it: the network that the description names
+is built around the weights, raw bytes, and exported again, and a file is accepted only where the
+two archives hold the same bytes. What is then loaded is the one that was written here.
 """
 
 import io
@@ -27,8 +26,7 @@ def to_bytes(network: nn.Module, description: Description) -> bytes:
     """Write a plain network, or one that takes lambda."""
     target = io.BytesIO()
     extra = {f"{KEY}.json": written(description, network.state_dict())}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         torch.export.save(trace(network, description), target, extra_files=extra)
     return target.getvalue()
 
@@ -51,11 +49,11 @@ def trace(network: nn.Module, description: Description) -> torch.export.Exported
 def opened(content: bytes) -> tuple[bytes, dict[str, Tensor]]:
     """Return the description and the tensors of an archive, flat."""
     members = _members(content)
-    places = json.loads(members[f"{_WEIGHTS}/model_weights_config.json"])["config"]
-    raw = {name: members[f"{_WEIGHTS}/{place['path_name']}"] for name, place in places.items()}
-    tensors = {
-        name: torch.frombuffer(bytearray(part), dtype=torch.float32) for name, part in raw.items()
-    }
+    tensors = {}
+    config = json.loads(members[f"{_WEIGHTS}/model_weights_config.json"])["config"]
+    for name, place in config.items():
+        raw = bytearray(members[f"{_WEIGHTS}/{place['path_name']}"])
+        tensors[name] = torch.frombuffer(raw, dtype=torch.float32)
     return members[f"archive/extra/{KEY}.json"], tensors
 
 
@@ -70,8 +68,7 @@ def program(content: bytes, description: Description, network: nn.Module) -> nn.
             f"write for its network (it says {theirs}); a program could run code, so it is not "
             "read; take the .onnx or .safetensors of the same export"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return torch.export.load(io.BytesIO(again)).module()
 
 

@@ -1,6 +1,7 @@
 """What an exported file says of itself, and the network that this describes."""
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -23,10 +24,9 @@ from oat_bench.tensors import checksum
 
 Format = Literal["onnx", "pt2", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-#: the key under which a file of any format holds its description
-KEY = "oat_bench_export"
-#: a file may differ from the network that it was made from by this share of the largest logit,
-#: and by this much where no logit is above 1: float32 in another order of summation
+KEY = "oat_bench_export"  # under which a file of any format holds its description
+#: of the largest logit, or of 1, by which a file may differ from the network that it was made
+#: from: float32 in another order of summation
 TOLERANCE = 1e-4
 
 
@@ -72,10 +72,7 @@ def written(description: Description, state: Mapping[str, Tensor]) -> str:
 
 
 def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Description, nn.Module]:
-    """Return the description that `written` wrote, and its network with its weights.
-
-    Among the tensors may be some that are no weights; a weight may be flat.
-    """
+    """Return what `written` wrote, and its network; some tensors may be no weights, or flat."""
     content = json.loads(text)
     description = Description.model_validate(content["description"])
     info, lam = description.model, description.lam
@@ -102,10 +99,11 @@ def restored(text: str | bytes, tensors: Mapping[str, Tensor]) -> tuple[Descript
 
 def check_alike(logits: Tensor, expected: Tensor) -> float:
     """Return the largest difference of logits, [n, num_classes] each; at most `TOLERANCE`."""
-    largest = float((logits - expected).abs().max()) if logits.shape == expected.shape else None
+    alike = logits.shape == expected.shape
+    largest = float((logits - expected).abs().max()) if alike else math.nan
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if largest is None or not largest <= allowed:  # NaN too
-        off = "their shapes differ" if largest is None else f"they differ by {largest:.2g}"
+    if not largest <= allowed:  # NaN too
+        off = f"they differ by {largest:.2g}" if alike else "their shapes differ"
         raise UserError(
             f"its logits are not those of the network that it describes: {off}, expected at most "
             f"{allowed:.2g}"

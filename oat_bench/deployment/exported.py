@@ -9,14 +9,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.classifier import SAME_LAMBDA, OperatingPoint, TunableClassifier
 from oat_bench.deployment.description import FORMATS, KEY, Description, Format, restored
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import read_bounded, sha256
 from oat_bench.networks.lambda_input import LambdaInput
 
-#: no network comes near it, and protobuf ends there
-_MAX_BYTES = 1 << 31
+_MAX_BYTES = 1 << 31  # no network comes near it, and protobuf ends there
 #: what reading bytes that are not what they say raises
 _DAMAGED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
@@ -41,8 +40,7 @@ def format_of(path: Path) -> Format | None:
 def is_exported(path: str | Path) -> bool:
     """Say whether a file is one that was exported, not a checkpoint: by its name and header."""
     path = Path(path)
-    kind = format_of(path)
-    if kind != "safetensors":
+    if (kind := format_of(path)) != "safetensors":
         return kind is not None
     try:
         with path.open("rb") as file:
@@ -53,11 +51,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 class Exported(TunableClassifier):
-    """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all.
-
-    ``network`` has gradients: plain, or `LambdaInput`. ``program`` is the file as its runtime
-    computes it; None where that is the network.
-    """
+    """What an exported file holds, as a tunable classifier of one lambda or, dynamic, of all."""
 
     def __init__(
         self,
@@ -114,11 +108,6 @@ class Exported(TunableClassifier):
         """Return the weights of the file's network."""
         return dict(self._network.state_dict())
 
-    @classmethod
-    def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Refuse: files are read by `load`."""
-        raise ValueError("an exported file is not a checkpoint")
-
     def to(self, device: torch.device | str) -> Self:
         """Move the network that attacks see; the file's own runtime stays on the CPU."""
         self._network.to(device)
@@ -133,8 +122,7 @@ class _AtLambda(nn.Module):
         self.program, self.lam = program, lam
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.program(images, torch.full((1,), self.lam))
-        return logits
+        return self.program(images, torch.full((1,), self.lam))  # type: ignore[no-any-return]
 
 
 def load(path: str | Path) -> Exported:

@@ -9,27 +9,19 @@ import torch
 from torch import Tensor
 
 from oat_bench.classifier import OperatingPoint, TunableClassifier, check_widths
-from oat_bench.deployment.description import (
-    TOLERANCE,
-    Description,
-    Format,
-    check_alike,
-    describe,
-    drawn_images,
-)
+from oat_bench.deployment.description import TOLERANCE, Format, check_alike, describe, drawn_images
 from oat_bench.deployment.exported import Exported, format_module, format_of, load
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.images import check_images
 from oat_bench.methods.trainable import TrainableClassifier
 
-#: images, and lambda at most, that a file is compared on
-_IMAGES, _LAMBDAS = 32, 9
+_IMAGES, _LAMBDAS = 32, 9  # to compare a file on, of lambda values at most
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written: where, its bytes, and it as it was loaded back.
+    """A file that was written, and it as it was loaded back.
 
     ``difference`` is the largest between a logit of the file and of the classifier on ``n_images``,
     at most ``tolerance`` or that share of the largest logit.
@@ -82,15 +74,15 @@ def export(
     check_widths(classifier.info.widths, [width])
     if images is not None:
         check_images(images, name="images", shape=classifier.info.input_shape)
-    if lam is None:
-        if kind == "safetensors":
-            raise UserError(
-                "safetensors holds weights, and no graph that lambda could be an input of; the "
-                "checkpoint itself is such a file, or export to onnx or pt2"
-            )
+    if lam is not None:
+        network = classifier.at(OperatingPoint(lam, width).lam, width)
+    elif kind != "safetensors":
         network = classifier.with_lambda_input(width)
     else:
-        network = classifier.at(OperatingPoint(lam, width).lam, width)
+        raise UserError(
+            "safetensors holds weights, and no graph that lambda could be an input of; the "
+            "checkpoint itself is such a file, or export to onnx or pt2"
+        )
     description = describe(classifier, lam, width)
     content = format_module(kind).to_bytes(network.to("cpu"), description)
     make_folder(path.parent)
@@ -103,7 +95,7 @@ def export(
         atomic_write(draft, content)
         try:
             exported = load(draft)
-            difference = _compare(exported, classifier, description, images)
+            difference = _compare(exported, classifier, images)
         except UserError as error:
             raise UserError(f"{path} was not kept: {error}") from error
         draft.replace(path)
@@ -112,17 +104,16 @@ def export(
 
 
 @torch.no_grad()
-def _compare(
-    exported: Exported, classifier: TunableClassifier, description: Description, images: Tensor
-) -> float:
+def _compare(exported: Exported, classifier: TunableClassifier, images: Tensor) -> float:
     """Compare the file with the classifier, on all images at once and on one alone."""
     trained = classifier.info.trained_lambdas
     every = sorted({*trained, *((a + b) / 2 for a, b in pairwise(trained))})
     lambdas = every[:: -(-len(every) // _LAMBDAS)]
-    found, width = 0.0, description.width
-    for lam in lambdas if description.lam is None else [description.lam]:
+    found, about = 0.0, exported.description
+    width = about.width
+    for lam in lambdas if about.lam is None else [about.lam]:
         expected = classifier.at(lam, width).to("cpu")(images)
         run = exported.deployed(lam, width) or exported.at(lam, width)
-        found = max(found, check_alike(run(images), expected))
-        found = max(found, check_alike(run(images[:1]), expected[:1]))
+        for n in (len(images), 1):
+            found = max(found, check_alike(run(images[:n]), expected[:n]))
     return found

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from oat_bench.cards import Threat
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint, TunableClassifier, check_widths
 from oat_bench.estimator.fitting import Fitting
 from oat_bench.estimator.follower import Follower
 from oat_bench.images import check_count, check_images
@@ -27,16 +27,12 @@ _QUERIED = 8.0
 class OATClassifier(Fitting):
     """A tunable classifier as ART sees it: at every moment a plain one, at the operating point.
 
-    The point is a robustness weight, ``lam``, and for classifiers of several widths (OATS) a share
-    of the channels, ``width``.
+    Everything that ART computes, and every attack, one built earlier included, follows the point
+    (``lam``; of OATS ``width`` too) and the weights when they are trained. Two things go unnoticed:
+    weights written through ``.data``, and those written by an optimiser with ``fused=True`` while
+    the network is in eval mode; call `refresh` then.
 
-    Everything that ART computes (predictions, losses, gradients, activations) and every attack,
-    one that was built earlier included, follows the point, and follows the weights when they are
-    trained. Only two things go unnoticed: weights written through ``.data``, and those written by
-    an optimiser with ``fused=True`` while the network is in eval mode; call `refresh` then.
-
-    Threads may share an estimator: `predict` with ``lam`` or ``width`` leaves it as it is. But its
-    state is every thread's: the point, which `operating_point` moves for all, the layer that
+    Threads may share an estimator, but its state is every thread's: the point, the layer that
     `get_activations` watches, dropout while it is on. A thread that needs another point for
     anything but `predict` takes an estimator of its own from `at`. While one trains none predicts.
 
@@ -45,20 +41,16 @@ class OATClassifier(Fitting):
     Args:
         model: such as `oat_bench.load` returns; shared, not copied.
         loss: cross-entropy if None.
-        input_shape: C, H, W; the model's own if None.
-        nb_classes: number of logits; the model's own if None.
+        input_shape, nb_classes: C, H, W and number of logits; the model's own if None.
         optimizer: over the parameters of ``model.network``; if None, `fit` makes an SGD by the
             recipe, anew at each call.
-        use_amp: not supported; ``opt_level`` and ``loss_scale`` have no effect without it.
-        channels_first: only True; images are [n, C, H, W].
+        use_amp, channels_first: only False and True; opt_level and loss_scale have no effect.
         clip_values: smallest and largest value of the images that attacks make.
-        preprocessing: as in ART, like both sorts of defences; what comes out goes into the network
-            and must be in [0, 1].
+        preprocessing: as in ART, like both sorts of defences; what comes out must be in [0, 1].
         device_type: ``cpu`` or ``gpu``; where the model is if None.
-        lam: the operating point to begin with, in [0, 1]; the largest trained one if None.
-        width: likewise, one of the model's; its widest if None.
-        training: the recipe of `fit`, but for its epochs and batch size, which are arguments of
-            `fit`; SGD at learning rate 0.1 with a cosine schedule if None.
+        lam, width: the point to begin with; the largest trained lambda and the widest if None.
+        training: the recipe of `fit`, but for epochs and batch size; SGD at learning rate 0.1 with
+            a cosine schedule if None.
         threat: the attack that `fit` trains against; the model's own if None.
 
     Raises:
@@ -124,8 +116,6 @@ class OATClassifier(Fitting):
         )
         model.to(self._device)
 
-    # --- the operating point
-
     @property
     def model(self) -> nn.Module:
         """The plain network, in which each change of the point and of the weights shows."""
@@ -134,10 +124,7 @@ class OATClassifier(Fitting):
 
     @property
     def lam(self) -> float:
-        """The robustness weight of the current operating point, in [0, 1].
-
-        To set it is an AttributeError on an estimator that `at` returned.
-        """
+        """The point's robustness weight, in [0, 1]; AttributeError if set on one that is fixed."""
         return self._follower.point.lam
 
     @lam.setter
@@ -146,7 +133,7 @@ class OATClassifier(Fitting):
 
     @property
     def width(self) -> float:
-        """The share of the channels of the current operating point, one of the model's widths."""
+        """The point's share of the channels, one of the model's widths; set as `lam`."""
         return self._follower.point.width
 
     @width.setter
@@ -154,13 +141,11 @@ class OATClassifier(Fitting):
         self._follower.point = self._checked(OperatingPoint(self.lam, float(width)))
 
     def _checked(self, point: OperatingPoint) -> OperatingPoint:
-        widths = self.tunable.info.widths
-        if point.width not in widths:
-            have = ", ".join(f"{width:g}" for width in widths)
-            raise ValueError(f"width is {point.width:g}; the model has {have}")
-        self.tunable.check_lambda(point.lam, self.tunable.info.trained_lambdas)
+        info = self.tunable.info
+        check_widths(info.widths, [point.width])
+        self.tunable.check_lambda(point.lam, info.trained_lambdas)
         if self._fixed and point != self._follower.point:
-            both = len(widths) > 1
+            both = len(info.widths) > 1
             here = f"lam = {self.lam:g}" + (f", width = {self.width:g}" if both else "")
             there = f"{point.lam:g}" + (f", width={point.width:g}" if both else "")
             raise AttributeError(
@@ -172,10 +157,7 @@ class OATClassifier(Fitting):
     def operating_point(
         self, lam: float | None = None, width: float | None = None
     ) -> Iterator[Self]:
-        """Be at a point within a with block, and back where it was after it, come what may.
-
-        Every thread that uses the estimator then is. What is None stays as it is.
-        """
+        """Be at a point within a with block, for every thread; what is None stays as it is."""
         before = self._follower.point
         self._follower.point = self._checked(self._point(lam, width))
         try:
@@ -186,10 +168,7 @@ class OATClassifier(Fitting):
     def at(self, lam: float | None = None, width: float | None = None) -> Self:
         """Return an estimator that stays at a point and shares model, optimizer and settings.
 
-        What is None is as it is here.
-
-        Raises:
-            ValueError: if ``lam`` is not a number in [0, 1], or the model has no such width.
+        What is None is as it is here; ValueError if the model has no such point.
         """
         point = self._point(lam, width)
         return self._sharing(lam=point.lam, width=point.width, fixed=True)
@@ -206,8 +185,6 @@ class OATClassifier(Fitting):
     def __copy__(self) -> Self:
         return self._sharing(fixed=self._fixed)
 
-    # --- prediction
-
     def predict(
         self,
         x: np.ndarray,
@@ -218,24 +195,19 @@ class OATClassifier(Fitting):
         width: float | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Predict.
+        """Return logits after ART's postprocessing, float32 of shape [n, nb_classes].
 
         Args:
-            x: images of shape [n, C, H, W], n >= 0, of any floating type, within the clip values.
-                What some attacks ask for outside of them is let pass; images of another scale, such
-                as 0 to 255, are refused.
+            x: images [n, C, H, W], n >= 0, of any floating type, within the clip values or, as some
+                attacks ask, near; those of another scale, such as 0 to 255, are refused.
             batch_size: images in one pass, >= 1.
             training_mode: whether the network has its dropout on.
             lam: a float instead of the current operating point, or one for each image, shape [n].
             width: instead of the current operating point's, for all images.
             kwargs: go to `PyTorchClassifier.predict`.
 
-        Returns:
-            Logits after ART's postprocessing, float32 of shape [n, nb_classes].
-
         Raises:
-            ValueError: if x are not such images, a lam is not a number in [0, 1], or there is no
-                classifier at it, or its shape fits neither, or the model has no such width.
+            ValueError: if x are not such images, lam has another shape, or there is no such point.
             AttributeError: if this estimator is fixed elsewhere.
         """
         check_count(batch_size, "batch_size", 1)
@@ -248,10 +220,8 @@ class OATClassifier(Fitting):
         point = self._checked(self._point(points.item(), width))
         if training_mode and len(x):  # what ART draws besides decides what dropout drops
             there = self.at(point.lam, point.width) if elsewhere else self
-            logits: np.ndarray = super(OATClassifier, there).predict(
-                x, batch_size, training_mode, **kwargs
-            )
-            return logits
+            predict = super(OATClassifier, there).predict
+            return predict(x, batch_size, training_mode, **kwargs)  # type: ignore[no-any-return]
         model = self._follower.plain(point) if elsewhere else self.model.eval()
         return self._in_batches(x, batch_size, lambda images, _: model(images))
 
@@ -277,21 +247,18 @@ class OATClassifier(Fitting):
         """Compute logits batch by batch on the device; they leave it once."""
         prepared, _ = self._apply_preprocessing(x, y=None, fit=False)
         images = torch.from_numpy(prepared)
-        starts = range(0, len(x) or 1, batch_size)
-        batches = [slice(start, start + batch_size) for start in starts]
+        batches = [slice(i, i + batch_size) for i in range(0, len(x) or 1, batch_size)]
         with torch.no_grad():
             parts = [logits(images[batch].to(self._device), batch) for batch in batches]
         predictions = torch.cat(parts).cpu().numpy()
-        processed: np.ndarray = self._apply_postprocessing(preds=predictions, fit=False)
-        return processed
+        return self._apply_postprocessing(preds=predictions, fit=False)  # type: ignore[no-any-return]
 
     def _apply_preprocessing(
         self, x: Any, y: Any, fit: bool = False, no_grad: bool = True
     ) -> tuple[Any, Any]:
-        span, slack = (-np.inf, np.inf), 0.0
-        if self.clip_values is not None:
-            span = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
-            slack = _QUERIED * (span[1] - span[0])
+        low, high = (-np.inf, np.inf) if self.clip_values is None else self.clip_values
+        span = float(np.min(low)), float(np.max(high))
+        slack = _QUERIED * (span[1] - span[0])
         check_images(x, name="x", shape=self.input_shape, span=span, slack=slack)
         x, y = super()._apply_preprocessing(x, y, fit=fit, no_grad=no_grad)
         # with numpy 2 some attacks (HopSkipJump, Boundary) bring float64, which no layer takes
@@ -304,7 +271,7 @@ class OATClassifier(Fitting):
         batch_size: int = 128,
         framework: bool = False,
     ) -> np.ndarray | Tensor:
-        """Return a layer's output, as `PyTorchClassifier.get_activations` does."""
+        """Return a layer's output, as ART's own does."""
         if not len(x):  # ART concatenates batches, of which there are none
             one = np.zeros((1, *self.input_shape), dtype=np.float32)
             return self.get_activations(one, layer, batch_size, framework)[:0]
@@ -319,8 +286,6 @@ class OATClassifier(Fitting):
                 for hook in set(child._forward_hooks) - before:
                     del child._forward_hooks[hook]
 
-    # --- copies
-
     def get_params(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_params(), "model": self.tunable}
@@ -334,8 +299,7 @@ class OATClassifier(Fitting):
     def save(self, filename: str, path: str | None = None) -> None:
         """Write the family's state and the optimizer's, ``.model`` and ``.optimizer``, as ART does.
 
-        They go to the folder ``path``, ART's data folder if None. `oat_bench.save` writes a
-        checkpoint instead, which also says what the weights are.
+        To ``path``, ART's data folder if None. `oat_bench.save` writes a checkpoint instead.
         """
         target = Path(config.ART_DATA_PATH if path is None else path) / filename
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -51,13 +51,10 @@ class Fitting(PyTorchClassifier):
         verbose: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Train the whole family, in place, whatever the operating point.
+        """Train the whole family, in place, whatever the point (OAT paper, Algorithms 1 and 2).
 
-        By OAT (Algorithm 1); a model of several widths by OATS (Algorithm 2).
-
-        Order, lambda and random starts are drawn from torch's global generator, so that
-        `torch.manual_seed` fixes them. What the model says of itself (epochs, threat, how its
-        weights were selected) is brought up to date.
+        `torch.manual_seed` fixes order, lambda and random starts. What the model says of itself
+        (epochs, threat, how its weights were selected) is brought up to date.
 
         Args:
             x: images of shape [n, C, H, W], of any floating type, in [0, 1] after preprocessing.
@@ -71,8 +68,7 @@ class Fitting(PyTorchClassifier):
             kwargs: none are known.
 
         Raises:
-            ValueError: if an argument, an image, a label, the loss or the recipe is not one that
-                OAT can train with; the message says which.
+            ValueError: if OAT cannot train with an argument, an image, a label, loss or recipe.
         """
         if kwargs:
             raise ValueError(f"fit has no argument {', '.join(sorted(kwargs))}")
@@ -83,9 +79,8 @@ class Fitting(PyTorchClassifier):
         model, step = self._trainable()
         network, optimizer = step.network, self._optimizer
         if optimizer is not None:
-            mine = {id(parameter) for parameter in network.parameters()}
-            groups = optimizer.param_groups
-            if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
+            theirs = {id(one) for group in optimizer.param_groups for one in group["params"]}
+            if theirs.isdisjoint(map(id, network.parameters())):
                 raise ValueError("the optimizer has none of the parameters of the model's network")
         if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
             raise ValueError("the scheduler is not one of the estimator's optimizer")
@@ -93,8 +88,7 @@ class Fitting(PyTorchClassifier):
         if drop_last and len(labels) < batch_size:
             raise ValueError(f"drop_last leaves no batch of {batch_size} of {len(labels)} images")
         card, seed = self._card(nb_epochs, batch_size), _draw_seed()
-        train = Split(images, labels, levels=1)
-        none = Split(images[:0], labels[:0], levels=1)
+        train, none = (Split(images[:n], labels[:n], levels=1) for n in (len(labels), 0))
         trainer = Trainer(step, card, self.threat, train, none, seed=seed, optimizer=optimizer)
         trainer.scheduler = scheduler
         if drop_last:
@@ -109,16 +103,9 @@ class Fitting(PyTorchClassifier):
     def fit_generator(
         self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
     ) -> None:
-        """Train by OAT on the batches of an ART data generator, a step of `fit` for each.
+        """Train on an `art.data_generators.DataGenerator`, by `fit` (``kwargs``) on each batch.
 
-        Args:
-            generator: an `art.data_generators.DataGenerator`.
-            nb_epochs: passes over the generator.
-            verbose: as in `fit`.
-            kwargs: go to `fit`; a scheduler would step after each batch.
-
-        Raises:
-            ValueError: if the estimator has no optimizer, or its recipe changes between steps.
+        ValueError if the estimator has no optimizer, or its recipe changes between steps.
         """
         if self._optimizer is None:
             raise ValueError("fit_generator needs an optimizer that lasts from batch to batch")
@@ -129,7 +116,6 @@ class Fitting(PyTorchClassifier):
         self._describe(before + nb_epochs, f"last: epoch {nb_epochs}")
 
     def _describe(self, epochs: int, selection: str) -> None:
-        """Have the model say what its weights now are: no longer those that a card trained."""
         changes = {"epochs": epochs, "selection": selection, "threat": self.threat}
         changes |= {"lambda_sampling": self.training.lambda_sampling, "benchmark_card": ""}
         self.tunable.info = self.tunable.info.model_copy(update=changes).with_bridge()
@@ -157,10 +143,8 @@ class Fitting(PyTorchClassifier):
             raise ValueError(f"training.lambdas are {card.lambdas}; the model encodes {trained}")
         if card.selection != "last":
             raise ValueError('training.selection must be "last": fit has no validation images')
-        counts = {
-            "epochs": check_count(epochs, "nb_epochs", 1),
-            "batch_size": check_count(batch_size, "batch_size", 2),
-        }
+        counts = {"epochs": check_count(epochs, "nb_epochs", 1)}
+        counts["batch_size"] = check_count(batch_size, "batch_size", 2)
         return TrainingCard(**(card.model_dump() | counts))
 
     def _trainable(self) -> tuple[TrainableClassifier, TrainingStep]:
@@ -172,33 +156,29 @@ class Fitting(PyTorchClassifier):
         raise ValueError(f"not possible with a model of method {self.tunable.info.method!r}")
 
     def clone_for_refitting(self) -> Self:
-        """Return an estimator of the same kind around a new model with fresh weights.
-
-        Its optimizer, if there is one, is new too, with the defaults of this one's.
-        """
-        model = self._fresh()
+        """Return such an estimator of a new model with fresh weights, its optimizer new too."""
+        model, step = self._fresh()
         params: dict[str, Any] = {"model": model}
         if self._optimizer is not None:
             kind = type(self._optimizer)
             # AdamW, for one, has a default that its constructor does not know
             known = signature(kind).parameters
             defaults = {k: v for k, v in self._optimizer.defaults.items() if k in known}
-            (member,) = model.members()
-            params["optimizer"] = kind(member.step.network.parameters(), **defaults)
+            params["optimizer"] = kind(step.network.parameters(), **defaults)
         return self._sharing(fixed=self._fixed, **params)
 
     def reset(self) -> None:
         """Give the model fresh weights, in place."""
-        fresh, (model, step) = self._fresh(), self._trainable()
-        (member,) = fresh.members()
-        step.network.load_state_dict(member.step.network.state_dict())
+        (fresh, fresh_step), (model, step) = self._fresh(), self._trainable()
+        step.network.load_state_dict(fresh_step.network.state_dict())
         model.info = fresh.info
 
-    def _fresh(self) -> TrainableClassifier:
+    def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
         changes |= {"epochs": 0, "benchmark_card": ""}
-        return type(model).build(model.info.model_copy(update=changes))
+        fresh = type(model).build(model.info.model_copy(update=changes))
+        return fresh, fresh.members()[0].step
 
 
 def _is_plain_cross_entropy(loss: object) -> bool:

@@ -8,14 +8,12 @@ from torch import Tensor, nn
 
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 
-#: how many operating points' networks are kept
-_KEPT = 8
-#: what convolutions and linear layers say of their shapes
+_KEPT = 8  # operating points whose networks are kept
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features"}
 
 
 class Delegate(nn.Module):
-    """Whatever network is current, where those of two points need not be of one build."""
+    """The current network, where those of two points need not be of one build."""
 
     def __init__(self, current: nn.Module) -> None:
         super().__init__()
@@ -23,16 +21,14 @@ class Delegate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits."""
-        logits: Tensor = self.current(x)
-        return logits
+        return self.current(x)  # type: ignore[no-any-return]
 
 
 class Follower:
-    """Keeps a plain network at an operating point of a tunable classifier.
+    """Keeps a plain network at an operating point, which may be set; threads may share this.
 
     It is a forward pre-hook of the network, not a part of the estimator, because some attacks
     (AutoPGD with a loss of its own, AutoAttack) take the network out of the estimator and keep it.
-    The point may be set. The lock is held while anything changes; threads may share this.
     """
 
     def __init__(self, tunable: TunableClassifier, point: OperatingPoint) -> None:
@@ -66,7 +62,7 @@ class Follower:
                 self._shown = point
 
     def plain(self, point: OperatingPoint) -> nn.Module:
-        """Return the network of a point, for this and later calls: it is not to be changed."""
+        """Return the network of a point, kept for later calls: it is not to be changed."""
         # what is built here may later be differentiated, even if this call never is
         with self.lock, torch.inference_mode(False):
             self._notice()
@@ -95,11 +91,7 @@ class Follower:
 
 
 def _exchange_tensors(network: nn.Module, source: nn.Module) -> None:
-    """Put the parameters and buffers of ``source`` into a network of the same build.
-
-    The tensors of the network are replaced, not written to: a graph may still need them. Of another
-    width they have other shapes, which the layers also say in numbers.
-    """
+    # replaced, not written to: a graph may still need them; layers also say shapes in numbers
     for old, new in zip(network.modules(), source.modules(), strict=True):
         sizes = {name: vars(new)[name] for name in _SIZES & vars(new).keys()}
         tensors = (*new.named_parameters(recurse=False), *new.named_buffers(recurse=False))

@@ -19,13 +19,12 @@ from oat_bench.registry import ARCHITECTURES
 class Layers:
     """What a backbone makes its layers with."""
 
-    #: is told channels and whether the published networks have a FiLM layer there: not after a
-    #: shortcut's batch norm, nor after the last one of a wide residual network
+    #: of channels and whether the published networks have FiLM there: not after a shortcut's batch
+    #: norm, nor after the last one of a wide residual network
     norm: Callable[[int, bool], nn.Module]
     conv: type[nn.Conv2d] = nn.Conv2d
     linear: Callable[[int, int], nn.Linear] = nn.Linear
-    #: between the convolutions of a wide residual network's block
-    dropout: float = 0.0
+    dropout: float = 0.0  # between the convolutions of a wide residual network's block
 
     def convolution(self, c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
         """Make a convolution, its weights drawn (He et al.) by their fan-out."""
@@ -37,7 +36,7 @@ class Layers:
 class PreActivationBlock(nn.Module):
     """Basic block of a wide residual network: norm, ReLU, conv, twice (arXiv:1605.07146)."""
 
-    #: convolutions whose output goes to one norm layer and nowhere else
+    # a convolution, and the norm layer that alone takes its output
     conv_norm_pairs: ClassVar = (("conv1", "norm2"),)
 
     def __init__(self, c_in: int, c_out: int, stride: int, project: bool, make: Layers) -> None:
@@ -124,11 +123,9 @@ class Backbone(nn.Module):
         linear: nn.Linear
 
     def forward(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
-        """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes].
-
-        Pooling and the head are float32: rounded logits tie, and losses are made of differences.
-        """
+        """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
         h = self.features(x, condition)
+        # the head in float32: rounded logits tie, and losses are made of differences
         with torch.autocast(h.device.type, enabled=False):
             pooled = h.mean(dim=(2, 3), dtype=self.linear.weight.dtype)
             return run_layer(self.linear, pooled, condition)
@@ -189,7 +186,7 @@ class ResNet(Backbone):
 def build_backbone(
     name: str, num_classes: int, in_channels: int, make: Layers, width: float = 1.0
 ) -> nn.Module:
-    """Build a backbone (see `check_architecture`) of a share of the channels, weights drawn.
+    """Build a backbone of a share of the channels, weights drawn.
 
     One of another package is a function as called below. Its module takes images and a condition,
     hands the condition to every norm layer, and calls convolutions and head by `run_layer`.

@@ -15,8 +15,7 @@ Heads = Literal["shared", "per-width"]
 #: The rule for a lambda between two trained ones, see `LambdaEncoding`; a checkpoint names its own.
 Interpolation = Literal["linear-codes", "spherical-codes", "film"]
 
-#: blocks of each stage
-RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
+RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}  # blocks of each stage
 _WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
 
 
@@ -47,11 +46,9 @@ def _with_the_full_one(widths: list[float]) -> list[float]:
 
 def check_interpolation(interpolation: Interpolation, kind: Encoding) -> None:
     """Refuse (ValueError) a rule that does not exist, or that an encoding does not have."""
-    if interpolation not in get_args(Interpolation):
-        raise ValueError(
-            f"unknown interpolation {interpolation!r}; expected one of "
-            f"{', '.join(get_args(Interpolation))}"
-        )
+    if interpolation not in (rules := get_args(Interpolation)):
+        expected = ", ".join(rules)
+        raise ValueError(f"unknown interpolation {interpolation!r}; expected one of {expected}")
     if interpolation == "spherical-codes" and kind == "scalar":
         raise ValueError(
             "interpolation spherical-codes needs codes with directions, which scalar ones have "

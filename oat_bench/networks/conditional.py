@@ -31,13 +31,8 @@ class ConditionalNetwork(nn.Module):
     With several widths the network is slimmable (section 3.3): ``network(x, lam, width)`` runs the
     first share of each layer's channels. With one it has no more channels than that.
 
-    Args:
-        card: the backbone, its widths, and how it is conditioned.
-        num_classes: number of logits.
-        in_channels: channels of the images.
-        trained_lambdas: what training samples lambda from, by ``lambda_sampling``.
-        lambda_sampling: see `bridged_below`.
-        seed: of the weights and of the random encoding.
+    Training samples ``trained_lambdas`` by ``lambda_sampling``, see `bridged_below`. ``seed`` is
+    that of the weights and of the random encoding.
     """
 
     def __init__(
@@ -67,8 +62,8 @@ class ConditionalNetwork(nn.Module):
             )
             layers = Layers(make_norm, dropout=card.dropout)
             if slimmable:
-                own_heads = self.widths if card.heads == "per-width" else ()
-                head = partial(SlimmableLinear, widths=own_heads)
+                own = self.widths if card.heads == "per-width" else ()
+                head = partial(SlimmableLinear, widths=own)
                 layers = replace(layers, conv=SlimmableConv2d, linear=head)
             self.backbone = self._build(layers, self.widths[0])
         number_norms(self.backbone)
@@ -81,18 +76,14 @@ class ConditionalNetwork(nn.Module):
 
     def train_on(self, lambda_sampling: Literal["list", "uniform"]) -> None:
         """Note how training samples lambda, which decides what `LambdaEncoding` must bridge."""
-        trained = self.encoding.trained.tolist()
-        below = bridged_below(trained, self.card.norm, lambda_sampling)
+        below = bridged_below(self.encoding.trained.tolist(), self.card.norm, lambda_sampling)
         self.encoding.bridge = below is not None
 
     def forward(self, x: Tensor, lam: float | Tensor, width: float | None = None) -> Tensor:
         """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
 
         ``lam`` is one for all images or one for each, shape [n], in any order; in eval mode it is
-        in the trained range. One width holds for all images, the widest if None.
-
-        Raises:
-            ValueError: if lambda or width are not such.
+        in the trained range. One width holds for all images, the widest if None. Else ValueError.
         """
         if not self.training:
             return self._in_order(x, *self.folded(lam, len(x), x.device, width))
@@ -101,10 +92,7 @@ class ConditionalNetwork(nn.Module):
     def conditioned(
         self, lam: float | Tensor, n_images: int, *, width: float | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """Fix lambda: a function from ``n_images`` to logits, batch norm in eval mode.
-
-        Norm layers are folded once; what an attack then repeats is the plain backbone.
-        """
+        """Fix lambda, norm layers folded once: a function from ``n_images`` to logits."""
         order, folded = self.folded(lam, n_images, self.encoding.codes.device, width)
         return lambda x: self._in_order(x, order, folded)
 
@@ -128,10 +116,7 @@ class ConditionalNetwork(nn.Module):
         return Folded(tuple((spread(a), spread(b)) for a, b in affines), condition.width)
 
     def subnetwork(self, width: float, *, copy: bool = False) -> nn.Module:
-        """Return the plain backbone of a width, to be run with a `Folded` condition.
-
-        The weights of its layers need no gradient and are views of this network's, or copies.
-        """
+        """Return a width's backbone to run `Folded`; its weights, without gradient, are views."""
         width = self.check_width(width)
         with torch.device("meta"):
             layers = Layers(lambda channels, _: FoldedNorm(channels), dropout=self.card.dropout)
@@ -166,7 +151,7 @@ class ConditionalNetwork(nn.Module):
     def condition_of(
         self, lam: Tensor, index: Tensor | None, n_standard: int, width: float | None = None
     ) -> Condition:
-        """Return the condition of a batch that is sorted already; see `Condition`."""
+        """Return the condition of a sorted batch, see `Condition`."""
         codes, between = self.encoding.encode(lam)
         return Condition(lam, codes, index, n_standard, between, self.check_width(width))
 

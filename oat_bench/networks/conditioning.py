@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from oat_bench.errors import UserError
 from oat_bench.networks.card import Encoding, Interpolation
 
-#: lambda closer than this share of their size are one: float32 holds about seven digits
-_SAME = 1e-6
+_SAME = 1e-6  # lambda values closer than this share are one: float32 holds about seven digits
 
 
 def check_within(lam: float, trained: Sequence[float]) -> None:
-    """Refuse (UserError) a lambda outside of the trained range, where no network belongs."""
+    """Refuse (UserError) a lambda outside of the trained range."""
     low, high = trained[0], trained[-1]
     if not low * (1 - _SAME) <= lam <= high * (1 + _SAME):
         raise UserError(
@@ -41,13 +40,11 @@ def validate_lambda(lam: float | Tensor, n_images: int, device: torch.device) ->
     if values.ndim == 1 and len(values) == 1:
         values = values[0]
     if values.shape not in ((), (n_images,)):
-        raise ValueError(
-            f"lam has shape {tuple(values.shape)}; expected one float or one value for each of the "
-            f"{n_images} images"
-        )
+        expected = f"expected one float or one value for each of the {n_images} images"
+        raise ValueError(f"lam has shape {tuple(values.shape)}; {expected}")
     inside = (values >= 0) & (values <= 1)  # false for NaN too
     if not bool(inside.all()):
-        wrong = values.reshape(-1)[~inside.reshape(-1)][0].item()
+        wrong = values[~inside][0].item()
         raise ValueError(f"lam is {wrong:g}; expected a number in [0, 1]")
     return values
 
@@ -64,18 +61,14 @@ class LambdaEncoding(nn.Module):
       1985), as long as they are, whereas the middle of a chord is shorter;
     * ``film``: the rows stay, and each FiLM layer's gamma and beta are interpolated linearly.
 
-    At a trained lambda the three are one.
-
-    Between 0 and the first trained lambda above it none of the rules will do if there are two batch
+    Between 0 and the first trained lambda above it none of them will do if there are two batch
     norms: BN_c is that of lambda = 0 alone, and BN_a has never met a code on the way there. There,
     with ``bridge``, the norm layers are folded at both ends to a scale and a shift per channel, and
     these are interpolated linearly (``folded-affine``).
 
-    Args:
-        trained: the lambda values that training samples from, in [0, 1].
-        kind: ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
-            ``orthogonal`` (rows of a random orthogonal matrix, drawn by ``seed``).
-        dim: length of a code; at least the number of trained values, but for ``scalar``.
+    Rows are ``scalar`` (lambda itself, dim 1), ``one-hot``, ``dct`` (orthonormal DCT-II rows) or
+    ``orthogonal`` (of a random orthogonal matrix, drawn by ``seed``), of length ``dim``: at least
+    the number of ``trained`` values, but for ``scalar``.
     """
 
     codes: Tensor
@@ -93,8 +86,7 @@ class LambdaEncoding(nn.Module):
         self.interpolation, self.bridge = interpolation, False
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             values = torch.tensor(sorted(set(trained)), dtype=torch.float32)
-            if kind != "scalar" and len(values) > dim:
-                count = len(values)
+            if kind != "scalar" and (count := len(values)) > dim:
                 needed = f"a {kind} encoding of {count} lambda values needs dim >= {count}"
                 raise ValueError(f"{needed}, got {dim}")
             self.register_buffer("trained", values)
@@ -111,10 +103,9 @@ class LambdaEncoding(nn.Module):
         return codes if between is None else between(codes)
 
     def encode(self, lam: Tensor, *, every: bool = False) -> tuple[Tensor, "Between | None"]:
-        """Return the codes that FiLM maps for lambda, [k], and how its rows are interpolated.
+        """Return the codes that FiLM maps for lambda, [k], and how their rows are interpolated.
 
-        They are not (None) where the codes, [k, dim], are those of ``lam`` themselves. ``every``
-        keeps rows that do not count, so that no shape depends on values.
+        ``every`` keeps rows that do not count, so that no shape depends on values.
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
@@ -130,10 +121,10 @@ class LambdaEncoding(nn.Module):
         return between(self.codes), None
 
     def ends(self, lam: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the lambda whose folded norm layers those of ``lam``, [k], are made of.
+        """Return the lambda values whose folded norm layers those of ``lam``, [k], are made of.
 
-        With a bridge: 0 and then, for each, the upper end of its interval or the lambda itself,
-        [1 + k]; and the share of the way there from 0, [k, 1].
+        With a bridge: 0 and each one's upper end or itself, [1 + k]; and its share of the way there
+        from 0, [k, 1].
         """
         if not self.bridge:
             return lam, None
@@ -161,14 +152,12 @@ class Between:
         low = torch.where(at_high, self.high, self.low)
         high = torch.where(self.weight[:, 0] == 0, self.low, self.high)
         needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
-        low, high = places.chunk(2)
-        return rows[needed], Between(low, high, self.weight)
+        return rows[needed], Between(*places.chunk(2), self.weight)
 
 
 def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
     """Go a share of the way along the arc between rows of one length, each [k, dim]."""
-    cosine = F.cosine_similarity(low, high, dim=1)[:, None].clamp(-1, 1)
-    angle = torch.acos(cosine)
+    angle = torch.acos(F.cosine_similarity(low, high, dim=1)[:, None].clamp(-1, 1))
 
     def share(weight: Tensor) -> Tensor:
         part = torch.sin(weight * angle) / torch.sin(angle)
@@ -196,19 +185,13 @@ def _codes(values: Tensor, kind: Encoding, dim: int, seed: int) -> Tensor:
 class Condition:
     """What the layers need to know of the lambda of a batch whose images are sorted by lambda."""
 
-    #: the distinct values, ascending, [k]; with ``share`` their ends, [1 + k]
-    lam: Tensor
-    #: what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``
-    codes: Tensor
-    #: which of the k values each image has, [n]; None if all share one
-    index: Tensor | None
-    #: how many images, from the first, have lambda = 0 and take the standard route
-    n_standard: int
-    #: how FiLM's a rows become those of ``lam``; None if they are
-    between: Between | None = None
+    lam: Tensor  # the distinct values, ascending, [k]; with ``share`` their ends, [1 + k]
+    codes: Tensor  # what FiLM maps, a row for each of ``lam``; [a, dim] with ``between``
+    index: Tensor | None  # which of the k values each image has, [n]; None if all share one
+    n_standard: int  # how many images, from the first, have lambda = 0: the standard route
+    between: Between | None = None  # how FiLM's a rows become those of ``lam``; None if they are
     width: float = 1.0
-    #: of the way from lambda = 0, see `LambdaEncoding.ends`; only to be folded
-    share: Tensor | None = None
+    share: Tensor | None = None  # of the way from 0, `LambdaEncoding.ends`; only to be folded
 
     def bridged(self, per_end: Tensor) -> Tensor:
         """Bring folded scales or shifts [1 + k, C], those of lambda = 0 first, to [k, C]."""

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding
-from oat_bench.networks.norms import ConditionalNorm, affine
+from oat_bench.networks.norms import ConditionalNorm, FiLM, affine
 from oat_bench.networks.slimmable import take_weights
 from oat_bench.networks.specialize import fold_norms
 
-#: added to a place that must not exist: further than any batch reaches
-_OUTSIDE = 1 << 31
+_OUTSIDE = 1 << 31  # added to a place that must not exist: further than any batch reaches
 
 
 class LambdaNorm(nn.Module):
@@ -24,10 +23,10 @@ class LambdaNorm(nn.Module):
         self.scales = nn.ParameterList(scale.clone() for scale, _ in routes)
         self.shifts = nn.ParameterList(shift.clone() for _, shift in routes)
         self.film = None
-        if norm.film is not None:
+        if (full := norm.film) is not None:
             with torch.device("meta"):
-                self.film = norm.film.like(len(self.scales[0]))
-            take_weights(self.film, norm.film, width, copy=True)
+                self.film = FiLM(len(self.scales[0]), full.dim, full.form, slimmable=full.slimmable)
+            take_weights(self.film, full, width, copy=True)
 
     def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return scale and shift [k, C] at each lambda."""
@@ -35,10 +34,7 @@ class LambdaNorm(nn.Module):
 
 
 class LambdaInput(nn.Module):
-    """A plain backbone that is told lambda with the images, in operations that can be traced.
-
-    It neither sorts a batch nor looks at values: each image has its own affine per channel.
-    """
+    """A plain backbone that is told lambda with the images; traceable, as no value is looked at."""
 
     def __init__(
         self, encoding: LambdaEncoding, norms: list[LambdaNorm], backbone: nn.Module
@@ -49,8 +45,7 @@ class LambdaInput(nn.Module):
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
         """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
 
-        ``lam`` is one for each image, [n], or one for all, [1], else an IndexError; what lies
-        outside of the trained range is taken for the nearer end.
+        ``lam``, [n] or [1] (else an IndexError), is brought into the trained range.
         """
         # len() would fix both where the graph is traced
         n, k = (torch.full((1,), t.shape[0], device=lam.device) for t in (images, lam))
@@ -81,6 +76,5 @@ def lambda_input(network: ConditionalNetwork, width: float | None = None) -> Lam
     """Return the network of a width (None: the widest) that takes lambda, sharing nothing."""
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]
-    plain = network.subnetwork(width, copy=True)
-    exported = LambdaInput(copy.deepcopy(network.encoding), norms, plain)
-    return exported.eval().requires_grad_(False)
+    encoding, plain = copy.deepcopy(network.encoding), network.subnetwork(width, copy=True)
+    return LambdaInput(encoding, norms, plain).eval().requires_grad_(False)

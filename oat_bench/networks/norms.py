@@ -14,17 +14,13 @@ from oat_bench.networks.slimmable import share
 class FiLM(nn.Module):
     """Channel-wise gamma and beta from lambda's code (OAT paper, section 3.1).
 
-    Where there are several widths, gamma and beta of a narrow layer are made by the leading block
-    of both layers of an MLP each, in the ``published`` form too: of the one MLP, cut in two by
-    channels, a narrow network's beta would be made by rows that are the full network's gamma.
+    ``identity-start``: two MLPs g1, g2 of two C-dimensional layers (C ``channels`` of the full
+    width) with a leaky ReLU between, gamma = 1 + g1, beta = g2, last layers zero, so that training
+    starts from the plain network. ``published``: the authors' code, one MLP of 2C units, default
+    initialisation, a leaky ReLU on gamma and beta too.
 
-    Args:
-        channels: C, of the full width.
-        dim: length of a code.
-        form: ``identity-start``: two MLPs g1, g2 of two C-dimensional layers with a leaky ReLU
-            between, gamma = 1 + g1, beta = g2, last layers zero, so that training starts from the
-            plain network. ``published``: the authors' code, one MLP of 2C units, default
-            initialisation, a leaky ReLU on gamma and beta too.
+    Of a ``slimmable`` layer the leading block of both layers of an MLP each makes a narrow one's
+    gamma and beta, ``published`` too: the one MLP, cut in two, would mix up gamma and beta.
     """
 
     def __init__(self, channels: int, dim: int, form: FilmForm, *, slimmable: bool = False) -> None:
@@ -44,10 +40,6 @@ class FiLM(nn.Module):
         if self.form == "published":
             return F.leaky_relu(gamma), F.leaky_relu(beta)
         return 1.0 + gamma, beta
-
-    def like(self, channels: int) -> "FiLM":
-        """Return a fresh layer of so many channels."""
-        return FiLM(channels, self.dim, self.form, slimmable=self.slimmable)
 
     def at(self, condition: Condition, channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Return gamma and beta, a row for each of ``condition.lam``."""
@@ -89,10 +81,9 @@ class BatchNorms(nn.Module):
 class ConditionalNorm(BatchNorms):
     """Batch norm by route, then FiLM (OAT paper, sections 3.1 and 3.2).
 
-    With two batch norms lambda = 0 goes through ``bn_c``, every other lambda through ``bn_a``; with
-    one, every lambda goes through ``bn_a``. Each width has batch norms of its own (switchable batch
-    norm: of three widths, six); FiLM is shared. ``channels`` are the full width's, which is the
-    first of ``widths``.
+    With two batch norms lambda = 0 goes through ``bn_c``, every other through ``bn_a``; with one,
+    all do. Each width has its own (switchable batch norm: of three widths, six); FiLM is shared.
+    ``channels`` are those of the full width, the first of ``widths``.
     """
 
     site: int  # the layer's place in Folded.affines, see `number_norms`
@@ -128,7 +119,7 @@ class ConditionalNorm(BatchNorms):
         return torch.addcmul(beta, h, gamma)
 
     def batch_norms(self, width: float) -> tuple[nn.BatchNorm2d | None, nn.BatchNorm2d]:
-        """Return the batch norms of a width: of the standard route, and of the other."""
+        """Return the batch norms of a width, ``bn_c`` and ``bn_a``."""
         place = self.widths.index(width)
         own = self.narrow[place - 1] if place else self
         assert isinstance(own, BatchNorms)

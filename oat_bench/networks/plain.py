@@ -1,23 +1,16 @@
 """The backbones without a condition: what is left of them at one lambda and one width.
 
-A forward calls layers and nothing else, so that whatever takes an ordinary network takes these:
-tracing, scripting, torch.fx, export, compilation, quantisation, another precision.
+A forward calls layers and nothing else, so that tracing, scripting, torch.fx, export, compilation
+and quantisation take these.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oat_bench.networks.backbones import (
-    Backbone,
-    PostActivationBlock,
-    PreActivationBlock,
-    ResNet,
-    Stage,
-    WideResNet,
-)
+from oat_bench.networks import backbones
 
 
-class PlainPreActivationBlock(PreActivationBlock):
+class PlainPreActivationBlock(backbones.PreActivationBlock):
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
         active = F.relu(self.norm1(h))
         out = F.relu(self.norm2(self.conv1(active)))
@@ -25,7 +18,7 @@ class PlainPreActivationBlock(PreActivationBlock):
         return shortcut + self.conv2(self.dropout(out))  # type: ignore[no-any-return]
 
 
-class PlainPostActivationBlock(PostActivationBlock):
+class PlainPostActivationBlock(backbones.PostActivationBlock):
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
         out = F.relu(self.norm1(self.conv1(h)))
         out = self.norm2(self.conv2(out))
@@ -34,43 +27,39 @@ class PlainPostActivationBlock(PostActivationBlock):
         return F.relu(out + h)
 
 
-class PlainStage(Stage):
+class PlainStage(backbones.Stage):
     def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
         for block in self.blocks:
             h = block(h)
         return h
 
 
-class PlainNetwork(Backbone):
-    """A plain backbone: features, then the head."""
-
+class PlainNetwork(backbones.Backbone):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Map images [n, in_channels, H, W] in [0, 1] to logits [n, num_classes]."""
         return self.head(self.features(x))
 
     def head(self, h: Tensor) -> Tensor:
-        """Pool and classify: [n, c, H, W] to logits [n, num_classes]."""
         return self.linear(h.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-class PlainWideResNet(PlainNetwork, WideResNet):
+class PlainWideResNet(PlainNetwork, backbones.WideResNet):
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
         h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
         return F.relu(self.norm(h))
 
 
-class PlainResNet(PlainNetwork, ResNet):
+class PlainResNet(PlainNetwork, backbones.ResNet):
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
         h = F.relu(self.norm1(self.conv1(x)))
         return self.stage4(self.stage3(self.stage2(self.stage1(h))))  # type: ignore[no-any-return]
 
 
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {
-    PreActivationBlock: PlainPreActivationBlock,
-    PostActivationBlock: PlainPostActivationBlock,
-    Stage: PlainStage,
-    WideResNet: PlainWideResNet,
-    ResNet: PlainResNet,
+    backbones.PreActivationBlock: PlainPreActivationBlock,
+    backbones.PostActivationBlock: PlainPostActivationBlock,
+    backbones.Stage: PlainStage,
+    backbones.WideResNet: PlainWideResNet,
+    backbones.ResNet: PlainResNet,
 }
 
 

@@ -1,7 +1,6 @@
 """Slimmable layers: one set of weights, of which a narrower network owns the first share.
 
-From slimmable networks (Yu et al., arXiv:1812.08928), as OATS takes them up (OAT paper, section
-3.3). The width travels in the condition of a batch; the channels that come in are those of h.
+From Yu et al., arXiv:1812.08928, as in OATS (OAT paper, section 3.3). The condition has the width.
 """
 
 import math
@@ -20,16 +19,14 @@ def share(channels: int, width: float) -> int:
 
 
 class SlimmableConv2d(nn.Conv2d):
-    """A convolution, ``groups`` 1, whose narrower self is the leading block of its weight.
-
-    The channels that come in are not always a share: an image keeps all of its own.
-    """
+    """A convolution, ``groups`` 1, whose narrower self is the leading block of its weight."""
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:  # type: ignore[override]
         """Map h of shape [n, c_in, H, W] to the condition's share of the channels."""
         assert condition is not None
         c_out = share(self.out_channels, condition.width)
         bias = None if self.bias is None else self.bias[:c_out]
+        # the channels that come in are not always a share: an image keeps all of its own
         weight = self.weight[:c_out, : h.shape[1]]
         return F.conv2d(h, weight, bias, self.stride, self.padding)
 
@@ -37,8 +34,8 @@ class SlimmableConv2d(nn.Conv2d):
 class SlimmableLinear(nn.Linear):
     """The classification head: every class, from the features that a width has.
 
-    With ``widths`` each has a head of its own (SOLAR's variant of OATS); the widest comes first,
-    and its head is this layer itself. If there are none, that one serves all.
+    With ``widths`` each has its own (SOLAR's variant of OATS), the first one's is this layer; if
+    there are none, it serves all.
     """
 
     def __init__(self, in_features: int, out_features: int, widths: Sequence[float] = ()) -> None:
@@ -63,10 +60,7 @@ class SlimmableLinear(nn.Linear):
 
 
 def take_weights(narrow: nn.Module, wide: nn.Module, width: float, *, copy: bool) -> None:
-    """Give a module of plain layers the leading block of each weight of its wider self.
-
-    They need no gradient, and are copies or views. Of heads it is that of ``width``.
-    """
+    """Give plain layers the leading block of each wider weight: copies or views, no gradient."""
     for name, module in list(narrow.named_modules()):
         own = wide.get_submodule(name)
         if isinstance(own, SlimmableLinear):

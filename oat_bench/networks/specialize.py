@@ -15,13 +15,9 @@ from oat_bench.networks.plain import make_plain
 def specialize(network: ConditionalNetwork, lam: float, width: float | None = None) -> nn.Module:
     """Return the plain network, in eval mode, that ``network`` is at ``lam`` and ``width``.
 
-    Batch norm and FiLM are one affine per channel; where a norm layer directly follows a
-    convolution, the affine goes into the convolution's weight and bias. The result shares nothing
-    with ``network``, maps images [n, C, H, W] in [0, 1] to logits, and costs what a plain network
-    of the width costs. Width None is the widest.
-
-    Raises:
-        ValueError: if ``lam`` is outside of the trained range, or there is no such width.
+    Batch norm and FiLM are one affine per channel, which goes into the weight and bias of a
+    convolution directly before it. The result shares nothing with ``network``. Width None is the
+    widest; ValueError if ``lam`` is outside of the trained range, or there is no such width.
     """
     _, folded = network.folded(float(lam), 1, network.encoding.codes.device, width)
     plain = network.subnetwork(folded.width, copy=True)
@@ -39,10 +35,7 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 
 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Put scale and shift [C] by site in the place of `FoldedNorm` layers; return the backbone.
-
-    It is in eval mode then, takes no condition and needs no gradient.
-    """
+    """Put scale and shift [C] by site in `FoldedNorm`'s place: a plain network in eval mode."""
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)

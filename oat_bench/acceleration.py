@@ -20,8 +20,7 @@ Precision = Literal["float32", "bf16"]
 _SMALL_IMAGE = 1024
 #: compiling takes about a minute and saves a tenth: it pays from about this many operations on
 _COMPILE_FROM = {"cpu": 1e15, "cuda": 5e16}
-#: a pass of this many floating point operations keeps a CPU busy
-_FILLED = 4e10
+_FILLED = 4e10  #: a pass of this many floating point operations keeps a CPU busy
 #: a pass on a CPU takes this many images at a time, so that what it moves stays in the caches
 _CPU_IMAGES = 64
 #: and at least this many: fewer go through other kernels, whose sums round otherwise

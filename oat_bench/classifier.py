@@ -19,8 +19,7 @@ from oat_bench.networks.conditioning import bridged_below, check_within
 from oat_bench.registry import DATASETS, METHODS
 from oat_bench.tensors import checksum
 
-#: lambda closer than this are one: float32 holds about seven digits
-SAME_LAMBDA = 1e-6
+SAME_LAMBDA = 1e-6  #: lambda closer than this are one: float32 holds about seven digits
 _Side = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -188,8 +187,7 @@ class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
 
     info: ModelInfo
-    #: whether one network runs at several widths
-    slims: ClassVar[bool] = False
+    slims: ClassVar[bool] = False  #: whether one network runs at several widths
     #: whether there is a classifier at every lambda in the trained range, or only at trained ones
     continuous: ClassVar[bool] = True
     #: whether the networks of all points are of one build, and differ in their tensors alone

@@ -3,10 +3,8 @@
 import re
 import unicodedata
 
-#: links to people and issues included
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
-#: what a spreadsheet takes for the beginning of a formula
-_FORMULA = ("=", "+", "-", "@")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")  #: links to people and issues included
+_FORMULA = ("=", "+", "-", "@")  #: what a spreadsheet takes for the beginning of a formula
 #: brackets and star are arguments of the end of a row where a cell begins with them
 _LATEX = {
     **{mark: "\\" + mark for mark in "#$%&_{}"},

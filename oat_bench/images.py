@@ -8,8 +8,7 @@ from torch import Tensor
 
 from oat_bench.errors import UserError
 
-#: floating-point images may leave their range by this much
-ROUNDING = 1e-6
+ROUNDING = 1e-6  #: floating-point images may leave their range by this much
 
 
 def check_images(

@@ -156,12 +156,7 @@ def evaluate(
         classifier = model
     else:
         classifier = wrap(
-            model,
-            dataset=data,
-            name=name,
-            normalize=normalize,
-            lambdas=lambdas,
-            widths=widths,
+            model, dataset=data, name=name, normalize=normalize, lambdas=lambdas, widths=widths
         )
     info = classifier.info
     card = run.with_evaluation(

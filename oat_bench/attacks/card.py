@@ -22,8 +22,7 @@ from oat_bench.errors import unknown
 from oat_bench.registry import ENGINES
 
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({NUMBER}))?")
-#: AutoAttack's targeted parts try so many of the other classes, at most
-_MAX_TARGETS = 9
+_MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
 class AttackPart(Recorded):

@@ -21,12 +21,9 @@ from oat_bench.randomness import uniform
 from oat_bench.registry import ENGINES
 from oat_bench.training.pgd import evaluating
 
-#: what the label of a targeted attack ends in
-_TARGETED = "-targeted"
-#: the stream of the seed that draws targets; random starts take the first two
-_TARGETS = 2
-#: an attacked image may leave the ball by rounding, no more
-TOLERANCE = 1e-5
+_TARGETED = "-targeted"  #: what the label of a targeted attack ends in
+_TARGETS = 2  #: the stream of the seed that draws targets; random starts take the first two
+TOLERANCE = 1e-5  #: an attacked image may leave the ball by rounding, no more
 
 
 @dataclass(frozen=True)

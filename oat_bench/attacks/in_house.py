@@ -16,10 +16,8 @@ from oat_bench.attacks.engines import Attack, check_class, check_parameters, che
 from oat_bench.cards import Norm
 from oat_bench.training.pgd import pgd
 
-#: whose version goes into results
-DISTRIBUTION = "oat-bench"
-#: random numbers belong to examples, not to the batch
-PER_EXAMPLE = True
+DISTRIBUTION = "oat-bench"  #: whose version goes into results
+PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]

@@ -24,13 +24,10 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
 from oat_bench.tensors import pack, unpack
 
-#: whose version goes into results
-DISTRIBUTION = "oat-bench"
-#: random numbers belong to examples, not to the batch
-PER_EXAMPLE = True
+DISTRIBUTION = "oat-bench"  #: whose version goes into results
+PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
 
-#: what a selection of attacks names files by
-PREFIX = "file:"
+PREFIX = "file:"  #: what a selection of attacks names files by
 _HEADER = "oat_bench_images"
 _KINDS = {"images": (torch.float32, 4), "example": (torch.int64, 1), "label": (torch.int64, 1)}
 _LONGEST_NAME = 64

@@ -9,8 +9,7 @@ from oat_bench.attacks import engines
 from oat_bench.attacks.engines import Attack
 from oat_bench.progress import note
 
-#: whose version goes into results
-DISTRIBUTION = "torchattacks"
+DISTRIBUTION = "torchattacks"  #: whose version goes into results
 
 
 def _classes() -> dict[str, type]:

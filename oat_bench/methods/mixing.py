@@ -17,8 +17,7 @@ from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 
 _ROLES = ("standard", "robust")
-#: in the place of the robust classifier, where it is the standard one
-_SAME = "standard"
+_SAME = "standard"  #: in the place of the robust classifier, where it is the standard one
 
 
 class Options(trainable.Options):

@@ -30,8 +30,7 @@ class OAT(OneNetwork):
 
     one_build = True
     network: ConditionalNetwork
-    #: whether one batch norm is for every lambda
-    single_bn: ClassVar[bool] = False
+    single_bn: ClassVar[bool] = False  #: whether one batch norm is for every lambda
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:

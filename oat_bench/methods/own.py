@@ -18,10 +18,7 @@ class Own(TunableClassifier):
     """
 
     def __init__(
-        self,
-        info: ModelInfo,
-        source: Any,
-        prepare: Callable[[nn.Module], nn.Module] | None = None,
+        self, info: ModelInfo, source: Any, prepare: Callable[[nn.Module], nn.Module] | None = None
     ) -> None:
         self.info, self.source = info, source
         self._prepare, self._device = prepare, torch.device("cpu")

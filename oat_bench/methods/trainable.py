@@ -54,8 +54,7 @@ class Member:
 class TrainableClassifier(TunableClassifier):
     """A tunable classifier that is built from a card: of one network to train, several or none."""
 
-    #: the method's own keys
-    Options: ClassVar[type[BaseModel]] = Options
+    Options: ClassVar[type[BaseModel]] = Options  #: the method's own keys
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard | None:

@@ -12,8 +12,7 @@ from oat_bench.datasets import Split
 from oat_bench.randomness import generator, uniform
 from oat_bench.training.card import TrainingCard
 
-#: keeps augmentation apart from the seed's other uses
-_STREAM = 3
+_STREAM = 3  #: keeps augmentation apart from the seed's other uses
 
 
 def inputs(split: Split, index: Tensor, card: TrainingCard, *, seed: int, epoch: int) -> Tensor:

@@ -28,8 +28,7 @@ from oat_bench.training.pgd import evaluating, pgd
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
-#: in a long epoch the state is written this often, in seconds
-SAVE_EVERY = 120.0
+SAVE_EVERY = 120.0  #: in a long epoch the state is written this often, in seconds
 # the stream of the seed that orders an epoch
 _ORDER = 1
 

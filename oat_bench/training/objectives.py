@@ -16,10 +16,8 @@ from oat_bench.randomness import normal
 from oat_bench.training.card import ObjectiveCard
 from oat_bench.training.pgd import Model, pgd
 
-#: standard deviation of TRADES' start around the image, in its authors' code
-_TRADES_START = 1e-3
-#: halvings of the segment that MMA searches, in its authors' code
-_BISECTIONS = 10
+_TRADES_START = 1e-3  #: standard deviation of TRADES' start around the image, in its authors' code
+_BISECTIONS = 10  #: halvings of the segment that MMA searches, in its authors' code
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ class Recorded(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    #: the keys of the first release: always written
-    first_keys: ClassVar[frozenset[str]] = frozenset()
+    first_keys: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  #: those of the first release: always written
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from oat_bench.files import atomic_write, is_file
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum, pack, unpack
 
-#: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
-_HEADER = "oat_bench"
+_HEADER = "oat_bench"  #: key of the header's JSON: the description, its and the weights' hash
 
 
 def save(classifier: TunableClassifier, path: str | Path) -> None:

@@ -35,17 +35,10 @@ from oat_bench.wrapping import wrap
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found; it prints as the table.
+    """What an evaluation found of a classifier on a data set; it prints as the table."""
 
-    Attributes:
-        entry: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance.
-        outcomes: one row for each operating point, attack and example.
-        classifier: what was evaluated.
-        data: on what.
-    """
-
-    entry: Entry
-    outcomes: pd.DataFrame
+    entry: Entry  #: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance
+    outcomes: pd.DataFrame  #: one row for each operating point, attack and example
     classifier: TunableClassifier
     data: Dataset
 

@@ -44,10 +44,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
-    """Return the card with other values of its evaluation; None leaves one as it is.
-
-    Of a card for a larger test set ``n_examples`` becomes what there are, unless it is given.
-    """
+    """Return the card with what is not None changed in its evaluation, and examples that exist."""
     given = {key: value for key, value in changes.items() if value is not None}
     if "n_examples" not in given and card.evaluation.n_examples:
         given["n_examples"] = min(card.evaluation.n_examples, len(data.test))
@@ -138,9 +135,8 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
-        by, loss = card.method.upper(), recipe.objective.loss
-        if loss != "cross-entropy":
-            by += f" with {loss}"
+        loss = recipe.objective.loss
+        by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
         widths = sorted({width for _, width in member.step.points()}, reverse=True)
@@ -186,10 +182,7 @@ def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 def choose_points(
     card: BenchmarkCard, method: str, trained: Sequence[float], widths: Sequence[float]
 ) -> list[OperatingPoint]:
-    """Return the operating points that a card evaluates, by width and lambda.
-
-    ``method``, ``trained`` lambda values and ``widths`` are the classifier's.
-    """
+    """Return the points that a card evaluates of a classifier, by width and lambda."""
     lambdas, chosen = card.evaluation.lambdas, card.evaluation.widths or widths
     check_widths(widths, chosen)
     check_lambdas(method, trained, lambdas)

@@ -16,7 +16,6 @@ class Written(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
     )
-
     what: ClassVar[str] = "a result of oat-bench"  #: what a file of it is, in errors
     mend: ClassVar[str] = ""
     max_bytes: ClassVar[int] = 1 << 26  #: a larger file is a mistake

@@ -1,12 +1,9 @@
-"""The in-house engine: PGD, FGSM, MI-FGSM and noise, random numbers owned by the example.
-
-The annotations say what a card may write.
-"""
+"""The in-house engine: PGD, FGSM, MI-FGSM and noise; annotations say what a card may write."""
 
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -124,7 +121,6 @@ def check(attack: Attack) -> None:
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     function = CLASSES[attack.class_]
-    passed: dict[str, Any] = {"example_ids": example_ids, "seed": attack.seed}
-    passed |= {"targeted": attack.targeted}
+    passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
     accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
     return function(model, x, y, **accepted, **attack.parameters)

@@ -14,7 +14,6 @@ from oat_bench.attacks import engines
 from oat_bench.attacks.engines import Attack
 
 DISTRIBUTION = "adversarial-robustness-toolbox"  #: whose version goes into results
-
 _NORMS = {"Linf": np.inf, "L2": 2}  #: ART's names of the norms
 
 

@@ -85,10 +85,7 @@ class OAT(OneNetwork):
         return lambda_input(self.network, width)
 
     def with_interpolation(self, rule: Interpolation) -> Self:
-        """Return the classifier with another rule between trained lambda, its weights copied.
-
-        Where training sampled a list the rule had no part in it, so that one run serves all.
-        """
+        """Copy the classifier with another rule, which had no part in training on a list."""
         card = card_of(self.info)
         try:
             check_interpolation(rule, card.encoding)

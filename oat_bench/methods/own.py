@@ -12,10 +12,7 @@ from oat_bench.errors import UserError, one_line
 
 
 class Own(TunableClassifier):
-    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``.
-
-    What that returns is a module; ``prepare`` may put something before it, a normalisation say.
-    """
+    """An object with ``at(lam)`` or ``at(lam, width)``; ``prepare`` may wrap its modules."""
 
     def __init__(
         self, info: ModelInfo, source: Any, prepare: Callable[[nn.Module], nn.Module] | None = None

@@ -53,10 +53,7 @@ class ConditionalStep(TrainingStep):
         return sum(operations_per_image(network, image, lam, w) for w in network.widths)
 
     def losses(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield the loss of each width in turn, attacked on its own sub-network.
-
-        What is minimised is the mean of their losses (Algorithm 2).
-        """
+        """Yield the loss of each width, attacked on its own sub-network, by their mean (Alg. 2)."""
         setting, widths = self.setting, self.network.widths
         # one stream in two: random starts of the in-house attack have streams of their own
         stream = _LAMBDA + 2 * batch.number
@@ -98,10 +95,7 @@ class ConditionalStep(TrainingStep):
         return logits.float()
 
     def attack(self, batch: Batch, sample: Sample, width: float) -> tuple[Tensor, Tensor]:
-        """Attack the images of lambda > 0, each at its own lambda, batch norm in eval mode.
-
-        Every norm layer is folded to one affine per channel, once for the whole attack.
-        """
+        """Attack the images of lambda > 0 at their own, in eval mode, norm layers folded once."""
         x, y, ids = (part[sample.n_standard :] for part in (batch.x, batch.y, batch.ids))
         if len(x) == 0:
             return x, torch.ones_like(y, dtype=torch.bool)
@@ -118,13 +112,10 @@ class ConditionalStep(TrainingStep):
 def frozen_logits(
     backbone: nn.Module, precision: Precision, compile_it: bool
 ) -> Callable[[Tensor, Folded], Tensor]:
-    """Return a backbone of one width as an attack sees it: no gradients for weights, eval mode.
-
-    Its parameters are shared, so that each optimiser step shows.
-    """
+    """Return a backbone as an attack sees it: in eval mode, without gradients for its weights."""
     twin = copy.deepcopy(backbone).eval().requires_grad_(False)
     for mine, theirs in zip(twin.parameters(), backbone.parameters(), strict=True):
-        mine.data = theirs.data  # one storage
+        mine.data = theirs.data  # one storage, so that each optimiser step shows
     device = next(twin.parameters()).device
 
     def logits(x: Tensor, folded: Folded) -> Tensor:

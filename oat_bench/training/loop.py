@@ -36,12 +36,11 @@ _ORDER = 1
 class Trainer:
     """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
-    SA and RA are measured on the validation images, which may be none. The identity names the run:
-    a state of another one is refused. Without a folder nothing is kept; without an optimizer it is
-    SGD by the card. A ``scheduler`` of the optimizer is stepped after each epoch.
+    A state of another identity is refused; without a folder nothing is kept. Without an optimizer
+    it is SGD by the card.
     """
 
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
 
     def __init__(
         self,
@@ -196,8 +195,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
-        network, data = self.evaluated, self.validation
-        budget = self._budget(1.0)
+        network, data, budget = self.evaluated, self.validation, self._budget(1.0)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
         everything = torch.arange(len(data), device=self.device)

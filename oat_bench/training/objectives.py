@@ -36,10 +36,7 @@ class CrossEntropy:
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Attack images of a model in eval mode; return them, and which count in L_a, bool [n].
-
-        Here by PGD from a random start in the ball, which the ids own.
-        """
+        """Attack images of a model in eval mode; return them, and which count in L_a, bool [n]."""
         x_adv = pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget))
         return x_adv, torch.ones_like(y, dtype=torch.bool)
 
@@ -107,8 +104,8 @@ def shortest_success(
 ) -> tuple[Tensor, Tensor]:
     """Bisect the segment from each image to an attacked one for where it turns wrong.
 
-    Returns x where x is wrong, x_far where that is right, else the nearest image found wrong, no
-    more than 2^-bisections of the segment too far; and whether it is wrong, bool of shape [n].
+    Returns x where x is wrong, x_far where that is right, else the nearest image found wrong; and
+    whether it is wrong, bool of shape [n].
     """
 
     def wrong(images: Tensor) -> Tensor:

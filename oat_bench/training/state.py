@@ -66,9 +66,7 @@ class State:
             # what is saved after the last step of an epoch has not closed it yet
             inside = progress.epoch >= 0 and 0 <= progress.step <= steps_per_epoch
             if not inside or done > steps_per_epoch * epochs:
-                raise ValueError(
-                    f"epoch {progress.epoch} and step {progress.step} are not of this run"
-                )
+                raise ValueError(f"epoch {progress.epoch}, step {progress.step}: not of this run")
             self._take(tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(

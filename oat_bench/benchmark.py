@@ -5,18 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from oat_bench.cards import (
-    Card,
-    ImageSize,
-    Lambdas,
-    Name,
-    Threat,
-    Widths,
-    find,
-    first,
-    names,
-    publishable,
-)
+from oat_bench import cards
+from oat_bench.cards import Card, ImageSize, Lambdas, Name, Threat, Widths, first
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.networks.card import NetworkCard
@@ -61,8 +51,8 @@ class BenchmarkCard(Card):
     evaluation: EvaluationCard = EvaluationCard()
 
     def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
-        """Return the card for a folder, called by ``label`` or its name; ``named``, by its own too."""
-        name = publishable(label or Path(folder).resolve().name)[:32]
+        """Return the card for a folder, called by ``label`` or its name, and ours if ``named``."""
+        name = cards.publishable(label or Path(folder).resolve().name)[:32]
         name = f"{name}-{self.name}"[:64] if named else name
         return self.model_copy(update={"dataset": folder, "name": name})
 
@@ -124,11 +114,11 @@ class BenchmarkCard(Card):
 
 def benchmark_card(name_or_path: str) -> BenchmarkCard:
     """Read a benchmark card by name or by path."""
-    return find(name_or_path, BenchmarkCard)
+    return cards.find(name_or_path, BenchmarkCard)
 
 
 def card_for(dataset: str) -> BenchmarkCard:
     """Return the card of a data set; where it has none, that of a folder of images."""
-    if dataset in names("benchmarks"):
+    if dataset in cards.names("benchmarks"):
         return benchmark_card(dataset)
     return benchmark_card("image-folder").for_folder(dataset, named=False)

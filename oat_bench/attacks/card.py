@@ -5,22 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from oat_bench.cards import (
-    FRACTION,
-    NUMBER,
-    Card,
-    Name,
-    NonNegative,
-    Norm,
-    Recorded,
-    Targeted,
-    Threat,
-    find,
-    first,
-)
+from oat_bench import cards
+from oat_bench.cards import Card, Name, NonNegative, Norm, Recorded, Targeted, Threat, first
 from oat_bench.registry import ENGINES
 
-_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({NUMBER}))?")
+_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
@@ -118,7 +107,7 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
     if not isinstance(value, str):
         return value
     if not value.startswith("$"):
-        match = FRACTION.fullmatch(value)
+        match = cards.FRACTION.fullmatch(value)
         if not match or not match[2]:
             return value
         if float(match[2]) == 0:
@@ -143,4 +132,4 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
 
 def attack_card(name_or_path: str) -> AttackCard:
     """Read an attack card by name or by path."""
-    return find(name_or_path, AttackCard)
+    return cards.find(name_or_path, AttackCard)

@@ -79,7 +79,6 @@ class OutputMixing(trainable.Family):
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard | None:
-        """Return None: the networks are those of what is mixed."""
         return None
 
     @classmethod
@@ -113,7 +112,6 @@ class OutputMixing(trainable.Family):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build both classifiers with stored weights."""
         options, parts = Options.model_validate(info.options), {}
         for role, source in options.sources():
             own = {n.removeprefix(f"{role}."): v for n, v in state.items() if n.startswith(role)}
@@ -124,7 +122,6 @@ class OutputMixing(trainable.Family):
         return cls(info, parts)
 
     def members(self) -> list[trainable.Member]:
-        """Return nothing: there is nothing to train."""
         return []
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

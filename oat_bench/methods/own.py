@@ -23,7 +23,6 @@ class Own(TunableClassifier):
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
-        """Return the network's own name."""
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -45,7 +44,6 @@ class Own(TunableClassifier):
         return ready.to(self._device).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of the network at every lambda and width of the description."""
         return {
             f"lambda-{lam!r}.width-{width!r}.{name}": value
             for lam in self.info.trained_lambdas
@@ -54,6 +52,5 @@ class Own(TunableClassifier):
         }
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the networks to a device."""
         self._device = torch.device(device)
         return self

@@ -41,7 +41,6 @@ class PGDAT(Family):
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse TRADES at lambda = 1, where it has no labels."""
         if training.objective.loss == "trades" and 1 in training.lambdas:
             raise ValueError(
                 'lambda = 1 has no labels with training.objective "trades"; take 1 out of '
@@ -55,7 +54,6 @@ class PGDAT(Family):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier with stored weights."""
         left, networks = dict(state), {}
         for lam in info.trained_lambdas:
             prefix = f"{_name(lam)}."
@@ -70,12 +68,10 @@ class PGDAT(Family):
         return cls(info, networks)
 
     def members(self) -> list[Member]:
-        """Return the networks, each trained at its own lambda."""
         networks = self.networks.items()
         return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network trained at lam, its batch norm folded."""
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)

@@ -88,28 +88,23 @@ class OneNetwork(TrainableClassifier):
 
     @classmethod
     def build(cls, info: ModelInfo) -> Self:
-        """Build the classifier with fresh weights, drawn by ``info.seed``."""
         with torch.random.fork_rng():
             torch.manual_seed(info.seed)
             return cls(info, cls.make(info))
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier with stored weights."""
         network = cls.make(info)
         network.load_state_dict(state)
         return cls(info, network)
 
     def members(self) -> list[Member]:
-        """Return the one network, trained at every lambda."""
         return [Member("", self.step(), list(self.info.trained_lambdas))]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the network's parameters and buffers."""
         return dict(self.network.state_dict())
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network to a device."""
         self.network.to(device)
         return self
 
@@ -120,7 +115,6 @@ class Family(TrainableClassifier):
     parts: dict[str, Any]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of all, each under its name."""
         return {
             f"{name}.{key}": value
             for name, part in self.parts.items()
@@ -128,7 +122,6 @@ class Family(TrainableClassifier):
         }
 
     def to(self, device: torch.device | str) -> Self:
-        """Move all to a device."""
         for part in self.parts.values():
             part.to(device)
         return self

@@ -17,8 +17,7 @@ from oat_bench.training.pgd import Model
 from oat_bench.training.sampling import Sample, sample_lambda
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
-# draws of lambda take the even streams of the seed from here on
-_LAMBDA = 2
+_LAMBDA = 2  # draws of lambda take the even streams of the seed from here on
 
 
 class ConditionalStep(TrainingStep):
@@ -30,7 +29,6 @@ class ConditionalStep(TrainingStep):
         self.network = network
 
     def ready(self, setting: Setting) -> None:
-        """Make the objective and the frozen twins of each width."""
         super().ready(setting)
         self.network.train_on(setting.card.lambda_sampling)
         self.objective = make_objective(setting.card.objective, setting.threat)
@@ -39,16 +37,13 @@ class ConditionalStep(TrainingStep):
         self._twins = {width: frozen_logits(subnetwork(width), *how) for width in widths}
 
     def points(self) -> list[tuple[float, float]]:
-        """Every trained lambda at every width."""
         lambdas = self.setting.card.lambdas
         return [(lam, width) for width in self.network.widths for lam in lambdas]
 
     def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
-        """Return the network at a point, its norm layers folded."""
         return cast(ConditionalNetwork, network).conditioned(lam, n, width=width)
 
     def operations(self, image: Tensor) -> float:
-        """Add up the passes of all widths."""
         network, lam = self.network.eval(), float(self.network.encoding.trained[0])
         return sum(operations_per_image(network, image, lam, w) for w in network.widths)
 

@@ -1,7 +1,6 @@
 """The training loop of every method: order, schedule, validation, selection.
 
-Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
-started again ends with the same weights as an unbroken one.
+Everything random is a function of (seed, epoch, step, example): a killed run goes on unchanged.
 """
 
 import math
@@ -29,8 +28,7 @@ from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
 SAVE_EVERY = 120.0  #: in a long epoch the state is written this often, in seconds
-# the stream of the seed that orders an epoch
-_ORDER = 1
+_ORDER = 1  # the stream of the seed that orders an epoch
 
 
 class Trainer:
@@ -140,10 +138,8 @@ class Trainer:
             self.scheduler.step()
 
     def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
-        """Yield the example indices of an epoch's remaining steps."""
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
-        batches = torch.split(order, self.card.batch_size)[: self.steps_per_epoch]
-        yield from batches[done:]
+        yield from torch.split(order, self.card.batch_size)[done : self.steps_per_epoch]
 
     def batch(self, index: Tensor) -> Batch:
         """Return the batch of the step that the run stands at, of these training images."""
@@ -162,11 +158,9 @@ class Trainer:
         return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
 
     def _number(self) -> int:
-        """Count the steps that are finished."""
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _step(self, index: Tensor) -> Tensor:
-        """Take one optimiser step on a batch; return its loss."""
         batch = self.batch(index)
         self._schedule(batch.number)
         self.step.network.train()

@@ -98,7 +98,6 @@ class State:
 
 
 def _by_first(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Group tensors by their names' first part, up to the dot."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         first, _, rest = name.partition(".")

@@ -54,7 +54,7 @@ class TrainingStep(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield scalars whose sum is minimised, in train mode; gradients of each precede the next."""
+        """Yield scalars whose sum is minimised, in train mode; one at a time, to save memory."""
 
     def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
         """Return what maps n images to logits at a point, the network in eval mode.

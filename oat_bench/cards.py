@@ -81,8 +81,8 @@ Name = Annotated[str, AfterValidator(_name)]
 class Recorded(BaseModel):
     """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
-    A key that came after the first release is written only where it is not at its default, so that
-    published fingerprints survive: its default must mean what was done before the key, and stay.
+    A later key is written only where it is not at its default, so that published fingerprints
+    survive: its default must mean what was done before the key, and stay.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -177,10 +177,7 @@ def measured(
     out: Path | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run the evaluation grid of a card with attacks that `oat_bench.run.prepare_attacks` made.
-
-    ``out`` keeps outcomes and costs, which are not computed again; ``images`` are kept under it.
-    """
+    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``."""
     info = classifier.info
     data = check_fits(info, data)
     examples = run.choose_examples(data, card.evaluation.n_examples)

@@ -77,11 +77,7 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
 def train(
     card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
 ) -> TunableClassifier:
-    """Train by a card; continue what the folder holds, or load it if it is finished.
-
-    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
-    several networks trains one after the other, each in a sub-folder of its own.
-    """
+    """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
     identity = training_identity(card.checked(), data, seed)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / "checkpoint.safetensors"

@@ -115,12 +115,8 @@ class Attack:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         """Attack images [n, C, H, W] in [0, 1]; y is what `aim` returns.
 
-        The ids own the random numbers of in-house attacks. Other libraries draw for the batch:
-        their generators are seeded by the first id. What left the ball (DeepFool, Carlini and
-        Wagner, ... minimise the norm) has broken nothing: x is returned in its place.
-
-        Raises:
-            UserError: if another library fails, on a parameter's value for one.
+        The ids own the random numbers of in-house attacks; the first seeds those of libraries that
+        draw for the batch. x stands for what left the ball (DeepFool, ... minimise the norm).
         """
         first, *others = self.parts()
         x_adv = first._run(model, x, y, example_ids)

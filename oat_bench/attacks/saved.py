@@ -1,7 +1,6 @@
 """Attacked images as files, and the engine that attacks with them: ``--attacks file:PATH``.
 
-A file holds the images of one attack at one operating point of one model, float32, so that nothing
-of the perturbation is lost. What is broken by them on another model is what transfers.
+A file is of one attack, model and operating point, in float32, so that no perturbation is lost.
 """
 
 import re

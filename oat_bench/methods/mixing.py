@@ -16,16 +16,11 @@ from oat_bench.methods import trainable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 
-_ROLES = ("standard", "robust")
 _SAME = "standard"  #: in the place of the robust classifier, where it is the standard one
 
 
 class Options(trainable.Options):
-    """What is mixed: two classifiers, or two lambda values of one.
-
-    In a card ``standard`` and ``robust`` are checkpoints or runs' folders; in a checkpoint they are
-    what those say of themselves.
-    """
+    """What is mixed: checkpoints or runs' folders in a card, their descriptions in a checkpoint."""
 
     standard: str | dict[str, Any]
     robust: str | dict[str, Any] = Field(default=_SAME, description="absent: the standard one")
@@ -34,7 +29,7 @@ class Options(trainable.Options):
 
     def sources(self) -> list[tuple[str, str | dict[str, Any]]]:
         """Return each different classifier with its role."""
-        both = [(role, getattr(self, role)) for role in _ROLES]
+        both = [("standard", self.standard), ("robust", self.robust)]
         return both[:1] if self.robust == _SAME else both
 
 
@@ -57,11 +52,7 @@ class Mixture(nn.Module):
 
 
 class OutputMixing(trainable.Family):
-    """Two classifiers whose probabilities are mixed, lambda the robust one's share.
-
-    Attacks see the mixture, end to end. There is nothing to train. The classifiers go by their
-    role: ``standard`` and, if it is another, ``robust``.
-    """
+    """Two classifiers, by role, whose probabilities are mixed: lambda is the robust one's share."""
 
     Options = Options
     one_build = True

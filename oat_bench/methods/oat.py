@@ -91,11 +91,9 @@ class OATSingleBN(OAT):
 
 
 class OATS(OAT):
-    """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
+    """OAT run at several widths, each with its own dual batch norm (OATS; OAT paper, section 3.3).
 
-    Each width has batch norms of its own; convolutions, FiLM and the classification head are
-    shared (OAT paper, section 3.3). SOLAR's variant has a head for each width: ``heads =
-    "per-width"`` in the card.
+    All else is shared, but in SOLAR's variant, ``heads = "per-width"``, the classification head.
     """
 
     slims = True

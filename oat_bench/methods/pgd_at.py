@@ -17,11 +17,9 @@ from oat_bench.training.conditional import ConditionalStep
 class PGDAT(Family):
     """A family of dedicated networks, one for each lambda, trained apart (PGD-AT).
 
-    Each is an ordinary network: no FiLM, one batch norm. Its loss is (1 - lam) CE(clean) + lam
-    CE(attacked); lambda = 0 is standard training, without an attack. Above 0 its batch norm sees
-    the clean and the attacked images of a batch, at lambda = 1 too, as in OAT and in the authors'
-    code; there the clean ones do not enter the loss. All start from the same weights, so that
-    lambda alone tells them apart. Of a card's network the architecture and the dropout count.
+    Each is an ordinary network, no FiLM, one batch norm, by (1 - lam) CE(clean) + lam CE(attacked);
+    lambda = 0 is not attacked. Above 0, at 1 too, batch norm sees clean and attacked images, as in
+    OAT and the authors' code. All start from the same weights: lambda alone tells them apart.
     """
 
     continuous = False
@@ -68,8 +66,7 @@ class PGDAT(Family):
         return cls(info, networks)
 
     def members(self) -> list[Member]:
-        networks = self.networks.items()
-        return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
+        return [Member(_name(lam), ConditionalStep(n), [lam]) for lam, n in self.networks.items()]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         point = OperatingPoint(lam, width)
@@ -78,10 +75,7 @@ class PGDAT(Family):
 
 
 class PGDATS(PGDAT):
-    """A family of slimmable networks, one for each lambda, trained apart (PGD-ATS).
-
-    Each is trained as in `PGDAT`, at every width in a step, with a batch norm for each width.
-    """
+    """PGD-AT of slimmable networks, every width in a step, with its own batch norm (PGD-ATS)."""
 
     slims = True
 

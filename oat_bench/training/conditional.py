@@ -60,10 +60,9 @@ class ConditionalStep(TrainingStep):
     def loss(self, batch: Batch, sample: Sample, width: float) -> Tensor:
         """Attack a batch on a width's sub-network and return its loss there.
 
-        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
-        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
-        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
-        both kinds at lam > 0; in the published order a pass each, the attack between them.
+        That of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c its clean cross-entropy. One pass
+        carries clean and attacked images, so that BN_c sees clean ones at lam = 0 and BN_a both
+        kinds at lam > 0; in the published order a pass each, the attack between them.
         """
         x, y, attacked = batch.x, batch.y, slice(sample.n_standard, None)
         if self.setting.card.order == "published":

@@ -49,9 +49,8 @@ class CrossEntropy:
 class Trades(CrossEntropy):
     """TRADES (Zhang et al., arXiv:1901.08573): beta times the KL divergence of the predictions.
 
-    L_a has no labels of its own. TRADES as published, CE + beta KL, is lambda = 0.5 here but for a
-    factor of two; lambda = 1 is the divergence alone, which a constant prediction minimises. Their
-    paper calls beta 1 / lambda.
+    TRADES as published, CE + beta KL, is lambda = 0.5 here but for a factor of two; lambda = 1 is
+    the divergence alone, which a constant prediction minimises. Their paper: beta = 1 / lambda.
     """
 
     beta: float
@@ -79,11 +78,9 @@ class Trades(CrossEntropy):
 class MMA(CrossEntropy):
     """Max-margin adversarial training (Ding et al., arXiv:1812.02637).
 
-    The margin of an image that is classified right is the length of the shortest perturbation that
-    changes this. The gradient of the margin is, up to a positive factor, minus that of the loss
-    there (their section 2): to lower the one enlarges the other. Margins longer than
-    eps_max are long enough and do not count (their hinge); an image that is classified wrong has
-    none, and counts with its clean cross-entropy.
+    An image's margin is the length of the shortest perturbation that makes it wrong; to lower the
+    loss there enlarges it (their section 2). Margins longer than eps_max do not count (their
+    hinge); an image that is classified wrong counts with its clean cross-entropy.
     """
 
     reach: float = 1.0  #: eps_max in units of the threat's eps

@@ -27,11 +27,7 @@ def to_bytes(classifier: TunableClassifier) -> bytes:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
-    """Read a checkpoint.
-
-    Args:
-        path: the file, or the folder of a run that holds ``checkpoint.safetensors``.
-        device: where the weights go.
+    """Read a checkpoint, a file or the run's folder that holds it, onto a device.
 
     Raises:
         UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.

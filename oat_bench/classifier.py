@@ -25,14 +25,9 @@ _Side = Annotated[int, Field(ge=1, le=65536)]
 
 @dataclass(frozen=True, order=True)
 class OperatingPoint:
-    """Where a tunable classifier is run.
+    """Where a tunable classifier is run; a ValueError outside these ranges.
 
-    Attributes:
-        lam: robustness weight in [0, 1].
-        width: share of the channels in (0, 1].
-
-    Raises:
-        ValueError: if either is outside its range.
+    ``lam`` is the robustness weight in [0, 1], ``width`` the share of the channels in (0, 1].
     """
 
     lam: float
@@ -191,7 +186,7 @@ class TunableClassifier(ABC):
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
-        """Return ``lam``, as a list of trained ones has it; a UserError if it has no classifier."""
+        """Return ``lam``, or the trained one that equals it; a UserError if there is none."""
         if cls.continuous:
             check_within(lam, trained)
             return lam

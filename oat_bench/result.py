@@ -35,10 +35,14 @@ from oat_bench.wrapping import wrap
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found of a classifier on a data set; it prints as the table."""
+    """What an evaluation found of a classifier on a data set; it prints as the table.
 
-    entry: Entry  #: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance
-    outcomes: pd.DataFrame  #: one row for each operating point, attack and example
+    ``entry`` is all of it, as leaderboards read it: accuracies, frontiers, flags, provenance;
+    ``outcomes`` has one row for each operating point, attack and example.
+    """
+
+    entry: Entry
+    outcomes: pd.DataFrame
     classifier: TunableClassifier
     data: Dataset
 

@@ -167,8 +167,7 @@ def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 
 
 def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
-    network = METHODS[card.method].network_card(card.network)
-    used = (network, card.training, card.threat)
+    used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))

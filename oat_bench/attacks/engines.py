@@ -198,8 +198,7 @@ def prepare(
         earlier = (recorded or {}).get(part.name, {})
         parameters |= {k: v for k, v in earlier.items() if part.parameters.get(k) != "$seed"}
         runs.append(part.model_copy(update={"parameters": parameters}))
-    whole = len(parts) == len(card.chain())
-    label = card.name if whole else "+".join(part.name for part in parts)
+    label = card.name if parts == card.chain() else "+".join(part.name for part in parts)
     if card.targeted is not None:
         label = f"{card.name.removesuffix(_TARGETED)[: 64 - len(_TARGETED)]}{_TARGETED}"
     attack = Attack(card, bound, n_classes, seed, label, tuple(runs))

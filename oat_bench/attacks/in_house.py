@@ -62,8 +62,7 @@ def projected_gradient_descent(
     x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         if restart > 0:
-            hit = model(x_adv[standing]).argmax(1) == y[standing]
-            standing = standing[hit != targeted]
+            standing = standing[(model(x_adv[standing]).argmax(1) == y[standing]) != targeted]
         if len(standing) == 0:
             break
         x_adv[standing] = walk(
@@ -114,8 +113,7 @@ def check(attack: Attack) -> None:
         try:
             TypeAdapter(known[key].annotation).validate_python(value)
         except ValidationError as error:
-            wrong = error.errors()[0]["msg"]
-            raise failed(attack, f"{key} is {value!r}: {wrong}") from error
+            raise failed(attack, f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:

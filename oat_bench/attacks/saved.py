@@ -57,8 +57,7 @@ class Images:
 def write(path: Path, content: Images) -> None:
     """Write a file, whole or not at all."""
     tensors = {name: getattr(content, name) for name in _KINDS}
-    header = content.header.model_dump_json(exclude=_WHOLE)
-    atomic_write(path, pack(tensors, {_HEADER: header}))
+    atomic_write(path, pack(tensors, {_HEADER: content.header.model_dump_json(exclude=_WHOLE)}))
 
 
 def read(path: Path) -> Images:

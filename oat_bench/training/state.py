@@ -77,8 +77,7 @@ class State:
 
     def _take(self, tensors: dict[str, Tensor]) -> None:
         parameters: list[Any] = [p for g in self.optimizer.param_groups for p in g["params"]]
-        device = parameters[0].device
-        parts = _by_first({name: value.to(device) for name, value in tensors.items()})
+        parts = _by_first({name: v.to(parameters[0].device) for name, v in tensors.items()})
         self.network.load_state_dict(parts["network"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])

@@ -57,14 +57,7 @@ class TrainingStep(ABC):
         """Yield scalars whose sum is minimised, in train mode; one at a time, to save memory."""
 
     def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
-        """Return what maps n images to logits at a point, the network in eval mode.
-
-        Args:
-            network: of this step, or its moving average.
-            lam: one of `points`.
-            width: likewise.
-            n: how many images each call will bring.
-        """
+        """Return what maps n images to logits at one of `points`; ``network`` may be an average."""
         return network
 
     def operations(self, image: Tensor) -> float:

@@ -52,7 +52,7 @@ class Mixture(nn.Module):
 
 
 class OutputMixing(trainable.Family):
-    """Two classifiers, by role, whose probabilities are mixed: lambda is the robust one's share."""
+    """Two classifiers whose probabilities are mixed, lambda the robust one's share."""
 
     Options = Options
     one_build = True

@@ -91,9 +91,10 @@ class OATSingleBN(OAT):
 
 
 class OATS(OAT):
-    """OAT run at several widths, each with its own dual batch norm (OATS; OAT paper, section 3.3).
+    """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
 
-    All else is shared, but in SOLAR's variant, ``heads = "per-width"``, the classification head.
+    Each width has its own batch norms, all else is shared (OAT paper, section 3.3); in SOLAR's
+    variant, ``heads = "per-width"``, also a head.
     """
 
     slims = True

@@ -12,7 +12,7 @@ from oat_bench.errors import UserError, one_line
 
 
 class Own(TunableClassifier):
-    """An object with ``at(lam)`` or ``at(lam, width)``; ``prepare`` may wrap its modules."""
+    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``."""
 
     def __init__(
         self, info: ModelInfo, source: Any, prepare: Callable[[nn.Module], nn.Module] | None = None

@@ -75,7 +75,7 @@ class PGDAT(Family):
 
 
 class PGDATS(PGDAT):
-    """PGD-AT of slimmable networks, every width in a step, with its own batch norm (PGD-ATS)."""
+    """A family of slimmable networks, one for each lambda, trained apart (PGD-ATS)."""
 
     slims = True
 

@@ -1,7 +1,4 @@
-"""Precision, memory format and compilation: by device and work, never by a timing.
-
-So a run that is started again makes the same choices.
-"""
+"""Precision, layout and compilation, by device and work: a run started again chooses the same."""
 
 import ctypes
 from collections.abc import Callable
@@ -16,16 +13,12 @@ from oat_bench.progress import note
 
 Precision = Literal["float32", "bf16"]
 
-#: below this many pixels (C * H * W) a batch is too small to gain from bfloat16
-_SMALL_IMAGE = 1024
+_SMALL_IMAGE = 1024  #: images of no more numbers, C * H * W, gain nothing from bfloat16
 #: compiling takes about a minute and saves a tenth: it pays from about this many operations on
 _COMPILE_FROM = {"cpu": 1e15, "cuda": 5e16}
-#: a pass of this many floating point operations keeps a CPU busy
-_FILLED = 4e10
-#: a pass on a CPU takes this many images at a time, so that what it moves stays in the caches
-_CPU_IMAGES = 64
-#: and at least this many: fewer go through other kernels, whose sums round otherwise
-_LEAST_IMAGES = 4
+_FILLED = 4e10  #: a pass of this many floating point operations keeps a CPU busy
+_CPU_IMAGES = 64  #: of a pass on a CPU: what it moves stays in the caches
+_LEAST_IMAGES = 4  #: fewer go through other kernels on a CPU, whose sums round otherwise
 
 
 def choose_precision(asked: str, device: torch.device, pixels: int) -> Precision:
@@ -60,10 +53,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep freed memory, for a process of one's own: it stays at its peak.
-
-    Mapping each large tensor anew costs a tenth to a fifth of a step on a CPU. False: another libc.
-    """
+    """Have glibc keep what the process frees, which it holds then at its peak; False: no glibc."""
+    # mapping each large tensor anew costs a tenth to a fifth of a step on a CPU
     trim_threshold, mmap_max = -1, -4  # names of the parameters in malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -102,11 +93,7 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
 
 
 class Accelerated(nn.Module):
-    """A plain classifier that computes the same, faster; the layout of its weights changes.
-
-    Convolutions run in channels_last; on a CPU a pass takes as many images as its caches hold.
-    ``bf16`` (of convolutions) is good enough to search an attack with, not to count by.
-    """
+    """A plain classifier, faster, its weights channels_last; bf16 is to attack, not to count by."""
 
     def __init__(
         self, plain: nn.Module, *, precision: Precision = "float32", compile_it: bool = False

@@ -1,7 +1,4 @@
-"""What ``import autoattack`` gives where only pyautoattack is installed (see `oat_bench.compat`).
-
-pyautoattack is the same code under another interface; RobustBench calls the original one.
-"""
+"""AutoAttack's interface, which RobustBench calls, over pyautoattack (see `oat_bench.compat`)."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +8,7 @@ from pyautoattack import AutoAttack as _AutoAttack
 from torch import Tensor, nn
 
 __all__ = ["AutoAttack"]
-#: makes this module a package, so that ``autoattack.state`` and the others can be asked for
-__path__: list[str] = []
+__path__: list[str] = []  #: a package, so that ``autoattack.state`` and the others can be asked for
 
 
 class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
@@ -33,10 +29,8 @@ class AutoAttack(_AutoAttack):  # type: ignore[misc]  # the base has no types
     ) -> None:
         if is_tf_model:
             raise ValueError("is_tf_model=True is not supported by pyautoattack")
-        attacks = list(attacks_to_run) or None
-        super().__init__(
-            model, attacks=attacks, device=device, eps=eps, norm=norm, seed=seed, version=version
-        )
+        how = {"attacks": list(attacks_to_run) or None, "norm": norm, "version": version}
+        super().__init__(model, device=device, eps=eps, seed=seed, **how)
         self.verbose = verbose
 
     def run_standard_evaluation(

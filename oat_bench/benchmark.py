@@ -5,29 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from oat_bench.cards import (
-    Card,
-    ImageSize,
-    Lambdas,
-    Name,
-    Threat,
-    Widths,
-    find,
-    first,
-    names,
-    publishable,
-)
+from oat_bench import cards
+from oat_bench.cards import Card, ImageSize, Lambdas, Name, Threat, Widths, first
 from oat_bench.complaints import explain
-from oat_bench.errors import UserError, unknown
+from oat_bench.errors import UserError
 from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 from oat_bench.training.card import TrainingCard
-
-
-def _method(name: str) -> str:
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return name
 
 
 class EvaluationCard(Card):
@@ -39,8 +23,7 @@ class EvaluationCard(Card):
     widths: Widths | None = Field(default=None, description="absent: every width of the network")
     attacks: Annotated[str, Field(min_length=1)] = "all"
     n_examples: Annotated[int, Field(ge=1)] | None = None
-    #: for attacks that take long: of the same order, the first
-    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
+    fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})  #: of slow attacks
     batch_size: Annotated[int, Field(ge=1)] | None = None  # what fills the device
     gradients: Literal["float32", "bf16"] = "float32"
     compile: bool | None = Field(default=None, description="absent: where it pays")
@@ -59,9 +42,8 @@ class BenchmarkCard(Card):
     description: str = ""
     source: str = ""
     dataset: str
-    #: of a folder: the shorter side is resized to it, the centre kept
-    image_size: ImageSize | None = None
-    method: Annotated[str, AfterValidator(_method)] = "oat"
+    image_size: ImageSize | None = None  #: a folder's: of the shorter side; the centre is kept
+    method: Annotated[str, AfterValidator(METHODS.known)] = "oat"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
     network: NetworkCard
     threat: Threat = Threat()
@@ -69,11 +51,8 @@ class BenchmarkCard(Card):
     evaluation: EvaluationCard = EvaluationCard()
 
     def for_folder(self, folder: str, *, named: bool, label: str | None = None) -> "BenchmarkCard":
-        """Return the card for a folder of images, called by ``label`` or the folder's name.
-
-        Where the card was ``named`` by the user, its name stays a part of that.
-        """
-        name = publishable(label or Path(folder).resolve().name)[:32]
+        """Return the card for a folder, called by ``label`` or its name, and ours if ``named``."""
+        name = cards.publishable(label or Path(folder).resolve().name)[:32]
         name = f"{name}-{self.name}"[:64] if named else name
         return self.model_copy(update={"dataset": folder, "name": name})
 
@@ -115,12 +94,11 @@ class BenchmarkCard(Card):
         """Return the card with another method; its name then ends in the method's."""
         if method == self.method:
             return self
-        changes = {"method": method, "options": {}, "name": f"{self.name}-{method}"}
-        return self._changed(changes).checked()
+        return self._changed(method=method, options={}, name=f"{self.name}-{method}")
 
-    def _changed(self, changes: dict[str, Any]) -> Self:
+    def _changed(self, **changes: Any) -> Self:
         try:
-            return type(self).model_validate(self.model_dump() | changes)
+            return type(self).model_validate(self.model_dump() | changes).checked()
         except ValidationError as error:
             raise UserError(f"benchmark {self.name!r}: {explain(error, type(self))}") from error
 
@@ -131,17 +109,16 @@ class BenchmarkCard(Card):
         name = f"{self.name}-widths-" + "-".join(f"{width:g}" for width in widths)
         network = self.network.model_dump() | {"widths": widths}
         evaluation = self.evaluation.model_dump() | {"widths": None}
-        changes = {"name": name, "network": network, "evaluation": evaluation}
-        return self._changed(changes).checked()
+        return self._changed(name=name, network=network, evaluation=evaluation)
 
 
 def benchmark_card(name_or_path: str) -> BenchmarkCard:
     """Read a benchmark card by name or by path."""
-    return find(name_or_path, BenchmarkCard)
+    return cards.find(name_or_path, BenchmarkCard)
 
 
 def card_for(dataset: str) -> BenchmarkCard:
     """Return the card of a data set; where it has none, that of a folder of images."""
-    if dataset in names("benchmarks"):
+    if dataset in cards.names("benchmarks"):
         return benchmark_card(dataset)
     return benchmark_card("image-folder").for_folder(dataset, named=False)

@@ -31,10 +31,8 @@ FRACTION = re.compile(rf"\s*({NUMBER})\s*(?:/\s*({NUMBER}))?\s*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 #: what tables and options call something else
 _TAKEN = ("all", "lambda", "n", "sa", "trained", "width", "worst")
-#: cards are small; a larger file is a mistake or an attack
-_MAX_CARD_BYTES = 1 << 16
-#: in a line; tomllib takes the square of the parts of a key in time
-_MAX_DOTS = 1000
+_MAX_CARD_BYTES = 1 << 16  #: cards are small; a larger file is a mistake or an attack
+_MAX_DOTS = 1000  #: in a line; tomllib takes the square of the parts of a key in time
 
 
 def _number(value: object) -> object:
@@ -83,13 +81,14 @@ Name = Annotated[str, AfterValidator(_name)]
 class Recorded(BaseModel):
     """Base of what fingerprints hash and checkpoints hold: no unknown keys, no changes.
 
-    A key that came after the first release is written only where it is not at its default, so that
-    published fingerprints survive: its default must mean what was done before the key, and stay.
+    A later key is written only where it is not at its default, so that published fingerprints
+    survive: its default must mean what was done before the key, and stay.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    #: the keys of the first release: always written
-    first_keys: ClassVar[frozenset[str]] = frozenset()
+    first_keys: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  #: those of the first release: always written
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -110,8 +109,7 @@ def first(keys: str) -> frozenset[str]:
 class Card(Recorded):
     """Base of all cards."""
 
-    #: of what there is a folder of cards
-    kind: ClassVar[str] = ""
+    kind: ClassVar[str] = ""  #: of what there is a folder of cards
     model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="strings")
 
     def fingerprint(self) -> str:

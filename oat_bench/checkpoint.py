@@ -12,8 +12,7 @@ from oat_bench.files import atomic_write, is_file
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum, pack, unpack
 
-#: key of the JSON in a checkpoint's header: the description, and the hash of it and the weights
-_HEADER = "oat_bench"
+_HEADER = "oat_bench"  #: key of the header's JSON: the description, its and the weights' hash
 
 
 def save(classifier: TunableClassifier, path: str | Path) -> None:
@@ -28,11 +27,7 @@ def to_bytes(classifier: TunableClassifier) -> bytes:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassifier:
-    """Read a checkpoint.
-
-    Args:
-        path: the file, or the folder of a run that holds ``checkpoint.safetensors``.
-        device: where the weights go.
+    """Read a checkpoint, a file or the run's folder that holds it, onto a device.
 
     Raises:
         UserError: if there is none, or it is damaged, or not a checkpoint of oat-bench.

@@ -19,21 +19,15 @@ from oat_bench.networks.conditioning import bridged_below, check_within
 from oat_bench.registry import DATASETS, METHODS
 from oat_bench.tensors import checksum
 
-#: lambda closer than this are one: float32 holds about seven digits
-SAME_LAMBDA = 1e-6
+SAME_LAMBDA = 1e-6  #: lambda closer than this are one: float32 holds about seven digits
 _Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True, order=True)
 class OperatingPoint:
-    """Where a tunable classifier is run.
+    """Where a tunable classifier is run; a ValueError outside these ranges.
 
-    Attributes:
-        lam: robustness weight in [0, 1].
-        width: share of the channels in (0, 1].
-
-    Raises:
-        ValueError: if either is outside its range.
+    ``lam`` is the robustness weight in [0, 1], ``width`` the share of the channels in (0, 1].
     """
 
     lam: float
@@ -68,9 +62,8 @@ class ModelInfo(Recorded):
     dial: bool = Field(default=True, description="false: one classifier, lambda is only a label")
     interpolation: Literal["linear-codes", "spherical-codes", "film", "none"] = "none"
     lambda_sampling: Literal["list", "uniform"] = "list"
-    bridge: Literal["folded-affine"] | None = Field(
-        default=None, description="the rule below `bridged_below`; absent: none, or it came later"
-    )
+    #: the rule below `bridged_below`; absent: none, or it came later
+    bridge: Literal["folded-affine"] | None = None
     threat: Threat
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     epochs: int
@@ -101,10 +94,7 @@ class ModelInfo(Recorded):
 
     @property
     def bridged_below(self) -> float | None:
-        """The first trained lambda above 0, if those between are mixed of the networks at both.
-
-        `oat_bench.networks.conditioning.LambdaEncoding` has the rule, for older checkpoints too.
-        """
+        """The first trained lambda above 0, if `LambdaEncoding` mixes those between; else None."""
         if self.network is None:
             return None
         return bridged_below(self.trained_lambdas, self.network.norm, self.lambda_sampling)
@@ -129,11 +119,7 @@ class ModelInfo(Recorded):
 
 
 def check_fits(info: ModelInfo, data: Dataset) -> Dataset:
-    """Refuse a data set that a checkpoint cannot classify, or that is not the published one.
-
-    Returns it by the checkpoint's name for it, unless it is known to be another one: the name of a
-    folder is only a label.
-    """
+    """Refuse a data set that does not fit; return it by the checkpoint's name unless it differs."""
     check_compatible(info, data)
     if info.dataset != data.name and {info.dataset, data.name} & DATASETS.keys():
         remedy = f"evaluate it with --dataset {info.dataset}"
@@ -188,12 +174,9 @@ class TunableClassifier(ABC):
     """A family of plain classifiers: `at` is all that evaluation, export and attacks ever use."""
 
     info: ModelInfo
-    #: whether one network runs at several widths
-    slims: ClassVar[bool] = False
-    #: whether there is a classifier at every lambda in the trained range, or only at trained ones
-    continuous: ClassVar[bool] = True
-    #: whether the networks of all points are of one build, and differ in their tensors alone
-    one_build: ClassVar[bool] = False
+    slims: ClassVar[bool] = False  #: whether one network runs at several widths
+    continuous: ClassVar[bool] = True  #: at every lambda in the trained range, or only trained ones
+    one_build: ClassVar[bool] = False  #: whether the networks of all points differ in tensors alone
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
@@ -203,13 +186,7 @@ class TunableClassifier(ABC):
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
-        """Return the lambda at which a classifier of this kind answers for ``lam``.
-
-        That is ``lam``; where there are only trained ones, the one equal to float32's precision.
-
-        Raises:
-            UserError: if there is no classifier at ``lam``.
-        """
+        """Return ``lam``, or the trained one that equals it; a UserError if there is none."""
         if cls.continuous:
             check_within(lam, trained)
             return lam
@@ -246,18 +223,11 @@ class TunableClassifier(ABC):
         return found
 
     def with_interpolation(self, rule: Interpolation) -> "TunableClassifier":
-        """Return the classifier with another rule between its trained lambda values.
-
-        Raises:
-            UserError: if it does not interpolate, or not by this rule.
-        """
+        """Return it with another rule between its trained lambda values, or raise a UserError."""
         raise UserError(f"a model of method {self.info.method!r} does not interpolate")
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
-        """Name what decides the networks at these lambda values beside the fingerprint.
-
-        Outcomes that were stored before there was the rule are not those of a network that has it.
-        """
+        """Name the rules, newer than some stored outcomes, that decide networks at these lambda."""
         return ()
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
@@ -265,11 +235,7 @@ class TunableClassifier(ABC):
         return None
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
-        """Return a copy, `oat_bench.networks.lambda_input.LambdaInput`, for export.
-
-        Raises:
-            UserError: if the method has no one network for every lambda.
-        """
+        """Return a copy for export, a `LambdaInput`; a UserError: there is no one network."""
         raise UserError(
             f"{self.info.method}: there is no one network that takes lambda as an input; export "
             "the network of one lambda with --lambda"
@@ -281,12 +247,7 @@ class TunableClassifier(ABC):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier that a checkpoint describes.
-
-        Raises:
-            ValueError: if the weights do not fit the description.
-            UserError: if no file can rebuild classifiers of this kind.
-        """
+        """Build the classifier that a checkpoint describes; a ValueError if the two do not fit."""
         raise UserError(f"models of method {info.method!r} are not read from files")
 
     @abstractmethod

@@ -1,12 +1,9 @@
 """Import hooks that let the libraries of the field load beside each other.
 
-* torchvision's Linux wheel is built against CUDA torch; beside a CPU build its extension does not
-  load and the import dies with ``operator torchvision::nms does not exist``. Declaring the schemas
-  of the two operators that it decorates is enough; neither is called.
+* torchvision's Linux wheel, built against CUDA torch, dies beside a CPU build with ``operator
+  torchvision::nms does not exist``. Declaring two schemas is enough; neither operator is called.
 * robustbench imports ``autoattack`` but depends on ``pyautoattack``, the same code under another
-  name and interface. `oat_bench.autoattack_interface` stands in.
-
-They act when one of these is imported, and do nothing where the original import works.
+  name and interface; `oat_bench.autoattack_interface` stands in where that alone is installed.
 """
 
 import importlib

@@ -3,21 +3,14 @@
 import re
 import unicodedata
 
-#: links to people and issues included
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")
-#: what a spreadsheet takes for the beginning of a formula
-_FORMULA = ("=", "+", "-", "@")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~@&$])")  #: links to people and issues included
+_FORMULA = ("=", "+", "-", "@")  #: what a spreadsheet takes for the beginning of a formula
+_NAMED = ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar", "asciigrave")
 #: brackets and star are arguments of the end of a row where a cell begins with them
 _LATEX = {
     **{mark: "\\" + mark for mark in "#$%&_{}"},
     **{mark: "{" + mark + "}" for mark in "[]*"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
+    **{mark: f"\\text{name}{{}}" for mark, name in zip("\\~^<>|`", _NAMED, strict=True)},
 }
 
 

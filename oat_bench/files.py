@@ -89,8 +89,7 @@ def sha256(*parts: bytes | str | memoryview) -> str:
     """Hash the parts, each with its length, so that no two lists of parts read the same."""
     digest = hashlib.sha256()
     for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        length = content.nbytes if isinstance(content, memoryview) else len(content)
-        digest.update(length.to_bytes(8, "big"))
+        content = memoryview(part.encode() if isinstance(part, str) else part)
+        digest.update(content.nbytes.to_bytes(8, "big"))
         digest.update(content)
     return digest.hexdigest()

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from oat_bench.errors import UserError
 
-#: floating-point images may leave their range by this much
-ROUNDING = 1e-6
+ROUNDING = 1e-6  #: floating-point images may leave their range by this much
 
 
 def check_images(
@@ -20,10 +19,7 @@ def check_images(
     span: tuple[float, float] = (0.0, 1.0),
     slack: float = ROUNDING,
 ) -> None:
-    """Refuse what are not images [n, *shape] of a floating type, in ``span`` but for ``slack``.
-
-    Integers are refused, as they may mean 0 to 1 or 0 to 255. No images at all are none wrong.
-    """
+    """Refuse what are not floating-point images [n, *shape] in ``span``, but for ``slack``."""
     low, high = span
     bounded = math.isfinite(high - low)
     expected = f"expected numbers in [{low:g}, {high:g}]" if bounded else "expected finite numbers"
@@ -33,7 +29,7 @@ def check_images(
         floating = np.issubdtype(x.dtype, np.floating)
     else:
         floating, x = x.is_floating_point(), x.detach()
-    if not floating:
+    if not floating:  # integers may mean 0 to 1 or 0 to 255
         remedy = f"{name} / 255" if high == 1 else f"{name}.astype('float32')"
         raise UserError(
             f"{name}: of type {str(x.dtype).removeprefix('torch.')}; {expected} of a "

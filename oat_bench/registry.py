@@ -25,15 +25,12 @@ class Registry(Mapping[str, Any]):
         kind: what they are, in the words of an error.
         group: of entry points, by which other packages add theirs.
         built_in: ``"module:attribute"`` or ``"module"`` by name.
-
-    Attributes:
-        registered: what this process entered by `register`.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
         self.kind, self.group = kind, group
         self._built_in = dict(built_in)
-        self.registered: dict[str, Any] = {}
+        self.registered: dict[str, Any] = {}  #: what this process entered by `register`
 
     @cached_property
     def _foreign(self) -> dict[str, EntryPoint]:
@@ -57,21 +54,21 @@ class Registry(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in set(self)
 
-    def __getitem__(self, name: str) -> Any:
-        """Return the object of a name.
+    def known(self, name: str) -> str:
+        """Return a name that there is; a UserError names the nearest."""
+        if name not in self:
+            raise unknown(self.kind, name, self)
+        return name
 
-        Raises:
-            UserError: if there is none, with the nearest names, or its package fails.
-        """
+    def __getitem__(self, name: str) -> Any:
+        """Return the object of a name; a UserError if there is none, or its package fails."""
         if name in self.registered:
             return self.registered[name]
         if name in self._built_in:
             module, _, attribute = self._built_in[name].partition(":")
             found = import_module(module)
             return getattr(found, attribute) if attribute else found
-        if name not in self._foreign:
-            raise unknown(self.kind, name, self)
-        point = self._foreign[name]
+        point = self._foreign[self.known(name)]
         try:
             return point.load()
         except Exception as error:

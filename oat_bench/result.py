@@ -35,13 +35,10 @@ from oat_bench.wrapping import wrap
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found; it prints as the table.
+    """What an evaluation found of a classifier on a data set; it prints as the table.
 
-    Attributes:
-        entry: all of it, as leaderboards read it: accuracies, frontiers, flags, provenance.
-        outcomes: one row for each operating point, attack and example.
-        classifier: what was evaluated.
-        data: on what.
+    ``entry`` is all of it, as leaderboards read it: accuracies, frontiers, flags, provenance;
+    ``outcomes`` has one row for each operating point, attack and example.
     """
 
     entry: Entry
@@ -156,12 +153,7 @@ def evaluate(
         classifier = model
     else:
         classifier = wrap(
-            model,
-            dataset=data,
-            name=name,
-            normalize=normalize,
-            lambdas=lambdas,
-            widths=widths,
+            model, dataset=data, name=name, normalize=normalize, lambdas=lambdas, widths=widths
         )
     info = classifier.info
     card = run.with_evaluation(
@@ -189,10 +181,7 @@ def measured(
     out: Path | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run the evaluation grid of a card with attacks that `oat_bench.run.prepare_attacks` made.
-
-    ``out`` keeps outcomes and costs, which are not computed again; ``images`` are kept under it.
-    """
+    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``."""
     info = classifier.info
     data = check_fits(info, data)
     examples = run.choose_examples(data, card.evaluation.n_examples)

@@ -44,10 +44,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
-    """Return the card with other values of its evaluation; None leaves one as it is.
-
-    Of a card for a larger test set ``n_examples`` becomes what there are, unless it is given.
-    """
+    """Return the card with what is not None changed in its evaluation, and examples that exist."""
     given = {key: value for key, value in changes.items() if value is not None}
     if "n_examples" not in given and card.evaluation.n_examples:
         given["n_examples"] = min(card.evaluation.n_examples, len(data.test))
@@ -80,11 +77,7 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
 def train(
     card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
 ) -> TunableClassifier:
-    """Train by a card; continue what the folder holds, or load it if it is finished.
-
-    Writes ``checkpoint.safetensors``, ``log.csv`` and ``splits.json`` under ``out``. A method of
-    several networks trains one after the other, each in a sub-folder of its own.
-    """
+    """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
     identity = training_identity(card.checked(), data, seed)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / "checkpoint.safetensors"
@@ -138,9 +131,8 @@ def train(
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
         )
-        by, loss = card.method.upper(), recipe.objective.loss
-        if loss != "cross-entropy":
-            by += f" with {loss}"
+        loss = recipe.objective.loss
+        by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
         epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
         parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
         widths = sorted({width for _, width in member.step.points()}, reverse=True)
@@ -175,8 +167,7 @@ def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 
 
 def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
-    network = METHODS[card.method].network_card(card.network)
-    used = (network, card.training, card.threat)
+    used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
@@ -186,10 +177,7 @@ def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
 def choose_points(
     card: BenchmarkCard, method: str, trained: Sequence[float], widths: Sequence[float]
 ) -> list[OperatingPoint]:
-    """Return the operating points that a card evaluates, by width and lambda.
-
-    ``method``, ``trained`` lambda values and ``widths`` are the classifier's.
-    """
+    """Return the points that a card evaluates of a classifier, by width and lambda."""
     lambdas, chosen = card.evaluation.lambdas, card.evaluation.widths or widths
     check_widths(widths, chosen)
     check_lambdas(method, trained, lambdas)

@@ -9,8 +9,7 @@ from torch import Tensor
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import sha256
 
-#: what a safetensors file may hold: no network comes near it
-_MAX_HEADER, _MAX_TENSORS = 1 << 24, 1 << 16
+_MAX_HEADER, _MAX_TENSORS = 1 << 24, 1 << 16  #: of a file; no network comes near it
 
 
 def pack(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:

@@ -27,10 +27,8 @@ from oat_bench.methods.own import Own
 _SOURCE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:=]*)(?:=(?P<argument>.*))?", re.DOTALL)
 #: where an object with ``at(lam)`` is looked at, unless told otherwise
 LAMBDAS = [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
-#: test images that a model is tried on before it is taken
-_TRIED = 4
-#: rows of probabilities add up to 1 to this
-_ROUNDING = 1e-4
+_TRIED = 4  #: test images that a model is tried on before it is taken
+_ROUNDING = 1e-4  #: rows of probabilities add up to 1 to this
 
 
 class Normalized(nn.Module):

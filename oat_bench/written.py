@@ -16,12 +16,9 @@ class Written(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False
     )
-
-    #: what a file of it is, in errors
-    what: ClassVar[str] = "a result of oat-bench"
+    what: ClassVar[str] = "a result of oat-bench"  #: what a file of it is, in errors
     mend: ClassVar[str] = ""
-    #: a larger file is a mistake
-    max_bytes: ClassVar[int] = 1 << 26
+    max_bytes: ClassVar[int] = 1 << 26  #: a larger file is a mistake
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -5,25 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from oat_bench.cards import (
-    FRACTION,
-    NUMBER,
-    Card,
-    Name,
-    NonNegative,
-    Norm,
-    Recorded,
-    Targeted,
-    Threat,
-    find,
-    first,
-)
-from oat_bench.errors import unknown
+from oat_bench import cards
+from oat_bench.cards import Card, Name, NonNegative, Norm, Recorded, Targeted, Threat, first
 from oat_bench.registry import ENGINES
 
-_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({NUMBER}))?")
-#: AutoAttack's targeted parts try so many of the other classes, at most
-_MAX_TARGETS = 9
+_REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
+_MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
 class AttackPart(Recorded):
@@ -40,9 +27,7 @@ class AttackPart(Recorded):
     name: Name
     class_: str = Field(alias="class")
     parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = Field(
-        default=2, description="left out where the model has fewer"
-    )
+    min_classes: Annotated[int, Field(ge=2)] = 2  #: left out where the model has fewer
 
     def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
         """Return the parameters with every reference replaced by its value, where there is one."""
@@ -67,18 +52,8 @@ class AttackPart(Recorded):
         return float(backward * targets * restarts * max(known, default=100.0))
 
 
-def _engine(name: str) -> str:
-    if name not in ENGINES:
-        raise unknown("engine", name, ENGINES)
-    return name
-
-
 class AttackCard(Card):
-    """An attack: which library runs it, under which threat, with which parameters.
-
-    It is one class of a library, or several ``[[parts]]``, each on what the last left standing.
-    `AttackPart` says what a parameter may refer to.
-    """
+    """An attack: a library's class, or ``[[parts]]``, each on what the last left standing."""
 
     kind = "attack"
     first_keys = first(
@@ -88,21 +63,17 @@ class AttackCard(Card):
     name: Name
     version: int = 1
     description: str = ""
-    engine: Annotated[str, AfterValidator(_engine)]
+    engine: Annotated[str, AfterValidator(ENGINES.known)]
     class_: str = Field(default="", alias="class")
     norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
     eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
     step_size: NonNegative | None = Field(default=None, description="likewise")
     parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = Field(
-        default=2, description="the fewest classes that it can tell apart"
-    )
+    min_classes: Annotated[int, Field(ge=2)] = 2  #: the fewest that it can tell apart
     parts: list[AttackPart] = Field(default=[])
-    targeted: Targeted | None = Field(
-        default=None,
-        description="the class that an image is to be taken for: drawn for the example, the one "
-        "that the clean image is least likely of, or the label + 1; broken is what is taken for it",
-    )
+    #: the class that an image is to be taken for, and only then is broken: drawn for the example,
+    #: the least likely of the clean image, or the label + 1
+    targeted: Targeted | None = None
     source: str = ""
     default: bool = Field(default=False, description="belongs to --attacks all")
 
@@ -136,7 +107,7 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
     if not isinstance(value, str):
         return value
     if not value.startswith("$"):
-        match = FRACTION.fullmatch(value)
+        match = cards.FRACTION.fullmatch(value)
         if not match or not match[2]:
             return value
         if float(match[2]) == 0:
@@ -161,4 +132,4 @@ def _resolve(key: str, value: object, known: dict[str, Any]) -> object:
 
 def attack_card(name_or_path: str) -> AttackCard:
     """Read an attack card by name or by path."""
-    return find(name_or_path, AttackCard)
+    return cards.find(name_or_path, AttackCard)

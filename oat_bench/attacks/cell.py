@@ -24,14 +24,9 @@ class CellInfo(Written):
     lam: float = Field(ge=0, le=1)
     width: float = Field(gt=0, le=1)
     attack: Name
-    part: int = Field(
-        default=1, ge=1, description="of an attack that is several, each on what still stands"
-    )
+    part: int = Field(default=1, ge=1, description="of an attack that is several in turn")
     parts: int = Field(default=1, ge=1)
-    crafted: str = Field(
-        default="",
-        description="where the images were attacked, if not at lam alone: a threat model",
-    )
+    crafted: str = Field(default="", description="where images were attacked, if not at lam alone")
     engine: str
     norm: Norm
     eps: float = Field(ge=0)

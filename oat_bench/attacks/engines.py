@@ -21,31 +21,22 @@ from oat_bench.randomness import uniform
 from oat_bench.registry import ENGINES
 from oat_bench.training.pgd import evaluating
 
-#: what the label of a targeted attack ends in
-_TARGETED = "-targeted"
-#: the stream of the seed that draws targets; random starts take the first two
-_TARGETS = 2
-#: an attacked image may leave the ball by rounding, no more
-TOLERANCE = 1e-5
+_TARGETED = "-targeted"  #: what the label of a targeted attack ends in
+_TARGETS = 2  #: the stream of the seed that draws targets; random starts take the first two
+TOLERANCE = 1e-5  #: an attacked image may leave the ball by rounding, no more
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A card made ready for one evaluation.
-
-    Tables call it by its label: the card's name; where some of its parts do not apply to so few
-    classes, the names of those that run, such as ``apgd-ce+fab-t+square``; of a targeted attack it
-    ends in ``-targeted``. The parts of the chain, their parameters resolved, run in turn, each on
-    what the last left standing; ``part`` says which of them this is, the last; None: all.
-    """
+    """A card made ready for one evaluation."""
 
     card: AttackCard
     threat: Threat
     n_classes: int
     seed: int
-    label: str
-    chain: tuple[AttackPart, ...]
-    part: int | None = None
+    label: str  #: in tables: the card's name, or those of the parts that apply to so few classes
+    chain: tuple[AttackPart, ...]  #: run in turn, each on what the last left standing
+    part: int | None = None  #: which of a card's parts this is, the last of the chain; None: all
 
     @property
     def name(self) -> str:
@@ -85,10 +76,7 @@ class Attack:
         return self.card.targeted is not None
 
     def aim(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
-        """Return what the attack is told of clean images: their labels, or targets of the examples.
-
-        Shape [n]; no target is its image's label.
-        """
+        """Return what the attack is told of clean images, [n]: their labels, or other classes."""
         if self.card.targeted is None:
             return y
         if self.card.targeted == "least-likely":
@@ -119,19 +107,16 @@ class Attack:
         part = [] if self.part is None else [str(self.part)]
         aimed = [self.card.targeted] if self.card.targeted else []
         # what a part is given depends on those before it
-        before = [word for run in self.chain[:-1] for word in (run.class_, _listed(run.parameters))]
-        own = (self.class_, str(self.card.version), library, _listed(self.parameters))
+        *earlier, last = [(run.class_, repr(sorted(run.parameters.items()))) for run in self.chain]
+        before = [word for words in earlier for word in words]
+        own = (last[0], str(self.card.version), library, last[1])
         return sha256(*own, bound, str(self.seed), *drawn, *part, *before, *aimed)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         """Attack images [n, C, H, W] in [0, 1]; y is what `aim` returns.
 
-        The ids own the random numbers of in-house attacks. Other libraries draw for the batch:
-        their generators are seeded by the first id. What left the ball (DeepFool, Carlini and
-        Wagner, ... minimise the norm) has broken nothing: x is returned in its place.
-
-        Raises:
-            UserError: if another library fails, on a parameter's value for one.
+        The ids own the random numbers of in-house attacks; the first seeds those of libraries that
+        draw for the batch. x stands for what left the ball (DeepFool, ... minimise the norm).
         """
         first, *others = self.parts()
         x_adv = first._run(model, x, y, example_ids)
@@ -192,11 +177,7 @@ def prepare(
     seed: int,
     recorded: Mapping[str, dict[str, Any]] | None = None,
 ) -> Attack:
-    """Make a card ready under a benchmark's threat model; a UserError says why it cannot be.
-
-    Parameters that an earlier evaluation ``recorded``, by part, stand in place of what the card's
-    come to; the seed alone is today's.
-    """
+    """Make a card ready; parameters ``recorded`` by part, all but seeds, replace the card's."""
     if card.norm is not None and card.norm != threat.norm:
         raise UserError(
             f"attack {card.name!r} is for {card.norm}, the benchmark's threat model is "
@@ -217,8 +198,7 @@ def prepare(
         earlier = (recorded or {}).get(part.name, {})
         parameters |= {k: v for k, v in earlier.items() if part.parameters.get(k) != "$seed"}
         runs.append(part.model_copy(update={"parameters": parameters}))
-    whole = len(parts) == len(card.chain())
-    label = card.name if whole else "+".join(part.name for part in parts)
+    label = card.name if parts == card.chain() else "+".join(part.name for part in parts)
     if card.targeted is not None:
         label = f"{card.name.removesuffix(_TARGETED)[: 64 - len(_TARGETED)]}{_TARGETED}"
     attack = Attack(card, bound, n_classes, seed, label, tuple(runs))
@@ -245,8 +225,7 @@ def _library(attack: Attack, seed: int) -> Iterator[None]:
 def check_class(attack: Attack, classes: Iterable[str]) -> None:
     """Refuse a class that the attack's engine does not have, with the nearest ones."""
     if attack.class_ not in classes:
-        card = attack.card
-        kind = f"class in attack card {card.name!r} (engine {card.engine})"
+        kind = f"class in attack card {attack.card.name!r} (engine {attack.card.engine})"
         raise unknown(kind, attack.class_, classes)
 
 
@@ -279,10 +258,6 @@ def failed(attack: Attack, reason: str) -> UserError:
 
 def _where(attack: Attack) -> str:
     return f"attack card {attack.card.name!r}: {attack.card.engine} class {attack.class_}"
-
-
-def _listed(parameters: dict[str, Any]) -> str:
-    return repr(sorted(parameters.items()))
 
 
 def stand_in(n_classes: int) -> nn.Module:

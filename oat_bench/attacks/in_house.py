@@ -1,12 +1,9 @@
-"""The in-house engine: PGD, FGSM, MI-FGSM and noise, random numbers owned by the example.
-
-The annotations say what a card may write.
-"""
+"""The in-house engine: PGD, FGSM, MI-FGSM and noise; annotations say what a card may write."""
 
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,10 +13,8 @@ from oat_bench.attacks.engines import Attack, check_class, check_parameters, che
 from oat_bench.cards import Norm
 from oat_bench.training.pgd import pgd
 
-#: whose version goes into results
-DISTRIBUTION = "oat-bench"
-#: random numbers belong to examples, not to the batch
-PER_EXAMPLE = True
+DISTRIBUTION = "oat-bench"  #: whose version goes into results
+PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -67,8 +62,7 @@ def projected_gradient_descent(
     x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         if restart > 0:
-            hit = model(x_adv[standing]).argmax(1) == y[standing]
-            standing = standing[hit != targeted]
+            standing = standing[(model(x_adv[standing]).argmax(1) == y[standing]) != targeted]
         if len(standing) == 0:
             break
         x_adv[standing] = walk(
@@ -119,14 +113,12 @@ def check(attack: Attack) -> None:
         try:
             TypeAdapter(known[key].annotation).validate_python(value)
         except ValidationError as error:
-            wrong = error.errors()[0]["msg"]
-            raise failed(attack, f"{key} is {value!r}: {wrong}") from error
+            raise failed(attack, f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
     function = CLASSES[attack.class_]
-    passed: dict[str, Any] = {"example_ids": example_ids, "seed": attack.seed}
-    passed |= {"targeted": attack.targeted}
+    passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
     accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
     return function(model, x, y, **accepted, **attack.parameters)

@@ -1,7 +1,6 @@
 """Attacked images as files, and the engine that attacks with them: ``--attacks file:PATH``.
 
-A file holds the images of one attack at one operating point of one model, float32, so that nothing
-of the perturbation is lost. What is broken by them on another model is what transfers.
+A file is of one attack, model and operating point, in float32, so that no perturbation is lost.
 """
 
 import re
@@ -24,18 +23,13 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
 from oat_bench.tensors import pack, unpack
 
-#: whose version goes into results
-DISTRIBUTION = "oat-bench"
-#: random numbers belong to examples, not to the batch
-PER_EXAMPLE = True
-
-#: what a selection of attacks names files by
-PREFIX = "file:"
+DISTRIBUTION = "oat-bench"  #: whose version goes into results
+PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
+PREFIX = "file:"  #: what a selection of attacks names files by
 _HEADER = "oat_bench_images"
 _KINDS = {"images": (torch.float32, 4), "example": (torch.int64, 1), "label": (torch.int64, 1)}
 _LONGEST_NAME = 64
-#: what a header leaves out: images are of all parts of an attack, attacked where they say
-_WHOLE = {"part", "parts", "crafted"}
+_WHOLE = {"part", "parts", "crafted"}  #: not in headers: images are of whole attacks, made at lam
 
 
 def column(header: CellInfo) -> str:
@@ -63,8 +57,7 @@ class Images:
 def write(path: Path, content: Images) -> None:
     """Write a file, whole or not at all."""
     tensors = {name: getattr(content, name) for name in _KINDS}
-    header = content.header.model_dump_json(exclude=_WHOLE)
-    atomic_write(path, pack(tensors, {_HEADER: header}))
+    atomic_write(path, pack(tensors, {_HEADER: content.header.model_dump_json(exclude=_WHOLE)}))
 
 
 def read(path: Path) -> Images:
@@ -102,8 +95,8 @@ def _card(path: Path) -> AttackCard:
     # with the prefix a path is never a fraction or a reference
     parameters = {"path": f"{PREFIX}{path}", "sha256": _sha256(path)}
     said = {"name": column(header), "description": f"{where}, model {header.model[:8]}"}
-    said |= {"engine": "file", "class": "Images"}
-    return AttackCard.model_validate(said | {"parameters": parameters})
+    engine = {"engine": "file", "class": "Images", "parameters": parameters}
+    return AttackCard.model_validate(said | engine)
 
 
 def _sha256(path: Path) -> str:
@@ -120,11 +113,7 @@ def _open(path: str, sha256: str) -> Images:
 
 
 def count(attack: Attack, data: Dataset, examples: Tensor) -> int:
-    """Count the examples to evaluate (ids, in order), from the first, that there are images of.
-
-    Raises:
-        UserError: if there is none of the first, or images are of other data; says what differs.
-    """
+    """Count the examples to evaluate, from the first, that there are images of: one or more."""
     content, path = _open(**attack.parameters), attack.parameters["path"].removeprefix(PREFIX)
     if content.header.data != data.fingerprint():
         raise UserError(

@@ -6,7 +6,7 @@ from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.cards import names
 from oat_bench.errors import UserError
 
-#: the columns of a table, weakest attack first
+# the columns of a table, weakest attack first
 DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
@@ -30,10 +30,8 @@ def select_attacks(selection: str) -> list[AttackCard]:
             chosen = [attack_card(item)]
         for card in chosen:
             if found.setdefault(card.name, card) != card:
-                raise UserError(
-                    f"two attack cards are called {card.name!r}; rename one file, or give "
-                    "one at a time"
-                )
+                two = f"two attack cards are called {card.name!r}"
+                raise UserError(f"{two}; rename one file, or give one at a time")
     if not found:
         raise UserError(
             "no attack is named; use --attacks all or names from `oat-bench list attacks`"

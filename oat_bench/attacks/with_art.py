@@ -13,11 +13,8 @@ from torch import Tensor, nn
 from oat_bench.attacks import engines
 from oat_bench.attacks.engines import Attack
 
-#: whose version goes into results
-DISTRIBUTION = "adversarial-robustness-toolbox"
-
-#: ART's names of the norms
-_NORMS = {"Linf": np.inf, "L2": 2}
+DISTRIBUTION = "adversarial-robustness-toolbox"  #: whose version goes into results
+_NORMS = {"Linf": np.inf, "L2": 2}  #: ART's names of the norms
 
 
 def _classes() -> dict[str, type]:

@@ -9,8 +9,7 @@ from oat_bench.attacks import engines
 from oat_bench.attacks.engines import Attack
 from oat_bench.progress import note
 
-#: whose version goes into results
-DISTRIBUTION = "torchattacks"
+DISTRIBUTION = "torchattacks"  #: whose version goes into results
 
 
 def _classes() -> dict[str, type]:
@@ -31,9 +30,8 @@ def check(attack: Attack) -> None:
             f"attack card {attack.card.name!r}: torchattacks' AutoAttack runs APGD, APGD-T and "
             "FAB for 10 iterations; the card autoattack runs the 100 of its authors"
         )
-    engines.check_parameters(
-        attack, [p for p in signature(kind).parameters.values() if p.name != "model"]
-    )
+    parameters = signature(kind).parameters.values()
+    engines.check_parameters(attack, [p for p in parameters if p.name != "model"])
     made = _made(attack, engines.stand_in(attack.n_classes))
     engines.check_targeted(attack, "targeted" in made.supported_mode)
 

@@ -25,7 +25,6 @@ class Fixed(TunableClassifier):
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
-        """Refuse every lambda but the one that the network is entered under."""
         if lam != trained[0]:
             raise UserError(
                 f"lambda {lam:g} asked for; the model has no dial, and one row in every table"
@@ -34,7 +33,6 @@ class Fixed(TunableClassifier):
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
-        """Return the network's own name."""
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -43,10 +41,8 @@ class Fixed(TunableClassifier):
         return copy.deepcopy(self.module)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the network's parameters and buffers."""
         return dict(self.module.state_dict())
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network to a device."""
         self.module.to(device)
         return self

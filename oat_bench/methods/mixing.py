@@ -16,17 +16,11 @@ from oat_bench.methods import trainable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
 
-_ROLES = ("standard", "robust")
-#: in the place of the robust classifier, where it is the standard one
-_SAME = "standard"
+_SAME = "standard"  #: in the place of the robust classifier, where it is the standard one
 
 
 class Options(trainable.Options):
-    """What is mixed: two classifiers, or two lambda values of one.
-
-    In a card ``standard`` and ``robust`` are checkpoints or runs' folders; in a checkpoint they are
-    what those say of themselves.
-    """
+    """What is mixed: checkpoints or runs' folders in a card, their descriptions in a checkpoint."""
 
     standard: str | dict[str, Any]
     robust: str | dict[str, Any] = Field(default=_SAME, description="absent: the standard one")
@@ -35,7 +29,7 @@ class Options(trainable.Options):
 
     def sources(self) -> list[tuple[str, str | dict[str, Any]]]:
         """Return each different classifier with its role."""
-        both = [(role, getattr(self, role)) for role in _ROLES]
+        both = [("standard", self.standard), ("robust", self.robust)]
         return both[:1] if self.robust == _SAME else both
 
 
@@ -58,11 +52,7 @@ class Mixture(nn.Module):
 
 
 class OutputMixing(trainable.Family):
-    """Two classifiers whose probabilities are mixed, lambda the robust one's share.
-
-    Attacks see the mixture, end to end. There is nothing to train. The classifiers go by their
-    role: ``standard`` and, if it is another, ``robust``.
-    """
+    """Two classifiers whose probabilities are mixed, lambda the robust one's share."""
 
     Options = Options
     one_build = True
@@ -80,7 +70,6 @@ class OutputMixing(trainable.Family):
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard | None:
-        """Return None: the networks are those of what is mixed."""
         return None
 
     @classmethod
@@ -114,7 +103,6 @@ class OutputMixing(trainable.Family):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build both classifiers with stored weights."""
         options, parts = Options.model_validate(info.options), {}
         for role, source in options.sources():
             own = {n.removeprefix(f"{role}."): v for n, v in state.items() if n.startswith(role)}
@@ -125,7 +113,6 @@ class OutputMixing(trainable.Family):
         return cls(info, parts)
 
     def members(self) -> list[trainable.Member]:
-        """Return nothing: there is nothing to train."""
         return []
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

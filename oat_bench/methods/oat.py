@@ -8,14 +8,8 @@ from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.methods.trainable import (
-    WIDTHS,
-    OneNetwork,
-    build_network,
-    card_of,
-    load_network,
-    slimmable,
-)
+from oat_bench.methods import trainable
+from oat_bench.methods.trainable import OneNetwork, build_network, card_of, load_network, slimmable
 from oat_bench.networks.card import Interpolation, NetworkCard, check_interpolation
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.lambda_input import lambda_input
@@ -30,8 +24,7 @@ class OAT(OneNetwork):
 
     one_build = True
     network: ConditionalNetwork
-    #: whether one batch norm is for every lambda
-    single_bn: ClassVar[bool] = False
+    single_bn: ClassVar[bool] = False  #: whether one batch norm is for every lambda
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard:
@@ -53,16 +46,13 @@ class OAT(OneNetwork):
 
     @classmethod
     def make(cls, info: ModelInfo) -> ConditionalNetwork:
-        """Make the conditional network."""
         return build_network(info, list(info.trained_lambdas))
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier with stored weights."""
         return cls(info, load_network(lambda: cls.make(info), info, state))
 
     def step(self) -> ConditionalStep:
-        """Attack first, at each image's own lambda."""
         return ConditionalStep(self.network)
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -71,25 +61,19 @@ class OAT(OneNetwork):
         return specialize(self.network, point.lam, point.width)
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
-        """Name the bridge, if one of the lambda is on it; see `TunableClassifier`."""
         return ("folded-affine",) if self.info.bridges(lambdas) else ()
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
-        """Classify each image at a lambda of its own, all in one pass."""
         with evaluating(self.network):
             found: Tensor = self.network(x, lam, width)
         return found
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
-        """Return the network of a width that takes lambda; see `TunableClassifier`."""
         return lambda_input(self.network, width)
 
     def with_interpolation(self, rule: Interpolation) -> Self:
-        """Return the classifier with another rule between trained lambda, its weights copied.
-
-        Where training sampled a list the rule had no part in it, so that one run serves all.
-        """
+        """Copy the classifier with another rule, which had no part in training on a list."""
         card = card_of(self.info)
         try:
             check_interpolation(rule, card.encoding)
@@ -109,16 +93,17 @@ class OATSingleBN(OAT):
 class OATS(OAT):
     """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
 
-    Each width has batch norms of its own; convolutions, FiLM and the classification head are
-    shared (OAT paper, section 3.3). SOLAR's variant has a head for each width: ``heads =
-    "per-width"`` in the card.
+    Each width has its own batch norms, all else is shared (OAT paper, section 3.3); in SOLAR's
+    variant, ``heads = "per-width"``, also a head.
     """
 
     slims = True
 
     def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
         if len(info.widths) < 2:
-            raise ValueError(f"widths are {info.widths}; expected several, such as {WIDTHS}")
+            raise ValueError(
+                f"widths are {info.widths}; expected several, such as {trainable.WIDTHS}"
+            )
         super().__init__(info, network)
 
 

@@ -12,16 +12,10 @@ from oat_bench.errors import UserError, one_line
 
 
 class Own(TunableClassifier):
-    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``.
-
-    What that returns is a module; ``prepare`` may put something before it, a normalisation say.
-    """
+    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``."""
 
     def __init__(
-        self,
-        info: ModelInfo,
-        source: Any,
-        prepare: Callable[[nn.Module], nn.Module] | None = None,
+        self, info: ModelInfo, source: Any, prepare: Callable[[nn.Module], nn.Module] | None = None
     ) -> None:
         self.info, self.source = info, source
         self._prepare, self._device = prepare, torch.device("cpu")
@@ -29,7 +23,6 @@ class Own(TunableClassifier):
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
-        """Return the network's own name."""
         return info.own_name
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -51,7 +44,6 @@ class Own(TunableClassifier):
         return ready.to(self._device).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of the network at every lambda and width of the description."""
         return {
             f"lambda-{lam!r}.width-{width!r}.{name}": value
             for lam in self.info.trained_lambdas
@@ -60,6 +52,5 @@ class Own(TunableClassifier):
         }
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the networks to a device."""
         self._device = torch.device(device)
         return self

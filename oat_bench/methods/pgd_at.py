@@ -17,11 +17,9 @@ from oat_bench.training.conditional import ConditionalStep
 class PGDAT(Family):
     """A family of dedicated networks, one for each lambda, trained apart (PGD-AT).
 
-    Each is an ordinary network: no FiLM, one batch norm. Its loss is (1 - lam) CE(clean) + lam
-    CE(attacked); lambda = 0 is standard training, without an attack. Above 0 its batch norm sees
-    the clean and the attacked images of a batch, at lambda = 1 too, as in OAT and in the authors'
-    code; there the clean ones do not enter the loss. All start from the same weights, so that
-    lambda alone tells them apart. Of a card's network the architecture and the dropout count.
+    Each is an ordinary network, no FiLM, one batch norm, by (1 - lam) CE(clean) + lam CE(attacked);
+    lambda = 0 is not attacked. Above 0, at 1 too, batch norm sees clean and attacked images, as in
+    OAT and the authors' code. All start from the same weights: lambda alone tells them apart.
     """
 
     continuous = False
@@ -41,7 +39,6 @@ class PGDAT(Family):
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse TRADES at lambda = 1, where it has no labels."""
         if training.objective.loss == "trades" and 1 in training.lambdas:
             raise ValueError(
                 'lambda = 1 has no labels with training.objective "trades"; take 1 out of '
@@ -55,7 +52,6 @@ class PGDAT(Family):
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier with stored weights."""
         left, networks = dict(state), {}
         for lam in info.trained_lambdas:
             prefix = f"{_name(lam)}."
@@ -70,22 +66,16 @@ class PGDAT(Family):
         return cls(info, networks)
 
     def members(self) -> list[Member]:
-        """Return the networks, each trained at its own lambda."""
-        networks = self.networks.items()
-        return [Member(_name(lam), ConditionalStep(network), [lam]) for lam, network in networks]
+        return [Member(_name(lam), ConditionalStep(n), [lam]) for lam, n in self.networks.items()]
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
-        """Return the network trained at lam, its batch norm folded."""
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
 
 
 class PGDATS(PGDAT):
-    """A family of slimmable networks, one for each lambda, trained apart (PGD-ATS).
-
-    Each is trained as in `PGDAT`, at every width in a step, with a batch norm for each width.
-    """
+    """A family of slimmable networks, one for each lambda, trained apart (PGD-ATS)."""
 
     slims = True
 

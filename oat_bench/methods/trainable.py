@@ -15,9 +15,7 @@ from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.step import TrainingStep
 
-#: the OAT paper's (sections 3.3 and 4.3); a width of .25, it says, is too small for a robust
-#: accuracy worth the name
-WIDTHS = [1.0, 0.75, 0.5]
+WIDTHS = [1.0, 0.75, 0.5]  #: the OAT paper's (sections 3.3, 4.3): .25 is too small to be robust
 
 
 class Options(BaseModel):
@@ -28,23 +26,14 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Member:
-    """A network of a tunable classifier, and what it is trained on.
+    """A network of a tunable classifier, and what it is trained on."""
 
-    Attributes:
-        name: of its sub-folder while it is trained; empty for a classifier's only network.
-        step: the network, trained in place, and its training step.
-        lambdas: what training samples lambda from, ascending.
-    """
-
-    name: str
-    step: TrainingStep
-    lambdas: list[float]
+    name: str  #: of its sub-folder while it is trained; empty for a classifier's only network
+    step: TrainingStep  #: the network, trained in place, and its training step
+    lambdas: list[float]  #: what training samples lambda from, ascending
 
     def recipe(self, card: TrainingCard) -> TrainingCard:
-        """Return a benchmark's recipe as this network is trained by it.
-
-        At a single lambda there is nothing to sample.
-        """
+        """Return a benchmark's recipe as this network is trained by it, at its lambda values."""
         if self.lambdas == card.lambdas:
             return card
         dedicated = {"lambdas": self.lambdas, "lambda_sampling": "list", "standard_share": None}
@@ -54,28 +43,16 @@ class Member:
 class TrainableClassifier(TunableClassifier):
     """A tunable classifier that is built from a card: of one network to train, several or none."""
 
-    #: the method's own keys
-    Options: ClassVar[type[BaseModel]] = Options
+    Options: ClassVar[type[BaseModel]] = Options  #: the method's own keys
 
     @classmethod
     def network_card(cls, card: NetworkCard) -> NetworkCard | None:
-        """Return a benchmark's network with what the method itself decides in its place.
-
-        None: the method makes its network by itself.
-        """
+        """Return a benchmark's network as the method decides it; None: it makes its own."""
         return card
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
-        """Refuse a benchmark that does not go with the method.
-
-        Args:
-            network: the benchmark's, before `network_card`.
-            training: the recipe.
-
-        Raises:
-            ValueError: saying what was expected.
-        """
+        """Refuse a benchmark's network, before `network_card`, or recipe by a ValueError."""
 
     @classmethod
     @abstractmethod
@@ -88,14 +65,9 @@ class TrainableClassifier(TunableClassifier):
 
 
 class OneNetwork(TrainableClassifier):
-    """A tunable classifier that is one network, trained at every lambda.
+    """A tunable classifier that is one network, trained at every lambda."""
 
-    Attributes:
-        info: what the checkpoint says.
-        network: in eval mode.
-    """
-
-    network: nn.Module
+    network: nn.Module  #: in eval mode
 
     def __init__(self, info: ModelInfo, network: nn.Module) -> None:
         self.info, self.network = info, network.eval()
@@ -116,28 +88,23 @@ class OneNetwork(TrainableClassifier):
 
     @classmethod
     def build(cls, info: ModelInfo) -> Self:
-        """Build the classifier with fresh weights, drawn by ``info.seed``."""
         with torch.random.fork_rng():
             torch.manual_seed(info.seed)
             return cls(info, cls.make(info))
 
     @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
-        """Build the classifier with stored weights."""
         network = cls.make(info)
         network.load_state_dict(state)
         return cls(info, network)
 
     def members(self) -> list[Member]:
-        """Return the one network, trained at every lambda."""
         return [Member("", self.step(), list(self.info.trained_lambdas))]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the network's parameters and buffers."""
         return dict(self.network.state_dict())
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network to a device."""
         self.network.to(device)
         return self
 
@@ -148,7 +115,6 @@ class Family(TrainableClassifier):
     parts: dict[str, Any]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of all, each under its name."""
         return {
             f"{name}.{key}": value
             for name, part in self.parts.items()
@@ -156,7 +122,6 @@ class Family(TrainableClassifier):
         }
 
     def to(self, device: torch.device | str) -> Self:
-        """Move all to a device."""
         for part in self.parts.values():
             part.to(device)
         return self

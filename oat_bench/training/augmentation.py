@@ -1,8 +1,4 @@
-"""Augmentation of training images, an image at a time, on the device that holds them.
-
-What an image undergoes is decided by (seed, epoch, example): the same whatever the batch it is in,
-and after a resume.
-"""
+"""Augmentation of training images, decided by (seed, epoch, example) whatever batch it is in."""
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +8,7 @@ from oat_bench.datasets import Split
 from oat_bench.randomness import generator, uniform
 from oat_bench.training.card import TrainingCard
 
-#: keeps augmentation apart from the seed's other uses
-_STREAM = 3
+_STREAM = 3  #: keeps augmentation apart from the seed's other uses
 
 
 def inputs(split: Split, index: Tensor, card: TrainingCard, *, seed: int, epoch: int) -> Tensor:
@@ -37,10 +32,7 @@ def draw(index: Tensor, padding: int, *, seed: int, epoch: int) -> tuple[Tensor,
 def crop_and_flip(
     images: Tensor, rows: Tensor, columns: Tensor, flip: Tensor, padding: int
 ) -> Tensor:
-    """Pad images with black, crop each to its old size at an offset of its own, mirror some.
-
-    A crop starts at its row and column, 0 ... 2 * padding, of the padded image [n, C, H, W].
-    """
+    """Pad images with black, mirror some, crop each from a row and column, 0 ... 2 * padding."""
     n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
     across, down = (torch.arange(size, device=images.device) for size in (width, height))

@@ -14,8 +14,8 @@ class ObjectiveCard(Card):
 
     loss: Literal["cross-entropy", "trades", "mma"] = "cross-entropy"
     beta: Positive = Field(default=6.0, description="trades: weight of the KL term")
-    eps_max: Positive | None = Field(
-        default=None, description="mma: the longest margin to enlarge; the threat's eps if absent"
+    eps_max: Positive | None = (
+        None  #: mma: the longest margin to enlarge; the threat's eps if absent
     )
 
     @model_validator(mode="before")
@@ -53,17 +53,13 @@ class TrainingCard(Card):
     sampling: Literal["per-image", "per-batch"] = "per-image"
     augmentation: Literal["none", "crop", "crop-flip"] = "none"
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4
-    lambda_sampling: Literal["list", "uniform"] = Field(
-        default="list", description="uniform: on [0, 1]; lambdas are then the anchors of codes"
-    )
-    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="share of lambda = 0; if absent that of one value of the list"
-    )
+    #: uniform: on [0, 1]; lambdas are then the anchors of codes
+    lambda_sampling: Literal["list", "uniform"] = "list"
+    #: share of lambda = 0; if absent that of one value of the list
+    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = None
     objective: ObjectiveCard = ObjectiveCard()
     validate_every: Annotated[int, Field(ge=1)] = 1
-    validation_examples: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="a stratified part of the validation split; absent: all of it"
-    )
+    validation_examples: Annotated[int, Field(ge=1)] | None = None  #: stratified; absent: all
     selection: Literal["last", "best"] = "last"
     order: Literal["attack-first", "published"] = "attack-first"
     precision: Literal["auto", "float32", "bf16"] = "auto"

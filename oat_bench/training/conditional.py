@@ -17,8 +17,7 @@ from oat_bench.training.pgd import Model
 from oat_bench.training.sampling import Sample, sample_lambda
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
-# draws of lambda take the even streams of the seed from here on
-_LAMBDA = 2
+_LAMBDA = 2  # draws of lambda take the even streams of the seed from here on
 
 
 class ConditionalStep(TrainingStep):
@@ -30,7 +29,6 @@ class ConditionalStep(TrainingStep):
         self.network = network
 
     def ready(self, setting: Setting) -> None:
-        """Make the objective and the frozen twins of each width."""
         super().ready(setting)
         self.network.train_on(setting.card.lambda_sampling)
         self.objective = make_objective(setting.card.objective, setting.threat)
@@ -39,24 +37,18 @@ class ConditionalStep(TrainingStep):
         self._twins = {width: frozen_logits(subnetwork(width), *how) for width in widths}
 
     def points(self) -> list[tuple[float, float]]:
-        """Every trained lambda at every width."""
         lambdas = self.setting.card.lambdas
         return [(lam, width) for width in self.network.widths for lam in lambdas]
 
     def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
-        """Return the network at a point, its norm layers folded."""
         return cast(ConditionalNetwork, network).conditioned(lam, n, width=width)
 
     def operations(self, image: Tensor) -> float:
-        """Add up the passes of all widths."""
         network, lam = self.network.eval(), float(self.network.encoding.trained[0])
         return sum(operations_per_image(network, image, lam, w) for w in network.widths)
 
     def losses(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield the loss of each width in turn, attacked on its own sub-network.
-
-        What is minimised is the mean of their losses (Algorithm 2).
-        """
+        """Yield the loss of each width, attacked on its own sub-network, by their mean (Alg. 2)."""
         setting, widths = self.setting, self.network.widths
         # one stream in two: random starts of the in-house attack have streams of their own
         stream = _LAMBDA + 2 * batch.number
@@ -68,10 +60,9 @@ class ConditionalStep(TrainingStep):
     def loss(self, batch: Batch, sample: Sample, width: float) -> Tensor:
         """Attack a batch on a width's sub-network and return its loss there.
 
-        The loss of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c the cross-entropy of the clean
-        image. The images of lambda = 0 come first, and are not attacked. One pass carries the
-        clean images and the attacked ones, so that BN_c sees clean images at lam = 0 and BN_a sees
-        both kinds at lam > 0; in the published order a pass each, the attack between them.
+        That of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c its clean cross-entropy. One pass
+        carries clean and attacked images, so that BN_c sees clean ones at lam = 0 and BN_a both
+        kinds at lam > 0; in the published order a pass each, the attack between them.
         """
         x, y, attacked = batch.x, batch.y, slice(sample.n_standard, None)
         if self.setting.card.order == "published":
@@ -98,10 +89,7 @@ class ConditionalStep(TrainingStep):
         return logits.float()
 
     def attack(self, batch: Batch, sample: Sample, width: float) -> tuple[Tensor, Tensor]:
-        """Attack the images of lambda > 0, each at its own lambda, batch norm in eval mode.
-
-        Every norm layer is folded to one affine per channel, once for the whole attack.
-        """
+        """Attack the images of lambda > 0 at their own, in eval mode, norm layers folded once."""
         x, y, ids = (part[sample.n_standard :] for part in (batch.x, batch.y, batch.ids))
         if len(x) == 0:
             return x, torch.ones_like(y, dtype=torch.bool)
@@ -118,13 +106,10 @@ class ConditionalStep(TrainingStep):
 def frozen_logits(
     backbone: nn.Module, precision: Precision, compile_it: bool
 ) -> Callable[[Tensor, Folded], Tensor]:
-    """Return a backbone of one width as an attack sees it: no gradients for weights, eval mode.
-
-    Its parameters are shared, so that each optimiser step shows.
-    """
+    """Return a backbone as an attack sees it: in eval mode, without gradients for its weights."""
     twin = copy.deepcopy(backbone).eval().requires_grad_(False)
     for mine, theirs in zip(twin.parameters(), backbone.parameters(), strict=True):
-        mine.data = theirs.data  # one storage
+        mine.data = theirs.data  # one storage, so that each optimiser step shows
     device = next(twin.parameters()).device
 
     def logits(x: Tensor, folded: Folded) -> Tensor:

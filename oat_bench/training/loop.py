@@ -1,7 +1,6 @@
 """The training loop of every method: order, schedule, validation, selection.
 
-Everything random is a function of (seed, epoch, step, example), so that a run that was killed and
-started again ends with the same weights as an unbroken one.
+Everything random is a function of (seed, epoch, step, example): a killed run goes on unchanged.
 """
 
 import math
@@ -28,21 +27,18 @@ from oat_bench.training.pgd import evaluating, pgd
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
-#: in a long epoch the state is written this often, in seconds
-SAVE_EVERY = 120.0
-# the stream of the seed that orders an epoch
-_ORDER = 1
+SAVE_EVERY = 120.0  #: in a long epoch the state is written this often, in seconds
+_ORDER = 1  # the stream of the seed that orders an epoch
 
 
 class Trainer:
     """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
-    SA and RA are measured on the validation images, which may be none. The identity names the run:
-    a state of another one is refused. Without a folder nothing is kept; without an optimizer it is
-    SGD by the card. A ``scheduler`` of the optimizer is stepped after each epoch.
+    A state of another identity is refused; without a folder nothing is kept. Without an optimizer
+    it is SGD by the card.
     """
 
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
 
     def __init__(
         self,
@@ -142,10 +138,8 @@ class Trainer:
             self.scheduler.step()
 
     def _batches(self, epoch: int, done: int) -> Iterator[Tensor]:
-        """Yield the example indices of an epoch's remaining steps."""
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
-        batches = torch.split(order, self.card.batch_size)[: self.steps_per_epoch]
-        yield from batches[done:]
+        yield from torch.split(order, self.card.batch_size)[done : self.steps_per_epoch]
 
     def batch(self, index: Tensor) -> Batch:
         """Return the batch of the step that the run stands at, of these training images."""
@@ -164,11 +158,9 @@ class Trainer:
         return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
 
     def _number(self) -> int:
-        """Count the steps that are finished."""
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _step(self, index: Tensor) -> Tensor:
-        """Take one optimiser step on a batch; return its loss."""
         batch = self.batch(index)
         self._schedule(batch.number)
         self.step.network.train()
@@ -197,8 +189,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
-        network, data = self.evaluated, self.validation
-        budget = self._budget(1.0)
+        network, data, budget = self.evaluated, self.validation, self._budget(1.0)
         row: dict[str, float] = {}
         # no more at a time than a step: it is float32, and must not need the memory of two steps
         everything = torch.arange(len(data), device=self.device)

@@ -16,10 +16,8 @@ from oat_bench.randomness import normal
 from oat_bench.training.card import ObjectiveCard
 from oat_bench.training.pgd import Model, pgd
 
-#: standard deviation of TRADES' start around the image, in its authors' code
-_TRADES_START = 1e-3
-#: halvings of the segment that MMA searches, in its authors' code
-_BISECTIONS = 10
+_TRADES_START = 1e-3  #: standard deviation of TRADES' start around the image, in its authors' code
+_BISECTIONS = 10  #: halvings of the segment that MMA searches, in its authors' code
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,7 @@ class CrossEntropy:
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Attack images of a model in eval mode; return them, and which count in L_a, bool [n].
-
-        Here by PGD from a random start in the ball, which the ids own.
-        """
+        """Attack images of a model in eval mode; return them, and which count in L_a, bool [n]."""
         x_adv = pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget))
         return x_adv, torch.ones_like(y, dtype=torch.bool)
 
@@ -54,9 +49,8 @@ class CrossEntropy:
 class Trades(CrossEntropy):
     """TRADES (Zhang et al., arXiv:1901.08573): beta times the KL divergence of the predictions.
 
-    L_a has no labels of its own. TRADES as published, CE + beta KL, is lambda = 0.5 here but for a
-    factor of two; lambda = 1 is the divergence alone, which a constant prediction minimises. Their
-    paper calls beta 1 / lambda.
+    TRADES as published, CE + beta KL, is lambda = 0.5 here but for a factor of two; lambda = 1 is
+    the divergence alone, which a constant prediction minimises. Their paper: beta = 1 / lambda.
     """
 
     beta: float
@@ -84,11 +78,9 @@ class Trades(CrossEntropy):
 class MMA(CrossEntropy):
     """Max-margin adversarial training (Ding et al., arXiv:1812.02637).
 
-    The margin of an image that is classified right is the length of the shortest perturbation that
-    changes this. The gradient of the margin is, up to a positive factor, minus that of the loss
-    there (their section 2): to lower the one enlarges the other. Margins longer than
-    eps_max are long enough and do not count (their hinge); an image that is classified wrong has
-    none, and counts with its clean cross-entropy.
+    An image's margin is the length of the shortest perturbation that makes it wrong; to lower the
+    loss there enlarges it (their section 2). Margins longer than eps_max do not count (their
+    hinge); an image that is classified wrong counts with its clean cross-entropy.
     """
 
     reach: float = 1.0  #: eps_max in units of the threat's eps
@@ -109,8 +101,8 @@ def shortest_success(
 ) -> tuple[Tensor, Tensor]:
     """Bisect the segment from each image to an attacked one for where it turns wrong.
 
-    Returns x where x is wrong, x_far where that is right, else the nearest image found wrong, no
-    more than 2^-bisections of the segment too far; and whether it is wrong, bool of shape [n].
+    Returns x where x is wrong, x_far where that is right, else the nearest image found wrong; and
+    whether it is wrong, bool of shape [n].
     """
 
     def wrong(images: Tensor) -> Tensor:

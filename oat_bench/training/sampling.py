@@ -60,14 +60,10 @@ def standard_share(card: TrainingCard) -> float:
 def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sample:
     """Draw lambda for each image of a batch, or once for all of it (``card.sampling``).
 
-    lambda = 0 has a share of its own, see `standard_share`: BN_c learns from nothing else, and a
-    continuous draw would never hit it. The rest is uniform, on the list's other values, or on the
-    interval (0, 1] (``card.lambda_sampling``).
-
-    Per image, lambda = 0 always has its expected share of the batch, rounded up (as in the authors'
-    code), and the first places, so that every batch has the same shapes. Per batch it is drawn with
-    that probability. The ids, shape [n] in random order, own the draws per image; the stream
-    separates the steps. The sample is on the CPU.
+    lambda = 0 has a share of its own, from which alone BN_c learns; the rest is uniform on the
+    list's other values, or on (0, 1] (``card.lambda_sampling``). Per image it has that share of
+    each batch, rounded up (as in the authors' code), so that all have the same shapes. The ids,
+    shape [n] in random order, own the draws; the stream separates steps. The sample is on the CPU.
     """
     n, share, continuous = len(ids), standard_share(card), card.lambda_sampling == "uniform"
     if card.sampling == "per-batch":

@@ -66,9 +66,7 @@ class State:
             # what is saved after the last step of an epoch has not closed it yet
             inside = progress.epoch >= 0 and 0 <= progress.step <= steps_per_epoch
             if not inside or done > steps_per_epoch * epochs:
-                raise ValueError(
-                    f"epoch {progress.epoch} and step {progress.step} are not of this run"
-                )
+                raise ValueError(f"epoch {progress.epoch}, step {progress.step}: not of this run")
             self._take(tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
@@ -79,8 +77,7 @@ class State:
 
     def _take(self, tensors: dict[str, Tensor]) -> None:
         parameters: list[Any] = [p for g in self.optimizer.param_groups for p in g["params"]]
-        device = parameters[0].device
-        parts = _by_first({name: value.to(device) for name, value in tensors.items()})
+        parts = _by_first({name: v.to(parameters[0].device) for name, v in tensors.items()})
         self.network.load_state_dict(parts["network"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
@@ -100,7 +97,6 @@ class State:
 
 
 def _by_first(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Group tensors by their names' first part, up to the dot."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         first, _, rest = name.partition(".")

@@ -16,57 +16,33 @@ from oat_bench.training.pgd import Model
 
 @dataclass(frozen=True)
 class Setting:
-    """How a run trains.
+    """How a run trains."""
 
-    Attributes:
-        card: the recipe.
-        threat: eps, norm and step size of the attack.
-        seed: of everything random.
-        device: where images and network are.
-        precision: of the convolutions.
-        compiled: whether it pays to compile.
-    """
-
-    card: TrainingCard
-    threat: Threat
-    seed: int
-    device: torch.device
-    precision: Precision
-    compiled: bool
+    card: TrainingCard  #: the recipe
+    threat: Threat  #: eps, norm and step size of the attack
+    seed: int  #: of everything random
+    device: torch.device  #: where images and network are
+    precision: Precision  #: of the convolutions
+    compiled: bool  #: whether it pays to compile
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one optimiser step.
+    """The images of one optimiser step."""
 
-    Attributes:
-        x: images of shape [n, C, H, W] in [0, 1], augmented, channels last.
-        y: labels of shape [n].
-        ids: their places in the training set, shape [n] in random order; they own random draws.
-        number: of the step, counted from the start of training.
-        seed: of random starts; of this step alone.
-        budget: what an attack may do; eps grows while it warms up.
-    """
-
-    x: Tensor
-    y: Tensor
-    ids: Tensor
-    number: int
-    seed: int
-    budget: Budget
+    x: Tensor  #: images of shape [n, C, H, W] in [0, 1], augmented, channels last
+    y: Tensor  #: labels of shape [n]
+    ids: Tensor  #: places in the training set, shape [n] in random order; they own random draws
+    number: int  #: of the step, counted from the start of training
+    seed: int  #: of random starts; of this step alone
+    budget: Budget  #: what an attack may do; eps grows while it warms up
 
 
 class TrainingStep(ABC):
-    """A network, and what is minimised on a batch. The loop optimises, averages, stores, selects.
+    """A network, and what is minimised on a batch; the loop optimises, averages and selects."""
 
-    Attributes:
-        network: trained in place; what the loop optimises and writes are its parameters and
-            buffers.
-        setting: how the run trains; there once `ready` was called.
-    """
-
-    network: nn.Module
-    setting: Setting
+    network: nn.Module  #: trained in place; the loop optimises and writes its whole state
+    setting: Setting  #: how the run trains; there once `ready` was called
 
     def ready(self, setting: Setting) -> None:
         """Make ready to train, on the device of the setting."""
@@ -78,21 +54,10 @@ class TrainingStep(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield scalars whose sum is minimised, the network in train mode.
-
-        Gradients of one are computed before the next is asked for, so that memory stays that of
-        one.
-        """
+        """Yield scalars whose sum is minimised, in train mode; one at a time, to save memory."""
 
     def classifier(self, network: nn.Module, lam: float, width: float, n: int) -> Model:
-        """Return what maps n images to logits at a point, the network in eval mode.
-
-        Args:
-            network: of this step, or its moving average.
-            lam: one of `points`.
-            width: likewise.
-            n: how many images each call will bring.
-        """
+        """Return what maps n images to logits at one of `points`; ``network`` may be an average."""
         return network
 
     def operations(self, image: Tensor) -> float:

@@ -47,10 +47,8 @@ def machine(device: torch.device) -> str:
     """Name the GPU, or the processor and the number of threads that torch computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
+    about = Path("/proc/cpuinfo")  # of Linux
+    lines = about.read_text().splitlines() if about.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     threads = torch.get_num_threads()
     name = models[0] if models else platform.processor() or platform.machine()

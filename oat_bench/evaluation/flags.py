@@ -1,8 +1,7 @@
 """What an evaluation doubts of its own numbers.
 
-Most of it is read from outcomes that are there anyway. On top come, at each operating point, two
-passes and two gradients of `PROBED` images, and a longer attack on at most `RETRIED` images that
-stood, in at most `SHARE` of the passes of the evaluation. All of it is kept in the store.
+Beside the outcomes it takes, at each operating point, two passes and two gradients of `PROBED`
+images, and a longer attack on some that stood; all of it is kept in the store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,8 +46,7 @@ class Doubt:
     """A check of an evaluation at one operating point, whatever its verdict."""
 
     point: OperatingPoint
-    #: that the check is of; empty where it is of the network
-    attack: str
+    attack: str  # empty where the check is of the network
     check: Check
 
     @property
@@ -103,7 +101,7 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
 def _compared(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    """Check attacks in steps against the strongest, and those without gradients against others."""
+    # attacks in steps against the strongest, and those without gradients against others
     stands = {name: robust_right(frame) for name, frame in frames.items()}
     for name in (attack.label for attack in attacks if _iterates(attack)):
         others = {other: series for other, series in stands.items() if other != name}
@@ -127,7 +125,7 @@ def _compared(
 def _retry(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    """Attack some of what stood with twice the steps, from another start."""
+    # some of what stood, with twice the steps, from another start
     bases = [attack for attack in attacks if attack.per_example and _iterates(attack)]
     if not bases:
         return
@@ -135,7 +133,7 @@ def _retry(
     # twice the steps and another seed, without its restarts
     longer = {"steps": 2 * base.parameters["steps"]}
     longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
-    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, seed=base.seed + 1)
+    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, next_seed=1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]

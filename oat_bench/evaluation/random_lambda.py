@@ -53,11 +53,10 @@ class Draw:
 class RandomLambda:
     """Accuracies of a defender who draws lambda at random; attacked ones are right clean too."""
 
-    #: the chance that one query is answered right, with the clean image and the attacked one
+    #: the chance that one query is answered right
     expected_clean: Accuracy
     expected: Accuracy
-    #: the share of images that are right at every lambda of the set: who may ask again and again,
-    #: with any attacked image at hand, meets every lambda
+    #: right at every lambda of the set: who may ask again and again meets every lambda
     worst_clean: Accuracy
     worst: Accuracy
 
@@ -104,8 +103,7 @@ def attack_expectation(
 ) -> Tensor:
     """Attack images that one of several networks, drawn with their chances, will classify.
 
-    Of several restarts an image keeps the one that is least likely to be answered right by the
-    ``exact`` networks; of equal ones that with the highest expected loss.
+    Of several restarts the one counts that the ``exact`` networks are least likely to answer right.
     """
     given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
     attacked, answering = _Members(networks), _Members(exact)
@@ -130,11 +128,7 @@ def attack_expectation(
 def evaluate(
     subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
-    """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
-
-    Returns a row for each lambda and example, of the columns `KEYS`. An image that is wrong at
-    every lambda is not attacked.
-    """
+    """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example."""
     check_attack(attack)
     wanted = subject.ids
     passes = attack.passes * len(wanted) * len(draw.lams)
@@ -157,10 +151,7 @@ def evaluate(
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw; of several attacks on an image the worst counts.
-
-    The frames are of the same examples: of `evaluate`, or of `transfer` attacked at one lambda.
-    """
+    """Sum up accuracies over a draw; of several attacks on the same examples the worst counts."""
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])
     return RandomLambda(
@@ -181,7 +172,7 @@ def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Estimate:
 
 
 def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what is right clean, and both clean and attacked: [n, L], by example and lambda."""
+    # what is right clean, and both clean and attacked: [n, L], by example and lambda
     table = frame.assign(clean=clean_right(frame), right=robust_right(frame)).pivot(
         index="example", columns="lam", values=["clean", "right"]
     )

@@ -37,7 +37,7 @@ class Estimate(Written):
 
 
 class Accuracy(Estimate):
-    """An accuracy in percent with its 95% Wilson interval."""
+    """An accuracy in percent with its 95% interval (Wilson, JASA 22, 1927)."""
 
     value: Percent
     low: Percent
@@ -49,15 +49,10 @@ class Accuracy(Estimate):
     @classmethod
     def of(cls, right: pd.Series, usual_n: int | None = None) -> Self:
         """Count right answers; say how many examples where that is not the usual number."""
-        n = len(right)
-        found = cls.counted(int(right.sum()), n)
-        return found if usual_n in (None, n) else found.model_copy(update={"n": n})
-
-    @classmethod
-    def counted(cls, hits: int, n: int) -> Self:
-        """Give a count its interval (Wilson, JASA 22, 1927; scipy's implementation)."""
+        hits, n = int(right.sum()), len(right)
         ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        return cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
+        found = cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
+        return found if usual_n in (None, n) else found.model_copy(update={"n": n})
 
 
 class Spread(Estimate):

@@ -80,7 +80,7 @@ class Distance:
 class Rightness:
     """Which of n examples are right at each of k lambda values, both ascending.
 
-    An attack that takes long sees fewer examples: SA is over all, RA over those that were attacked.
+    SA is over all, RA over those that were attacked.
     """
 
     lams: list[float]
@@ -101,10 +101,7 @@ class Rightness:
     def estimate(
         self, statistic: Callable[[Floats], float], other: "Rightness | None" = None
     ) -> Estimate:
-        """Give a percentage made of `points` its interval; if given, less another's, in points.
-
-        The other is on the same examples; of the attacked ones as many are drawn as there are.
-        """
+        """Give a percentage made of `points`, or less another's, its interval."""
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
 
         def value(index: Ints) -> float:
@@ -138,7 +135,7 @@ def rightness(
 
 
 def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
-    """Return 1.0 where an example is right in all its rows, by example and lambda."""
+    # 1.0 where an example is right in all its rows
     return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
 
 
@@ -150,14 +147,13 @@ def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary
         for attack in attacks:
             right = rightness(outcomes, attack, worst_over, width)
             points = right.points()
-            volume = right.estimate(hypervolume)
             found.append(
                 Summary(
                     attack=attack,
                     width=width,
                     pareto=pareto_lambdas(right.lams, points),
                     reference=ORIGIN,
-                    hypervolume=Accuracy(**dict(volume)),
+                    hypervolume=Accuracy(**dict(right.estimate(hypervolume))),
                     hole=hole(right.lams, points),
                 )
             )
@@ -178,10 +174,8 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Return the percentage of the box from the reference to (100, 100) that a frontier dominates.
-
-    Zitzler and Thiele, IEEE TEC 3(4), 1999.
-    """
+    """Return the percentage of the box from reference to (100, 100) that a frontier dominates."""
+    # Zitzler and Thiele, IEEE TEC 3(4), 1999
     values = np.asarray(points, dtype=np.float64) - reference
     values = values[(values > 0).all(axis=1)]
     values = values[np.argsort(-values[:, 0], kind="stable")]
@@ -206,14 +200,12 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
     """Return the RA, shape [m], that a frontier offers at an SA of at least ``sa``, in percent.
 
-    Between neighbouring Pareto-optimal points RA is interpolated linearly: who draws one of the two
-    operating points at random for each image is right that often, even if the attacker sees the
-    draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
+    Linear between neighbouring Pareto-optimal points, as drawing one of the two for each image is;
+    below the least SA the highest RA; above the highest SA NaN.
     """
     best = np.asarray(points, dtype=np.float64)[pareto(points)]
     values = np.unique(best, axis=0)  # ascending SA, falling RA
-    wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
-    return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
+    return np.interp(np.atleast_1d(sa), values[:, 0], values[:, 1], right=np.nan)
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
@@ -230,21 +222,18 @@ def bootstrapped(
     statistic: Callable[[Ints], float],
     strata: Sequence[Ints],
     bounds: tuple[float, float] = (0.0, 100.0),
-    *,
-    resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Return a statistic of the places of examples with its 95% interval, by resampling.
+    """Return a statistic of the places of examples with its 95% interval, by resampling strata.
 
-    Of each stratum as many are drawn as it has; the bounds are the interval where there is nothing
-    to resample. Every classifier that the statistic looks at sees the same resample: the interval
-    of a difference is a paired one.
+    The bounds are the interval where there is nothing to resample. All classifiers see the same
+    resample: the interval of a difference is a paired one.
     """
     low, high = bounds
     if min(map(len, strata)) > 1:
         low, high = bootstrap(
             tuple(strata),
             lambda *drawn: statistic(np.concatenate(drawn)),
-            n_resamples=resamples,
+            n_resamples=RESAMPLES,
             vectorized=False,
             method="percentile",
             random_state=np.random.default_rng(0),

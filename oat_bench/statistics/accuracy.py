@@ -49,10 +49,15 @@ class Accuracy(Estimate):
     @classmethod
     def of(cls, right: pd.Series, usual_n: int | None = None) -> Self:
         """Count right answers; say how many examples where that is not the usual number."""
-        hits, n = int(right.sum()), len(right)
-        ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        found = cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
+        n = len(right)
+        found = cls.counted(int(right.sum()), n)
         return found if usual_n in (None, n) else found.model_copy(update={"n": n})
+
+    @classmethod
+    def counted(cls, hits: int, n: int) -> Self:
+        """Give a count its interval."""
+        ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
 
 
 class Spread(Estimate):

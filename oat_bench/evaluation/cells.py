@@ -15,8 +15,7 @@ from oat_bench.files import sha256
 from oat_bench.progress import Bar
 from oat_bench.results.outcomes import COLUMNS
 
-#: is told of examples that are finished
-Done = Callable[[Tensor], None]
+Done = Callable[[Tensor], None]  # is told of examples that are finished
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from oat_bench.statistics.accuracy import Accuracy
 from oat_bench.statistics.frontier import mean_accuracy
 
 Floats = NDArray[np.float64]
-#: of everybody's images
-_SEED = 1903_12261
+_SEED = 1903_12261  # of everybody's images
 
 
 def _gaussian_noise(x: Floats, std: float, ids: Tensor) -> Floats:

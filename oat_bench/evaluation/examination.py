@@ -27,10 +27,8 @@ from oat_bench.results.checks import LADDER, Check
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 
-#: the attack that is swept over eps, and whose steps are doubled
-BASE = "pgd-20"
-#: what Square may ask, where it is not a part of AutoAttack
-QUERIES = 1000
+BASE = "pgd-20"  # the attack that is swept over eps, and whose steps are doubled
+QUERIES = 1000  # what Square may ask, where it is not a part of AutoAttack
 #: shares of the way from lambda = 0 to the first trained one above it that are looked at
 _NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
 

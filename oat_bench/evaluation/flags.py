@@ -22,12 +22,9 @@ from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import RETRIED_NAME
 from oat_bench.statistics.accuracy import clean_right, robust_right
 
-#: images of which two passes are compared, and gradients looked at
-PROBED = 100
-#: images that stood and are attacked once more, at most
-RETRIED = 200
-#: what that may cost, of the passes that the evaluation made
-SHARE = 0.1
+PROBED = 100  # images of which two passes are compared, and gradients looked at
+RETRIED = 200  # images that stood and are attacked once more, at most
+SHARE = 0.1  # what that may cost, of the passes that the evaluation made
 #: classes of attacks that take no gradient of the model, by engine
 GRADIENT_FREE = {
     "oat_bench": {"Noise"},
@@ -110,13 +107,12 @@ def _compared(
     for attack in attacks:
         own = stands[attack.label]
         left = before_square(subject, point, attack, _ids(own))
+        if left is not None:
+            free[f"Square in {attack.label}"] = ~left | own[left.index]
         if _is_free(attack):
             free[attack.label] = own
-        elif left is None:
-            gradient.append(own)
         else:
-            gradient.append(left)
-            free[f"Square in {attack.label}"] = ~left | own[left.index]
+            gradient.append(own if left is None else left)
     for name, series in free.items() if gradient else ():
         left = under_all(gradient, _ids(series))
         yield name, integrity.gradient_free(name, "", series, left)

@@ -18,17 +18,14 @@ from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 Stands = Mapping[str, "pd.Series[bool]"]
 
-#: the chance that a check fails an honest model, at most
-LEVEL = 0.01
-#: the share of examples that is of no account
-NEGLIGIBLE = 0.02
+LEVEL = 0.01  # the chance that a check fails an honest model, at most
+NEGLIGIBLE = 0.02  # the share of examples that is of no account
 #: the share of examples that attacks by gradients may miss, but for chance, and still be trusted
 MISSED = 0.05
 #: the share that an attack may leave more than the strongest: without masking, networks of
 #: adversarial training lose two to five points from PGD-20 to AutoAttack
 CLOSE = 0.05
-#: beyond this an RA is wrong, as those of broken defences were (arXiv:2003.01690)
-FAR = 0.10
+FAR = 0.10  # beyond this an RA is wrong, as those of broken defences were (arXiv:2003.01690)
 
 
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
@@ -160,8 +157,7 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
         f"RA {_percent(random)} under noise, {_percent(gradient)} under {attack}; noise alone "
         f"breaks {ours}, {attack} alone {theirs}"
     )
-    if p <= LEVEL:
-        evidence += f"; the gradients are masked ({_p(p)})"
+    evidence += f"; the gradients are masked ({_p(p)})" * (p <= LEVEL)
     return checked("noise", p > LEVEL, evidence, only_noise=ours, only_gradient=theirs, p_value=p)
 
 
@@ -175,11 +171,9 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     evidence = f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs}"
     evidence += f" ({attack}: {budget})" * bool(budget)
     if p <= LEVEL:
-        verdict = "fail"
-        evidence += f"; the gradients are masked ({_p(p)})"
+        verdict, evidence = "fail", f"{evidence}; the gradients are masked ({_p(p)})"
     elif ours > NEGLIGIBLE * n:
-        verdict = "warn"
-        evidence += "; attacks by gradients are not enough"
+        verdict, evidence = "warn", f"{evidence}; attacks by gradients are not enough"
     numbers = {"only_gradient_free": ours, "only_gradient": theirs, "n": n}
     return checked("gradient-free", verdict, evidence, **numbers, p_more=p_more, p_missed=p_missed)
 

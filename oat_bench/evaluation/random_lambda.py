@@ -1,7 +1,6 @@
 """A defender who draws lambda at random for each query, and the attack that this calls for.
 
-It climbs the gradient of the expected loss (expectation over transformation, Athalye et al.,
-arXiv:1707.07397 and arXiv:1802.00420); over a finite set the expectation is exact, not sampled.
+It climbs the gradient of the expected loss (Athalye et al., arXiv:1707.07397), which is exact here.
 """
 
 from collections.abc import Sequence
@@ -25,8 +24,7 @@ from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robus
 from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
 from oat_bench.training.pgd import pgd
 
-#: the columns of `evaluate`'s result
-KEYS = ["lam", "width", *COLUMNS]
+KEYS = ["lam", "width", *COLUMNS]  # the columns of `evaluate`'s result
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class Draw:
 class RandomLambda:
     """Accuracies of a defender who draws lambda at random; attacked ones are right clean too."""
 
-    #: the chance that one query is answered right
-    expected_clean: Accuracy
+    expected_clean: Accuracy  # the chance that one query is answered right
     expected: Accuracy
     #: right at every lambda of the set: who may ask again and again meets every lambda
     worst_clean: Accuracy

@@ -22,8 +22,7 @@ from oat_bench.results.transfer import MaskedGradients
 from oat_bench.statistics.accuracy import Accuracy, robust_right
 from oat_bench.statistics.pairs import holm
 
-#: the columns of `transfer`'s result
-KEYS = ["crafted", "lam", "width", *COLUMNS]
+KEYS = ["crafted", "lam", "width", *COLUMNS]  # the columns of `transfer`'s result
 
 
 def transfer(

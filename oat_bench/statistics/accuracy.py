@@ -11,8 +11,7 @@ from scipy.stats import t as student
 
 from oat_bench.written import Written
 
-#: the column of the per-example worst case over attacks
-WORST = "worst"
+WORST = "worst"  # the column of the per-example worst case over attacks
 #: of numbers that are written: enough that tables of one decimal are not rounded twice
 DECIMALS = 4
 

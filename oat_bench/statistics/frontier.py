@@ -28,8 +28,7 @@ Ints = NDArray[np.int64]
 
 #: (SA, RA) in percent that every hypervolume is measured from, unless another is given
 ORIGIN = (0.0, 0.0)
-#: bootstrap resamples behind an interval
-RESAMPLES = 1000
+RESAMPLES = 1000  # bootstrap resamples behind an interval
 
 
 class Hole(Written):
@@ -86,12 +85,9 @@ class Rightness:
     lams: list[float]
     examples: Ints
     labels: Ints
-    #: shape [n], at least one
-    attacked: Bools
-    #: shape [n, k]
-    clean: Bools
-    #: right both clean and attacked, shape [n, k]; False where not attacked
-    robust: Bools
+    attacked: Bools  # shape [n], at least one
+    clean: Bools  # shape [n, k]
+    robust: Bools  # right both clean and attacked, shape [n, k]; False where not attacked
 
     def points(self, index: Any = slice(None)) -> Floats:
         """Return (SA, RA) in percent at each lambda, over the examples at ``index``."""

@@ -13,14 +13,12 @@ from oat_bench.statistics.accuracy import Estimate
 
 Floats = NDArray[np.float64]
 
-#: chance to find the drops that are called detectable
-POWER = 0.8
+POWER = 0.8  # chance to find the drops that are called detectable
 #: chance that the interval of a nuisance parameter misses it; added to every exact p
 _MISSED = 1e-6
 #: values of the nuisance parameter that an exact p is the largest over, then again near the best
 _GRID = 64
-#: what of a distribution's tail is left out of an exact p
-_NEGLIGIBLE = 1e-12
+_NEGLIGIBLE = 1e-12  # what of a distribution's tail is left out of an exact p
 #: where a Laplace transform is summed, by the inverse hyperbolic sine of the height over its scale
 _ALONG = np.arange(0.0, 20.0, 0.05)
 
@@ -38,14 +36,9 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
     only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
-    low, high = interval(a.astype(np.float64) - b)
-    return Paired(
-        value=100 * (only_a - only_b) / n,
-        low=100 * low,
-        high=100 * high,
-        p_value=mcnemar(only_a, only_b),
-        n=n,
-    )
+    low, high = (100 * end for end in interval(a.astype(np.float64) - b))
+    value, p_value = 100 * (only_a - only_b) / n, mcnemar(only_a, only_b)
+    return Paired(value=value, low=low, high=high, p_value=p_value, n=n)
 
 
 def mcnemar(

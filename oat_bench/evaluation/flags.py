@@ -1,8 +1,4 @@
-"""What an evaluation doubts of its own numbers.
-
-Beside the outcomes it takes, at each operating point, two passes and two gradients of `PROBED`
-images, and a longer attack on some that stood; all of it is kept in the store.
-"""
+"""What an evaluation doubts of its own numbers, by its outcomes and a few more passes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

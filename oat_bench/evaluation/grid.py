@@ -27,13 +27,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Return a row of `KEYS` for each operating point, attack and example.
 
-    An example that is wrong already is broken and not attacked. Of an attack made of parts
-    (AutoAttack) each sees what those before it left standing. What a targeted attack takes for
-    another class than the target stands, and is written down as right.
-
-    Outcomes that the store holds are computed again only where ``images`` lacks their images. They
-    depend on neither batch size nor order: in-house attacks draw random numbers for the example,
-    those of other libraries see all of their block (`Blocks`).
+    An example that is wrong already is broken and not attacked; what a targeted attack takes for
+    another class than the target is written down as right. What the store holds is computed again
+    only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
     """
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
     passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)

@@ -82,11 +82,7 @@ def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
 
 
 def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
-    """RA under an attack is close to RA under the strongest one, on the same examples.
-
-    Fails if more than `FAR` above, and beyond chance more than `CLOSE`; warns if more than `CLOSE`
-    above, and beyond chance above at all; Bonferroni for the choice.
-    """
+    """RA under an attack is close to RA under the strongest; p by Bonferroni for the choice."""
     seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
     higher = {
         k: float(stands[ids].mean() - others[k][ids].mean()) for k, ids in seen.items() if len(ids)
@@ -179,12 +175,9 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
 
 
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
-    """No lambda is worse than any other both clean and attacked, beyond chance.
-
-    Worse in both is only what both tests find (intersection-union: the larger p counts).
-    """
+    """No lambda is worse than any other both clean and attacked, beyond chance."""
     pairs = list(permutations(clean, 2))
-    tests = [
+    tests = [  # worse in both is only what both find (intersection-union)
         max(breaks_more(right[lam], right[other])[2] for right in (clean, robust))
         for lam, other in pairs
     ]

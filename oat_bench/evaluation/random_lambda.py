@@ -1,7 +1,4 @@
-"""A defender who draws lambda at random for each query, and the attack that this calls for.
-
-It climbs the gradient of the expected loss (Athalye et al., arXiv:1707.07397), which is exact here.
-"""
+"""A defender who draws lambda at random for each query, and the attack that this calls for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +95,7 @@ def attack_expectation(
     chances: Sequence[float],
     exact: Sequence[nn.Module],
 ) -> Tensor:
-    """Attack images that one of several networks, drawn with their chances, will classify.
+    """Climb the expected loss (Athalye et al., arXiv:1707.07397) of networks drawn with chances.
 
     Of several restarts the one counts that the ``exact`` networks are least likely to answer right.
     """

@@ -77,10 +77,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rightness:
-    """Which of n examples are right at each of k lambda values, both ascending.
-
-    SA is over all, RA over those that were attacked.
-    """
+    """Which of n examples are right at each of k lambda values, both ascending."""
 
     lams: list[float]
     examples: Ints
@@ -201,7 +198,8 @@ def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
     """
     best = np.asarray(points, dtype=np.float64)[pareto(points)]
     values = np.unique(best, axis=0)  # ascending SA, falling RA
-    return np.interp(np.atleast_1d(sa), values[:, 0], values[:, 1], right=np.nan)
+    wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
+    return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
@@ -219,12 +217,8 @@ def bootstrapped(
     strata: Sequence[Ints],
     bounds: tuple[float, float] = (0.0, 100.0),
 ) -> Estimate:
-    """Return a statistic of the places of examples with its 95% interval, by resampling strata.
-
-    The bounds are the interval where there is nothing to resample. All classifiers see the same
-    resample: the interval of a difference is a paired one.
-    """
-    low, high = bounds
+    """Return a statistic of the places of examples with its 95% interval, by resampling strata."""
+    low, high = bounds  # where there is nothing to resample
     if min(map(len, strata)) > 1:
         low, high = bootstrap(
             tuple(strata),

@@ -16,8 +16,7 @@ from oat_bench.errors import UserError
 from oat_bench.results import records
 from oat_bench.results.points import Cost, PointResult
 
-#: timed passes, after a few that are not
-_PASSES, _WARM_UP = 20, 3
+_PASSES, _WARM_UP = 20, 3  # timed passes, after a few that are not
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:

@@ -29,8 +29,7 @@ from oat_bench.training.pgd import cross_entropy
 
 BASE = "pgd-20"  # the attack that is swept over eps, and whose steps are doubled
 QUERIES = 1000  # what Square may ask, where it is not a part of AutoAttack
-#: shares of the way from lambda = 0 to the first trained one above it that are looked at
-_NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
+_NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)  # shares of the way to the first trained lambda above 0
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ Stands = Mapping[str, "pd.Series[bool]"]
 
 LEVEL = 0.01  # the chance that a check fails an honest model, at most
 NEGLIGIBLE = 0.02  # the share of examples that is of no account
-#: the share of examples that attacks by gradients may miss, but for chance, and still be trusted
-MISSED = 0.05
+MISSED = 0.05  # the share that trusted attacks by gradients may miss, but for chance
 #: the share that an attack may leave more than the strongest: without masking, networks of
 #: adversarial training lose two to five points from PGD-20 to AutoAttack
 CLOSE = 0.05
@@ -103,8 +102,7 @@ def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
         verdict = "warn"
     evidence = (
         f"RA {_percent(ours)} under {name}, {_percent(theirs)} under {strongest}, on the same "
-        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
-        f"{test.high:.1f}]"
+        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, {test.high:.1f}]"
     )
     numbers = {"difference": test.value, "low": test.low, "high": test.high, "n": len(ids)}
     p_higher = min(1.0, tried * p)

@@ -112,7 +112,6 @@ def logits(rows: Tensor) -> Check:
 
 
 def _compared(name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str) -> Check:
-    """Check that logits are the same but for rounding; else say so, and add the remark."""
     scale = float(first.abs().max()) or 1.0
     difference = float((first - second).abs().max()) / scale
     changed = int((first.argmax(1) != second.argmax(1)).sum())

@@ -50,8 +50,7 @@ class RandomLambda:
 
     expected_clean: Accuracy  # the chance that one query is answered right
     expected: Accuracy
-    #: right at every lambda of the set: who may ask again and again meets every lambda
-    worst_clean: Accuracy
+    worst_clean: Accuracy  # right at every lambda: who may ask again and again meets them all
     worst: Accuracy
 
 

@@ -51,8 +51,7 @@ class Subject:
     data: Split  # the test split; an example's id is its place there
     data_fingerprint: str
     examples: Tensor | None = None  # ids to evaluate; all if None
-    #: for some attacks, by name, how many of the examples, from the first
-    fewer: Mapping[str, int] = field(default_factory=dict)
+    fewer: Mapping[str, int] = field(default_factory=dict)  # the first n, for attacks by name
     store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
     batch_size: int | None = None  # of in-house attacks; what fills the device if None
     gradients: Precision = "float32"  # of attacks; predictions are float32

@@ -12,14 +12,12 @@ from scipy.stats import t as student
 from oat_bench.written import Written
 
 WORST = "worst"  # the column of the per-example worst case over attacks
-#: of numbers that are written: enough that tables of one decimal are not rounded twice
-DECIMALS = 4
+DECIMALS = 4  # of what is written: enough that tables of one decimal are not rounded twice
 
 _ROUNDED = AfterValidator(lambda value: round(value, DECIMALS))
 Number = Annotated[float, _ROUNDED]
 Percent = Annotated[float, Field(ge=0, le=100), _ROUNDED]
-#: a number of examples, parameters or operations, as files of other programs hold it too
-Count = Annotated[int, Field(lt=2**63)]
+Count = Annotated[int, Field(lt=2**63)]  # as files of other programs hold it too
 
 
 class Estimate(Written):

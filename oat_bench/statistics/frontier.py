@@ -26,8 +26,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-#: (SA, RA) in percent that every hypervolume is measured from, unless another is given
-ORIGIN = (0.0, 0.0)
+ORIGIN = (0.0, 0.0)  # (SA, RA) in percent that hypervolumes are measured from
 RESAMPLES = 1000  # bootstrap resamples behind an interval
 
 

@@ -14,10 +14,8 @@ from oat_bench.statistics.accuracy import Estimate
 Floats = NDArray[np.float64]
 
 POWER = 0.8  # chance to find the drops that are called detectable
-#: chance that the interval of a nuisance parameter misses it; added to every exact p
-_MISSED = 1e-6
-#: values of the nuisance parameter that an exact p is the largest over, then again near the best
-_GRID = 64
+_MISSED = 1e-6  # chance that a nuisance parameter's interval misses it; added to every exact p
+_GRID = 64  # values of the nuisance parameter that p is the largest over, then near the best
 _NEGLIGIBLE = 1e-12  # what of a distribution's tail is left out of an exact p
 #: where a Laplace transform is summed, by the inverse hyperbolic sine of the height over its scale
 _ALONG = np.arange(0.0, 20.0, 0.05)

@@ -113,7 +113,7 @@ def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[n
     return np.floor(255 * changed + 1e-6).astype(np.uint8)
 
 
-#: from a corruption, a severity and the ids of n examples to their images [n, C, H, W]
+# from a corruption, a severity and ids to images [n, C, H, W]
 Source = Callable[[str, int, Tensor], NDArray[np.uint8]]
 
 

@@ -117,12 +117,11 @@ def _compared(
 def _retry(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    # some of what stood, with twice the steps, from another start
     bases = [attack for attack in attacks if attack.per_example and _iterates(attack)]
     if not bases:
         return
     base = max(bases, key=lambda one: one.parameters["steps"] * one.parameters.get("restarts", 1))
-    # twice the steps and another seed, without its restarts
+    # some of what stood is attacked with twice the steps, from another start, without restarts
     longer = {"steps": 2 * base.parameters["steps"]}
     longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
     attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, next_seed=1)

@@ -84,8 +84,7 @@ def _attacked(
             _craft(at, attack, lacking, batch.to(at.device))
     if kept is not None:
         kept.write(describe(at, attack), wanted, at.data.labels)
-    columns = dict.fromkeys(COLUMNS[1:], "int64")
-    return found.loc[wanted.numpy()].astype(columns).reset_index()
+    return found.loc[wanted.numpy()].astype(dict.fromkeys(COLUMNS[1:], "int64")).reset_index()
 
 
 def _craft(at: AtPoint, attack: Attack, kept: Kept | None, ids: Tensor) -> Tensor:

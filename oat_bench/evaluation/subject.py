@@ -163,14 +163,17 @@ class AtPoint:
         """Attack images."""
         x = self.data.inputs(ids)
         aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
-        x_adv = _attack(attack, self.searched, x, aim, ids)
+        with torch.enable_grad():
+            x_adv = attack(self.searched, x, aim, ids)
         if self.searched is not self.exact:
             # an attack that took for broken what only rounding broke has not searched to its end
             stands = attack.stands(self.exact(x_adv).argmax(1), aim)
             unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
             if unsure.any():
                 again = (part[unsure] for part in (x, aim, ids))
-                x_adv[unsure] = _attack(attack, self.exact, *again)
+                with torch.enable_grad():
+                    found = attack(self.exact, *again)
+                x_adv[unsure] = found
         return x_adv
 
     def attacked(self, attack: Attack, ids: Tensor, x_adv: Tensor) -> Tensor:
@@ -180,8 +183,3 @@ class AtPoint:
             aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
             predicted = torch.where(attack.stands(predicted, aim), labels, predicted)
         return predicted
-
-
-def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-    with torch.enable_grad():
-        return attack(model, x, y, ids)

@@ -1,7 +1,4 @@
-"""An adversary who attacks at one lambda what is then run at another.
-
-Where that breaks more than attacking at the lambda itself, gradients there are masked.
-"""
+"""An adversary who attacks at one lambda what is run at another, where gradients may be masked."""
 
 from collections.abc import Sequence
 from functools import partial

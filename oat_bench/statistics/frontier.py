@@ -56,8 +56,7 @@ class Summary(Written):
 class Distance:
     """How far a frontier is from the Pareto-optimal points of another, the reference."""
 
-    #: `robustness_at` each point's SA less its RA, in points; NaN where the SA is not reached
-    gaps: tuple[float, ...]
+    gaps: tuple[float, ...]  # `robustness_at` each SA less its RA, in points; NaN: not reached
     #: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that both
     #: accuracies lack to be as good as every point of the reference; at most 0: none
     epsilon: float

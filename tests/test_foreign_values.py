@@ -186,7 +186,7 @@ def test_exported_files(exported, digits, every):
 
 @EVERY
 def test_entries(tmp_path, every, monkeypatch):
-    monkeypatch.setitem(frontier.bootstrapped.__kwdefaults__, "resamples", 3)
+    monkeypatch.setattr(frontier, "RESAMPLES", 3)
     path = tmp_path / "x.json"
     tree = json.loads(ENTRY.read_text())
     for many in ("operating_points", "attacks", "frontiers"):

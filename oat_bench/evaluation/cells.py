@@ -15,8 +15,7 @@ from oat_bench.files import sha256
 from oat_bench.progress import Bar
 from oat_bench.results.outcomes import COLUMNS
 
-#: is told of examples that are finished
-Done = Callable[[Tensor], None]
+Done = Callable[[Tensor], None]  # is told of examples that are finished
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,10 @@ class Origin:
     """Where images were attacked that are classified elsewhere."""
 
     kind: str
-    #: its repr goes into the fingerprint
-    source: object
-    #: all that decide the images
-    lams: Sequence[float]
-    #: in the name of the cell, and in its description
-    place: str
-    words: str
+    source: object  # its repr goes into the fingerprint
+    lams: Sequence[float]  # all that decide the images
+    place: str  # in the name of the cell
+    words: str  # in its description
 
 
 def cell_name(at: AtPoint, attack: Attack, rules: Sequence[str], origin: Origin | None) -> str:
@@ -150,10 +146,7 @@ def fill(
     split: Callable[[Tensor], Sequence[Tensor]],
     done: Done,
 ) -> None:
-    """Attack what a cell lacks, once, and classify it at each cell that lacks it.
-
-    ``craft`` is of ids on the device of the data; ``split`` may add ids that go with others.
-    """
+    """Attack, once, what a cell lacks, and classify it at each; ``split`` may add ids."""
     missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
     needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]
     done(examples[~torch.isin(examples, needed)])

@@ -1,15 +1,15 @@
 """Accuracy under common corruptions (Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261).
 
-Where the authors' images are not used, eight of the corruptions are computed here, with the
-parameters of their script for CIFAR (``make_cifar_c.py`` of hendrycks/robustness) whatever the size
-of the images. What is random is drawn for the example and the corruption: the images are the same
-in every evaluation, and a higher severity scales the same draws.
+Eight of them can be computed, with the parameters of the authors' script for CIFAR
+(``make_cifar_c.py`` of hendrycks/robustness) whatever the size of the images. What is random is
+drawn for the example and the corruption; a higher severity scales the same draws.
 """
 
 import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ from oat_bench.statistics.accuracy import Accuracy
 from oat_bench.statistics.frontier import mean_accuracy
 
 Floats = NDArray[np.float64]
-#: of everybody's images
-_SEED = 1903_12261
+_SEED = 1903_12261  # of everybody's images
 
 
 def _gaussian_noise(x: Floats, std: float, ids: Tensor) -> Floats:
@@ -64,8 +63,7 @@ def _brightness(x: Floats, more: float, _ids: Tensor) -> Floats:
     """Raise the value of HSV: hue and saturation stay, so all channels grow by one factor."""
     value = x.max(axis=1, keepdims=True)
     raised = np.minimum(value + more, 1)
-    raised_x: Floats = np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
-    return raised_x
+    return np.asarray(np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised))
 
 
 def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
@@ -73,28 +71,24 @@ def _contrast(x: Floats, factor: float, _ids: Tensor) -> Floats:
     return mean + factor * (x - mean)
 
 
-def _pixelate(x: Floats, factor: float, _ids: Tensor) -> Floats:
-    def shrink(image: Image.Image) -> Image.Image:
-        small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
-        box = Image.Resampling.BOX
-        return image.resize(small, box).resize(image.size, box)
-
-    return _with_pillow(x, shrink)
+def _pixelate(image: Image.Image, factor: float) -> Image.Image:
+    small = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+    box = Image.Resampling.BOX
+    return image.resize(small, box).resize(image.size, box)
 
 
-def _jpeg(x: Floats, quality: float, _ids: Tensor) -> Floats:
-    def compress(image: Image.Image) -> Image.Image:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=int(quality))
-        return Image.open(buffer, formats=["JPEG"])
-
-    return _with_pillow(x, compress)
+def _jpeg(image: Image.Image, quality: float) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(quality))
+    return Image.open(buffer, formats=["JPEG"])
 
 
-def _with_pillow(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
+def _with_pillow(
+    change: Callable[[Image.Image, float], Image.Image], x: Floats, level: float, _ids: Tensor
+) -> Floats:
     pixels = np.rint(255 * x).astype(np.uint8).transpose(0, 2, 3, 1)
     shown = pixels[..., 0] if pixels.shape[3] == 1 else pixels
-    changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in shown])
+    changed = np.stack([np.asarray(change(Image.fromarray(image), level)) for image in shown])
     return changed.reshape(pixels.shape).transpose(0, 3, 1, 2) / 255
 
 
@@ -106,8 +100,8 @@ CORRUPTIONS: dict[str, tuple[Callable[[Floats, float, Tensor], Floats], tuple[fl
     "gaussian_blur": (_gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
     "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
-    "jpeg_compression": (_jpeg, (80, 65, 58, 50, 40)),
+    "pixelate": (partial(_with_pillow, _pixelate), (0.95, 0.9, 0.85, 0.75, 0.65)),
+    "jpeg_compression": (partial(_with_pillow, _jpeg), (80, 65, 58, 50, 40)),
 }
 
 
@@ -119,7 +113,7 @@ def corrupt(x: Floats, corruption: str, severity: int, ids: Tensor) -> NDArray[n
     return np.floor(255 * changed + 1e-6).astype(np.uint8)
 
 
-#: from a corruption, a severity and the ids of n examples to their images [n, C, H, W]
+# from a corruption, a severity and ids to images [n, C, H, W]
 Source = Callable[[str, int, Tensor], NDArray[np.uint8]]
 
 

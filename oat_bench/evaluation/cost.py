@@ -16,8 +16,7 @@ from oat_bench.errors import UserError
 from oat_bench.results import records
 from oat_bench.results.points import Cost, PointResult
 
-#: timed passes, after a few that are not
-_PASSES, _WARM_UP = 20, 3
+_PASSES, _WARM_UP = 20, 3  # timed passes, after a few that are not
 
 
 def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
@@ -47,10 +46,8 @@ def machine(device: torch.device) -> str:
     """Name the GPU, or the processor and the number of threads that torch computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
+    about = Path("/proc/cpuinfo")  # of Linux
+    lines = about.read_text().splitlines() if about.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     threads = torch.get_num_threads()
     name = models[0] if models else platform.processor() or platform.machine()

@@ -27,28 +27,21 @@ from oat_bench.results.checks import LADDER, Check
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 
-#: the attack that is swept over eps, and whose steps are doubled
-BASE = "pgd-20"
-#: what Square may ask, where it is not a part of AutoAttack
-QUERIES = 1000
-#: shares of the way from lambda = 0 to the first trained one above it that are looked at
-_NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)
+BASE = "pgd-20"  # the attack that is swept over eps, and whose steps are doubled
+QUERIES = 1000  # what Square may ask, where it is not a part of AutoAttack
+_NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)  # shares of the way to the first trained lambda above 0
 
 
 @dataclass(frozen=True)
 class Suite:
     """The attacks of an examination, made ready."""
 
-    #: those whose order is known, the weakest first
-    ladder: list[Attack]
-    #: swept over eps; and the same with twice the steps
-    base: Attack
-    doubled: Attack
+    ladder: list[Attack]  # those whose order is known, the weakest first
+    base: Attack  # swept over eps
+    doubled: Attack  # the same with twice the steps
     noise: Attack
-    #: without gradients
     square: Attack
-    #: which attacks were left out, and why
-    remark: str
+    remark: str  # which attacks were left out, and why
 
     @property
     def names(self) -> list[str]:
@@ -90,18 +83,12 @@ def make_suite(
 
 
 def variant(
-    attack: Attack,
-    name: str,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    seed: int | None = None,
-    **changes: float,
+    attack: Attack, name: str, parameters: Mapping[str, Any], next_seed: int = 0, **ball: float
 ) -> Attack:
     """Return an attack under another name, with other parameters, another seed or ball."""
-    own = {**attack.card.parameters, **(parameters or {})}
-    card = attack.card.model_copy(update={"name": name, "parameters": own, **changes})
-    seed = attack.seed if seed is None else seed
-    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=seed)
+    own = {**attack.card.parameters, **parameters}
+    card = attack.card.model_copy(update={"name": name, "parameters": own, **ball})
+    return prepare(card, attack.threat, n_classes=attack.n_classes, seed=attack.seed + next_seed)
 
 
 def examine(
@@ -113,16 +100,15 @@ def examine(
     clean, once = clean_right(base), robust_right(base)
     ladder = {a.card.name: robust_right(run(a, subject.share(a.card.name))) for a in suite.ladder}
     by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
-    share, budget = subject.share("square"), f"{QUERIES} queries"
+    share, budget, without = subject.share("square"), f"{QUERIES} queries", None
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
-    square = free = robust_right(run(suite.square, share))
-    if "autoattack" in ladder:
         budget += ", and 5000 after AutoAttack's other parts"
         without = before_square(subject, point, suite.ladder[-1], share)
-        if without is not None:
-            by_gradients.append(without)
-            free = free & (~without | ladder["autoattack"][without.index])
+    square = free = robust_right(run(suite.square, share))
+    if without is not None:
+        by_gradients.append(without)
+        free = free & (~without | ladder["autoattack"][without.index])
     doubled = robust_right(run(suite.doubled, subject.share(BASE)))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
@@ -131,7 +117,7 @@ def examine(
     for eps in radii:
         if eps not in swept:
             step = threat.step_size * eps / threat.eps
-            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", eps=eps, step_size=step)
+            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", {}, eps=eps, step_size=step)
             swept[eps] = robust_right(run(attack, subject.share(BASE)))
         if eps >= threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
@@ -169,10 +155,9 @@ def before_square(
 
 def under_all(stands: Sequence[pd.Series], examples: Tensor) -> pd.Series:
     """Say which examples stand under all attacks that saw them."""
-    index = pd.Index(examples.numpy(), name="example")
-    result = pd.Series(True, index=index)
+    result = pd.Series(True, index=pd.Index(examples.numpy(), name="example"))
     for one in stands:
-        result &= one.reindex(index, fill_value=True)
+        result &= one.reindex(result.index, fill_value=True)
     return result
 
 
@@ -239,7 +224,7 @@ def seconds(
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:
-    """Return the eps of a sweep: shares of the threat's, then by doubling up to the whole box."""
+    # shares of the threat's, then by doubling up to the whole box
     whole = 1.0 if threat.norm == "Linf" else math.sqrt(data.inputs(slice(1)).numel())
     radii = [share * threat.eps for share in (0.0, 0.25, 0.5, 1.0)]
     while radii[-1] < whole:

@@ -1,9 +1,4 @@
-"""What an evaluation doubts of its own numbers.
-
-Most of it is read from outcomes that are there anyway. On top come, at each operating point, two
-passes and two gradients of `PROBED` images, and a longer attack on at most `RETRIED` images that
-stood, in at most `SHARE` of the passes of the evaluation. All of it is kept in the store.
-"""
+"""What an evaluation doubts of its own numbers, by its outcomes and a few more passes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +18,9 @@ from oat_bench.results.checks import Check
 from oat_bench.results.outcomes import RETRIED_NAME
 from oat_bench.statistics.accuracy import clean_right, robust_right
 
-#: images of which two passes are compared, and gradients looked at
-PROBED = 100
-#: images that stood and are attacked once more, at most
-RETRIED = 200
-#: what that may cost, of the passes that the evaluation made
-SHARE = 0.1
+PROBED = 100  # images of which two passes are compared, and gradients looked at
+RETRIED = 200  # images that stood and are attacked once more, at most
+SHARE = 0.1  # what that may cost, of the passes that the evaluation made
 #: classes of attacks that take no gradient of the model, by engine
 GRADIENT_FREE = {
     "oat_bench": {"Noise"},
@@ -47,8 +39,7 @@ class Doubt:
     """A check of an evaluation at one operating point, whatever its verdict."""
 
     point: OperatingPoint
-    #: that the check is of; empty where it is of the network
-    attack: str
+    attack: str  # empty where the check is of the network
     check: Check
 
     @property
@@ -103,7 +94,7 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
 def _compared(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    """Check attacks in steps against the strongest, and those without gradients against others."""
+    # attacks in steps against the strongest, and those without gradients against others
     stands = {name: robust_right(frame) for name, frame in frames.items()}
     for name in (attack.label for attack in attacks if _iterates(attack)):
         others = {other: series for other, series in stands.items() if other != name}
@@ -112,13 +103,12 @@ def _compared(
     for attack in attacks:
         own = stands[attack.label]
         left = before_square(subject, point, attack, _ids(own))
+        if left is not None:
+            free[f"Square in {attack.label}"] = ~left | own[left.index]
         if _is_free(attack):
             free[attack.label] = own
-        elif left is None:
-            gradient.append(own)
         else:
-            gradient.append(left)
-            free[f"Square in {attack.label}"] = ~left | own[left.index]
+            gradient.append(own if left is None else left)
     for name, series in free.items() if gradient else ():
         left = under_all(gradient, _ids(series))
         yield name, integrity.gradient_free(name, "", series, left)
@@ -127,15 +117,14 @@ def _compared(
 def _retry(
     subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
 ) -> Iterator[tuple[str, Check]]:
-    """Attack some of what stood with twice the steps, from another start."""
     bases = [attack for attack in attacks if attack.per_example and _iterates(attack)]
     if not bases:
         return
     base = max(bases, key=lambda one: one.parameters["steps"] * one.parameters.get("restarts", 1))
-    # twice the steps and another seed, without its restarts
+    # some of what stood is attacked with twice the steps, from another start, without restarts
     longer = {"steps": 2 * base.parameters["steps"]}
     longer |= {"restarts": 1} if "restarts" in base.card.parameters else {}
-    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, seed=base.seed + 1)
+    attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, next_seed=1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = frames[one.label]

@@ -25,24 +25,15 @@ def evaluate(
     images: ImageFolder | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Attack a classifier at every operating point with every attack.
+    """Return a row of `KEYS` for each operating point, attack and example.
 
-    Returns a row for each operating point, attack and example, of the columns `KEYS`. An example
-    that is wrong already counts as broken by every attack and is not attacked. Of an attack made of
-    parts (AutoAttack) each sees what those before it left standing. What a targeted attack takes
-    for another class than the target stands, and is written down as right.
-
-    Outcomes that the store holds are not computed again. On one machine they depend on neither
-    batch size nor order, nor on what else was asked for: in-house attacks draw random numbers for
-    the example, those of other libraries see all of their block (`oat_bench.evaluation.blocks`).
-
-    Attacked images go to ``images``, those of examples that are wrong already too; outcomes in the
-    store without their images are then computed again.
+    An example that is wrong already is broken and not attacked; what a targeted attack takes for
+    another class than the target is written down as right. What the store holds is computed again
+    only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
     """
-    shares = [subject.share(attack.card.name) for attack in attacks]
-    pairs = list(zip(attacks, shares, strict=True))
+    pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
     passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
-    total = len(points) * sum(map(len, shares))
+    total = len(points) * sum(len(share) for _, share in pairs)
     if images is not None:
         images.announce(total, subject.data.images[0])
     frames = []
@@ -66,13 +57,8 @@ def outcomes(
 
 
 def _attacked(
-    at: AtPoint,
-    attack: Attack,
-    wanted: Tensor,
-    count: Done,
-    images: ImageFolder | None,
+    at: AtPoint, attack: Attack, wanted: Tensor, count: Done, images: ImageFolder | None
 ) -> pd.DataFrame:
-    """Return the outcomes of an attack, part by part, one row an example, in the order asked."""
     standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
     kept = lacking = None
     if images is not None and attack.card.engine != "file":
@@ -98,8 +84,7 @@ def _attacked(
             _craft(at, attack, lacking, batch.to(at.device))
     if kept is not None:
         kept.write(describe(at, attack), wanted, at.data.labels)
-    columns = dict.fromkeys(COLUMNS[1:], "int64")
-    return found.loc[wanted.numpy()].astype(columns).reset_index()
+    return found.loc[wanted.numpy()].astype(dict.fromkeys(COLUMNS[1:], "int64")).reset_index()
 
 
 def _craft(at: AtPoint, attack: Attack, kept: Kept | None, ids: Tensor) -> Tensor:
@@ -110,7 +95,7 @@ def _craft(at: AtPoint, attack: Attack, kept: Kept | None, ids: Tensor) -> Tenso
 
 
 def _split(at: AtPoint, attack: Attack, standing: Tensor, ids: Tensor) -> Sequence[Tensor]:
-    """Split ids into batches: a block as a whole, all of it that is right and stands."""
+    # a block as a whole, all of it that is right and stands
     if not attack.per_example and len(ids):
         mates = standing[torch.isin(standing, at.subject.blocks.whole(ids))]
         ids = mates[at.right(mates.to(at.device)).cpu()]

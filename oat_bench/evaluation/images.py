@@ -11,8 +11,7 @@ from oat_bench.attacks.saved import Images, read, write
 from oat_bench.files import make_folder
 from oat_bench.progress import note
 
-#: what takes more bytes is announced
-_LARGE = 1e9
+_LARGE = 1e9  # what takes more bytes is announced
 
 
 class ImageFolder:
@@ -64,14 +63,11 @@ class Kept:
             images = torch.stack([self._images[number] for number in ids.tolist()])
             write(self._path, Images(about, ids, labels.cpu()[ids], images))
         if self.folder.png:
-            _write_pngs(self._path.with_suffix(""), read(self._path))
-
-
-def _write_pngs(folder: Path, content: Images) -> None:
-    folder.mkdir(exist_ok=True)
-    rows = zip(content.example.tolist(), content.label.tolist(), content.images, strict=True)
-    for example, label, image in rows:
-        pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        path = folder / f"{example:05d}-label{label}.png"
-        if not path.exists():
-            Image.fromarray(pixels if len(image) == 3 else pixels[:, :, 0]).save(path)
+            content, folder = read(self._path), self._path.with_suffix("")
+            folder.mkdir(exist_ok=True)
+            columns = content.example.tolist(), content.label.tolist(), content.images
+            for example, label, image in zip(*columns, strict=True):
+                path = folder / f"{example:05d}-label{label}.png"
+                pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+                if not path.exists():
+                    Image.fromarray(pixels if len(image) == 3 else pixels[:, :, 0]).save(path)

@@ -2,11 +2,8 @@
 
 The signs that gradients are masked are those of Athalye et al. (arXiv:1802.00420, section 3.1) and
 Carlini et al. (arXiv:1902.06705). Every series says of examples, by id, whether they stand: are
-right both clean and attacked.
-
-What chance explains is not held against a model. Attacks are compared on the same examples, by an
-exact one-sided test on those that only one of the two broke (McNemar); a share is compared with
-`NEGLIGIBLE` by an exact binomial test; several tests of one check are corrected by Holm's method.
+right both clean and attacked. What chance explains is not held against a model: attacks are
+compared by McNemar's exact test, shares by an exact binomial test, several tests by Holm's method.
 """
 
 from collections.abc import Mapping
@@ -21,21 +18,13 @@ from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 
 Stands = Mapping[str, "pd.Series[bool]"]
 
-#: the chance that a check fails an honest model, at most
-LEVEL = 0.01
-#: the share of examples that is of no account
-NEGLIGIBLE = 0.02
-#: the share of examples that attacks by gradients may miss, but for chance, and still be trusted
-MISSED = 0.05
-#: what share of the examples an attack may leave more than the strongest: without masking, networks
-#: of adversarial training lose two to five points from PGD-20 to AutoAttack
+LEVEL = 0.01  # the chance that a check fails an honest model, at most
+NEGLIGIBLE = 0.02  # the share of examples that is of no account
+MISSED = 0.05  # the share that trusted attacks by gradients may miss, but for chance
+#: the share that an attack may leave more than the strongest: without masking, networks of
+#: adversarial training lose two to five points from PGD-20 to AutoAttack
 CLOSE = 0.05
-#: beyond this an RA is wrong: by more than 10 points AutoAttack lowered what broken defences had
-#: reported (arXiv:2003.01690)
-FAR = 0.10
-
-
-# --- statistics
+FAR = 0.10  # beyond this an RA is wrong, as those of broken defences were (arXiv:2003.01690)
 
 
 def breaks_more(first: pd.Series, second: pd.Series) -> tuple[int, int, float]:
@@ -69,9 +58,6 @@ def fewest(n_tests: int) -> int:
     return int(np.ceil(np.log2(n_tests / LEVEL))) if n_tests else 0
 
 
-# --- checks of outcomes
-
-
 def checked(
     name: str, verdict: Verdict | bool, evidence: str, **numbers: int | float | list[float]
 ) -> Check:
@@ -95,11 +81,7 @@ def order(clean: pd.Series, ladder: Stands, remark: str = "") -> Check:
 
 
 def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
-    """RA under an attack is close to RA under the strongest one, on the same examples.
-
-    It fails where RA is more than `FAR` above, and beyond chance more than `CLOSE`; it warns where
-    it is more than `CLOSE` above, and beyond chance above at all; Bonferroni for the choice.
-    """
+    """RA under an attack is close to RA under the strongest; p by Bonferroni for the choice."""
     seen = {k: stands.index.intersection(v.index) for k, v in others.items()}
     higher = {
         k: float(stands[ids].mean() - others[k][ids].mean()) for k, ids in seen.items() if len(ids)
@@ -120,8 +102,7 @@ def estimate(name: str, stands: pd.Series, others: Stands) -> Check:
         verdict = "warn"
     evidence = (
         f"RA {_percent(ours)} under {name}, {_percent(theirs)} under {strongest}, on the same "
-        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, "
-        f"{test.high:.1f}]"
+        f"{len(ids)} images: {test.value:.1f} points too high [{test.low:.1f}, {test.high:.1f}]"
     )
     numbers = {"difference": test.value, "low": test.low, "high": test.high, "n": len(ids)}
     p_higher = min(1.0, tried * p)
@@ -146,22 +127,20 @@ def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
 def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
     """Twice the steps of an attack do not lower RA by more than is of no account."""
     test = paired(once, doubled)
+    verdict: Verdict = "warn" if test.low > 100 * NEGLIGIBLE else "pass"
     evidence = (
         f"RA under {name} {_percent(once)}, with twice the steps {_percent(doubled)}: falls by "
         f"{test.value:.1f} points [{test.low:.1f}, {test.high:.1f}]"
     )
-    verdict: Verdict = "pass"
-    if test.low > 100 * NEGLIGIBLE:
-        verdict, evidence = "warn", f"{evidence}; not converged, use more steps"
-    numbers = {"difference": test.value, "low": test.low, "high": test.high}
-    return checked("steps", verdict, evidence, **numbers)
+    evidence += "; not converged, use more steps" * (verdict == "warn")
+    return checked("steps", verdict, evidence, difference=test.value, low=test.low, high=test.high)
 
 
 def retry(name: str, broken: int, n: int) -> Check:
     """A longer attack from another start breaks next to none of the n images that stood."""
     p = above(NEGLIGIBLE, broken, n)
-    verdict: Verdict = "warn" if p <= LEVEL else "pass"
     evidence = f"{name} breaks {broken} of {n} images that stood"
+    verdict: Verdict = "warn" if p <= LEVEL else "pass"
     return checked("retry", verdict, evidence, broken=broken, n=n, p_value=p)
 
 
@@ -172,10 +151,8 @@ def noise(attack: str, random: pd.Series, gradient: pd.Series) -> Check:
         f"RA {_percent(random)} under noise, {_percent(gradient)} under {attack}; noise alone "
         f"breaks {ours}, {attack} alone {theirs}"
     )
-    if p <= LEVEL:
-        evidence += f"; the gradients are masked ({_p(p)})"
-    numbers = {"only_noise": ours, "only_gradient": theirs, "p_value": p}
-    return checked("noise", p > LEVEL, evidence, **numbers)
+    evidence += f"; the gradients are masked ({_p(p)})" * (p <= LEVEL)
+    return checked("noise", p > LEVEL, evidence, only_noise=ours, only_gradient=theirs, p_value=p)
 
 
 def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series) -> Check:
@@ -188,23 +165,17 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
     evidence = f"of {n} examples {attack} alone breaks {ours}, gradients alone {theirs}"
     evidence += f" ({attack}: {budget})" * bool(budget)
     if p <= LEVEL:
-        verdict = "fail"
-        evidence += f"; the gradients are masked ({_p(p)})"
+        verdict, evidence = "fail", f"{evidence}; the gradients are masked ({_p(p)})"
     elif ours > NEGLIGIBLE * n:
-        verdict = "warn"
-        evidence += "; attacks by gradients are not enough"
+        verdict, evidence = "warn", f"{evidence}; attacks by gradients are not enough"
     numbers = {"only_gradient_free": ours, "only_gradient": theirs, "n": n}
     return checked("gradient-free", verdict, evidence, **numbers, p_more=p_more, p_missed=p_missed)
 
 
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
-    """No lambda is worse than another both clean and attacked, beyond chance.
-
-    Every two are compared, for where the dial jumps, what tells lies beyond the jump. Worse in both
-    is only what both tests find (intersection-union: the larger p counts).
-    """
+    """No lambda is worse than any other both clean and attacked, beyond chance."""
     pairs = list(permutations(clean, 2))
-    tests = [
+    tests = [  # worse in both is only what both find (intersection-union)
         max(breaks_more(right[lam], right[other])[2] for right in (clean, robust))
         for lam, other in pairs
     ]
@@ -215,8 +186,8 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
     sa, ra = ({lam: _value(s) for lam, s in right.items()} for right in (clean, robust))
     listed = ", ".join(f"{sa[lam]:.1f}%/{ra[lam]:.1f}% at {lam:g}" for lam in clean)
     complaints = [
-        f"lambda {lam:g} is worse than {other:g} in both (SA {_points(clean, lam, other)}, RA "
-        f"{_points(robust, lam, other)}; p {p:.2g})"
+        f"lambda {lam:g} is worse than {other:g} in both (SA {sa[lam] - sa[other]:+.1f}, RA "
+        f"{ra[lam] - ra[other]:+.1f}; p {p:.2g})"
         for lam, (other, p) in beaten.items()
     ]
     evidence, least = "; ".join([f"SA/RA {listed}", *complaints]), fewest(len(pairs))
@@ -226,10 +197,6 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
 
 def _value(stands: pd.Series) -> float:
     return 100 * float(stands.mean())
-
-
-def _points(right: Mapping[float, pd.Series], lam: float, other: float) -> str:
-    return f"{100 * float(right[lam].mean() - right[other].mean()):+.1f}"
 
 
 def _percent(stands: pd.Series) -> str:

@@ -13,14 +13,10 @@ from oat_bench.evaluation.subject import AtPoint
 from oat_bench.results.checks import Check, Verdict
 from oat_bench.training.pgd import Loss, cross_entropy, pgd
 
-#: the share of examples whose loss PGD is expected to raise, at least
-RAISED = 0.9
-#: what float32 rounding may change logits by, in units of the largest
-ROUNDING = 1e-4
-#: the evidence of what has no image to look at
-_NOTHING = "no example is right"
-#: images that are passed one by one
-_ALONE = 64
+RAISED = 0.9  # the share of examples whose loss PGD is expected to raise, at least
+ROUNDING = 1e-4  # what float32 rounding may change logits by, in units of the largest
+_NOTHING = "no example is right"  # the evidence of what has no image to look at
+_ALONE = 64  # images that are passed one by one
 
 
 def probe(at: AtPoint, examples: Tensor, attack: Attack) -> list[Check]:
@@ -70,16 +66,11 @@ def loss(losses: Tensor) -> Check:
         f"mean cross-entropy from {mean[0]:.3g} to {mean[-1]:.3g} in {len(mean) - 1} steps, "
         f"{drops} of them down; it rises for {raised} of {n} examples"
     )
-    numbers = {"raised": raised, "n": n, "drops": drops, "p_value": p}
-    return checked("loss", verdict, evidence, mean=mean, **numbers)
+    return checked("loss", verdict, evidence, mean=mean, raised=raised, n=n, drops=drops, p_value=p)
 
 
 def zero_gradients(cross_entropy: Tensor, margin: Tensor) -> Check:
-    """The loss has a gradient; given is the largest entry of each example's, shape [n].
-
-    Where the margin (the largest other logit less that of the label) has one and cross-entropy has
-    not, the softmax is saturated.
-    """
+    """The loss has a gradient; given is the largest entry of each example's, shape [n]."""
     n = len(cross_entropy)
     if n == 0:
         return checked("zero gradients", "warn", _NOTHING, n=0)
@@ -113,9 +104,7 @@ def logits(rows: Tensor) -> Check:
     finite = bool(rows.isfinite().all())
     sums = float((rows.sum(1) - 1).abs().max())
     probabilities = low >= -1e-5 and high <= 1 + 1e-5 and sums <= 1e-5
-    evidence = f"from {low:.3g} to {high:.3g}"
-    if not finite:
-        evidence += "; not all are finite"
+    evidence = f"from {low:.3g} to {high:.3g}" + "; not all are finite" * (not finite)
     if probabilities:
         evidence += "; each row sums to 1: probabilities, which flatten what attacks climb"
     verdict: Verdict = "fail" if not finite else "warn" if probabilities else "pass"
@@ -123,7 +112,6 @@ def logits(rows: Tensor) -> Check:
 
 
 def _compared(name: str, first: Tensor, second: Tensor, of: str, among: str, remark: str) -> Check:
-    """Check that logits are the same but for rounding; else say so, and add the remark."""
     scale = float(first.abs().max()) or 1.0
     difference = float((first - second).abs().max()) / scale
     changed = int((first.argmax(1) != second.argmax(1)).sum())

@@ -1,8 +1,4 @@
-"""A defender who draws lambda at random for each query, and the attack that this calls for.
-
-It climbs the gradient of the expected loss (expectation over transformation, Athalye et al.,
-arXiv:1707.07397 and arXiv:1802.00420); over a finite set the expectation is exact, not sampled.
-"""
+"""A defender who draws lambda at random for each query, and the attack that this calls for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +21,7 @@ from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robus
 from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
 from oat_bench.training.pgd import pgd
 
-#: the columns of `evaluate`'s result
-KEYS = ["lam", "width", *COLUMNS]
+KEYS = ["lam", "width", *COLUMNS]  # the columns of `evaluate`'s result
 
 
 @dataclass(frozen=True)
@@ -53,12 +48,9 @@ class Draw:
 class RandomLambda:
     """Accuracies of a defender who draws lambda at random; attacked ones are right clean too."""
 
-    #: the chance that one query is answered right, with the clean image and the attacked one
-    expected_clean: Accuracy
+    expected_clean: Accuracy  # the chance that one query is answered right
     expected: Accuracy
-    #: the share of images that are right at every lambda of the set: who may ask again and again,
-    #: with any attacked image at hand, meets every lambda
-    worst_clean: Accuracy
+    worst_clean: Accuracy  # right at every lambda: who may ask again and again meets them all
     worst: Accuracy
 
 
@@ -102,10 +94,9 @@ def attack_expectation(
     chances: Sequence[float],
     exact: Sequence[nn.Module],
 ) -> Tensor:
-    """Attack images that one of several networks, drawn with their chances, will classify.
+    """Climb the expected loss (Athalye et al., arXiv:1707.07397) of networks drawn with chances.
 
-    Of several restarts an image keeps the one that is least likely to be answered right by the
-    ``exact`` networks; of equal ones that with the highest expected loss.
+    Of several restarts the one counts that the ``exact`` networks are least likely to answer right.
     """
     given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
     attacked, answering = _Members(networks), _Members(exact)
@@ -130,11 +121,7 @@ def attack_expectation(
 def evaluate(
     subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
-    """Attack the expectation over lambda, and classify what comes out at every lambda of the set.
-
-    Returns a row for each lambda and example, of the columns `KEYS`. An image that is wrong at
-    every lambda is not attacked.
-    """
+    """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example."""
     check_attack(attack)
     wanted = subject.ids
     passes = attack.passes * len(wanted) * len(draw.lams)
@@ -157,10 +144,7 @@ def evaluate(
 
 
 def summarize(frames: Sequence[pd.DataFrame], draw: Draw) -> RandomLambda:
-    """Sum up accuracies over a draw; of several attacks on an image the worst counts.
-
-    The frames are of the same examples: of `evaluate`, or of `transfer` attacked at one lambda.
-    """
+    """Sum up accuracies over a draw; of several attacks on the same examples the worst counts."""
     clean, chances = _rightness(frames[0], draw)[0], np.asarray(draw.chances)
     right = np.stack([_rightness(frame, draw)[1] for frame in frames])
     return RandomLambda(
@@ -181,7 +165,7 @@ def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Estimate:
 
 
 def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what is right clean, and both clean and attacked: [n, L], by example and lambda."""
+    # what is right clean, and both clean and attacked: [n, L], by example and lambda
     table = frame.assign(clean=clean_right(frame), right=robust_right(frame)).pivot(
         index="example", columns="lam", values=["clean", "right"]
     )

@@ -12,8 +12,35 @@ from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
-from oat_bench.evaluation.blocks import Blocks
+from oat_bench.datasets.splits import nested_order
 from oat_bench.results.outcomes import OutcomeStore
+
+_FIRST, _LARGEST = 128, 256
+
+
+class Blocks:
+    """The partition of a data set, by its labels [n], that attacks of other libraries work through.
+
+    As the batch decides their outcomes, they see the first 128 examples of the nested order, the
+    next 128, then 256 each; smaller batches take as long.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self._order = nested_order(labels)
+        places = torch.arange(len(labels))
+        number = torch.where(places < _LARGEST, places // _FIRST, 1 + places // _LARGEST)
+        self._number = torch.empty(len(labels), dtype=torch.int64)
+        self._number[self._order] = number
+
+    def whole(self, examples: Tensor) -> Tensor:
+        """Return all examples of the blocks that hold some of ``examples``, in nested order."""
+        held = torch.isin(self._number, self._number[examples])
+        return self._order[held[self._order]]
+
+    def split(self, examples: Tensor) -> list[Tensor]:
+        """Split examples into those of each block; they keep their order."""
+        numbers = self._number[examples]
+        return [examples[numbers == number] for number in torch.unique(numbers)]
 
 
 @dataclass(frozen=True)
@@ -21,20 +48,14 @@ class Subject:
     """A classifier on the device of the data, examples, and where outcomes go."""
 
     classifier: TunableClassifier
-    #: the test split; an example's id is its place there
-    data: Split
+    data: Split  # the test split; an example's id is its place there
     data_fingerprint: str
-    #: ids to evaluate; all if None
-    examples: Tensor | None = None
-    #: for some attacks, by name, how many of the examples, from the first
-    fewer: Mapping[str, int] = field(default_factory=dict)
+    examples: Tensor | None = None  # ids to evaluate; all if None
+    fewer: Mapping[str, int] = field(default_factory=dict)  # the first n, for attacks by name
     store: OutcomeStore = field(default_factory=lambda: OutcomeStore(None))
-    #: examples an in-house attack sees at a time; what fills the device if None
-    batch_size: int | None = None
-    #: precision that attacks compute in; predictions are float32
-    gradients: Precision = "float32"
-    #: whether to compile the networks; None: where it pays
-    compile_it: bool | None = None
+    batch_size: int | None = None  # of in-house attacks; what fills the device if None
+    gradients: Precision = "float32"  # of attacks; predictions are float32
+    compile_it: bool | None = None  # None: where it pays
 
     @cached_property
     def ids(self) -> Tensor:
@@ -142,14 +163,17 @@ class AtPoint:
         """Attack images."""
         x = self.data.inputs(ids)
         aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
-        x_adv = _attack(attack, self.searched, x, aim, ids)
+        with torch.enable_grad():
+            x_adv = attack(self.searched, x, aim, ids)
         if self.searched is not self.exact:
             # an attack that took for broken what only rounding broke has not searched to its end
             stands = attack.stands(self.exact(x_adv).argmax(1), aim)
             unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
             if unsure.any():
                 again = (part[unsure] for part in (x, aim, ids))
-                x_adv[unsure] = _attack(attack, self.exact, *again)
+                with torch.enable_grad():
+                    found = attack(self.exact, *again)
+                x_adv[unsure] = found
         return x_adv
 
     def attacked(self, attack: Attack, ids: Tensor, x_adv: Tensor) -> Tensor:
@@ -159,8 +183,3 @@ class AtPoint:
             aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
             predicted = torch.where(attack.stands(predicted, aim), labels, predicted)
         return predicted
-
-
-def _attack(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-    with torch.enable_grad():
-        return attack(model, x, y, ids)

@@ -1,8 +1,4 @@
-"""An adversary who attacks at one lambda what is then run at another.
-
-Where images attacked at another lambda break more than those attacked at the lambda itself, its
-gradients are masked, and the honest number is that of the worst lambda for each example.
-"""
+"""An adversary who attacks at one lambda what is run at another, where gradients may be masked."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,8 +19,7 @@ from oat_bench.results.transfer import MaskedGradients
 from oat_bench.statistics.accuracy import Accuracy, robust_right
 from oat_bench.statistics.pairs import holm
 
-#: the columns of `transfer`'s result
-KEYS = ["crafted", "lam", "width", *COLUMNS]
+KEYS = ["crafted", "lam", "width", *COLUMNS]  # the columns of `transfer`'s result
 
 
 def transfer(
@@ -36,11 +31,9 @@ def transfer(
     width: float = 1.0,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Attack every image at each lambda of ``crafted``, and classify it at each of ``tested``.
+    """Attack at each lambda of ``crafted``, classify at each of ``tested``; return rows of `KEYS`.
 
-    Returns a row for each pair of lambda and example, of the columns `KEYS`. An image is attacked
-    where it is wrong too: it may be right where it is classified. One that is wrong everywhere is
-    attacked only by other libraries, which see blocks.
+    An image is attacked where it is wrong too: it may be right where it is classified.
     """
     if attack.targeted:
         raise UserError(
@@ -96,10 +89,10 @@ def any_lambda(frame: pd.DataFrame) -> dict[float, Accuracy]:
 def strongest(frame: pd.DataFrame) -> dict[float, float]:
     """Return the lambda that breaks most at each lambda; of equal ones that lambda itself."""
     cells = matrix(frame)
-    sources = sorted({source for source, _ in cells})
+    sources, lams = (sorted(set(part)) for part in zip(*cells, strict=True))
     return {
-        lam: min(sources, key=lambda source: (cells[(source, lam)].value, source != lam))
-        for lam in sorted({lam for _, lam in cells})
+        lam: min(sources, key=lambda source: (cells[source, lam].value, source != lam))
+        for lam in lams
     }
 
 

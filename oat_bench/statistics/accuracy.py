@@ -11,16 +11,13 @@ from scipy.stats import t as student
 
 from oat_bench.written import Written
 
-#: the column of the per-example worst case over attacks
-WORST = "worst"
-#: of numbers that are written: enough that tables of one decimal are not rounded twice
-DECIMALS = 4
+WORST = "worst"  # the column of the per-example worst case over attacks
+DECIMALS = 4  # of what is written: enough that tables of one decimal are not rounded twice
 
 _ROUNDED = AfterValidator(lambda value: round(value, DECIMALS))
 Number = Annotated[float, _ROUNDED]
 Percent = Annotated[float, Field(ge=0, le=100), _ROUNDED]
-#: a number of examples, parameters or operations, as files of other programs hold it too
-Count = Annotated[int, Field(lt=2**63)]
+Count = Annotated[int, Field(lt=2**63)]  # as files of other programs hold it too
 
 
 class Estimate(Written):
@@ -37,7 +34,7 @@ class Estimate(Written):
 
 
 class Accuracy(Estimate):
-    """An accuracy in percent with its 95% Wilson interval."""
+    """An accuracy in percent with its 95% interval (Wilson, JASA 22, 1927)."""
 
     value: Percent
     low: Percent
@@ -55,7 +52,7 @@ class Accuracy(Estimate):
 
     @classmethod
     def counted(cls, hits: int, n: int) -> Self:
-        """Give a count its interval (Wilson, JASA 22, 1927; scipy's implementation)."""
+        """Give a count its interval."""
         ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
         return cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
 

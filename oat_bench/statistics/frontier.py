@@ -26,10 +26,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-#: (SA, RA) in percent that every hypervolume is measured from, unless another is given
-ORIGIN = (0.0, 0.0)
-#: bootstrap resamples behind an interval
-RESAMPLES = 1000
+ORIGIN = (0.0, 0.0)  # (SA, RA) in percent that hypervolumes are measured from
+RESAMPLES = 1000  # bootstrap resamples behind an interval
 
 
 class Hole(Written):
@@ -58,8 +56,7 @@ class Summary(Written):
 class Distance:
     """How far a frontier is from the Pareto-optimal points of another, the reference."""
 
-    #: `robustness_at` each point's SA less its RA, in points; NaN where the SA is not reached
-    gaps: tuple[float, ...]
+    gaps: tuple[float, ...]  # `robustness_at` each SA less its RA, in points; NaN: not reached
     #: additive epsilon indicator (Zitzler et al., IEEE TEC 7(2), 2003): the points that both
     #: accuracies lack to be as good as every point of the reference; at most 0: none
     epsilon: float
@@ -78,20 +75,14 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rightness:
-    """Which of n examples are right at each of k lambda values, both ascending.
-
-    An attack that takes long sees fewer examples: SA is over all, RA over those that were attacked.
-    """
+    """Which of n examples are right at each of k lambda values, both ascending."""
 
     lams: list[float]
     examples: Ints
     labels: Ints
-    #: shape [n], at least one
-    attacked: Bools
-    #: shape [n, k]
-    clean: Bools
-    #: right both clean and attacked, shape [n, k]; False where not attacked
-    robust: Bools
+    attacked: Bools  # shape [n], at least one
+    clean: Bools  # shape [n, k]
+    robust: Bools  # right both clean and attacked, shape [n, k]; False where not attacked
 
     def points(self, index: Any = slice(None)) -> Floats:
         """Return (SA, RA) in percent at each lambda, over the examples at ``index``."""
@@ -101,10 +92,7 @@ class Rightness:
     def estimate(
         self, statistic: Callable[[Floats], float], other: "Rightness | None" = None
     ) -> Estimate:
-        """Give a percentage made of `points` its interval; if given, less another's, in points.
-
-        The other is on the same examples; of the attacked ones as many are drawn as there are.
-        """
+        """Give a percentage made of `points`, or less another's, its interval."""
         strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
 
         def value(index: Ints) -> float:
@@ -138,7 +126,7 @@ def rightness(
 
 
 def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
-    """Return 1.0 where an example is right in all its rows, by example and lambda."""
+    # 1.0 where an example is right in all its rows
     return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
 
 
@@ -150,14 +138,13 @@ def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary
         for attack in attacks:
             right = rightness(outcomes, attack, worst_over, width)
             points = right.points()
-            volume = right.estimate(hypervolume)
             found.append(
                 Summary(
                     attack=attack,
                     width=width,
                     pareto=pareto_lambdas(right.lams, points),
                     reference=ORIGIN,
-                    hypervolume=Accuracy(**dict(volume)),
+                    hypervolume=Accuracy(**dict(right.estimate(hypervolume))),
                     hole=hole(right.lams, points),
                 )
             )
@@ -178,10 +165,8 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Return the percentage of the box from the reference to (100, 100) that a frontier dominates.
-
-    Zitzler and Thiele, IEEE TEC 3(4), 1999.
-    """
+    """Return the percentage of the box from reference to (100, 100) that a frontier dominates."""
+    # Zitzler and Thiele, IEEE TEC 3(4), 1999
     values = np.asarray(points, dtype=np.float64) - reference
     values = values[(values > 0).all(axis=1)]
     values = values[np.argsort(-values[:, 0], kind="stable")]
@@ -206,9 +191,8 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
     """Return the RA, shape [m], that a frontier offers at an SA of at least ``sa``, in percent.
 
-    Between neighbouring Pareto-optimal points RA is interpolated linearly: who draws one of the two
-    operating points at random for each image is right that often, even if the attacker sees the
-    draw. Below the least SA it is the highest RA; above the highest SA it is NaN.
+    Linear between neighbouring Pareto-optimal points, as drawing one of the two for each image is;
+    below the least SA the highest RA; above the highest SA NaN.
     """
     best = np.asarray(points, dtype=np.float64)[pareto(points)]
     values = np.unique(best, axis=0)  # ascending SA, falling RA
@@ -230,21 +214,14 @@ def bootstrapped(
     statistic: Callable[[Ints], float],
     strata: Sequence[Ints],
     bounds: tuple[float, float] = (0.0, 100.0),
-    *,
-    resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Return a statistic of the places of examples with its 95% interval, by resampling.
-
-    Of each stratum as many are drawn as it has; the bounds are the interval where there is nothing
-    to resample. Every classifier that the statistic looks at sees the same resample: the interval
-    of a difference is a paired one.
-    """
-    low, high = bounds
+    """Return a statistic of the places of examples with its 95% interval, by resampling strata."""
+    low, high = bounds  # where there is nothing to resample
     if min(map(len, strata)) > 1:
         low, high = bootstrap(
             tuple(strata),
             lambda *drawn: statistic(np.concatenate(drawn)),
-            n_resamples=resamples,
+            n_resamples=RESAMPLES,
             vectorized=False,
             method="percentile",
             random_state=np.random.default_rng(0),

@@ -1,7 +1,4 @@
-"""Two classifiers on the same examples: differences, their intervals, tests of a drop.
-
-An example that the first has right and the second wrong is *lost*; the other way round, *gained*.
-"""
+"""Two classifiers on the same examples: what only the first has right is lost, else gained."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,14 +13,10 @@ from oat_bench.statistics.accuracy import Estimate
 
 Floats = NDArray[np.float64]
 
-#: chance to find the drops that are called detectable
-POWER = 0.8
-#: chance that the interval of a nuisance parameter misses it; added to every exact p
-_MISSED = 1e-6
-#: values of the nuisance parameter that an exact p is the largest over, then again near the best
-_GRID = 64
-#: what of a distribution's tail is left out of an exact p
-_NEGLIGIBLE = 1e-12
+POWER = 0.8  # chance to find the drops that are called detectable
+_MISSED = 1e-6  # chance that a nuisance parameter's interval misses it; added to every exact p
+_GRID = 64  # values of the nuisance parameter that p is the largest over, then near the best
+_NEGLIGIBLE = 1e-12  # what of a distribution's tail is left out of an exact p
 #: where a Laplace transform is summed, by the inverse hyperbolic sine of the height over its scale
 _ALONG = np.arange(0.0, 20.0, 0.05)
 
@@ -41,14 +34,9 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"shapes {a.shape} and {b.shape}; expected the same [n], n >= 1")
     only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
-    low, high = interval(a.astype(np.float64) - b)
-    return Paired(
-        value=100 * (only_a - only_b) / n,
-        low=100 * low,
-        high=100 * high,
-        p_value=mcnemar(only_a, only_b),
-        n=n,
-    )
+    low, high = (100 * end for end in interval(a.astype(np.float64) - b))
+    value, p_value = 100 * (only_a - only_b) / n, mcnemar(only_a, only_b)
+    return Paired(value=value, low=low, high=high, p_value=p_value, n=n)
 
 
 def mcnemar(
@@ -60,10 +48,9 @@ def mcnemar(
 
 
 def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a mean difference, in [-1, 1]: Wald's, with two more examples.
+    """Return the interval of a mean difference, in [-1, 1] (Agresti and Min, Stat. Med. 24, 2005).
 
-    One changes half a time for better, half a time for worse, one does not (Agresti and Min,
-    Statistics in Medicine 24, 2005): so the interval has a width where nothing changed.
+    Wald's with two more examples; one changes: it has a width where nothing changed.
     """
     d = np.asarray(differences, dtype=np.float64)
     n = len(d) + 2
@@ -73,14 +60,10 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, f
     return max(mean - margin, -1.0), min(mean + margin, 1.0)
 
 
-# --- tests of a drop
-
-
 def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Floats:
-    """Return Tango's score of the hypothesis that accuracy drops by ``tolerance``, in [0, 1).
+    """Return the score (Tango, Stat. Med. 17, 1998) of a drop by ``tolerance``, in [0, 1).
 
-    (Lost - gained)/n less the tolerance, over its standard error where the hypothesis is true
-    (Statistics in Medicine 17, 1998); McNemar's at tolerance 0. Lost and gained, of n, broadcast.
+    (Lost - gained)/n less the tolerance, over its standard error if that is the drop; broadcasts.
     """
     b, c = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
     # the likeliest share of gained examples, if the shares differ by the tolerance
@@ -95,18 +78,15 @@ def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Float
 def drop_p_value(lost: int, gained: int, n: int, tolerance: float = 0.0) -> float:
     """Test the hypothesis that accuracy drops by at most ``tolerance``, a share in [0, 1).
 
-    Exact and unconditional: the largest probability, over the shares of gained examples that the
-    data do not rule out, of a score at least as high (Sidik, Statistics in Medicine 22, 2003;
-    Berger and Boos, JASA 89, 1994). The normal approximation rejects too often where few change.
+    Exact: the largest probability of such a score over the shares of gained examples that the data
+    do not rule out (Sidik, Statistics in Medicine 22, 2003; Berger and Boos, JASA 89, 1994).
     """
     observed = float(score(lost, gained, n, tolerance))
     if observed <= 0:
         return 1.0
-    tail = _MISSED / 2
-    low = float(beta.ppf(tail, gained, n - gained + 1)) if gained else 0.0
-    high = float(beta.isf(tail, gained + 1, n - gained)) if gained < n else 1.0
-    most = (1 - tolerance) / 2
-    low, high = min(low, most), min(high, most)
+    tail, most = _MISSED / 2, (1 - tolerance) / 2
+    low = min(float(beta.ppf(tail, gained, n - gained + 1)), most) if gained else 0.0
+    high = min(float(beta.isf(tail, gained + 1, n - gained)), most) if gained < n else most
     cells = np.arange(binom.ppf(_NEGLIGIBLE, n, low), binom.isf(_NEGLIGIBLE, n, high) + 1)
     needed = _least_lost(cells, n, tolerance, observed)
 
@@ -137,11 +117,9 @@ def _least_lost(gained: Floats, n: int, tolerance: float, threshold: float) -> F
 def mean_drop_p_value(differences: ArrayLike, tolerance: float = 0.0) -> float:
     """Test the hypothesis that a mean over several operating points drops by at most ``tolerance``.
 
-    Gaffke's test (Mathematical Methods of Statistics 14, 2005) of each example's mean drop d, in
-    [-1, 1]: the probability that sum_i (d_i - tolerance) E_i <= (1 + tolerance) E_0, with E
-    independent standard exponentials; E_0 is one example more, lost at no point and gained at all.
-    If examples are independent the level is never above the nominal one (Vlassis and Thomas,
-    arXiv:2607.08415; as intervals: Learned-Miller and Thomas, arXiv:1905.06208).
+    Gaffke's test (Mathematical Methods of Statistics 14, 2005; its level: arXiv:2607.08415) of each
+    example's mean drop d, in [-1, 1]: the probability that sum_i (d_i - tolerance) E_i <=
+    (1 + tolerance) E_0, E independent standard exponentials; E_0 is one more example, all gained.
     """
     return _gaffke(*_distinct(np.asarray(differences, dtype=np.float64)), tolerance)
 
@@ -160,17 +138,13 @@ def mean_interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[flo
 
 
 def _distinct(d: Floats) -> tuple[Floats, Floats]:
-    """Return the values, rising, and how many examples have each."""
     values, counts = np.unique(d.round(12), return_counts=True)  # 5/6 - 4/6 is not 1/6
     return values, counts.astype(np.float64)
 
 
 def _gaffke(values: Floats, counts: Floats, mean: float) -> float:
-    """Return the probability of `mean_drop_p_value`, that of a sum of gamma variables.
-
-    Its Laplace transform is inverted on the vertical line through the saddle point, which keeps the
-    relative precision however small it is (Daniels, Annals of Mathematical Statistics 25, 1954).
-    """
+    # of a sum of gamma variables: its Laplace transform, inverted on the line through the saddle
+    # point, is precise however small (Daniels, Annals of Mathematical Statistics 25, 1954)
     if values.max(initial=-1.0) <= mean:
         return 1.0
     a, k = np.append(values - mean, -1 - mean), np.append(counts, 1.0)
@@ -199,12 +173,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable_drop(
     differences: ArrayLike, tolerance: float, level: float, *, mean: bool = False
 ) -> float:
-    """Return about the smallest true drop, a share, that is found with probability `POWER`.
+    """Return about the smallest true drop, a share, found with probability `POWER`; or infinity.
 
-    By the normal approximation; infinity where not even a drop of all would be found. As many
-    examples are assumed to change as did in ``differences``, and what drops beyond their net change
-    comes on top. The level is one-sided, and by Bonferroni of each of several tests; ``mean``: of
-    `mean_drop_p_value`.
+    As many examples are assumed to change as did in ``differences``, and what drops beyond their
+    net change comes on top. The level is one-sided; ``mean``: of `mean_drop_p_value`.
     """
     d = np.asarray(differences, dtype=np.float64)
 

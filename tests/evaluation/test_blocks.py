@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench.datasets.splits import nested_order
-from oat_bench.evaluation.blocks import Blocks
+from oat_bench.evaluation.subject import Blocks
 
 
 def labels(n, classes=3):

@@ -33,8 +33,7 @@ def by_lambda(
             known = [row for row in rows if getattr(row, name) is not None]
             lams, values = [row.lam for row in known], [getattr(row, name) for row in known]
             style.quote(axes, lams, values, place, label, [row.uncertainty for row in known])
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 @style.styled
@@ -51,8 +50,7 @@ def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
             points = [point for point in curve.points if point.trained == trained]
             lambdas, label = [point.lam for point in points], f"{curve.label}, {name}"
             _draw(panels, lambdas, points, attack, place, label, stars=not trained)
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 @style.styled
@@ -72,8 +70,7 @@ def cost(entry: Entry, attack: str | None = None) -> Figure:
         _draw(panels, flops, points, attack, place, f"lambda {lam:g}")
     for axes in panels:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(int(count))))
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 def _panels(title: str, xlabel: str, attack: str) -> tuple[Figure, tuple[Axes, Axes]]:

@@ -20,7 +20,7 @@ def calibration(report: Calibration) -> Figure:
     for place, width in enumerate(report.widths):
         drawn = [(p, p.ra.value) for p in report.points if p.width == width and p.ra is not None]
         label = f"width {width:g}, search" if len(report.widths) > 1 else "search"
-        look: Any = {"color": style.colour(place), "marker": style.marker(place)}
+        look = style.look(place)
         hollow = look | {"markerfacecolor": "white", "linewidth": 0.8, "alpha": 0.45}
         sa, ra = [point.sa.value for point, _ in drawn], [value for _, value in drawn]
         axes.plot(sa, ra, label=f"{label}, {report.searched_under}", **hollow)
@@ -30,18 +30,10 @@ def calibration(report: Calibration) -> Figure:
                 axes.plot(*at, **look)
                 style.write_beside(axes, f"{point.lam:g}", at, place)
     if (choice := report.choice) is not None:
-        axes.errorbar(
-            choice.sa.value,
-            choice.ra.value,
-            yerr=style.spread([choice.ra]),
-            xerr=style.spread([choice.sa]),
-            fmt="*",
-            color="black",
-            markersize=11,
-            elinewidth=1,
-            label=f"choice, {report.attack}, {report.n_test} other images",
-            zorder=7,
-        )
+        lengths = style.spread([choice.ra]), style.spread([choice.sa])
+        label = f"choice, {report.attack}, {report.n_test} other images"
+        star: Any = {"fmt": "*", "color": "black", "markersize": 11, "elinewidth": 1, "zorder": 7}
+        axes.errorbar(choice.sa.value, choice.ra.value, *lengths, label=label, **star)
     if report.barred is not None:
         bar = 100 * report.value
         across = report.barred == "SA"
@@ -58,5 +50,4 @@ def calibration(report: Calibration) -> Figure:
         f"{report.dataset}, {report.method.upper()}, RA under {report.attack}, "
         f"{report.threat_model} eps {report.eps}\n(numbers: lambda of the points to test)"
     )
-    style.legend(figure)
-    return figure
+    return style.legend(figure)

@@ -58,8 +58,7 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
     for axes in grid[: len(names) : columns]:
         axes.set_ylabel("RA, %")
     figure.suptitle(threat_of(entries[0]), fontsize=10)
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 @style.styled

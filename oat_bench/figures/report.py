@@ -1,6 +1,7 @@
 """All figures of one run."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -48,11 +49,8 @@ def of_run(
         kinds["bn-statistics"] = lambda: bn_statistics(model)
         kinds["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
     for name, draw in kinds.items():
-        try:
-            figure = draw()
-        except NotApplicableError:
-            continue
-        yield name, figure
+        with suppress(NotApplicableError):
+            yield name, draw()
 
 
 def draw_report(

@@ -1,8 +1,4 @@
-"""A check as text: for a terminal, as Markdown, JSON, JUnit XML, and for GitHub Actions.
-
-Names come from files of strangers: what cannot be printed is written out, and each format escapes
-what it would take for its own.
-"""
+"""A check as text: for a terminal, as Markdown, JSON, JUnit XML, and for GitHub Actions."""
 
 import json
 import math
@@ -14,7 +10,7 @@ from oat_bench import escape
 from oat_bench.errors import one_line
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import RETRAINED, Comparison, Row
-from oat_bench.reports.table import Cell, Page, Table
+from oat_bench.reports.table import Cell, Page, Table, span
 from oat_bench.statistics.pairs import POWER
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
@@ -22,17 +18,17 @@ _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a check."""
+    """What there is to say of a check; model and baseline are as the user called them."""
 
     check: Check
-    model: str  # as the user called it
-    baseline: str  # as the user called it
+    model: str
+    baseline: str
     update: str | None = None  # the command that makes the model the baseline, if there is one
     updated: tuple[str, ...] = ()  # files of the baseline that were rewritten
 
     @property
     def comparison(self) -> Comparison:
-        """The table and its verdicts."""
+        """The rows and their verdicts."""
         return self.check.comparison
 
     @property
@@ -47,9 +43,6 @@ def printable(text: str) -> str:
     return one_line(text, limit=None)
 
 
-# --- sentences
-
-
 def verdict(report: Report) -> str:
     """Say in one line what the check came to."""
     comparison = report.comparison
@@ -58,16 +51,12 @@ def verdict(report: Report) -> str:
     confidence = f"{100 * comparison.confidence:g}% confidence"
     worse, better = comparison.of("worse"), comparison.of("better")
     if worse:
-        return (
-            f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
-            + _listed(worse)
-        )
+        said = f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
+        return said + _listed(worse)
+    unsupported = f"no drop of more than {allowed} is supported ({confidence})"
     if better:
-        return (
-            f"better: {len(better)} of {total} rose, no drop of more than {allowed} is supported "
-            f"({confidence}): {_listed(better)}"
-        )
-    return f"ok: in {total} no drop of more than {allowed} is supported ({confidence})"
+        return f"better: {len(better)} of {total} rose, {unsupported}: {_listed(better)}"
+    return f"ok: in {total} {unsupported}"
 
 
 def _listed(rows: list[Row]) -> str:
@@ -115,13 +104,13 @@ def notes(comparison: Comparison) -> list[str]:
     n = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     at_points = [row for row in comparison.rows if row.lam is not None]
     in_means = [row.detectable for row in comparison.rows if row.lam is None]
-    means = f" (in the means: of {_range(in_means)})" if in_means else ""
+    means = f" (in the means: of {span(in_means)})" if in_means else ""
     paragraphs.append(
-        f"With {n} examples a true drop of {_range([row.detectable for row in at_points])} points "
-        f"is found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
-        f"{_range([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
+        f"With {n} examples a true drop of {span([row.detectable for row in at_points])} points is "
+        f"found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
+        f"{span([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
         "between two trainings on the digits, it takes a drop of "
-        f"{_range(comparison.between_trainings())} points."
+        f"{span(comparison.between_trainings())} points."
     )
     if comparison.too_fine:
         best = min(comparison.rows, key=lambda row: row.detectable)
@@ -132,16 +121,6 @@ def notes(comparison: Comparison) -> list[str]:
             f"{2 * comparison.max_drop:g} points it takes about {about:,.0f} examples."
         )
     return paragraphs
-
-
-def _range(values: list[float]) -> str:
-    low, high = min(values), max(values)
-    if f"{low:.1f}" == f"{high:.1f}":
-        return f"{low:.1f}"
-    return f"{low:.1f} to {high:.1f}" if math.isfinite(high) else f"{low:.1f} and more"
-
-
-# --- the table
 
 
 def page(report: Report) -> Page:
@@ -181,9 +160,6 @@ def plain(report: Report) -> str:
     return "\n".join([*said, *notes(comparison)[1:]])
 
 
-# --- for programs
-
-
 def as_json(report: Report) -> str:
     """Write the check as JSON: the verdict, every row, what n can tell."""
     comparison, check, rows = report.comparison, report.check, []
@@ -216,14 +192,15 @@ def junit(report: Report) -> str:
     comparison = report.comparison
     counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
     suites = ElementTree.Element("testsuites", counts)
-    about = {"name": f"oat-bench check {report.title}", **counts, "errors": "0"}
-    suite = ElementTree.SubElement(suites, "testsuite", about)
+    name = f"oat-bench check {report.title}"
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts, "errors": "0"})
     for row in comparison.rows:
         named = {"classname": "oat-bench.check", "name": _at(row)}
         case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)
-        failed = row.verdict == "worse"
-        kind, message = ("failure", {"message": told}) if failed else ("system-out", {})
-        ElementTree.SubElement(case, kind, message).text = told
+        if row.verdict == "worse":
+            ElementTree.SubElement(case, "failure", message=told).text = told
+        else:
+            ElementTree.SubElement(case, "system-out").text = told
     output = ElementTree.SubElement(suite, "system-out")
     output.text = "\n".join([verdict(report), *offer(report), *notes(comparison)])
     ElementTree.indent(suites)
@@ -237,9 +214,6 @@ def _told(row: Row, comparison: Comparison) -> str:
         f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}] on {row.n} examples; tolerance "
         f"{_points(comparison.max_drop)}, p {row.p_worse:.2g} for all rows together"
     )
-
-
-# --- GitHub Actions
 
 
 def github(report: Report) -> str:

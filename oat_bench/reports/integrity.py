@@ -19,16 +19,11 @@ def page(report: Integrity) -> Page:
     )
     tables = []
     for part in report.parts:
-        rows: list[Row] = [
-            {
-                "check": check.name,
-                "verdict": Cell(check.verdict, _STYLES[check.verdict]),
-                "evidence": check.evidence,
-            }
-            for check in part.checks
-        ]
-        heading = _heading(report, part)
-        tables.append(Table(rows, _COLUMNS, heading, foreign=False, fold="evidence"))
+        rows: list[Row] = []
+        for check in part.checks:
+            verdict = Cell(check.verdict, _STYLES[check.verdict])
+            rows.append({"check": check.name, "verdict": verdict, "evidence": check.evidence})
+        tables.append(Table(rows, _COLUMNS, _heading(report, part), foreign=False, fold="evidence"))
     return Page(title, tables, _notes(report))
 
 

@@ -19,11 +19,7 @@ from oat_bench.results.published import Published, by_label
 def by_lambda(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw SA and RA over lambda, a curve for each model (figure 8).
-
-    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
-    rows of the same experiment, those under the attack are drawn.
-    """
+    """Draw SA and RA over lambda, a curve for each model (figure 8); see `frontiers.frontier`."""
     attack = choose_attack(entries, attack)
     figure, panels = _panels(threat_of(entries[0]), "lambda", attack)
     for place, curve in enumerate(curves(entries)):

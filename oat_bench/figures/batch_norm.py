@@ -19,8 +19,7 @@ _ROUTES = ("BN_c (lambda = 0)", "BN_a (lambda > 0)")
 def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Figure:
     """Draw each channel's running variance over its running mean, a colour for each batch norm.
 
-    The classifier is one conditional network, or a family, one network for each lambda, as in the
-    paper's figure. ``layer`` names a norm layer; the last if None, as in the paper.
+    Of one conditional network, or of a family, as in the paper; ``layer`` is the last if None.
     """
     name, statistics = collect(classifier, layer)
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")

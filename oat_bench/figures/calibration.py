@@ -11,10 +11,7 @@ from oat_bench.reports.calibration import percent
 
 @style.styled
 def calibration(report: Calibration) -> Figure:
-    """Draw what the search saw, the bar, and the choice with its intervals.
-
-    Points of the sequence of tests are filled, others hollow; numbers are lambda values.
-    """
+    """Draw what the search saw (points to test filled), the bar, the choice with its intervals."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for place, width in enumerate(report.widths):

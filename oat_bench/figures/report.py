@@ -30,9 +30,7 @@ CAPTIONS = {
 
 
 def of_run(
-    entry: Entry,
-    loaded: tuple[TunableClassifier, Dataset] | None,
-    published: Sequence[Published] = (),
+    entry: Entry, loaded: tuple[TunableClassifier, Dataset] | None, published: Sequence[Published]
 ) -> Iterator[tuple[str, Figure]]:
     """Draw every figure that applies, by name; without a model those of the entry alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
@@ -54,15 +52,11 @@ def of_run(
 
 
 def draw_report(
-    entry: Entry,
-    classifier: TunableClassifier,
-    data: Dataset,
-    folder: Path,
-    published: Sequence[Published] = (),
+    entry: Entry, model: TunableClassifier, data: Dataset, folder: Path, known: Sequence[Published]
 ) -> dict[str, str]:
     """Write every figure that applies, as SVG and PNG; return the captions, by name."""
     drawn = {}
-    for name, figure in of_run(entry, (classifier, data), published):
+    for name, figure in of_run(entry, (model, data), known):
         write(figure, folder / name)
         drawn[name] = CAPTIONS[name]
     for name in CAPTIONS.keys() - drawn.keys():  # of an earlier evaluation that had one

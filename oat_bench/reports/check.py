@@ -4,6 +4,7 @@ import json
 import math
 import secrets
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from xml.etree import ElementTree
 
 from oat_bench import escape
@@ -14,6 +15,8 @@ from oat_bench.reports.table import Cell, Page, Table, span
 from oat_bench.statistics.pairs import POWER
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
+#: names come from files of strangers
+printable = partial(one_line, limit=None)
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,6 @@ class Report:
         return f"{title}: {model} against {baseline}"
 
 
-def printable(text: str) -> str:
-    """Write text of others in one line, with nothing in it that would steer a terminal."""
-    return one_line(text, limit=None)
-
-
 def verdict(report: Report) -> str:
     """Say in one line what the check came to."""
     comparison = report.comparison
@@ -60,12 +58,11 @@ def verdict(report: Report) -> str:
 
 
 def _listed(rows: list[Row]) -> str:
-    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
+    named = [f"{_place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
     return ", ".join([*named[:5], *([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])])
 
 
-def place(row: Row) -> str:
-    """Name the operating point of a row."""
+def _place(row: Row) -> str:
     if row.lam is None:
         return "mean over lambda values"
     width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
@@ -73,7 +70,7 @@ def place(row: Row) -> str:
 
 
 def _at(row: Row) -> str:
-    return f"{row.accuracy} {'in the' if row.lam is None else 'at'} {place(row)}"
+    return f"{row.accuracy} {'in the' if row.lam is None else 'at'} {_place(row)}"
 
 
 def _points(value: float) -> str:
@@ -89,8 +86,7 @@ def offer(report: Report) -> list[str]:
     return []
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Return the paragraphs below the table: what the numbers mean, what n can tell."""
+def _notes(comparison: Comparison) -> list[str]:
     confidence = f"{100 * comparison.confidence:g}%"
     paragraphs = [
         "Accuracies in percent, changes in points, on the same examples. SA: clean images. RA: "
@@ -140,10 +136,10 @@ def page(report: Report) -> Page:
         style = _STYLES[row.verdict]
         verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
         rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
-    places = [place(row) for row in found]
+    places = [_place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
     table = Table(rows, ("accuracy", "verdict"), gaps=gaps)
-    return Page(report.title, [table], notes(report.comparison))
+    return Page(report.title, [table], _notes(report.comparison))
 
 
 def markdown(report: Report) -> str:
@@ -157,7 +153,7 @@ def plain(report: Report) -> str:
     comparison = report.comparison
     rows = [row for row in comparison.rows if row.verdict != "ok"]
     said = [report.title, verdict(report), *(_told(row, comparison) for row in rows)]
-    return "\n".join([*said, *notes(comparison)[1:]])
+    return "\n".join([*said, *_notes(comparison)[1:]])
 
 
 def as_json(report: Report) -> str:
@@ -180,7 +176,7 @@ def as_json(report: Report) -> str:
         "confidence": comparison.confidence,
         "tolerance_too_fine": comparison.too_fine,
         "rows": rows,
-        "notes": notes(comparison),
+        "notes": _notes(comparison),
         "update": None if report.update is None else printable(report.update),
         "updated": [printable(path) for path in report.updated],
     }
@@ -202,7 +198,7 @@ def junit(report: Report) -> str:
         else:
             ElementTree.SubElement(case, "system-out").text = told
     output = ElementTree.SubElement(suite, "system-out")
-    output.text = "\n".join([verdict(report), *offer(report), *notes(comparison)])
+    output.text = "\n".join([verdict(report), *offer(report), *_notes(comparison)])
     ElementTree.indent(suites)
     written = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{written}\n'
@@ -223,10 +219,9 @@ def github(report: Report) -> str:
     said = "\n".join([f"{name}: {verdict(report)}", *offer(report)])
     lines = [_command(kind, f"oat-bench check: {comparison.verdict}", said)]
     for row in comparison.of("worse"):
-        title = f"{_at(row)} dropped"
-        lines.append(_command("error", title, f"{name}: {_told(row, comparison)}"))
+        lines.append(_command("error", f"{_at(row)} dropped", f"{name}: {_told(row, comparison)}"))
     if comparison.too_fine:
-        lines.append(_command("warning", "oat-bench check: tolerance", notes(comparison)[-1]))
+        lines.append(_command("warning", "oat-bench check: tolerance", _notes(comparison)[-1]))
     token = secrets.token_hex(16)
     return "\n".join([*lines, f"::stop-commands::{token}", markdown(report), f"::{token}::", ""])
 

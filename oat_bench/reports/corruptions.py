@@ -8,7 +8,7 @@ import numpy as np
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, to_csv
+from oat_bench.reports.table import Content, Page, Row, Table, ends, to_csv
 from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
 from oat_bench.statistics.accuracy import DECIMALS, Accuracy
@@ -52,15 +52,10 @@ def page(report: Corruptions) -> Page:
     several = any(point.width != 1 for point in report.operating_points)
     rows: list[Row] = []
     for point in report.operating_points:
-        row: dict[str, Content | Cell] = {
-            "lambda": f"{point.lam:g}",
-            "width": f"{point.width:g}" if several else "",
-            "SA": point.sa,
-            "mean": point.mean,
-        }
-        for name, each in point.corruptions.items():
-            row[name.replace("_", " ")] = f"{np.mean(each):.1f}"
-        rows.append(row)
+        means = {k.replace("_", " "): f"{np.mean(v):.1f}" for k, v in point.corruptions.items()}
+        width = f"{point.width:g}" if several else ""
+        row: dict[str, Content] = {"lambda": f"{point.lam:g}", "width": width}
+        rows.append(row | {"SA": point.sa, "mean": point.mean} | means)
     return Page(title, [Table(rows)], _notes(report))
 
 

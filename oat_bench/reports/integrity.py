@@ -53,7 +53,6 @@ def _notes(report: Integrity) -> list[str]:
         f"{100 * CLOSE:g} points above RA under the strongest attack; it fails beyond "
         f"{100 * FAR:g}. eps sweep: RA is SA at eps 0, never rises, and vanishes. steps: twice as "
         "many break no more. noise: breaks no more than PGD. gradient-free: breaks no more than "
-        f"gradients, nor over {100 * MISSED:g}% that they miss. "
-        "loss: PGD raises it. batch, repeat: the logits of an image "
-        f"do not depend on its batch, nor on chance.{whole}",
+        f"gradients, nor over {100 * MISSED:g}% that they miss. loss: PGD raises it. batch, "
+        f"repeat: the logits of an image do not depend on its batch, nor on chance.{whole}",
     ]

@@ -36,9 +36,8 @@ def page(
 ) -> Page:
     """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
-    Published values of the same experiment stand beside; lambda values outside ``trained``, unless
-    it is empty, have a star. Of ``frontiers`` those of the worst case are said, or else of the last
-    attack; of ``attacks`` those whose RA is another one are explained.
+    Lambda values outside ``trained``, unless it is empty, have a star. Of ``frontiers`` those of
+    the worst case are said, or else of the last attack.
     """
     quoted, tables = _quoted(published), []
     several = len({result.width for result in results}) > 1
@@ -61,15 +60,9 @@ def _quoted(published: Sequence[Published]) -> _Quoted:
     return found
 
 
-def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
-    points = {(result.lam, result.width) for result in results}
-    return {name for lam, width, name in quoted if (lam, width) in points}
-
-
 def _rows(
     results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
-    compared = _compared(results, quoted)
     ns = {name: found.n for name, found in results[0].accuracies.items()}
     rows: list[Row] = []
     for result in results:
@@ -79,9 +72,8 @@ def _rows(
         for name, found in result.accuracies.items():
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
             row[header] = Cell(found, "bold" if name == WORST else "")
-            if name in compared:
-                others = quoted.get((result.lam, result.width, name), ())
-                row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
+            others = quoted.get((result.lam, result.width, name), ())
+            row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
         rows.append(row)
     return rows
 
@@ -114,11 +106,10 @@ def _notes(
             f"From {'; '.join(sources)}."
         )
     shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
-    return [*paragraphs, *(summary(one, with_width=len(shown) > 1) for one in shown)]
+    return [*paragraphs, *(_summary(one, with_width=len(shown) > 1) for one in shown)]
 
 
-def summary(frontier: Summary, *, with_width: bool = False) -> str:
-    """Write the summary numbers of a frontier as a sentence."""
+def _summary(frontier: Summary, *, with_width: bool) -> str:
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
     (sa, ra), volume = frontier.reference, frontier.hypervolume
@@ -149,8 +140,8 @@ def csv(
     results: Sequence[PointResult], trained: Sequence[float], published: Sequence[Published] = ()
 ) -> str:
     """Write a row for each point, every number in its own column; of several published the mean."""
-    quoted = _quoted(published)
-    compared = _compared(results, quoted)
+    quoted, points = _quoted(published), {(result.lam, result.width) for result in results}
+    compared = {name for lam, width, name in quoted if (lam, width) in points}
     rows = []
     for result in results:
         row: dict[str, object] = {"lambda": result.lam, "width": result.width}

@@ -13,8 +13,6 @@ from oat_bench.results.robustbench import RobustBenchPoint
 from oat_bench.statistics.accuracy import WORST
 from oat_bench.statistics.frontier import hypervolume
 
-#: eps that differ by less than this share are one: RobustBench writes 8/255 as 0.031 too
-_SAME_EPS = 0.02
 _WORDS = ("model", "method", "network", "integrity", "extra data", "venue", "remark")
 
 
@@ -42,7 +40,7 @@ def _same_eps(theirs: str | None, ours: str) -> bool:
         a, b = (Threat.model_validate({"eps": eps}).eps for eps in (theirs, ours))
     except ValueError:
         return False
-    return abs(a - b) <= _SAME_EPS * b
+    return abs(a - b) <= 0.02 * b  # RobustBench writes 8/255 as 0.031 too
 
 
 def page(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> Page:
@@ -117,10 +115,9 @@ def _of_row(row: Row, board: Board) -> _Line:
     if row.model is not None:
         clean = table.span([one.value for one in row.model.curve.clean()])
         robust = table.span([one.value for one in row.model.curve.robust(board.attack)])
-    rank = f"{row.rank or ''}"
     lams = " and ".join(f"{lam:g}" for lam in row.lams)
     cells: table.Row = {
-        "rank": f"{rank} !".strip() if row.doubts else rank,
+        "rank": f"{row.rank or ''}{' !' if row.doubts else ''}".strip(),
         "model": row.label,
         "method": entry.method,
         "network": entry.architecture,

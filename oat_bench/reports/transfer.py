@@ -16,7 +16,7 @@ from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import Drawn, DrawnAttack, Transfer, TransferCell, TransferPoint
 from oat_bench.statistics.accuracy import Accuracy, clean_right
 
-#: what the attacker knows, in the words of the headings
+#: headings: what the attacker knows
 KNOWN = "Lambda is public: attacked at the lambda that classifies"
 UNKNOWN = "Lambda is unknown to the attacker: attacked at one lambda, classified at another"
 ANY = "Lambda is public, and the attacker may attack at any lambda: the worst for each image"
@@ -34,8 +34,7 @@ def make_report(
 ) -> Transfer:
     """Build the report; ``draw`` is of the lambda in ``frame``, ``about`` are its other fields.
 
-    ``frame`` is of `evaluation.transfer.transfer`, ``expectation``, where it was asked for, of
-    `evaluation.random_lambda.evaluate`.
+    ``frame`` is of `evaluation.transfer`, ``expectation``, if there is one, of `random_lambda`.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
     sa = {lam: Accuracy.of(right) for lam, right in clean_right(first).groupby(first["lam"])}
@@ -97,14 +96,11 @@ def title(report: Transfer) -> str:
 
 def page(report: Transfer) -> Page:
     """Return the report: a table for each threat model, the verdicts, what the columns mean."""
-    cells, sources = _cells(report)
+    cells, sources = cells_of(report)
     lams = [point.lam for point in report.points]
     clean: list[dict[str, Any]] = [{"lambda": f"{p.lam:g}", "SA": p.sa} for p in report.points]
-    public = [
-        row | {"RA": cells[lam, lam]}
-        for row, lam in zip(clean, lams, strict=True)
-        if lam in sources
-    ]
+    at = zip(clean, lams, strict=True)
+    public = [row | {"RA": cells[lam, lam]} for row, lam in at if lam in sources]
     rows: dict[str, Sequence[Row]] = {KNOWN: public}
     if any(source != lam for source, lam in cells):
         # what is attacked where it is classified is another threat model
@@ -123,7 +119,8 @@ def page(report: Transfer) -> Page:
     return Page(title(report), tables, _notes(report), heading="### ")
 
 
-def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+def cells_of(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+    """Return RA by the lambda attacked and that which classifies, and the lambdas attacked."""
     cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
     return cells, sorted({source for source, _ in cells})
 
@@ -209,7 +206,7 @@ def _draws(drawn: Drawn) -> str:
 
 def csv(report: Transfer) -> str:
     """Write a row for each lambda that classifies; every threat model has columns of its own."""
-    cells, sources = _cells(report)
+    cells, sources = cells_of(report)
     rows = []
     for point in report.points:
         lam = point.lam

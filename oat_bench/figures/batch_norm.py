@@ -47,8 +47,8 @@ def collect(
     for lam, network in dict(networks).items():
         if not isinstance(network, ConditionalNetwork):
             continue
-        modules = dict(network.backbone.named_modules())
-        layers = {name: m for name, m in modules.items() if isinstance(m, ConditionalNorm)}
+        modules = network.backbone.named_modules()
+        layers = {name: m for name, m in modules if isinstance(m, ConditionalNorm)}
         layer = list(layers)[-1] if layer is None else layer
         if layer not in layers:
             raise UserError(f"there is no norm layer {layer!r}; {nearest(layer, layers)}")

@@ -37,10 +37,9 @@ def calibration(report: Calibration) -> Figure:
         low, high = axes.get_xlim() if across else axes.get_ylim()
         low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
         name = "SA" if across else f"RA under {report.attack}"
-        label = f"bar: {name} {percent(report.value)}"
         span, line = (axes.axvspan, axes.axvline) if across else (axes.axhspan, axes.axhline)
         span(low, bar, color="0.9", zorder=0)
-        line(bar, color="0.3", linestyle="--", linewidth=1, label=label)
+        line(bar, color="0.3", ls="--", lw=1, label=f"bar: {name} {percent(report.value)}")
         axes.set(**{"xlim" if across else "ylim": (low, high)})
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(

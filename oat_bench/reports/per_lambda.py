@@ -36,8 +36,7 @@ def page(
 ) -> Page:
     """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
-    Lambda values outside ``trained``, unless it is empty, have a star. Of ``frontiers`` those of
-    the worst case are said, or else of the last attack.
+    Lambda values outside ``trained`` have a star; of ``frontiers``, the last attack's are said.
     """
     quoted, tables = _quoted(published), []
     several = len({result.width for result in results}) > 1

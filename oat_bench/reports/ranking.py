@@ -18,9 +18,7 @@ _WORDS = ("model", "method", "network", "integrity", "extra data", "venue", "rem
 
 @dataclass(frozen=True)
 class _Line:
-    """One row of the table, and where it goes: the more the higher; None: without a place."""
-
-    value: float | None
+    value: float | None  # the more the higher it stands; None: it has no place
     cells: table.Row
     numbers: dict[str, object]
 
@@ -111,10 +109,9 @@ def _of_row(row: Row, board: Board) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
     remark = "; ".join(one for one in (doubts, row.remark, entry.footnote) if one)
-    clean = robust = ""
-    if row.model is not None:
-        clean = table.span([one.value for one in row.model.curve.clean()])
-        robust = table.span([one.value for one in row.model.curve.robust(board.attack)])
+    curve = row.model.curve if row.model is not None else None
+    clean = table.span([one.value for one in curve.clean()]) if curve else ""
+    robust = table.span([one.value for one in curve.robust(board.attack)]) if curve else ""
     lams = " and ".join(f"{lam:g}" for lam in row.lams)
     cells: table.Row = {
         "rank": f"{row.rank or ''}{' !' if row.doubts else ''}".strip(),

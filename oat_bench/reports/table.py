@@ -87,8 +87,7 @@ class Table:
 
         columns, rows = self.columns, self._written(write)
         align = ["left" if name in self.words else "right" for name in columns]
-        written: str = tabulate(rows, columns, "pipe", disable_numparse=True, colalign=align)
-        return written
+        return str(tabulate(rows, columns, "pipe", disable_numparse=True, colalign=align))
 
     def latex(self) -> str:
         """Write it as LaTeX, in the style of booktabs."""

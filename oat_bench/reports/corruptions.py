@@ -52,10 +52,10 @@ def page(report: Corruptions) -> Page:
     several = any(point.width != 1 for point in report.operating_points)
     rows: list[Row] = []
     for point in report.operating_points:
-        means = {k.replace("_", " "): f"{np.mean(v):.1f}" for k, v in point.corruptions.items()}
-        width = f"{point.width:g}" if several else ""
-        row: dict[str, Content] = {"lambda": f"{point.lam:g}", "width": width}
-        rows.append(row | {"SA": point.sa, "mean": point.mean} | means)
+        row: dict[str, Content] = {"lambda": f"{point.lam:g}"}
+        row |= {"width": f"{point.width:g}" if several else "", "SA": point.sa, "mean": point.mean}
+        row |= {k.replace("_", " "): f"{np.mean(v):.1f}" for k, v in point.corruptions.items()}
+        rows.append(row)
     return Page(title, [Table(rows)], _notes(report))
 
 

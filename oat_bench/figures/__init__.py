@@ -1,18 +1,14 @@
 """Figures: a file for each kind, each drawn from what lies on disk, in one style."""
 
-from oat_bench.figures.accuracies import by_lambda as by_lambda
-from oat_bench.figures.accuracies import cost as cost
-from oat_bench.figures.accuracies import unseen as unseen
-from oat_bench.figures.batch_norm import bn_statistics as bn_statistics
-from oat_bench.figures.calibration import calibration as calibration
-from oat_bench.figures.frontiers import attacks as attacks
-from oat_bench.figures.frontiers import frontier as frontier
-from oat_bench.figures.frontiers import widths as widths
-from oat_bench.figures.jacobian import saliency as saliency
-from oat_bench.figures.report import CAPTIONS as CAPTIONS
-from oat_bench.figures.report import draw_report as draw_report
-from oat_bench.figures.report import of_run as of_run
-from oat_bench.figures.style import NotApplicableError as NotApplicableError
-from oat_bench.figures.style import svg as svg
-from oat_bench.figures.style import write as write
-from oat_bench.figures.transfer import transfer as transfer
+from oat_bench.figures.accuracies import by_lambda, cost, unseen
+from oat_bench.figures.batch_norm import bn_statistics
+from oat_bench.figures.calibration import calibration
+from oat_bench.figures.frontiers import attacks, frontier, widths
+from oat_bench.figures.jacobian import saliency
+from oat_bench.figures.report import CAPTIONS, draw_report, of_run
+from oat_bench.figures.style import NotApplicableError, svg, write
+from oat_bench.figures.transfer import transfer
+
+__all__ = ["CAPTIONS", "NotApplicableError", "draw_report", "of_run", "svg", "write"]
+__all__ += ["attacks", "bn_statistics", "by_lambda", "calibration", "cost", "frontier", "saliency"]
+__all__ += ["transfer", "unseen", "widths"]

@@ -1,13 +1,14 @@
 """SA and RA side by side, over lambda (OAT paper, figures 5 and 8) or over what an image costs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from oat_bench.figures import style
-from oat_bench.figures.style import NotApplicableError
+from oat_bench.figures.style import NotApplicableError, Values
 from oat_bench.reports.table import short
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.models import attack_name, choose_attack, curves
@@ -19,22 +20,17 @@ from oat_bench.results.published import Published, by_label
 def by_lambda(
     entries: Sequence[Entry], published: Sequence[Published] = (), attack: str | None = None
 ) -> Figure:
-    """Draw SA and RA over lambda, a curve for each model (figure 8).
-
-    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
-    rows of the same experiment, those under the attack are drawn.
-    """
+    """Draw SA and RA over lambda, a curve for each model (figure 8); see `frontiers.frontier`."""
     attack = choose_attack(entries, attack)
     figure, panels = _panels(threat_of(entries[0]), "lambda", attack)
     for place, curve in enumerate(curves(entries)):
-        _draw(panels, curve.lambdas(), curve.points, attack, place, curve.label)
+        _draw(panels, curve.lambdas(), curve.points, attack, place=place, label=curve.label)
     for place, (label, rows) in enumerate(by_label(published, attack).items()):
         for axes, name in zip(panels, ("sa", "ra"), strict=True):
             known = [row for row in rows if getattr(row, name) is not None]
             lams, values = [row.lam for row in known], [getattr(row, name) for row in known]
             style.quote(axes, lams, values, place, label, [row.uncertainty for row in known])
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 @style.styled
@@ -50,9 +46,8 @@ def unseen(entries: Sequence[Entry], attack: str | None = None) -> Figure:
         for trained, name in ((True, "trained"), (False, "unseen")):
             points = [point for point in curve.points if point.trained == trained]
             lambdas, label = [point.lam for point in points], f"{curve.label}, {name}"
-            _draw(panels, lambdas, points, attack, place, label, stars=not trained)
-    style.legend(figure)
-    return figure
+            _draw(panels, lambdas, points, attack, place=place, label=label, stars=not trained)
+    return style.legend(figure)
 
 
 @style.styled
@@ -69,11 +64,10 @@ def cost(entry: Entry, attack: str | None = None) -> Figure:
         flops = [point.cost.flops for point in points if point.cost is not None]
         if len(flops) < len(points):
             raise NotApplicableError("the entry has no costs; evaluate the model again")
-        _draw(panels, flops, points, attack, place, f"lambda {lam:g}")
+        _draw(panels, flops, points, attack, place=place, label=f"lambda {lam:g}")
     for axes in panels:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(int(count))))
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 def _panels(title: str, xlabel: str, attack: str) -> tuple[Figure, tuple[Axes, Axes]]:
@@ -86,14 +80,8 @@ def _panels(title: str, xlabel: str, attack: str) -> tuple[Figure, tuple[Axes, A
 
 
 def _draw(
-    panels: tuple[Axes, Axes],
-    x: Sequence[float],
-    points: Sequence[PointResult],
-    attack: str,
-    place: int,
-    label: str,
-    stars: bool = False,
+    panels: tuple[Axes, Axes], x: Values, points: Sequence[PointResult], attack: str, **how: Any
 ) -> None:
     robust = [point.robust[attack] for point in points]
     for axes, y in zip(panels, ([p.clean_acc_interval for p in points], robust), strict=True):
-        style.curve(axes, x, y, place, label, stars=stars)
+        style.curve(axes, x, y, **how)

@@ -1,7 +1,5 @@
 """Running mean and variance of batch norm, channel by channel (OAT paper, figure 2)."""
 
-from typing import Any
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
@@ -21,24 +19,22 @@ _ROUTES = ("BN_c (lambda = 0)", "BN_a (lambda > 0)")
 def bn_statistics(classifier: TunableClassifier, layer: str | None = None) -> Figure:
     """Draw each channel's running variance over its running mean, a colour for each batch norm.
 
-    The classifier is one conditional network (BN_c and BN_a, or the single one), or a family of
-    networks, one for each lambda, as in the paper's figure. ``layer`` names a norm layer; the last
-    if None, as in the paper.
+    Of one conditional network, or of a family, as in the paper; ``layer`` is the last if None.
     """
     name, statistics = collect(classifier, layer)
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     for place, (label, (mean, variance)) in enumerate(statistics.items()):
-        look: Any = {"color": style.colour(place), "marker": style.marker(place), "s": 12}
-        axes.scatter(mean.numpy(), variance.numpy(), alpha=0.6, linewidths=0, label=label, **look)
-    axes.set(ylabel="running variance", yscale="log")
+        look = style.look(place) | {"s": 12, "alpha": 0.6, "linewidths": 0, "label": label}
+        axes.scatter(mean.numpy(), variance.numpy(), **look)
+    axes.set(
+        xlabel=f"running mean of {len(mean)} channels", ylabel="running variance", yscale="log"
+    )
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter())
     info = classifier.info
     axes.set_title(f"{info.dataset}, {info.architecture}, {info.method.upper()}: {name}")
-    axes.set_xlabel(f"running mean of {len(mean)} channels")
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 def collect(
@@ -51,8 +47,8 @@ def collect(
     for lam, network in dict(networks).items():
         if not isinstance(network, ConditionalNetwork):
             continue
-        modules = dict(network.backbone.named_modules())
-        layers = {name: m for name, m in modules.items() if isinstance(m, ConditionalNorm)}
+        modules = network.backbone.named_modules()
+        layers = {name: m for name, m in modules if isinstance(m, ConditionalNorm)}
         layer = list(layers)[-1] if layer is None else layer
         if layer not in layers:
             raise UserError(f"there is no norm layer {layer!r}; {nearest(layer, layers)}")
@@ -62,8 +58,8 @@ def collect(
         for route, norm in norms.items():
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            label = route if len(norms) > 1 else "BN (every lambda)"
-            label = label if lam is None else f"lambda {lam:g}"
+            single = route if len(norms) > 1 else "BN (every lambda)"
+            label = single if lam is None else f"lambda {lam:g}"
             found[label] = (norm.running_mean.cpu(), norm.running_var.cpu())
     if layer is None or not found:
         raise NotApplicableError(

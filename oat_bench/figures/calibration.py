@@ -11,16 +11,13 @@ from oat_bench.reports.calibration import percent
 
 @style.styled
 def calibration(report: Calibration) -> Figure:
-    """Draw what the search saw, the bar, and the choice with its intervals.
-
-    Points of the sequence of tests are filled, others hollow; numbers are lambda values.
-    """
+    """Draw what the search saw (points to test filled), the bar, the choice with its intervals."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for place, width in enumerate(report.widths):
         drawn = [(p, p.ra.value) for p in report.points if p.width == width and p.ra is not None]
         label = f"width {width:g}, search" if len(report.widths) > 1 else "search"
-        look: Any = {"color": style.colour(place), "marker": style.marker(place)}
+        look = style.look(place)
         hollow = look | {"markerfacecolor": "white", "linewidth": 0.8, "alpha": 0.45}
         sa, ra = [point.sa.value for point, _ in drawn], [value for _, value in drawn]
         axes.plot(sa, ra, label=f"{label}, {report.searched_under}", **hollow)
@@ -30,33 +27,23 @@ def calibration(report: Calibration) -> Figure:
                 axes.plot(*at, **look)
                 style.write_beside(axes, f"{point.lam:g}", at, place)
     if (choice := report.choice) is not None:
-        axes.errorbar(
-            choice.sa.value,
-            choice.ra.value,
-            yerr=style.spread([choice.ra]),
-            xerr=style.spread([choice.sa]),
-            fmt="*",
-            color="black",
-            markersize=11,
-            elinewidth=1,
-            label=f"choice, {report.attack}, {report.n_test} other images",
-            zorder=7,
-        )
+        lengths = style.spread([choice.ra]), style.spread([choice.sa])
+        label = f"choice, {report.attack}, {report.n_test} other images"
+        star: Any = {"fmt": "*", "color": "black", "markersize": 11, "elinewidth": 1, "zorder": 7}
+        axes.errorbar(choice.sa.value, choice.ra.value, *lengths, label=label, **star)
     if report.barred is not None:
         bar = 100 * report.value
         across = report.barred == "SA"
         low, high = axes.get_xlim() if across else axes.get_ylim()
         low, high = min(low, bar - 0.05 * (high - low)), max(high, bar + 0.05 * (high - low))
         name = "SA" if across else f"RA under {report.attack}"
-        label = f"bar: {name} {percent(report.value)}"
         span, line = (axes.axvspan, axes.axvline) if across else (axes.axhspan, axes.axhline)
         span(low, bar, color="0.9", zorder=0)
-        line(bar, color="0.3", linestyle="--", linewidth=1, label=label)
+        line(bar, color="0.3", ls="--", lw=1, label=f"bar: {name} {percent(report.value)}")
         axes.set(**{"xlim" if across else "ylim": (low, high)})
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(
         f"{report.dataset}, {report.method.upper()}, RA under {report.attack}, "
         f"{report.threat_model} eps {report.eps}\n(numbers: lambda of the points to test)"
     )
-    style.legend(figure)
-    return figure
+    return style.legend(figure)

@@ -23,13 +23,12 @@ def frontier(
 ) -> Figure:
     """Draw the frontiers of models of one data set and threat model under one attack (figure 4).
 
-    ``attack`` is whose RA, by default the worst case or the last that all have; of ``published``,
-    rows of the same experiment, those under the attack are drawn.
+    ``attack`` is by default, as in the other figures, the worst case or the last that all have.
     """
     attack = models.choose_attack(entries, attack)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes, drawn = figure.subplots(), models.curves(entries)
-    _draw(axes, drawn, published, attack)
+    _draw(axes, dict(enumerate(drawn)), published, attack)
     axes.set(xlabel="standard accuracy (SA), %", ylabel="robust accuracy (RA), %")
     axes.set_title(f"{threat_of(entries[0])}: {models.attack_name(attack)} (numbers: lambda)")
     style.legend(figure)
@@ -48,18 +47,17 @@ def attacks(entries: Sequence[Entry], published: Sequence[Published] = ()) -> Fi
     figure = Figure(figsize=(0.6 + 2.7 * columns, 0.9 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(grid, names, strict=False):
-        _draw(axes, drawn, published, name)
+        _draw(axes, dict(enumerate(drawn)), published, name)
         axes.set_title(models.attack_name(name))
     for axes in grid[len(names) :]:
         axes.remove()
-    for axes in grid[max(len(names) - columns, 0) : len(names)]:
+    for axes in grid[len(names) - columns : len(names)]:
         axes.tick_params(labelbottom=True)  # the last of each column, whole row or not
         axes.set_xlabel("SA, %")
     for axes in grid[: len(names) : columns]:
         axes.set_ylabel("RA, %")
     figure.suptitle(threat_of(entries[0]), fontsize=10)
-    style.legend(figure)
-    return figure
+    return style.legend(figure)
 
 
 @style.styled
@@ -76,7 +74,7 @@ def widths(
     shown = [[curve for curve in drawn if curve.width == width] for width in found]
     for axes, width, here in zip(panels, found, shown, strict=True):
         quoted = [row for row in published if row.width == width]
-        _draw(axes, here, quoted, attack, [curve.entry for curve in here])
+        _draw(axes, {curve.entry: curve for curve in here}, quoted, attack)
         costs = {point.cost.flops for curve in here for point in curve.points if point.cost}
         flops = f", {short(costs.pop())} FLOPs" if len(costs) == 1 else ""
         axes.set(title=f"width {width:g}{flops}", xlabel="SA, %")
@@ -90,13 +88,9 @@ def widths(
 
 
 def _draw(
-    axes: Axes,
-    drawn: Sequence[models.Curve],
-    published: Sequence[Published],
-    attack: str,
-    places: Sequence[int] | None = None,
+    axes: Axes, drawn: dict[int, models.Curve], published: Sequence[Published], attack: str
 ) -> None:
-    for place, curve in zip(places or range(len(drawn)), drawn, strict=True):
+    for place, curve in drawn.items():
         style.curve(axes, curve.clean(), curve.robust(attack), place, curve.label)
     whole = [row for row in published if row.sa is not None and row.ra is not None]
     for place, (label, rows) in enumerate(by_label(whole, attack).items()):

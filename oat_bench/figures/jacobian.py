@@ -24,21 +24,19 @@ def saliency(
 ) -> Figure:
     """Draw test images, one a class, and beside each its loss gradient at several lambda values.
 
-    Gradients are shown as Tsipras et al. do (arXiv:1805.12152): clipped to three standard
-    deviations of the image's gradient, grey where they are zero. The images are the first of the
-    nested order.
+    As Tsipras et al. do (arXiv:1805.12152): clipped to three standard deviations of the image's
+    gradient, grey where it is zero. The images are the first of the nested order.
     """
     order = nested_order(data.test.labels)
     labels = data.test.labels[order].tolist()
-    first = [labels.index(label) for label in dict.fromkeys(labels)][:N_IMAGES]
-    index = order[sorted(first)]
+    index = order[[labels.index(label) for label in dict.fromkeys(labels)][:N_IMAGES]]
     images, targets = data.test.inputs(index).cpu(), data.test.labels[index].cpu()
     gradients = [input_gradient(classifier, images, targets, lam, width) for lam in lambdas]
     grid = torch.stack([images, *map(_shown, gradients)], 1)  # [rows, columns, C, H, W]
     rows, columns, _, height, across = grid.shape
     figure = Figure(figsize=(1.2 + columns, 0.7 + rows), layout="constrained")
-    axes, gap = figure.subplots(), _gap(across)
-    axes.imshow(_mosaic(grid), vmin=0, vmax=1, interpolation="nearest")
+    axes, gap = figure.subplots(), max(across // 12, 1)
+    axes.imshow(_mosaic(grid, gap), vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([k * (across + gap) + (across - 1) / 2 for k in range(columns)])
     axes.set_xticklabels(["image", *(f"lambda {lam:g}" for lam in lambdas)])
     axes.set_yticks([k * (height + gap) + (height - 1) / 2 for k in range(rows)])
@@ -47,11 +45,8 @@ def saliency(
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    info = classifier.info
-    figure.suptitle(
-        f"{data.name}, {info.architecture}, {info.method.upper()}: gradient of the loss",
-        fontsize=9,
-    )
+    model = f"{classifier.info.architecture}, {classifier.info.method.upper()}"
+    figure.suptitle(f"{data.name}, {model}: gradient of the loss", fontsize=9)
     return figure
 
 
@@ -74,13 +69,8 @@ def _shown(gradient: Tensor) -> Tensor:
     return (gradient / (3 * scale)).clamp(-1, 1) / 2 + 0.5
 
 
-def _gap(pixels: int) -> int:
-    return max(pixels // 12, 1)
-
-
-def _mosaic(grid: Tensor) -> NDArray[np.float32]:
+def _mosaic(grid: Tensor, gap: int) -> NDArray[np.float32]:
     """Lay pictures [rows, columns, C, H, W] side by side on white: [H', W', 3]."""
     pictures = grid if grid.shape[2] == 3 else grid.mean(dim=2, keepdim=True)
-    gap = _gap(grid.shape[4])
     whole = make_grid(pictures.flatten(0, 1), nrow=grid.shape[1], padding=gap, pad_value=1)
     return np.asarray(whole[:, gap:-gap, gap:-gap].permute(1, 2, 0), dtype=np.float32)

@@ -1,6 +1,7 @@
 """All figures of one run."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -29,9 +30,7 @@ CAPTIONS = {
 
 
 def of_run(
-    entry: Entry,
-    loaded: tuple[TunableClassifier, Dataset] | None,
-    published: Sequence[Published] = (),
+    entry: Entry, loaded: tuple[TunableClassifier, Dataset] | None, published: Sequence[Published]
 ) -> Iterator[tuple[str, Figure]]:
     """Draw every figure that applies, by name; without a model those of the entry alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
@@ -48,23 +47,16 @@ def of_run(
         kinds["bn-statistics"] = lambda: bn_statistics(model)
         kinds["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
     for name, draw in kinds.items():
-        try:
-            figure = draw()
-        except NotApplicableError:
-            continue
-        yield name, figure
+        with suppress(NotApplicableError):
+            yield name, draw()
 
 
 def draw_report(
-    entry: Entry,
-    classifier: TunableClassifier,
-    data: Dataset,
-    folder: Path,
-    published: Sequence[Published] = (),
+    entry: Entry, model: TunableClassifier, data: Dataset, folder: Path, known: Sequence[Published]
 ) -> dict[str, str]:
     """Write every figure that applies, as SVG and PNG; return the captions, by name."""
     drawn = {}
-    for name, figure in of_run(entry, (classifier, data), published):
+    for name, figure in of_run(entry, (model, data), known):
         write(figure, folder / name)
         drawn[name] = CAPTIONS[name]
     for name in CAPTIONS.keys() - drawn.keys():  # of an earlier evaluation that had one

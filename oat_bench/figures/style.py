@@ -23,6 +23,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 #: a second sign beside the colour
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".svg", ".png", ".pdf")
+Values = Sequence[float]
+Estimates = Sequence[Estimate]
 _QUOTED: Any = {"color": "0.45", "ls": "--", "lw": 1, "markerfacecolor": "white", "zorder": 2}
 
 _STYLE: Any = {
@@ -78,71 +80,51 @@ def colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def marker(place: int) -> str:
-    """Return the marker of the curve at a place."""
-    return MARKERS[place % len(MARKERS)]
+def look(place: int) -> dict[str, Any]:
+    """Return colour and marker of the curve at a place."""
+    return {"color": colour(place), "marker": MARKERS[place % len(MARKERS)]}
 
 
 def curve(
-    axes: Axes,
-    x: Sequence[float] | Sequence[Estimate],
-    y: Sequence[Estimate],
-    place: int,
-    label: str,
-    *,
-    stars: bool = False,
+    axes: Axes, x: Values | Estimates, y: Estimates, place: int, label: str, *, stars: bool = False
 ) -> None:
     """Draw a model's points with their intervals, as a line or as stars; nothing of no points."""
     if not y:
         return
     across = [value for value in x if isinstance(value, Estimate)]
     xs = [value.value if isinstance(value, Estimate) else value for value in x]
-    ys, tint = [interval.value for interval in y], colour(place)
-    over = spread(across) if across else None
-    axes.errorbar(xs, ys, spread(y), over, fmt="none", ecolor=tint, elinewidth=1, alpha=0.35)
-    how: dict[str, Any] = {"marker": marker(place), "zorder": 3}
+    ys, how = [interval.value for interval in y], look(place) | {"zorder": 3}
+    bars: Any = {"ecolor": how["color"], "elinewidth": 1, "alpha": 0.35}
+    axes.errorbar(xs, ys, spread(y), spread(across) if across else None, fmt="none", **bars)
     if stars:
-        how = {"marker": "*", "linestyle": "none", "markersize": 10, "zorder": 4}
+        how |= {"marker": "*", "linestyle": "none", "markersize": 10, "zorder": 4}
         how["markeredgecolor"] = "white"
-    axes.plot(xs, ys, color=tint, label=label, **how)
+    axes.plot(xs, ys, label=label, **how)
 
 
 def quote(
-    axes: Axes,
-    x: Sequence[float],
-    y: Sequence[float],
-    place: int,
-    label: str,
-    doubt: Sequence[float] | None = None,
+    axes: Axes, x: Values, y: Values, place: int, label: str, doubt: Values | None = None
 ) -> None:
     """Draw what was published: in grey, dashed and hollow, with its uncertainty if there is one."""
-    axes.errorbar(x, y, doubt, marker=marker(place), label=label, **_QUOTED)
+    axes.errorbar(x, y, doubt, label=label, **look(place) | _QUOTED)
 
 
 def write_beside(
     axes: Axes, text: str, at: tuple[float, float], place: int, *, right: bool = True
 ) -> None:
     """Write text above and to the right of a point, or below and to the left."""
-    axes.annotate(
-        text,
-        at,
-        textcoords="offset points",
-        xytext=(5, 5) if right else (-5, -5),
-        horizontalalignment="left" if right else "right",
-        verticalalignment="bottom" if right else "top",
-        fontsize=7.5,
-        color=colour(place),
-        path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        zorder=6,
-    )
+    where: Any = {"xytext": (5, 5), "ha": "left", "va": "bottom"}
+    if not right:
+        where = {"xytext": (-5, -5), "ha": "right", "va": "top"}
+    where |= {"textcoords": "offset points", "fontsize": 7.5, "color": colour(place), "zorder": 6}
+    halo = withStroke(linewidth=2.5, foreground="white")
+    axes.annotate(text, at, path_effects=[halo], **where)
 
 
-def spread(intervals: Sequence[Estimate]) -> list[list[float]]:
+def spread(intervals: Estimates) -> list[list[float]]:
     """Return lengths below and above the values, as matplotlib takes them, never below zero."""
-    return [
-        [max(i.value - i.low, 0.0) for i in intervals],
-        [max(i.high - i.value, 0.0) for i in intervals],
-    ]
+    lengths = [(i.value - i.low, i.high - i.value) for i in intervals]
+    return [[max(length, 0.0) for length in side] for side in zip(*lengths, strict=True)]
 
 
 def widths(entries: Sequence[Entry]) -> list[float]:
@@ -153,13 +135,14 @@ def widths(entries: Sequence[Entry]) -> list[float]:
     return sorted(found, reverse=True)
 
 
-def legend(figure: Figure) -> None:
-    """Put one legend, of the curves of all panels, below them."""
+def legend(figure: Figure) -> Figure:
+    """Put one legend, of the curves of all panels, below them; return the figure."""
     known: dict[Any, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         known |= zip(labels, handles, strict=True)
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=4)
+    return figure
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
@@ -177,7 +160,7 @@ def write(figure: Figure, path: Path) -> list[Path]:
 
 
 def svg(figure: Figure) -> bytes:
-    """Return a figure as SVG; the same figure is the same file."""
+    """Return a figure as SVG."""
     return _render(figure, "svg")[0]
 
 

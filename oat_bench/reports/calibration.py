@@ -13,10 +13,8 @@ def page(report: Calibration) -> Page:
         "min-ra": f"the highest SA whose {ra} is at least {percent(report.value)}",
         "sa-weight": f"the highest {report.value:g} SA + {1 - report.value:g} {ra}",
     }[report.goal]
-    title = (
-        f"{report.dataset}, {report.architecture}, {report.method.upper()}: {aim}, "
-        f"{report.threat_model} eps {report.eps}"
-    )
+    model = f"{report.dataset}, {report.architecture}, {report.method.upper()}"
+    title = f"{model}: {aim}, {report.threat_model} eps {report.eps}"
     table = Table([_row(report, point) for point in _shown(report)])
     return Page(title, [table], _notes(report), [sentence(report)], snippet(report))
 
@@ -87,10 +85,10 @@ def snippet(report: Calibration) -> str:
     """Return the Python that makes the chosen classifier; empty without a choice."""
     if report.choice is None:
         return ""
-    choice, barred = report.choice, report.barred == "RA"
-    named = len(report.widths) > 1 or choice.width != 1
-    width = f", width={choice.width!r}" if named else ""
-    ra = f"at least {percent(report.value)}" if barred else f"{choice.ra.value:.1f}%"
+    choice, several = report.choice, len(report.widths) > 1
+    width = f", width={choice.width!r}" if several or choice.width != 1 else ""
+    least = f"at least {percent(report.value)}"
+    ra = least if report.barred == "RA" else f"{choice.ra.value:.1f}%"
     return f"model = classifier.at(lam={choice.lam!r}{width})  # RA under {report.attack}: {ra}"
 
 
@@ -109,12 +107,12 @@ def _notes(report: Calibration) -> list[str]:
             "another or below the bar beyond chance: see calibration.json."
         )
     if report.costs:
-        known = "; ".join(
+        known = [
             f"width {cost.width:g}: {cost.flops:.3g} FLOPs and {cost.latency_ms:g} ms an image"
             f"{'' if cost.fits else ' (too much)'}"
             for cost in report.costs
-        )
-        parts.append(f"{known} ({report.costs[0].machine}).")
+        ]
+        parts.append(f"{'; '.join(known)} ({report.costs[0].machine}).")
     if report.searched_under != report.attack:
         parts.append(
             f"The search attacks with {report.searched_under} alone, the tests and the choice rest "
@@ -124,19 +122,17 @@ def _notes(report: Calibration) -> list[str]:
         f"{report.n_search + report.n_test} images of {report.held_out}: SA and RA of the table "
         f"are of the {report.n_search} that the search saw"
     )
+    others = (
+        f"tests and choice of the {report.n_test} others. Tested in turn, up to the first that "
+        "stays open, so that the confidence holds over all points (Learn then Test); to hold the "
+        f"bar takes {report.needed} right of {report.n_test}. at least: exact one-sided bound of a "
+        "point alone. The interval of the choice holds for all points of the sequence at once. "
+        "* lambda was not trained."
+    )
     if report.barred is None:
-        parts.append(
-            f"{held}, the choice is measured on the {report.n_test} others, with exact "
-            f"{percent(report.confidence)} intervals."
-        )
-    else:
-        parts.append(
-            f"{held}, tests and choice of the {report.n_test} others. Tested in turn, up to the "
-            f"first that stays open, so that the confidence holds over all points (Learn then "
-            f"Test); to hold the bar takes {report.needed} right of {report.n_test}. at least: "
-            "exact one-sided bound of a point alone. The interval of the choice holds for all "
-            "points of the sequence at once. * lambda was not trained."
-        )
+        sure = f"exact {percent(report.confidence)} intervals"
+        others = f"the choice is measured on the {report.n_test} others, with {sure}."
+    parts.append(f"{held}, {others}")
     if report.held_out == "the validation split" and report.selection.startswith("best"):
         parts.append(
             "The weights were chosen on the validation split: accuracies on it are a little too "

@@ -1,38 +1,37 @@
-"""A check as text: for a terminal, as Markdown, JSON, JUnit XML, and for GitHub Actions.
-
-Names come from files of strangers: what cannot be printed is written out, and each format escapes
-what it would take for its own.
-"""
+"""A check as text: for a terminal, as Markdown, JSON, JUnit XML, and for GitHub Actions."""
 
 import json
 import math
 import secrets
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from xml.etree import ElementTree
 
 from oat_bench import escape
 from oat_bench.errors import one_line
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import RETRAINED, Comparison, Row
-from oat_bench.reports.table import Cell, Page, Table
+from oat_bench.reports.table import Cell, Page, Table, span
 from oat_bench.statistics.pairs import POWER
 
 _STYLES = {"worse": "bold red", "better": "green", "ok": ""}
+#: names come from files of strangers
+printable = partial(one_line, limit=None)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a check."""
+    """What there is to say of a check; model and baseline are as the user called them."""
 
     check: Check
-    model: str  # as the user called it
-    baseline: str  # as the user called it
+    model: str
+    baseline: str
     update: str | None = None  # the command that makes the model the baseline, if there is one
     updated: tuple[str, ...] = ()  # files of the baseline that were rewritten
 
     @property
     def comparison(self) -> Comparison:
-        """The table and its verdicts."""
+        """The rows and their verdicts."""
         return self.check.comparison
 
     @property
@@ -40,14 +39,6 @@ class Report:
         """Data set, threat model, model and baseline."""
         title, model, baseline = map(printable, (self.check.title, self.model, self.baseline))
         return f"{title}: {model} against {baseline}"
-
-
-def printable(text: str) -> str:
-    """Write text of others in one line, with nothing in it that would steer a terminal."""
-    return one_line(text, limit=None)
-
-
-# --- sentences
 
 
 def verdict(report: Report) -> str:
@@ -58,25 +49,20 @@ def verdict(report: Report) -> str:
     confidence = f"{100 * comparison.confidence:g}% confidence"
     worse, better = comparison.of("worse"), comparison.of("better")
     if worse:
-        return (
-            f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
-            + _listed(worse)
-        )
+        said = f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
+        return said + _listed(worse)
+    unsupported = f"no drop of more than {allowed} is supported ({confidence})"
     if better:
-        return (
-            f"better: {len(better)} of {total} rose, no drop of more than {allowed} is supported "
-            f"({confidence}): {_listed(better)}"
-        )
-    return f"ok: in {total} no drop of more than {allowed} is supported ({confidence})"
+        return f"better: {len(better)} of {total} rose, {unsupported}: {_listed(better)}"
+    return f"ok: in {total} {unsupported}"
 
 
 def _listed(rows: list[Row]) -> str:
-    named = [f"{place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
+    named = [f"{_place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
     return ", ".join([*named[:5], *([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])])
 
 
-def place(row: Row) -> str:
-    """Name the operating point of a row."""
+def _place(row: Row) -> str:
     if row.lam is None:
         return "mean over lambda values"
     width = "" if row.width in (None, 1.0) else f", width {row.width:g}"
@@ -84,7 +70,7 @@ def place(row: Row) -> str:
 
 
 def _at(row: Row) -> str:
-    return f"{row.accuracy} {'in the' if row.lam is None else 'at'} {place(row)}"
+    return f"{row.accuracy} {'in the' if row.lam is None else 'at'} {_place(row)}"
 
 
 def _points(value: float) -> str:
@@ -100,8 +86,7 @@ def offer(report: Report) -> list[str]:
     return []
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Return the paragraphs below the table: what the numbers mean, what n can tell."""
+def _notes(comparison: Comparison) -> list[str]:
     confidence = f"{100 * comparison.confidence:g}%"
     paragraphs = [
         "Accuracies in percent, changes in points, on the same examples. SA: clean images. RA: "
@@ -115,13 +100,13 @@ def notes(comparison: Comparison) -> list[str]:
     n = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     at_points = [row for row in comparison.rows if row.lam is not None]
     in_means = [row.detectable for row in comparison.rows if row.lam is None]
-    means = f" (in the means: of {_range(in_means)})" if in_means else ""
+    means = f" (in the means: of {span(in_means)})" if in_means else ""
     paragraphs.append(
-        f"With {n} examples a true drop of {_range([row.detectable for row in at_points])} points "
-        f"is found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
-        f"{_range([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
+        f"With {n} examples a true drop of {span([row.detectable for row in at_points])} points is "
+        f"found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
+        f"{span([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
         "between two trainings on the digits, it takes a drop of "
-        f"{_range(comparison.between_trainings())} points."
+        f"{span(comparison.between_trainings())} points."
     )
     if comparison.too_fine:
         best = min(comparison.rows, key=lambda row: row.detectable)
@@ -132,16 +117,6 @@ def notes(comparison: Comparison) -> list[str]:
             f"{2 * comparison.max_drop:g} points it takes about {about:,.0f} examples."
         )
     return paragraphs
-
-
-def _range(values: list[float]) -> str:
-    low, high = min(values), max(values)
-    if f"{low:.1f}" == f"{high:.1f}":
-        return f"{low:.1f}"
-    return f"{low:.1f} to {high:.1f}" if math.isfinite(high) else f"{low:.1f} and more"
-
-
-# --- the table
 
 
 def page(report: Report) -> Page:
@@ -161,10 +136,10 @@ def page(report: Report) -> Page:
         style = _STYLES[row.verdict]
         verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
         rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
-    places = [place(row) for row in found]
+    places = [_place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
     table = Table(rows, ("accuracy", "verdict"), gaps=gaps)
-    return Page(report.title, [table], notes(report.comparison))
+    return Page(report.title, [table], _notes(report.comparison))
 
 
 def markdown(report: Report) -> str:
@@ -178,10 +153,7 @@ def plain(report: Report) -> str:
     comparison = report.comparison
     rows = [row for row in comparison.rows if row.verdict != "ok"]
     said = [report.title, verdict(report), *(_told(row, comparison) for row in rows)]
-    return "\n".join([*said, *notes(comparison)[1:]])
-
-
-# --- for programs
+    return "\n".join([*said, *_notes(comparison)[1:]])
 
 
 def as_json(report: Report) -> str:
@@ -204,7 +176,7 @@ def as_json(report: Report) -> str:
         "confidence": comparison.confidence,
         "tolerance_too_fine": comparison.too_fine,
         "rows": rows,
-        "notes": notes(comparison),
+        "notes": _notes(comparison),
         "update": None if report.update is None else printable(report.update),
         "updated": [printable(path) for path in report.updated],
     }
@@ -216,16 +188,17 @@ def junit(report: Report) -> str:
     comparison = report.comparison
     counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
     suites = ElementTree.Element("testsuites", counts)
-    about = {"name": f"oat-bench check {report.title}", **counts, "errors": "0"}
-    suite = ElementTree.SubElement(suites, "testsuite", about)
+    name = f"oat-bench check {report.title}"
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts, "errors": "0"})
     for row in comparison.rows:
         named = {"classname": "oat-bench.check", "name": _at(row)}
         case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)
-        failed = row.verdict == "worse"
-        kind, message = ("failure", {"message": told}) if failed else ("system-out", {})
-        ElementTree.SubElement(case, kind, message).text = told
+        if row.verdict == "worse":
+            ElementTree.SubElement(case, "failure", message=told).text = told
+        else:
+            ElementTree.SubElement(case, "system-out").text = told
     output = ElementTree.SubElement(suite, "system-out")
-    output.text = "\n".join([verdict(report), *offer(report), *notes(comparison)])
+    output.text = "\n".join([verdict(report), *offer(report), *_notes(comparison)])
     ElementTree.indent(suites)
     written = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{written}\n'
@@ -239,9 +212,6 @@ def _told(row: Row, comparison: Comparison) -> str:
     )
 
 
-# --- GitHub Actions
-
-
 def github(report: Report) -> str:
     """Write workflow commands, then the table, in which GitHub is told to read no commands."""
     comparison, name = report.comparison, printable(report.model)
@@ -249,10 +219,9 @@ def github(report: Report) -> str:
     said = "\n".join([f"{name}: {verdict(report)}", *offer(report)])
     lines = [_command(kind, f"oat-bench check: {comparison.verdict}", said)]
     for row in comparison.of("worse"):
-        title = f"{_at(row)} dropped"
-        lines.append(_command("error", title, f"{name}: {_told(row, comparison)}"))
+        lines.append(_command("error", f"{_at(row)} dropped", f"{name}: {_told(row, comparison)}"))
     if comparison.too_fine:
-        lines.append(_command("warning", "oat-bench check: tolerance", notes(comparison)[-1]))
+        lines.append(_command("warning", "oat-bench check: tolerance", _notes(comparison)[-1]))
     token = secrets.token_hex(16)
     return "\n".join([*lines, f"::stop-commands::{token}", markdown(report), f"::{token}::", ""])
 

@@ -9,7 +9,6 @@ from oat_bench.results.comparison import Comparison, Difference, Row, SeedRow, T
 from oat_bench.statistics.accuracy import DECIMALS, WORST, Estimate
 from oat_bench.statistics.pairs import Paired
 
-#: what is said of seeds
 SEEDS = (
     "Over seeds: mean of the runs' accuracies with its 95% t-interval, and their standard "
     "deviation (n - 1). That is how trainings vary; Wilson intervals say how examples do."
@@ -18,12 +17,12 @@ SEEDS = (
 
 def page(comparison: Comparison) -> Page:
     """Return the report: points, frontiers and, where there are several, seeds."""
-    tables = [
-        Table([_point(row) for row in comparison.rows], ["method"]),
-        Table([_frontier(total) for total in comparison.totals], ["method"]),
+    parts = [
+        [_point(row) for row in comparison.rows],
+        [_frontier(total) for total in comparison.totals],
+        [_seeds(row) for row in comparison.over_seeds],
     ]
-    if comparison.over_seeds:
-        tables.append(Table([_seeds(row) for row in comparison.over_seeds], ["method"]))
+    tables = [Table(rows, ["method"]) for rows in parts if rows]
     return Page(comparison.title, tables, _notes(comparison))
 
 
@@ -91,9 +90,8 @@ def _notes(comparison: Comparison) -> list[str]:
         f"Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: {ra}. "
         "* lambda was not trained."
     ]
-    shared = str(comparison.shared)
-    if comparison.attacked < comparison.shared:
-        shared += f"; for RA {comparison.attacked}"
+    fewer = comparison.attacked < comparison.shared
+    shared = f"{comparison.shared}" + (f"; for RA {comparison.attacked}" if fewer else "")
     tests = ""
     if comparison.alone:
         if len(comparison.rows) == len(comparison.totals):  # one lambda
@@ -103,8 +101,7 @@ def _notes(comparison: Comparison) -> list[str]:
         if comparison.shared:
             tests = (
                 f" On the same examples ({shared}): 95% intervals of Agresti and Min, each alone; "
-                "p of McNemar's exact test, corrected by Holm for all "
-                f"{comparison.tests} tests."
+                f"p of McNemar's exact test, corrected by Holm for all {comparison.tests} tests."
             )
         return [*paragraphs, f"Differences are to {to}, in points.{tests}"]
     if comparison.shared:
@@ -128,16 +125,12 @@ def csv(comparison: Comparison) -> str:
     """Write the points as CSV, every number in a column of its own."""
     rows = []
     for row in comparison.rows:
-        values: dict[str, object] = {
-            "method": row.method,
-            "lambda": row.point.lam,
-            "width": row.point.width,
-            "trained": row.point.trained,
-            "n": row.point.n,
-            "to lambda": row.reference_lam,
-        }
+        point = row.point
+        values: dict[str, object] = {"method": row.method, "lambda": point.lam}
+        values |= {"width": point.width, "trained": point.trained, "n": point.n}
+        values["to lambda"] = row.reference_lam
         for name, found, difference in (
-            ("SA", row.point.clean_acc_interval, row.clean_difference),
+            ("SA", point.clean_acc_interval, row.clean_difference),
             ("RA", row.robust, row.robust_difference),
         ):
             test = difference if isinstance(difference, Paired) else None
@@ -153,13 +146,8 @@ def seeds_csv(rows: Sequence[SeedRow]) -> str:
     """Write what there is over seeds as CSV, every number in a column of its own."""
     values = []
     for row in rows:
-        columns: dict[str, object] = {
-            "method": row.method,
-            "lambda": row.lam,
-            "width": row.width,
-            "trained": row.trained,
-            "seeds": row.clean.n,
-        }
+        columns: dict[str, object] = {"method": row.method, "lambda": row.lam, "width": row.width}
+        columns |= {"trained": row.trained, "seeds": row.clean.n}
         for name, spread in (("SA", row.clean), ("RA", row.robust)):
             columns |= {f"{name} mean": None, f"{name} std": spread.std}
             columns |= ends(f"{name} mean", spread)

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation.corruptions import Outcomes
-from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, to_csv
+from oat_bench.reports.table import Content, Page, Row, Table, ends, to_csv
 from oat_bench.results.corruptions import CorruptionPoint, Corruptions
 from oat_bench.results.entries import versions
 from oat_bench.statistics.accuracy import DECIMALS, Accuracy
-
-#: decoders and quantiles that computed images depend on
-_LIBRARIES = ("numpy", "scipy", "pillow")
 
 
 def make_report(
@@ -21,42 +19,28 @@ def make_report(
     outcomes: Sequence[Outcomes],
     corruptions: Sequence[str],
     severities: Sequence[int],
-    *,
-    source: str,
-    model_fingerprint: str,
-    data_fingerprint: str,
-    images_sha256: str,
-    command: str,
+    **about: Any,
 ) -> Corruptions:
-    """Build the report of `oat_bench.evaluation.corruptions.evaluate`'s outcomes."""
+    """Build the report of `evaluation.corruptions.evaluate`'s outcomes; ``about``: other fields."""
     points = []
     for one in outcomes:
         each = np.round(100 * one.right.mean(axis=2), DECIMALS).tolist()
-        point = CorruptionPoint(
-            lam=one.point.lam,
-            width=one.point.width,
-            sa=Accuracy.counted(int(one.clean.sum()), len(one.clean)),
-            mean=one.mean(),
-            corruptions=dict(zip(corruptions, each, strict=True)),
-        )
-        points.append(point)
+        by_name = dict(zip(corruptions, each, strict=True))
+        sa = Accuracy.counted(int(one.clean.sum()), len(one.clean))
+        at = {"lam": one.point.lam, "width": one.point.width}
+        points.append(CorruptionPoint(**at, sa=sa, mean=one.mean(), corruptions=by_name))
+    # decoders and quantiles that computed images depend on
+    libraries = {name: version(name) for name in ("numpy", "scipy", "pillow")}
     return Corruptions(
         dataset=info.dataset,
         method=info.method,
         architecture=info.architecture,
-        source=source,
         n=len(outcomes[0].clean),
         severities=list(severities),
         operating_points=points,
-        model_fingerprint=model_fingerprint,
-        data_fingerprint=data_fingerprint,
-        images_sha256=images_sha256,
-        command=command,
-        versions=versions() | {name: version(name) for name in _LIBRARIES},
+        versions=versions() | libraries,
+        **about,
     )
-
-
-# --- as text
 
 
 def page(report: Corruptions) -> Page:
@@ -68,14 +52,9 @@ def page(report: Corruptions) -> Page:
     several = any(point.width != 1 for point in report.operating_points)
     rows: list[Row] = []
     for point in report.operating_points:
-        row: dict[str, Content | Cell] = {
-            "lambda": f"{point.lam:g}",
-            "width": f"{point.width:g}" if several else "",
-            "SA": point.sa,
-            "mean": point.mean,
-        }
-        for name, each in point.corruptions.items():
-            row[name.replace("_", " ")] = f"{np.mean(each):.1f}"
+        row: dict[str, Content] = {"lambda": f"{point.lam:g}"}
+        row |= {"width": f"{point.width:g}" if several else "", "SA": point.sa, "mean": point.mean}
+        row |= {k.replace("_", " "): f"{np.mean(v):.1f}" for k, v in point.corruptions.items()}
         rows.append(row)
     return Page(title, [Table(rows)], _notes(report))
 
@@ -83,12 +62,11 @@ def page(report: Corruptions) -> Page:
 def _notes(report: Corruptions) -> list[str]:
     n_corruptions, chosen = len(report.operating_points[0].corruptions), report.severities
     severities = f"severit{'y' if len(chosen) == 1 else 'ies'} {', '.join(map(str, chosen))}"
-    made = "the authors' files"
-    if report.source == "computed":
-        made = (
-            "computed with the authors' parameters for CIFAR, whatever the size of the images, and "
-            "rounded to 8 bits"
-        )
+    made = (
+        "computed with the authors' parameters for CIFAR, whatever the size of the images, and "
+        "rounded to 8 bits"
+    )
+    made = made if report.source == "computed" else "the authors' files"
     return [
         "No adversary chose these images: none of these accuracies is an RA, and none is part of "
         "worst.",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from oat_bench.evaluation.flags import Doubt
 from oat_bench.results.entries import EntryFlag, FlagPoint
 
-#: what each check that did not pass comes to, and what to do; by its name
+#: what each check that did not pass comes to, and what to do
 WORDS: Mapping[str, tuple[str, str]] = {
     "estimate": (
         "{attack} overestimates robustness{at} by {difference:.0f} points",

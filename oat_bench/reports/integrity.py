@@ -19,16 +19,11 @@ def page(report: Integrity) -> Page:
     )
     tables = []
     for part in report.parts:
-        rows: list[Row] = [
-            {
-                "check": check.name,
-                "verdict": Cell(check.verdict, _STYLES[check.verdict]),
-                "evidence": check.evidence,
-            }
-            for check in part.checks
-        ]
-        heading = _heading(report, part)
-        tables.append(Table(rows, _COLUMNS, heading, foreign=False, fold="evidence"))
+        rows: list[Row] = []
+        for check in part.checks:
+            verdict = Cell(check.verdict, _STYLES[check.verdict])
+            rows.append({"check": check.name, "verdict": verdict, "evidence": check.evidence})
+        tables.append(Table(rows, _COLUMNS, _heading(report, part), foreign=False, fold="evidence"))
     return Page(title, tables, _notes(report))
 
 
@@ -58,7 +53,6 @@ def _notes(report: Integrity) -> list[str]:
         f"{100 * CLOSE:g} points above RA under the strongest attack; it fails beyond "
         f"{100 * FAR:g}. eps sweep: RA is SA at eps 0, never rises, and vanishes. steps: twice as "
         "many break no more. noise: breaks no more than PGD. gradient-free: breaks no more than "
-        f"gradients, nor over {100 * MISSED:g}% that they miss. "
-        "loss: PGD raises it. batch, repeat: the logits of an image "
-        f"do not depend on its batch, nor on chance.{whole}",
+        f"gradients, nor over {100 * MISSED:g}% that they miss. loss: PGD raises it. batch, "
+        f"repeat: the logits of an image do not depend on its batch, nor on chance.{whole}",
     ]

@@ -1,6 +1,6 @@
 """The accuracies of a run at every lambda: a table for each width."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
@@ -11,7 +11,6 @@ from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
 
-#: what stands below a table
 NOTE = (
     "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack; "
     "worst: right under every attack."
@@ -22,7 +21,7 @@ UNTRAINED = (
 )
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
-_Quoted = Mapping[tuple[float, float, str], list[tuple[float, Published]]]
+_Quoted = dict[tuple[float, float, str], list[tuple[float, Published]]]
 
 
 def page(
@@ -35,28 +34,24 @@ def page(
     *,
     dial: bool = True,
 ) -> Page:
-    """Return the report: a table for each width.
+    """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
-    Published values of the same experiment stand beside; lambda values outside ``trained``, unless
-    it is empty, have a star. Of all ``frontiers`` those of the worst case are said, or else of the
-    last attack; of ``attacks`` those whose RA is another one are explained. ``dial`` is false for a
-    model that lambda does not change.
+    Lambda values outside ``trained`` have a star; of ``frontiers``, the last attack's are said.
     """
     quoted, tables = _quoted(published), []
     several = len({result.width for result in results}) > 1
     ordered = sorted(results, key=lambda result: -result.width)
     for share, group in groupby(ordered, key=lambda result: result.width):
         points = list(group)
-        width = f"width {share:g}" if several else ""
-        heading = ": ".join(part for part in (width, _cost(points)) if part)
+        width = [f"width {share:g}"] if several else []
+        heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
-    note = f"{NOTE} {UNTRAINED}" if trained else NOTE
-    below = _notes(published, frontiers if dial else (), attacks)
-    return Page(title, tables, [note, *below])
+    notes = _notes(published, frontiers if dial else (), attacks)
+    return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
 
 
 def _quoted(published: Sequence[Published]) -> _Quoted:
-    found: dict[tuple[float, float, str], list[tuple[float, Published]]] = {}
+    found: _Quoted = {}
     for row in published:
         for name, value in (("SA", row.sa), (row.attack, row.ra)):
             if value is not None:
@@ -64,29 +59,20 @@ def _quoted(published: Sequence[Published]) -> _Quoted:
     return found
 
 
-def _compared(results: Sequence[PointResult], quoted: _Quoted) -> set[str]:
-    points = {(result.lam, result.width) for result in results}
-    return {name for lam, width, name in quoted if (lam, width) in points}
-
-
 def _rows(
     results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
-    compared = _compared(results, quoted)
-    headers = {
-        name: name if found.n is None else f"{name} (n {found.n})"
-        for name, found in results[0].accuracies.items()
-    }
+    ns = {name: found.n for name, found in results[0].accuracies.items()}
     rows: list[Row] = []
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
         lam = f"{result.lam:g}{star}" if dial else "-"
         row: dict[str, Content | Cell] = {"lambda": lam, "n": str(result.n)}
         for name, found in result.accuracies.items():
-            row[headers.get(name, name)] = Cell(found, "bold" if name == WORST else "")
-            if name in compared:
-                others = quoted.get((result.lam, result.width, name), ())
-                row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
+            header = f"{name} (n {ns[name]})" if ns.get(name) else name
+            row[header] = Cell(found, "bold" if name == WORST else "")
+            others = quoted.get((result.lam, result.width, name), ())
+            row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
         rows.append(row)
     return rows
 
@@ -113,19 +99,16 @@ def _notes(
         if attack.engine == "file"
     ]
     if published:
-        sources = dict.fromkeys(
-            row.source + (f" ({row.note})" if row.note else "") for row in published
-        )
+        sources = dict.fromkeys(r.source + (f" ({r.note})" if r.note else "") for r in published)
         paragraphs.append(
             "Published: the value, its uncertainty, in brackets measured less published in points. "
             f"From {'; '.join(sources)}."
         )
     shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
-    return [*paragraphs, *(summary(one, with_width=len(shown) > 1) for one in shown)]
+    return [*paragraphs, *(_summary(one, with_width=len(shown) > 1) for one in shown)]
 
 
-def summary(frontier: Summary, *, with_width: bool = False) -> str:
-    """Write the summary numbers of a frontier as a sentence."""
+def _summary(frontier: Summary, *, with_width: bool) -> str:
     name = "worst-case RA" if frontier.attack == WORST else f"RA under {frontier.attack}"
     where = f" at width {frontier.width:g}" if with_width else ""
     (sa, ra), volume = frontier.reference, frontier.hypervolume
@@ -134,8 +117,7 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
         f"[{volume.low:.1f}, {volume.high:.1f}] of the box from ({sa:g}, {ra:g})% to "
         f"(100, 100)%; Pareto-optimal lambda {', '.join(f'{lam:g}' for lam in frontier.pareto)}"
     )
-    if frontier.hole is not None:
-        hole = frontier.hole
+    if (hole := frontier.hole) is not None:
         said += (
             f"; hole between lambda 0 and {hole.lam:g}: SA {-hole.sa:+.1f}, RA {hole.ra:+.1f}, "
             f"{hole.distance:.1f} points apart"
@@ -143,32 +125,26 @@ def summary(frontier: Summary, *, with_width: bool = False) -> str:
     return said + "."
 
 
-def _cost(results: Sequence[PointResult]) -> str:
+def _cost(results: Sequence[PointResult]) -> list[str]:
     """Say what one width costs; lambda makes no difference but by chance, in the latency."""
     costs = [result.cost for result in results if result.cost is not None]
-    if not costs:
-        return ""
-    latency = median(cost.latency_ms for cost in costs)
-    return (
-        f"{short(costs[0].parameters)} parameters, {short(costs[0].flops)} FLOPs and "
-        f"{latency:.3g} ms an image ({costs[0].machine})"
-    )
+    return [
+        f"{short(cost.parameters)} parameters, {short(cost.flops)} FLOPs and "
+        f"{median(one.latency_ms for one in costs):.3g} ms an image ({cost.machine})"
+        for cost in costs[:1]
+    ]
 
 
 def csv(
     results: Sequence[PointResult], trained: Sequence[float], published: Sequence[Published] = ()
 ) -> str:
     """Write a row for each point, every number in its own column; of several published the mean."""
-    quoted = _quoted(published)
-    compared = _compared(results, quoted)
+    quoted, points = _quoted(published), {(result.lam, result.width) for result in results}
+    compared = {name for lam, width, name in quoted if (lam, width) in points}
     rows = []
     for result in results:
-        row: dict[str, object] = {
-            "lambda": result.lam,
-            "width": result.width,
-            "trained": result.lam in trained,
-            "n": result.n,
-        }
+        row: dict[str, object] = {"lambda": result.lam, "width": result.width}
+        row |= {"trained": result.lam in trained, "n": result.n}
         if (cost := result.cost) is not None:
             row |= {"parameters": cost.parameters, "FLOPs": cost.flops}
             row["latency, ms"] = f"{cost.latency_ms:.3f}"

@@ -1,8 +1,4 @@
-"""Leaderboards as tables.
-
-RobustBench's models, which have one operating point each, stand among ours where their numbers put
-them, without a rank: they were measured by others, on images of their choice.
-"""
+"""Leaderboards as tables; RobustBench's models, measured by others, stand there without a rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +13,12 @@ from oat_bench.results.robustbench import RobustBenchPoint
 from oat_bench.statistics.accuracy import WORST
 from oat_bench.statistics.frontier import hypervolume
 
-#: eps that differ by less than this share are one: RobustBench writes 8/255 as 0.031 too
-_SAME_EPS = 0.02
-#: columns of text
 _WORDS = ("model", "method", "network", "integrity", "extra data", "venue", "remark")
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One row of the table, and where it goes: the more the higher; None: without a place."""
-
-    value: float | None
+    value: float | None  # the more the higher it stands; None: it has no place
     cells: table.Row
     numbers: dict[str, object]
 
@@ -47,7 +38,7 @@ def _same_eps(theirs: str | None, ours: str) -> bool:
         a, b = (Threat.model_validate({"eps": eps}).eps for eps in (theirs, ours))
     except ValueError:
         return False
-    return abs(a - b) <= _SAME_EPS * b
+    return abs(a - b) <= 0.02 * b  # RobustBench writes 8/255 as 0.031 too
 
 
 def page(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> Page:
@@ -55,8 +46,8 @@ def page(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> Page:
     hidden = set() if fixed else {"SA", "RA"}
     if all(row.width == 1 for row in board.rows):
         hidden.add("width")
-    lines = [line.cells.items() for line in _lines(board, fixed)]
-    rows = [{name: cell for name, cell in line if name not in hidden} for line in lines]
+    lines = _lines(board, fixed)
+    rows = [{k: v for k, v in line.cells.items() if k not in hidden} for line in lines]
     return Page(_title(board), [Table(rows, _WORDS)], _notes(board, fixed))
 
 
@@ -64,14 +55,9 @@ def csv(found: Sequence[tuple[Board, Sequence[RobustBenchPoint]]]) -> str:
     """Write leaderboards as one CSV, every number in a column of its own."""
     rows = []
     for board, fixed in found:
-        of_board = {
-            "dataset": board.dataset,
-            "threat model": board.threat_model,
-            "eps": board.eps,
-            "attack": board.attack,
-            "sort": board.rule.sort,
-        }
-        rows += [of_board | line.numbers for line in _lines(board, fixed)]
+        about = {"dataset": board.dataset, "threat model": board.threat_model, "eps": board.eps}
+        about |= {"attack": board.attack, "sort": board.rule.sort}
+        rows += [about | line.numbers for line in _lines(board, fixed)]
     return to_csv(rows)
 
 
@@ -116,22 +102,19 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
         if line.value is not None:
             lower = (i for i, one in enumerate(placed) if (one.value or 0.0) < line.value)
             placed.insert(next(lower, len(placed)), line)
-    rest = [line for line in lines if line.value is None]
-    return [*placed, *[line for line in theirs if line.value is None], *rest]
+    return [*placed, *[line for line in [*theirs, *lines] if line.value is None]]
 
 
 def _of_row(row: Row, board: Board) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
     remark = "; ".join(one for one in (doubts, row.remark, entry.footnote) if one)
-    clean = robust = ""
-    if row.model is not None:
-        clean = _range([one.value for one in row.model.clean()])
-        robust = _range([one.value for one in row.model.robust(board.attack)])
-    rank = "" if row.rank is None else str(row.rank)
+    curve = row.model
+    clean = table.span([one.value for one in curve.clean()]) if curve else ""
+    robust = table.span([one.value for one in curve.robust(board.attack)]) if curve else ""
     lams = " and ".join(f"{lam:g}" for lam in row.lams)
     cells: table.Row = {
-        "rank": f"{rank} !".strip() if row.doubts else rank,
+        "rank": f"{row.rank or ''}{' !' if row.doubts else ''}".strip(),
         "model": row.label,
         "method": entry.method,
         "network": entry.architecture,
@@ -175,8 +158,8 @@ def _of_row(row: Row, board: Board) -> _Line:
         "remark": remark,
     }
     score = {"hypervolume": row.hypervolume, "ra-at-sa": row.robust, "cost": None}[rule.sort]
-    ranked = row.rank is not None and not row.doubts and score is not None
-    return _Line(score.value if ranked and score is not None else None, cells, numbers)
+    placed = row.rank is not None and not row.doubts
+    return _Line(score.value if placed and score is not None else None, cells, numbers)
 
 
 def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
@@ -211,8 +194,3 @@ def _of_point(point: RobustBenchPoint, board: Board) -> _Line:
     }
     score = {"hypervolume": volume, "ra-at-sa": at_sa, "cost": None}[rule.sort]
     return _Line(score, cells, numbers)
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
-    return low if low == high else f"{low} to {high}"

@@ -21,7 +21,11 @@ def page(entry: Entry, table: str, figures: Mapping[str, str]) -> str:
         f"* every example under every attack: `outcomes.parquet`; all numbers: `entry.json`, "
         "`table.csv`, `table.tex`"
     )
-    found = [f"* {text.markdown(flag.text)}" for flag in entry.flags or ()]
-    flags = "\n".join(found) or "None was raised."
-    sections = [f"# {entry.name} on {entry.dataset}", table.rstrip("\n"), "## Flags", flags]
+    found = [f"* {text.markdown(flag.text)}" for flag in entry.flags or ()] or ["None was raised."]
+    sections = [
+        f"# {entry.name} on {entry.dataset}",
+        table.rstrip("\n"),
+        "## Flags",
+        "\n".join(found),
+    ]
     return "\n\n".join([*sections, "## Figures", *pictures, "## How this was made", made]) + "\n"

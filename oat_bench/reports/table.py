@@ -1,13 +1,11 @@
 """Tables of reports, and the page around them: for a terminal, as Markdown, LaTeX and CSV.
 
-A report says what its columns, rows and notes are; how they are written is said here, and what
-comes from files of strangers is escaped here.
+What comes from files of strangers is escaped here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 from rich import box
@@ -18,9 +16,6 @@ from tabulate import tabulate
 
 from oat_bench import escape
 from oat_bench.statistics.accuracy import Estimate
-
-#: the width of a table where nothing needs to be folded
-_UNFOLDED = 10_000
 
 Content = str | Estimate | None
 
@@ -51,7 +46,6 @@ Row = Mapping[str, Content | Cell]
 
 
 def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return all columns, in the order of the longest row."""
     return list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
 
 
@@ -79,8 +73,7 @@ class Table:
         return [name for name in names if any(_cell(row, name).text for row in self.rows)]
 
     def _written(self, write: Callable[[str, Cell], str]) -> list[list[str]]:
-        columns = self.columns
-        return [[write(name, _cell(row, name)) for name in columns] for row in self.rows]
+        return [[write(name, _cell(row, name)) for name in self.columns] for row in self.rows]
 
     def markdown(self) -> str:
         """Write it as Markdown."""
@@ -94,8 +87,7 @@ class Table:
 
         columns, rows = self.columns, self._written(write)
         align = ["left" if name in self.words else "right" for name in columns]
-        written: str = tabulate(rows, columns, "pipe", disable_numparse=True, colalign=align)
-        return written
+        return str(tabulate(rows, columns, "pipe", disable_numparse=True, colalign=align))
 
     def latex(self) -> str:
         """Write it as LaTeX, in the style of booktabs."""
@@ -113,18 +105,16 @@ class Table:
 
     def terminal(self) -> Drawing:
         """Draw it for a terminal, each interval below its number."""
-        drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        drawing.collapse_padding = True
+        drawn = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
         columns = self.columns
         for name in columns:
-            side: Literal["left", "right"] = "left" if name in self.words else "right"
-            whole = self.fold not in ("", name)
-            drawing.add_column(name, justify=side, overflow="fold", no_wrap=whole)
+            drawn.add_column(name, overflow="fold", no_wrap=self.fold not in ("", name))
+            drawn.columns[-1].justify = "left" if name in self.words else "right"
         for place, row in enumerate(self.rows):
             if place in self.gaps:
-                drawing.add_section()
-            drawing.add_row(*[self._drawn(_cell(row, name)) for name in columns])
-        return drawing
+                drawn.add_section()
+            drawn.add_row(*[self._drawn(_cell(row, name)) for name in columns])
+        return drawn
 
     def _drawn(self, cell: Cell) -> Text:
         text = Text(escape.one_line(cell.text), style=cell.style)
@@ -135,10 +125,9 @@ class Table:
         """Print it; a table whose numbers would be cut runs over the terminal."""
         drawing, width = self.terminal(), console.width
         if not self.fold or not console.is_terminal:
-            unfolded = console.options.update(width=_UNFOLDED)
+            unfolded = console.options.update(width=10_000)
             width = max(console.measure(drawing, options=unfolded).maximum, width)
-        wide = Console(file=console.file, force_terminal=console.is_terminal, width=width)
-        wide.print(drawing)
+        Console(file=console.file, force_terminal=console.is_terminal, width=width).print(drawing)
 
 
 @dataclass(frozen=True)
@@ -168,9 +157,7 @@ class Page:
             above = f"{escape.latex(table.heading)}\\\\[2pt]\n" if table.heading else ""
             tables.append(above + table.latex())
         parts = [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
+            "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering",
             rf"\caption{{{escape.latex(self.title)}}}",
             "\n\n\\medskip\n".join(tables),
             *[rf"\par\smallskip{{\footnotesize {escape.latex(one)}\par}}" for one in self.notes],
@@ -198,15 +185,20 @@ class Page:
             console.print(escape.one_line(note), style="dim")
 
 
-# --- numbers
-
-
 def short(count: int) -> str:
     """Write a count in three digits: 1.16 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return str(count)
+
+
+def span(values: Sequence[float]) -> str:
+    """Write the range of numbers; one where they are the same in one decimal."""
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    if low == high:
+        return low
+    return f"{low} and more" if high == "inf" else f"{low} to {high}"
 
 
 def ends(name: str, found: Estimate | None) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """The report of the lambda adversary: every threat model under a heading of its own."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from oat_bench.results.entries import format_eps, versions
 from oat_bench.results.transfer import Drawn, DrawnAttack, Transfer, TransferCell, TransferPoint
 from oat_bench.statistics.accuracy import Accuracy, clean_right
 
-#: what the attacker knows, in the words of the headings
+#: headings: what the attacker knows
 KNOWN = "Lambda is public: attacked at the lambda that classifies"
 UNKNOWN = "Lambda is unknown to the attacker: attacked at one lambda, classified at another"
 ANY = "Lambda is public, and the attacker may attack at any lambda: the worst for each image"
@@ -29,15 +30,11 @@ def make_report(
     draw: Draw,
     *,
     attack: Attack,
-    gradients: str,
-    model_fingerprint: str,
-    data_fingerprint: str,
-    command: str,
+    **about: Any,
 ) -> Transfer:
-    """Build the report.
+    """Build the report; ``draw`` is of the lambda in ``frame``, ``about`` are its other fields.
 
-    ``frame`` is of `oat_bench.evaluation.transfer.transfer`, ``expectation``, where it was asked
-    for, of `oat_bench.evaluation.random_lambda.evaluate`; ``draw`` is of the lambda in ``frame``.
+    ``frame`` is of `evaluation.transfer`, ``expectation``, if there is one, of `random_lambda`.
     """
     first = frame[frame["crafted"] == frame["crafted"].iloc[0]]
     sa = {lam: Accuracy.of(right) for lam, right in clean_right(first).groupby(first["lam"])}
@@ -52,12 +49,8 @@ def make_report(
         attack=attack.label,
         card=attack.card.fingerprint(),
         seed=attack.seed,
-        gradients=gradients,
         n=frame["example"].nunique(),
-        cells=[
-            TransferCell(crafted=source, lam=lam, ra=found)
-            for (source, lam), found in matrix(frame).items()
-        ],
+        cells=[TransferCell(crafted=c, lam=lam, ra=ra) for (c, lam), ra in matrix(frame).items()],
         points=[
             TransferPoint(lam=lam, sa=sa[lam], any_lambda=found, strongest=most[lam])
             for lam, found in any_lambda(frame).items()
@@ -65,10 +58,8 @@ def make_report(
         compared=len(pairs(frame)),
         masked=masked(frame),
         drawn=None if expectation is None else _drawn(frame, expectation, draw),
-        model_fingerprint=model_fingerprint,
-        data_fingerprint=data_fingerprint,
-        command=command,
         versions=versions(),
+        **about,
     )
 
 
@@ -87,15 +78,11 @@ def _drawn(frame: pd.DataFrame, expectation: pd.DataFrame, draw: Draw) -> Drawn:
         expected_clean=found["expectation"].expected_clean,
         worst_clean=found["expectation"].worst_clean,
         attacks=[
-            DrawnAttack(attacked=name, expected=one.expected, worst=one.worst)
-            for name, one in found.items()
+            DrawnAttack(attacked=k, expected=v.expected, worst=v.worst) for k, v in found.items()
         ],
         best_single=best,
         gain=random_lambda.gain(expectation, single[best], draw),
     )
-
-
-# --- as text
 
 
 def title(report: Transfer) -> str:
@@ -109,16 +96,13 @@ def title(report: Transfer) -> str:
 
 def page(report: Transfer) -> Page:
     """Return the report: a table for each threat model, the verdicts, what the columns mean."""
-    cells, sources = _cells(report)
-    rows: dict[str, list[Row]] = {
-        KNOWN: [
-            {"lambda": f"{point.lam:g}", "SA": point.sa, "RA": cells[point.lam, point.lam]}
-            for point in report.points
-            if point.lam in sources
-        ]
-    }
+    cells, sources = cells_of(report)
+    lams = [point.lam for point in report.points]
+    clean: list[dict[str, Any]] = [{"lambda": f"{p.lam:g}", "SA": p.sa} for p in report.points]
+    at = zip(clean, lams, strict=True)
+    public = [row | {"RA": cells[lam, lam]} for row, lam in at if lam in sources]
+    rows: dict[str, Sequence[Row]] = {KNOWN: public}
     if any(source != lam for source, lam in cells):
-        lams = [point.lam for point in report.points]
         # what is attacked where it is classified is another threat model
         rows[UNKNOWN] = [
             {"attacked at": f"{source:g}"}
@@ -126,13 +110,8 @@ def page(report: Transfer) -> Page:
             for source in sources
         ]
         rows[ANY] = [
-            {
-                "lambda": f"{point.lam:g}",
-                "SA": point.sa,
-                "RA, any lambda": point.any_lambda,
-                "strongest": f"{point.strongest:g}",
-            }
-            for point in report.points
+            row | {"RA, any lambda": point.any_lambda, "strongest": f"{point.strongest:g}"}
+            for row, point in zip(clean, report.points, strict=True)
         ]
     if report.drawn is not None:
         rows[DRAWN] = _drawn_rows(report.drawn)
@@ -140,7 +119,8 @@ def page(report: Transfer) -> Page:
     return Page(title(report), tables, _notes(report), heading="### ")
 
 
-def _cells(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+def cells_of(report: Transfer) -> tuple[dict[tuple[float, float], Accuracy], list[float]]:
+    """Return RA by the lambda attacked and that which classifies, and the lambdas attacked."""
     cells = {(cell.crafted, cell.lam): cell.ra for cell in report.cells}
     return cells, sorted({source for source, _ in cells})
 
@@ -151,10 +131,8 @@ def _drawn_rows(drawn: Drawn) -> list[Row]:
         drawn.best_single: f"the best one lambda, {drawn.best_single:g}",
         "worst": "the worst of all for each image",
     }
-    attacks = {one.attacked: one for one in drawn.attacks}
-    return [
-        {"attacked": names[key], **_numbers(drawn, attacks[key])} for key in names if key in attacks
-    ]
+    found = {one.attacked: _numbers(drawn, one) for one in drawn.attacks}
+    return [{"attacked": name, **found[key]} for key, name in names.items() if key in found]
 
 
 def _numbers(drawn: Drawn, attack: DrawnAttack) -> dict[str, Accuracy]:
@@ -167,9 +145,6 @@ def _numbers(drawn: Drawn, attack: DrawnAttack) -> dict[str, Accuracy]:
 
 
 def _notes(report: Transfer) -> list[str]:
-    paragraphs = [_verdict(report)]
-    if report.drawn is not None:
-        paragraphs.append(_draws(report.drawn))
     meanings = (
         "Accuracies in percent with 95% intervals (Wilson; of expected ones bootstrap). RA: right "
         "both clean and attacked. strongest: the one lambda whose attacked images break most."
@@ -179,13 +154,14 @@ def _notes(report: Transfer) -> list[str]:
             " Attacking at several lambda values is also several tries for each image: a card with "
             "as many restarts tells what tries alone do."
         )
-    if report.drawn is not None:
-        meanings += (
-            " expected: the chance that one query is answered right; at every lambda: what is left "
-            "to an attacker who asks until one answer is wrong. The worst of all, the expectation "
-            "and each lambda that was attacked at, is the honest number of a random lambda."
-        )
-    return [*paragraphs, meanings]
+    if report.drawn is None:
+        return [_verdict(report), meanings]
+    meanings += (
+        " expected: the chance that one query is answered right; at every lambda: what is left to "
+        "an attacker who asks until one answer is wrong. The worst of all, the expectation and "
+        "each lambda that was attacked at, is the honest number of a random lambda."
+    )
+    return [_verdict(report), _draws(report.drawn), meanings]
 
 
 def _verdict(report: Transfer) -> str:
@@ -194,20 +170,22 @@ def _verdict(report: Transfer) -> str:
             "Masked gradients were not looked for: that takes a lambda at which images attacked "
             "there and images attacked elsewhere are classified."
         )
-    pairs_of = f"{report.compared} pairs of lambda values"
-    tests = f"exact tests of {pairs_of} on the same images, level {LEVEL:g}"
+    tests = (
+        f"exact tests of {report.compared} pairs of lambda values on the same images, level "
+        f"{LEVEL:g}, by Holm"
+    )
     if not report.masked:
         return (
             "No lambda is broken more, beyond chance, by images attacked at another one: no sign "
-            f"of gradients masked at one lambda ({tests}, by Holm; {fewest(report.compared)} "
-            "images to none would have been one)."
+            f"of gradients masked at one lambda ({tests}; {fewest(report.compared)} images to none "
+            "would have been one)."
         )
     found = "; ".join(
         f"at lambda {one.lam:g} what was attacked at {one.crafted:g} breaks {one.only_there} "
         f"images that its own attack does not, against {one.only_here} (p = {one.p_value:.2g})"
         for one in report.masked
     )
-    return f"Gradients are masked: {found} ({tests}, by Holm). RA, any lambda is the honest number."
+    return f"Gradients are masked: {found} ({tests}). RA, any lambda is the honest number."
 
 
 def _draws(drawn: Drawn) -> str:
@@ -228,7 +206,7 @@ def _draws(drawn: Drawn) -> str:
 
 def csv(report: Transfer) -> str:
     """Write a row for each lambda that classifies; every threat model has columns of its own."""
-    cells, sources = _cells(report)
+    cells, sources = cells_of(report)
     rows = []
     for point in report.points:
         lam = point.lam
@@ -245,10 +223,8 @@ def csv(report: Transfer) -> str:
 
 def random_csv(drawn: Drawn) -> str:
     """Write a row for each attack on a defender who draws lambda."""
-    rows = []
-    for one in drawn.attacks:
-        row: dict[str, object] = {"attacked": one.attacked}
+    rows: list[dict[str, object]] = [{"attacked": one.attacked} for one in drawn.attacks]
+    for row, one in zip(rows, drawn.attacks, strict=True):
         for name, found in _numbers(drawn, one).items():
             row |= ends(name, found)
-        rows.append(row)
     return to_csv(rows)

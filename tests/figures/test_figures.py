@@ -543,7 +543,7 @@ def test_gradients_are_shown_around_grey():
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_the_mosaic_holds_every_picture_in_its_place(channels):
     grid = torch.rand(2, 3, channels, 24, 36)
-    whole = jacobian._mosaic(grid)
+    whole = jacobian._mosaic(grid, 3)
     assert whole.shape == (24 * 2 + 3, 36 * 3 + 2 * 3, 3)
     for row in range(2):
         for column in range(3):

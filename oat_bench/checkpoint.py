@@ -10,6 +10,7 @@ from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, is_file
 from oat_bench.registry import METHODS
+from oat_bench.run_folder import CHECKPOINT
 from oat_bench.tensors import checksum, pack, unpack
 
 _HEADER = "oat_bench"  #: key of the header's JSON: the description, its and the weights' hash
@@ -34,7 +35,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TunableClassif
     """
     path = Path(path)
     if os.path.isdir(path):  # noqa: PTH112  # False, not an error, of a name that is too long
-        path = path / "checkpoint.safetensors"
+        path = path / CHECKPOINT
     if not is_file(path):
         raise UserError(f"no checkpoint at {path}; expected a .safetensors file or a run's folder")
     state, header = unpack(path)

@@ -29,6 +29,7 @@ from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
+from oat_bench.run_folder import ENTRY, FIGURES, IMAGES, OUTCOMES, REPORT, STORE
 from oat_bench.statistics import frontier
 from oat_bench.wrapping import wrap
 
@@ -94,14 +95,14 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Write ``report.md``, entry, table, outcomes and ``figures``; return the folder."""
         out = make_folder(Path(folder))
-        write_parquet(out / "outcomes.parquet", self.outcomes)
-        atomic_write(out / "entry.json", self.entry.as_json())
+        write_parquet(out / OUTCOMES, self.outcomes)
+        atomic_write(out / ENTRY, self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
         atomic_write(out / "table.csv", per_lambda.csv(self.points, self._trained, self._published))
         atomic_write(out / "table.tex", self.page.latex())
         quoted = published.of_entries([self.entry])
-        drawn = figures.draw_report(self.entry, self.classifier, self.data, out / "figures", quoted)
-        atomic_write(out / "report.md", report.page(self.entry, self.markdown, drawn))
+        drawn = figures.draw_report(self.entry, self.classifier, self.data, out / FIGURES, quoted)
+        atomic_write(out / REPORT, report.page(self.entry, self.markdown, drawn))
         return out
 
 
@@ -192,18 +193,18 @@ def measured(
         data.fingerprint(),
         examples,
         card.evaluation.fewer_examples,
-        OutcomeStore(None if out is None else make_folder(out / "outcomes")),
+        OutcomeStore(None if out is None else make_folder(out / STORE)),
         card.evaluation.batch_size,
         card.evaluation.gradients,
         card.evaluation.compile,
     )
-    folder = ImageFolder(out / "images", png=images == "png") if out and images else None
+    folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
     # an attack whose card allows it a larger ball, or a target, is another threat model
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
-    before = None if out is None else out / "entry.json"
+    before = None if out is None else out / ENTRY
     counted = summarize(outcomes, worst_over, info.trained_at)
     results = with_costs(counted, classifier, data.test, device, before)
     entry = make_entry(

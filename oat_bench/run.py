@@ -30,6 +30,7 @@ from oat_bench.files import atomic_write, sha256
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
+from oat_bench.run_folder import CHECKPOINT, LOG, SPLITS
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
 
@@ -80,7 +81,7 @@ def train(
     """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
     identity = training_identity(card.checked(), data, seed)
     method: type[TrainableClassifier] = METHODS[card.method]
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         classifier = load(checkpoint, device)
         # once a folder's name counted
@@ -149,8 +150,8 @@ def train(
             logs.append(log)
             whole = pd.concat(logs)
             whole["seconds"] = whole.pop("seconds")
-            atomic_write(out / "log.csv", whole.to_csv(index=False, float_format="%.6g"))
-    atomic_write(out / "splits.json", data.describe_splits())
+            atomic_write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
+    atomic_write(out / SPLITS, data.describe_splits())
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
         selection = selections[0][1] if selections else "none: not trained"

@@ -21,6 +21,7 @@ from oat_bench.complaints import explain
 from oat_bench.datasets.splits import Dataset
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
+from oat_bench.run_folder import IMAGES
 from oat_bench.tensors import pack, unpack
 
 DISTRIBUTION = "oat-bench"  #: whose version goes into results
@@ -81,8 +82,8 @@ def read(path: Path) -> Images:
 
 def cards_of(path: Path) -> list[AttackCard]:
     """Make the card of a file, or those of all files of a folder, or of a run's."""
-    if (path / "images").is_dir():
-        path = path / "images"
+    if (path / IMAGES).is_dir():
+        path = path / IMAGES
     files: Sequence[Path] = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise UserError(f"no attacked images at {path}; expected what --save-images wrote")

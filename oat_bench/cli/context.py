@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
+from oat_bench.run_folder import STORE
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +197,7 @@ def store_in(folder: Path) -> "OutcomeStore":
     from oat_bench.files import make_folder
     from oat_bench.results.outcomes import OutcomeStore
 
-    return OutcomeStore(make_folder(folder / "outcomes"))
+    return OutcomeStore(make_folder(folder / STORE))
 
 
 def hand_in(place: Path, report: "Written", page: "Page", what: str, **texts: str) -> None:

@@ -10,6 +10,7 @@ from oat_bench.cli.group import cli, command, example, plain_console
 from oat_bench.cli.options import FILE, FOLDER, PATH, flag, option
 from oat_bench.cli.values import Number
 from oat_bench.errors import UserError, unknown
+from oat_bench.run_folder import ENTRY
 
 if TYPE_CHECKING:
     from oat_bench.results.records import Record
@@ -134,7 +135,7 @@ def table(
         raise UserError(f"--out {out}: expected a file that ends in .md, .csv or .tex, or --format")
     by_place = "terminal" if console.is_terminal else "markdown"
     form = form or (_FORMS[out.suffix] if out is not None else by_place)
-    if what is not None and (Path(what).is_file() or (Path(what) / "entry.json").is_file()):
+    if what is not None and (Path(what).is_file() or (Path(what) / ENTRY).is_file()):
         entry = records.read(what).entry
         results, summaries = entry.operating_points, entry.frontiers or ()
         trained = [point.lam for point in results if point.trained]

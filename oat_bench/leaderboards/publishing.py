@@ -12,9 +12,7 @@ from oat_bench.results.entries import Entry
 from oat_bench.results.records import PUBLISHED, Record, read
 from oat_bench.results.reliability import integrity_of
 from oat_bench.results.validation import Problem, problems
-
-CHECKPOINT = "checkpoint.safetensors"
-TABLES = ("table.md", "table.csv", "table.tex")
+from oat_bench.run_folder import CHECKPOINT, INTEGRITY, OUTCOMES, TABLES
 
 
 def add(
@@ -44,7 +42,7 @@ def add(
     place = _place(to, entry)
     if place.exists() and not replace:
         raise UserError(f"{place} is there already; choose another --name, or --replace it")
-    wanted = ["outcomes.parquet", "integrity.json"]
+    wanted = [OUTCOMES, INTEGRITY]
     wanted += [CHECKPOINT] * with_checkpoint + list(TABLES) * with_tables
     contents = {}
     for name in wanted:
@@ -70,7 +68,7 @@ def _stale(record: Record, place: Path) -> set[str]:
         return set()
     with suppress(UserError):
         if read(place).entry.model_fingerprint == record.entry.model_fingerprint:
-            return PUBLISHED.keys() - {CHECKPOINT, "integrity.json"}
+            return PUBLISHED.keys() - {CHECKPOINT, INTEGRITY}
     return {*PUBLISHED}
 
 

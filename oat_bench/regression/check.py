@@ -22,6 +22,7 @@ from oat_bench.results.entries import EntryAttack, default_name, make_entry, thr
 from oat_bench.results.outcomes import OutcomeStore, to_parquet
 from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
+from oat_bench.run_folder import CHECKPOINT, ENTRY, REPORT
 from oat_bench.statistics import frontier
 
 
@@ -95,8 +96,8 @@ def kept_because(baseline: Baseline, classifier: TunableClassifier) -> str | Non
             "a baseline is updated as a whole; leave out --attacks and --lambda, or "
             "--update-baseline"
         )
-    file, of_run = baseline.record.entry_path, ("checkpoint.safetensors", "report.md")
-    if file.name == "entry.json" and any(file.with_name(name).exists() for name in of_run):
+    file, of_run = baseline.record.entry_path, (CHECKPOINT, REPORT)
+    if file.name == ENTRY and any(file.with_name(name).exists() for name in of_run):
         return (
             f"{file.parent} is the folder of a run, and stays; copy its entry.json and "
             "outcomes.parquet as NAME.json and NAME.parquet, and give --baseline NAME.json"
@@ -143,7 +144,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         record.outcomes_path: to_parquet(done.outcomes),
         record.entry_path: entry.as_json(),
     }
-    checkpoint = record.beside("checkpoint.safetensors")
+    checkpoint = record.beside(CHECKPOINT)
     if checkpoint.exists():
         contents[checkpoint] = to_bytes(classifier)
     atomic_write_all(contents)

@@ -13,19 +13,20 @@ from oat_bench.complaints import explain
 from oat_bench.errors import UserError, one_line
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
+from oat_bench.run_folder import CHECKPOINT, ENTRY, INTEGRITY, OUTCOMES
 
 _MAX_WORDS = 200  # characters in what tells models apart
 _KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
 #: what lies beside a published entry ``x.json``, by its name in a run's folder: ``x.parquet``, ...
 PUBLISHED = {
-    "checkpoint.safetensors": ".safetensors",
-    "outcomes.parquet": ".parquet",
-    "integrity.json": ".integrity.json",
+    CHECKPOINT: ".safetensors",
+    OUTCOMES: ".parquet",
+    INTEGRITY: ".integrity.json",
     "table.md": ".md",
     "table.csv": ".csv",
     "table.tex": ".tex",
 }
-_REPORTS = ("integrity.json", "transfer.json")  # what other JSON files end in
+_REPORTS = (INTEGRITY, "transfer.json")  # what other JSON files end in
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,24 @@ class Record:
     @property
     def outcomes_path(self) -> Path:
         """Where the outcomes of the entry's examples lie, if they do."""
-        return self.beside("outcomes.parquet")
+        return self.beside(OUTCOMES)
 
     def beside(self, name: str) -> Path:
         """Where a file of a run, one of `PUBLISHED`, lies, if it does."""
         own = self.entry_path.with_suffix(PUBLISHED[name])
-        run = self.path.is_dir() or (self.path.name == "entry.json" and not own.is_file())
+        run = self.path.is_dir() or (self.path.name == ENTRY and not own.is_file())
         return self.entry_path.with_name(name) if run else own
 
     @property
     def stem(self) -> str:
         """What the entry's files are called."""
         file = self.entry_path
-        return file.absolute().parent.name if file.name == "entry.json" else file.stem
+        return file.absolute().parent.name if file.name == ENTRY else file.stem
 
     @property
     def entry_path(self) -> Path:
         """The file of the entry."""
-        return self.path / "entry.json" if self.path.is_dir() else self.path
+        return self.path / ENTRY if self.path.is_dir() else self.path
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case: those within the threat model, not targeted."""
@@ -86,7 +87,7 @@ def read(path: str | Path) -> Record:
     path = Path(path)
     file, there = path, False
     with suppress(OSError):  # the name is too long for a file
-        file = path / "entry.json" if path.is_dir() else path
+        file = path / ENTRY if path.is_dir() else path
         there = file.is_file()
     if not there:
         raise UserError(
@@ -117,11 +118,11 @@ def read(path: str | Path) -> Record:
 def find(folder: Path) -> list[Path]:
     """Find the entries in a folder: JSON files but for reports, of a run its entry.json."""
     paths = sorted(folder.rglob("*.json"))
-    runs = {path.parent for path in paths if path.name == "entry.json"}
+    runs = {path.parent for path in paths if path.name == ENTRY}
     found = [
         path
         for path in paths
-        if path.name == "entry.json"
+        if path.name == ENTRY
         or not (path.name.endswith(_REPORTS) or runs.intersection(path.parents))
     ]
     if not found:

@@ -8,6 +8,7 @@ from oat_bench.files import read_bounded
 from oat_bench.results.checks import Verdict
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
+from oat_bench.run_folder import INTEGRITY
 from oat_bench.statistics.accuracy import WORST
 
 _MAX_BYTES = 1 << 26
@@ -25,7 +26,7 @@ class Examined(NamedTuple):
 def integrity_of(record: Record) -> Examined | None:
     """Return what the report of attack integrity beside says; None without a readable one."""
     try:  # few keys, so that a report of a later version counts too
-        report = json.loads(read_bounded(record.beside("integrity.json"), _MAX_BYTES, "a report"))
+        report = json.loads(read_bounded(record.beside(INTEGRITY), _MAX_BYTES, "a report"))
         failed = frozenset(
             str(check["name"])
             for key in ("operating_points", "dials")

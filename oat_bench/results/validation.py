@@ -16,6 +16,7 @@ from oat_bench.results.checks import LADDER
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.records import Record, find, read
 from oat_bench.results.reliability import departs, integrity_of
+from oat_bench.run_folder import CHECKPOINT, ENTRY, INTEGRITY
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import Accuracy
 
@@ -38,7 +39,7 @@ class Problem:
 
 def validate(path: Path) -> tuple[list[Path], list[Problem]]:
     """Check an entry, or all in a folder; return the entries and their problems."""
-    entry = path / "entry.json" if path.is_dir() else path
+    entry = path / ENTRY if path.is_dir() else path
     if not (path.is_dir() or path.is_file()):
         raise UserError(f"no entry at {path}; expected a file or a folder")
     paths = [entry] if entry.is_file() else find(path)
@@ -176,7 +177,7 @@ def _implausible(record: Record) -> Iterator[str]:
 
 
 def _checkpoint(record: Record) -> Iterator[str]:
-    path, entry = record.beside("checkpoint.safetensors"), record.entry
+    path, entry = record.beside(CHECKPOINT), record.entry
     if not path.is_file():
         return
     try:
@@ -249,7 +250,7 @@ def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
 
 
 def _integrity(record: Record) -> Iterator[str]:
-    path, entry = record.beside("integrity.json"), record.entry
+    path, entry = record.beside(INTEGRITY), record.entry
     if not path.is_file():
         # entries without flags were made before a report was asked for; a run may still get it
         if entry.integrity is not None or (entry.flags is not None and _published(record)):
@@ -265,13 +266,13 @@ def _integrity(record: Record) -> Iterator[str]:
 
 
 def _unexamined(record: Record) -> Iterator[str]:
-    path = record.beside("integrity.json")  # published before attacks had to be examined
+    path = record.beside(INTEGRITY)  # published before attacks had to be examined
     if _published(record) and record.entry.flags is None and not path.is_file():
         yield f"{path.name} is missing; make it by oat-bench integrity"
 
 
 def _published(record: Record) -> bool:
-    return record.entry_path.name != "entry.json"
+    return record.entry_path.name != ENTRY
 
 
 def _close(ours: float, theirs: float) -> bool:

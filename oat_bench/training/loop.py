@@ -20,6 +20,7 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
 from oat_bench.progress import Bar, bar
 from oat_bench.randomness import generator
+from oat_bench.run_folder import LOG, STATE
 from oat_bench.training import augmentation
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.objectives import Budget
@@ -100,7 +101,7 @@ class Trainer:
         """Train to the last epoch, from where the folder's state stands, with a progress bar."""
         steps, epochs = self.steps_per_epoch, self.card.epochs
         if self.folder is not None:
-            path = self.folder / "training.safetensors"
+            path = self.folder / STATE
             self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
         with bar("training", epochs * steps, done=self._number(), show=show) as line:
             while self.progress.epoch < epochs:
@@ -241,10 +242,10 @@ class Trainer:
     def _save(self) -> None:
         if self.folder is None:
             return
-        self.state.write(self.folder / "training.safetensors", self.identity)
+        self.state.write(self.folder / STATE, self.identity)
         if self.progress.step == 0:
             log = pd.DataFrame(self.progress.history).to_csv(index=False, float_format="%.6g")
-            atomic_write(self.folder / "log.csv", log)
+            atomic_write(self.folder / LOG, log)
 
 
 def _describe(row: dict[str, float]) -> str:

@@ -19,6 +19,7 @@ from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.results.entries import Entry
 from oat_bench.results.records import Record
+from oat_bench.run_folder import CHECKPOINT
 
 #: how many images a page shows, and the attack that makes them
 COUNT, ATTACK = 8, "pgd-20"
@@ -34,7 +35,7 @@ class Examples(NamedTuple):
 
 def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier, Dataset]:
     """Load the checkpoint beside an entry, and its data set; an error says what is missing."""
-    path = record.beside("checkpoint.safetensors")
+    path = record.beside(CHECKPOINT)
     if not path.is_file():
         raise UserError("there is no checkpoint beside the entry")
     entry, classifier = record.entry, load(path)

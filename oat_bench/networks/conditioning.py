@@ -152,7 +152,8 @@ class Between:
         low = torch.where(at_high, self.high, self.low)
         high = torch.where(self.weight[:, 0] == 0, self.low, self.high)
         needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
-        return rows[needed], Between(*places.chunk(2), self.weight)
+        low, high = places.chunk(2)
+        return rows[needed], Between(low, high, self.weight)
 
 
 def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:

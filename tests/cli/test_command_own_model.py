@@ -55,7 +55,7 @@ def test_a_function_is_evaluated_and_checked_against_its_own_baseline(invoke, mi
     options = ["--dataset", "digits", "--attacks", "fgsm", "--n-examples", "20"]
     code, out, err = invoke("evaluate", f"{mine}build", *options, "--out", "there")
     assert (code, err) == (0, "")
-    assert out.startswith("**digits, Sequential, ")
+    assert out.startswith("**digits, mine.build, ")
     entry = Entry.model_validate_json(Path("there/entry.json").read_text())
     assert len(entry.operating_points) == 1  # it has no dial
     for old, new in (("entry.json", "base.json"), ("outcomes.parquet", "base.parquet")):

@@ -113,7 +113,7 @@ def training(args: argparse.Namespace) -> Alternatives:
             data.take(torch.arange(0)),
         )
         if card.get("order") == "published":
-            trainer.network.to(memory_format=torch.contiguous_format)
+            trainer.step.network.to(memory_format=torch.contiguous_format)
         return lambda: trainer._step(torch.arange(args.batch))
 
     alternatives = {

@@ -82,8 +82,9 @@ class Result:
 
     @property
     def _trained(self) -> list[float]:
-        trained = self.classifier.info.epochs > 0
-        return [point.lam for point in self.points if trained and point.trained]
+        info = self.classifier.info
+        drawn = [point.lam for point in self.points if point.trained]
+        return sorted({*info.trained_lambdas, *drawn}) if info.epochs else []
 
     @property
     def _published(self) -> list[Published]:

@@ -288,3 +288,11 @@ fewer_examples = {{}}
     assert len(rows) == 4
     code, _, err = invoke("evaluate", "runs/mix", "--attacks", "fgsm", "--n-examples", "20")
     assert code == 0, err
+
+
+def test_lambda_values_that_were_not_trained_have_a_star_even_alone(digits, trained_folder):
+    result = oat_bench.evaluate(
+        oat_bench.load(trained_folder), dataset=digits, lambdas=[0.7], attacks="fgsm", n_examples=20
+    )
+    assert "0.7 *" in str(result)
+    assert "* lambda was not trained" in str(result)

@@ -21,6 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from oat_bench.classifier import TunableClassifier
     from oat_bench.cli.context import Context
+    from oat_bench.datasets import Dataset
     from oat_bench.regression.comparison import Comparison
     from oat_bench.statistics.accuracy import Accuracy
 
@@ -42,6 +43,7 @@ class RobustAccuracy:
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
+        self._loaded: dict[tuple[object, ...], Dataset] = {}
 
     def __call__(
         self,
@@ -153,7 +155,8 @@ class RobustAccuracy:
         from oat_bench.cli.context import Context
 
         named = str(model) if isinstance(model, str | Path) else "the classifier"
-        context = Context(named, dataset, Path(data_dir or self.data_dir))
+        place = Path(data_dir or self.data_dir)
+        context = Context(named, dataset, place, loaded=self._loaded)
         context.where = torch.device("cpu")
         if not isinstance(model, str | Path):
             context.trained = model

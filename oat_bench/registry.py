@@ -52,7 +52,8 @@ class Registry(Mapping[str, Any]):
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in set(self)
+        # what is built in is known without a look at every installed package
+        return name in self.registered or name in self._built_in or name in self._foreign
 
     def known(self, name: str) -> str:
         """Return a name that there is; a UserError names the nearest."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +63,7 @@ class Result:
         """The table as Markdown, with its title and notes."""
         return self.page.markdown()
 
-    @property
+    @cached_property
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
         entry, info = self.entry, self.classifier.info

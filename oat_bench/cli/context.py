@@ -3,7 +3,7 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Context:
     image_size: int | None = None  # of a folder's images; None: as for the training
     device: str = "auto"
     out: Path | None = None  # None: `default_out`
+    loaded: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)  # by what was asked
 
     @property
     def name(self) -> str:
@@ -60,17 +61,13 @@ class Context:
 
         where = self.where  # a device that is not there is said before anything is loaded
         if wrapping.is_source(self.name):
-            return wrapping.from_source(self.name, self.named_data).to(where)
+            if self.dataset is None:
+                raise UserError(f"{self.name}: name what it classifies with --dataset")
+            images = self.load(self.dataset, self.image_size)
+            return wrapping.from_source(self.name, images).to(where)
         if deployment.is_exported(self.name):
             return deployment.load(self.name).to(where)
         return checkpoint.load(self.name, where)
-
-    @cached_property
-    def named_data(self) -> "Dataset":
-        """The data set that was named, for a model that does not say what it classifies."""
-        if self.dataset is None:
-            raise UserError(f"{self.name}: name what it classifies with --dataset")
-        return self.load(self.dataset, self.image_size)
 
     @property
     def checkpoint(self) -> "TunableClassifier":
@@ -98,11 +95,14 @@ class Context:
         return self.fitting(self.dataset_name, self.image_size)
 
     def load(self, name: str, image_size: int | None, label: str | None = None) -> "Dataset":
-        """Load a data set; or a folder, which results call ``label``."""
+        """Load a data set, once; or a folder, which results call ``label``."""
         from oat_bench import datasets
 
         options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
-        return datasets.load(name, self.data_dir, label=label, **options)
+        asked = (name, self.data_dir, label, *options.values())
+        if asked not in self.loaded:
+            self.loaded[asked] = datasets.load(name, self.data_dir, label=label, **options)
+        return self.loaded[asked]
 
     def fitting(self, name: str, image_size: int | None) -> "Dataset":
         """Load a data set or a folder, and check that it fits the model."""
@@ -110,8 +110,6 @@ class Context:
         from oat_bench.progress import note
 
         info, model = self.trained.info, self.name
-        if "named_data" in vars(self):
-            return self.named_data
         data = self.load(name, classifier.image_size(info, name, image_size))
         fitting = classifier.check_fits(info, data)
         own = classifier.trained_on(info, data)

@@ -12,13 +12,18 @@ from oat_bench.errors import UserError, one_line
 
 
 class Own(TunableClassifier):
-    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``."""
+    """Somebody's own tunable classifier: an object with ``at(lam)`` or ``at(lam, width)``.
+
+    It is asked once for the weights by which it is known: what ``at`` computes from others later
+    goes unnoticed, what it shares with them does not.
+    """
 
     def __init__(
         self, info: ModelInfo, source: Any, prepare: Callable[[nn.Module], nn.Module] | None = None
     ) -> None:
         self.info, self.source = info, source
         self._prepare, self._device = prepare, torch.device("cpu")
+        self._weights: dict[str, Tensor] = {}
         self._takes_width = "width" in signature(source.at).parameters
 
     @classmethod
@@ -44,13 +49,15 @@ class Own(TunableClassifier):
         return ready.to(self._device).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {
+        # an estimator asks at each pass, and building a network may take long
+        self._weights = self._weights or {
             f"lambda-{lam!r}.width-{width!r}.{name}": value
             for lam in self.info.trained_lambdas
             for width in self.info.widths
             for name, value in self.at(lam, width).state_dict().items()
         }
+        return self._weights
 
     def to(self, device: torch.device | str) -> Self:
-        self._device = torch.device(device)
+        self._device, self._weights = torch.device(device), {}
         return self

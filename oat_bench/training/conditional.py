@@ -52,8 +52,7 @@ class ConditionalStep(TrainingStep):
         setting, widths = self.setting, self.network.widths
         # one stream in two: random starts of the in-house attack have streams of their own
         stream = _LAMBDA + 2 * batch.number
-        drawn = sample_lambda(setting.card, batch.ids.cpu(), setting.seed, stream)
-        sample = drawn.to(setting.device)
+        sample = sample_lambda(setting.card, batch.ids, setting.seed, stream)
         for width in widths:
             yield self.loss(batch, sample, width) / len(widths)
 

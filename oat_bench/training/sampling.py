@@ -32,11 +32,6 @@ class Sample:
         """Let images of lambda > 0, with the same values, follow."""
         return replace(self, index=torch.cat([self.index, other.index]))
 
-    def to(self, device: torch.device) -> "Sample":
-        """Return the sample on a device."""
-        values, index = (v.to(device, non_blocking=True) for v in (self.values, self.index))
-        return Sample(values, index, self.n_standard)
-
 
 def describe_lambdas(card: TrainingCard) -> str:
     """Say in words what lambda is drawn from."""
@@ -63,27 +58,30 @@ def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sa
     lambda = 0 has a share of its own, from which alone BN_c learns; the rest is uniform on the
     list's other values, or on (0, 1] (``card.lambda_sampling``). Per image it has that share of
     each batch, rounded up (as in the authors' code), so that all have the same shapes. The ids,
-    shape [n] in random order, own the draws; the stream separates steps. The sample is on the CPU.
+    shape [n] in random order, own the draws, and say the device; the stream separates steps.
     """
     n, share, continuous = len(ids), standard_share(card), card.lambda_sampling == "uniform"
+    where = ids.device
     if card.sampling == "per-batch":
         place, draw = uniform(torch.zeros(1), (2,), seed, stream)[0].tolist()
-        one = torch.zeros(n, dtype=torch.long)
+        one = torch.zeros(n, dtype=torch.long, device=where)
         if place < share:
-            return Sample(torch.zeros(1), one, n)
+            return Sample(torch.zeros(1, device=where), one, n)
         if continuous:
-            return Sample(torch.tensor([1 - draw]), one, 0)
+            return Sample(torch.tensor([1 - draw], device=where), one, 0)
         others = [lam for lam in card.lambdas if lam > 0]
         chosen = int((place - share) / (1 - share) * len(others))
-        return Sample(torch.tensor([others[min(chosen, len(others) - 1)]]), one, 0)
+        return Sample(torch.tensor([others[min(chosen, len(others) - 1)]], device=where), one, 0)
     # not ceil(6.000000001), where the product is 6
     n_standard = min(n, math.ceil(n * share - 1e-9))
     draws = uniform(ids[n_standard:], (), seed, stream)
-    first = torch.zeros(n_standard, dtype=torch.long)
+    first = torch.zeros(n_standard, dtype=torch.long, device=where)
     if continuous:
-        values = torch.cat([torch.zeros(1), 1 - draws])  # draws lie in [0, 1)
-        return Sample(values, torch.cat([first, torch.arange(1, len(values))]), n_standard)
-    values = torch.tensor(card.lambdas)
+        values = torch.cat([torch.zeros(1, device=where), 1 - draws])  # draws lie in [0, 1)
+        return Sample(
+            values, torch.cat([first, torch.arange(1, len(values), device=where)]), n_standard
+        )
+    values = torch.tensor(card.lambdas, device=where)
     zeros = int(card.lambdas[0] == 0)
     above = zeros + (draws * (len(values) - zeros)).long()
     return Sample(values, torch.cat([first, above]), n_standard)

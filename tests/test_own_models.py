@@ -63,6 +63,7 @@ def test_a_plain_network_is_a_table_of_one_row(digits, tmp_path):
         path.name for path in folder.iterdir()
     }
     assert result.entry.name == "Net"
+    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_a_family_is_evaluated_at_each_of_its_lambda_values(digits):

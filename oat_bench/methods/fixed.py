@@ -15,13 +15,13 @@ LAMBDA = 1.0
 
 
 class Fixed(TunableClassifier):
-    """A plain network, such as one of RobustBench, put into eval mode; its only lambda `LAMBDA`."""
+    """A plain network in eval mode, such as one of RobustBench; it has no dial."""
 
     continuous = False
     one_build = True
 
     def __init__(self, info: ModelInfo, module: nn.Module) -> None:
-        self.info, self.module = info, module.eval().requires_grad_(False)
+        self.info, self.module = info, module
 
     @classmethod
     def check_lambda(cls, lam: float, trained: Sequence[float]) -> float:
@@ -38,7 +38,8 @@ class Fixed(TunableClassifier):
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return a copy of the network, at the one lambda that it is entered under."""
         self.check_lambda(OperatingPoint(lam, width).lam, self.info.trained_lambdas)
-        return copy.deepcopy(self.module)
+        # its owner may go on training it
+        return copy.deepcopy(self.module).requires_grad_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.module.state_dict())

@@ -7,7 +7,9 @@ from oat_bench.cards import names
 from oat_bench.errors import UserError
 
 # the columns of a table, weakest attack first
-DEFAULT_ORDER = ("fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+DEFAULT_ORDER = (
+    *("fgsm", "fgm", "mi-fgsm", "mi-fgm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack"),
+)
 
 
 def select_attacks(selection: str) -> list[AttackCard]:

@@ -54,7 +54,7 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
 
 def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
     """Make the attacks of a card ready, before anything costly begins."""
-    chosen = select_attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks, card.threat.norm, n_classes)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):

@@ -31,8 +31,8 @@ class APGDT(torchattacks.APGDT):  # type: ignore[misc]  # the base has no types
 class Square(torchattacks.Square):  # type: ignore[misc]  # the base has no types
     """Square whose windows have a budget for each channel, on images of any size.
 
-    torchattacks takes a window's norm over all channels at once. It and the authors' code stop where
-    the tiles of the start overhang the image (12x12, 14x14, ...); here they are cut at its edge.
+    torchattacks takes a window's norm over all channels at once. It and the authors' code fail
+    where the tiles of the start overhang the image (12x12, 14x14, ...); here its edge cuts them.
     """
 
     def attack_single_run(self, x: Tensor, y: Tensor) -> Any:

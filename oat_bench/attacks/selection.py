@@ -7,21 +7,19 @@ from oat_bench.cards import Norm, names
 from oat_bench.errors import UserError
 from oat_bench.progress import note
 
-# the columns of a table, weakest attack first
-DEFAULT_ORDER = (
-    *("fgsm", "fgm", "mi-fgsm", "mi-fgm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack"),
-)
+# the columns of a table, weakest attack first: of Linf or of L2, then of both
+DEFAULT_ORDER = ("fgsm", "fgm", "mi-fgsm", "mi-fgm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
 
 
 def select_attacks(
-    selection: str, norm: Norm | None = None, n_classes: int | None = None
+    selection: str, norm: Norm = "Linf", n_classes: int | None = None
 ) -> list[AttackCard]:
     """Read the attacks of a comma-separated selection of names and paths.
 
-    ``all`` stands for every card of the default suite that is for this norm and so many classes
-    (None: any); a note says which are not. ``-NAME`` leaves one out, ``file:PATH`` stands for
-    attacked images that were saved. Cards of the default suite come first, in the order of
-    `DEFAULT_ORDER`, others as given.
+    ``all`` stands for every card of the norm's default suite that is for so many classes (None:
+    any); a note says which are not. ``-NAME`` leaves one out, ``file:PATH`` stands for attacked
+    images that were saved. Cards of the default suite come first, in the order of `DEFAULT_ORDER`,
+    others as given.
     """
     found: dict[str, AttackCard] = {}
     items = [item for part in selection.split(",") if (item := part.strip())]
@@ -31,8 +29,9 @@ def select_attacks(
             continue
         if item == "all":
             default = [card for card in map(attack_card, names("attacks")) if card.default]
-            chosen = [card for card in default if not _unfit(card, norm, n_classes)]
-            _tell([card for card in default if card.name not in unwanted], norm, n_classes)
+            default = [card for card in default if card.norm in (None, norm)]
+            chosen = [card for card in default if not _unfit(card, n_classes)]
+            _tell([card for card in default if card.name not in unwanted], n_classes)
         elif item.startswith("file:"):
             from oat_bench.attacks.saved import cards_of  # torch
 
@@ -55,19 +54,17 @@ def select_attacks(
     return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
 
 
-def _unfit(card: AttackCard, norm: Norm | None, n_classes: int | None) -> str:
-    """Say why a card is not for a norm or so few classes; nothing if it is."""
-    if norm is not None and card.norm not in (None, norm):
-        return f"for {card.norm} only"
+def _unfit(card: AttackCard, n_classes: int | None) -> str:
+    """Say why a card is not for so few classes; nothing if it is."""
     fewest = min(part.min_classes for part in card.chain())
     return f"for {fewest} classes or more" if n_classes is not None and n_classes < fewest else ""
 
 
-def _tell(cards: list[AttackCard], norm: Norm | None, n_classes: int | None) -> None:
+def _tell(cards: list[AttackCard], n_classes: int | None) -> None:
     """Say in one line which attacks, or parts of them, `all` leaves out, and why."""
     reasons: dict[str, list[str]] = {}
     for card in cards:
-        if reason := _unfit(card, norm, n_classes):
+        if reason := _unfit(card, n_classes):
             reasons.setdefault(reason, []).append(card.name)
             continue
         for part in card.parts:

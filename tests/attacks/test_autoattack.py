@@ -206,23 +206,20 @@ def searched(attack, x, y):
 def test_apgd_t_of_l2_is_the_authors_image_by_image():
     """torchattacks 3.5.1 gives every image the step size of the batch's first."""
     model, x, y = problem(8, 1)
-    theirs = APGDAttack_targeted(model, norm="L2", eps=0.5, n_iter=60)
+    theirs = APGDAttack_targeted(model, norm="L2", eps=1.0, n_iter=60)
     theirs.init_hyperparam(x)
     theirs.y_target = model(x).sort(dim=1)[1][:, -3]
     _, stands, expected, _ = searched(theirs, x, y)
     target = {"steps": 60, "target_class": 3}
-    _, ours, found, _ = searched(made("apgd-t", model, 0.5, **target), x, y)
+    _, ours, found, _ = searched(made("apgd-t", model, 1.0, **target), x, y)
     assert torch.equal(ours, stands)
-    assert 0 < stands.sum() < 24
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    unmended = torchattacks.APGDT(model, norm="L2", eps=0.5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    unmended = torchattacks.APGDT(model, norm="L2", eps=1.0)
     vars(unmended).update(target)
-    assert (searched(unmended, x, y)[2] - expected).abs().max() > 1e-2
+    assert (searched(unmended, x, y)[2] - expected).abs().max() > 5e-3
 
 
-@pytest.mark.parametrize(
-    ("size", "channels"), [(8, 1), (8, 3), (11, 1), (13, 3), (28, 1), (32, 3)]
-)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (8, 3), (11, 1), (13, 3), (28, 1), (32, 3)])
 def test_square_of_l2_is_the_authors_draw_for_draw(size, channels):
     """torchattacks 3.5.1 takes the norm of a window over all channels at once."""
     model, x, y = problem(size, channels)

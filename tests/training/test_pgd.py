@@ -150,7 +150,8 @@ def test_with_decay_in_l2_it_is_mi_fgm(targeted, decay):
         point, momentum = image.clone(), torch.zeros_like(image)
         for _ in range(10):
             point = point.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(point[None]), label[None]), point)
+            loss = F.cross_entropy(model(point[None]), label[None])
+            (gradient,) = torch.autograd.grad(loss, point)
             momentum = decay * momentum + gradient / gradient.abs().sum()
             side = -1 if targeted else 1
             point = point + side * 0.03 * momentum / momentum.square().sum().sqrt()

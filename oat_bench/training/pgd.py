@@ -101,6 +101,9 @@ def _steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """The step of length one that raises the loss most."""
     if norm == "Linf":
         return gradient.sign()
+    # by the largest entry first: squares of small ones are zero, of large ones infinite
+    largest = gradient.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    gradient = gradient / largest[:, None, None, None]
     return gradient / _per_example(gradient.flatten(1).norm(dim=1))
 
 

@@ -203,6 +203,22 @@ def test_first_step_by_hand(norm):
     torch.testing.assert_close(attacked, x + 0.05 * direction, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("slope", [1e-36, 1e-20, 1.0, 1e25])
+def test_a_step_of_l2_has_its_length_however_small_the_gradient(slope):
+    """As a saturated softmax leaves it; the sign of Linf does not mind either."""
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.long)
+    way = torch.linspace(-1, 1, 16).view(1, 4, 4)
+    flat = torch.tensor([1.0, 1.0, 0.0])[:, None, None, None]  # the last has no gradient
+
+    def sloping(images: torch.Tensor) -> torch.Tensor:
+        return (slope * flat * way * (images - 0.5)).flatten(1)
+
+    step = {"eps": 0.5, "step_size": 0.25, "steps": 1, "norm": "L2", "random_start": False}
+    attacked = pgd(sloping, x, y, **step, loss=lambda rows, _: rows.sum())
+    expected = x + 0.25 * flat * way / way.norm()
+    torch.testing.assert_close(attacked, expected)
+
+
 def test_the_loss_is_the_callers():
     model, (x, y) = make_model(), make_batch()
     options = {"eps": EPS, "step_size": STEP, "steps": 5}

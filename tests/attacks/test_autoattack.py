@@ -275,7 +275,7 @@ def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monk
     [
         ("digits/Linf", "Linf", 6 / 16, 4),
         ("digits/Linf", "L2", 1.5, 4),
-        ("fashion-12x12/L2", "L2", 1.5, 3),  # their Square fails on images of 12x12
+        ("fashion-12x12/L2", "L2", 1.25, 3),  # their Square fails on images of 12x12
     ],
 )
 def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(entry, norm, eps, parts):

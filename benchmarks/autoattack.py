@@ -4,7 +4,7 @@
     python benchmarks/autoattack.py --model leaderboards/cifar10/Linf/oat-wrn-16-2.safetensors \
         --data-dir DIR --against pyautoattack
     python benchmarks/autoattack.py --model leaderboards/digits/Linf/oat-wrn-10-1.safetensors \
-        --norm L2 --eps 1.5
+        --norm L2 --eps 0.75
     python benchmarks/autoattack.py --model leaderboards/fashion-12x12/L2/oat-wrn-10-1.safetensors \
         --parts 3
 

@@ -55,7 +55,8 @@ class Square(torchattacks.Square):  # type: ignore[misc]  # the base has no type
         return None, best
 
     def _moved(self, x: Tensor, delta: Tensor) -> Tensor:
-        return (x + self.eps * delta / (_norm(delta, 1, 2, 3) + _TINY)).clamp(0, 1)
+        moved: Tensor = x + self.eps * delta / (_norm(delta, 1, 2, 3) + _TINY)
+        return moved.clamp(0, 1)
 
     def _tiles(self, x: Tensor) -> Tensor:
         """Return a start: bumps on a grid of five tiles to the height, the sign of each drawn."""
@@ -75,17 +76,20 @@ class Square(torchattacks.Square):  # type: ignore[misc]  # the base has no type
         side = max(round(math.sqrt(self.p_selection(query) * height * width)), 3)
         side = min(side + (side % 2 == 0), height, width)
         corners = [int(self.random_int(0, size - side)) for size in (height, width) * 2]
-        spans = [slice(corner, corner + side) for corner in corners]
-        here, there = (..., *spans[:2]), (..., *spans[2:])
+        rows, columns, other_rows, other_columns = (slice(at, at + side) for at in corners)
         inside = torch.zeros_like(delta)
-        inside[here] = inside[there] = 1
+        inside[..., rows, columns] = inside[..., other_rows, other_columns] = 1
         unspent = (self.eps**2 - _norm(delta, 1, 2, 3) ** 2).clamp_min(0) / channels
         budget = (unspent + _norm(delta * inside, 2, 3) ** 2).sqrt()
         bump = self.eta(side) * self.random_choice([n, channels, 1, 1])
-        bump = bump + delta[here] / (_norm(delta[here], 2, 3) + _TINY)
-        delta[there] = 0
-        delta[here] = bump / (_norm(bump, 2, 3) + _TINY) * budget
+        bump = bump + _unit(delta[..., rows, columns])
+        delta[..., other_rows, other_columns] = 0
+        delta[..., rows, columns] = _unit(bump) * budget
         return delta
+
+
+def _unit(delta: Tensor) -> Tensor:
+    return delta / (_norm(delta, 2, 3) + _TINY)
 
 
 def _norm(delta: Tensor, *dims: int) -> Tensor:

@@ -274,7 +274,7 @@ def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monk
     ("entry", "norm", "eps", "parts"),
     [
         ("digits/Linf", "Linf", 6 / 16, 4),
-        ("digits/Linf", "L2", 1.5, 4),
+        ("digits/Linf", "L2", 0.75, 4),
         ("fashion-12x12/L2", "L2", 1.25, 3),  # their Square fails on images of 12x12
     ],
 )

@@ -95,8 +95,9 @@ def standard_share(card: TrainingCard) -> float:
 
 
 def passes(card: TrainingCard) -> float:
-    """Return what a training image costs, in forward passes of one image: a backward is two of
-    them, an input's gradient alone one; of the cross-entropy objective.
+    """Return what training on an image costs, by cross-entropy, in passes.
+
+    A forward pass counts 1, the gradient of an image 1, that of image and weights 2.
     """
     above = [lam for lam in card.lambdas if lam > 0]
     attacked = 1 - standard_share(card)

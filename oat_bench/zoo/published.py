@@ -67,21 +67,27 @@ def is_name(model: str) -> bool:
     return _NAME.fullmatch(model) is not None and not model.endswith(".safetensors")
 
 
+def named(name: str) -> Published:
+    """Return a published model; a `UserError`, as for a path, if no model has the name."""
+    known = models()
+    for model in known:
+        if name in (model.name, model.place):
+            return model
+    near = get_close_matches(name, [model.name for model in known], n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see oat-bench list models"
+    raise UserError(
+        f"no checkpoint at {name}; expected a .safetensors file or a run's folder, or the name "
+        f"of a published model: {hint}"
+    )
+
+
 def find(name: str) -> Path:
     """Return the checkpoint of a published model, downloaded if it is nowhere.
 
     Raises:
         UserError: if no model has the name, or it cannot be had, or is not what was published.
     """
-    known = models()
-    model = next((model for model in known if name in (model.name, model.place)), None)
-    if model is None:
-        near = get_close_matches(name, [model.name for model in known], n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see oat-bench list models"
-        raise UserError(
-            f"no checkpoint at {name}; expected a .safetensors file or a run's folder, or the name "
-            f"of a published model: {hint}"
-        )
+    model = named(name)
     beside, cached = model.entry.with_suffix(".safetensors"), cache() / "models" / model.file
     if is_file(beside):
         return beside

@@ -17,7 +17,6 @@ from huggingface_hub import ModelCard, constants
 import oat_bench
 from oat_bench.errors import UserError
 
-
 DIGITS = Path(__file__).parents[2] / "leaderboards" / "digits" / "Linf"
 COMMIT = "0" * 40
 

@@ -35,10 +35,10 @@ def files(record: Record, weights: Path, repository: str, license: str) -> dict[
     if classifier.fingerprint() != record.entry.model_fingerprint:
         raise UserError(f"{weights} is another model than {record.entry_path} is of")
     lams = classifier.info.trained_lambdas
-    card = model_card(record, repository, license, lams[len(lams) // 2])
-    written = {CARD: card, ENTRY: record.entry.as_json()}
-    return {name: content.encode() for name, content in written.items()} | {
-        CHECKPOINT: weights.read_bytes()
+    return {
+        CARD: model_card(record, repository, license, lams[len(lams) // 2]).encode(),
+        ENTRY: record.entry_path.read_bytes(),
+        CHECKPOINT: weights.read_bytes(),
     }
 
 

@@ -20,6 +20,7 @@ ADDRESS = "https://raw.githubusercontent.com/OWNER/oat-bench/main/leaderboards"
 INDEX = "models.json"  #: in a wheel: size and SHA-256 of each checkpoint, by its place
 _BOARD = "Linf"  # the threat model that names leave out
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}){0,2}")
+_ENDINGS = (".json", ".onnx", ".pt2", ".safetensors")  # of files
 _TIMEOUT = 30.0  # seconds without an answer after which a server counts as not there
 
 
@@ -64,7 +65,7 @@ def models() -> list[Published]:
 
 def is_name(model: str) -> bool:
     """Whether a model may be published by this name; ``DATASET/NAME`` is meant for most."""
-    return _NAME.fullmatch(model) is not None and not model.endswith(".safetensors")
+    return _NAME.fullmatch(model) is not None and not model.endswith(_ENDINGS)
 
 
 def named(name: str) -> Published:

@@ -64,7 +64,10 @@ def test_a_place_of_somebody_s_own_is_told_what_follows_the_colon(monkeypatch, b
         oat_bench.load("lap:group/net")
 
 
-@pytest.mark.parametrize("path", ["C:\\models\\net", "./digits/oat-wrn-10-1", "x.safetensors", ""])
+@pytest.mark.parametrize(
+    "path",
+    ["C:\\models\\net", "./digits/oat-wrn-10-1", "x.safetensors", "digits/x.safetensors", ""],
+)
 def test_what_can_be_a_path_alone_is_one(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no checkpoint at .* or a run's folder$"):

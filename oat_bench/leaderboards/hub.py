@@ -55,8 +55,8 @@ def push(contents: dict[str, bytes], repository: str, *, private: bool) -> str:
         api.create_commit(repository, operations, commit_message="oat-bench leaderboard push")
     except Exception as error:
         raise UserError(
-            f"hf:{repository}: cannot be pushed to ({one_line(error)}); log in with `hf auth "
-            "login`, by a token that may write there"
+            f"hf:{repository}: cannot be pushed to ({one_line(error)}); it takes a network, and "
+            "`hf auth login` by a token that may write there"
         ) from error
     return str(place)
 

@@ -109,7 +109,8 @@ def _own(model: Published, path: Path) -> bool:
 
 
 def _download(model: Published, to: Path) -> None:
-    url = f"{os.environ.get('OAT_BENCH_MODELS') or ADDRESS}/{model.file}"
+    address = os.environ.get("OAT_BENCH_MODELS") or ADDRESS
+    url = f"{address.rstrip('/')}/{model.file}"
     make_folder(to.parent, "$OAT_BENCH_CACHE")
     note(f"downloading {url} ({model.bytes / 1e6:.1f} MB) to {to}")
     try:

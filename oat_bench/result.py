@@ -25,7 +25,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
-from oat_bench.results import published
+from oat_bench.results import published, robustbench
 from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
@@ -223,5 +223,6 @@ def measured(
         data_fingerprint=data.fingerprint(),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
+        **robustbench.described(info),
     )
     return Result(entry, outcomes, classifier, data)

@@ -67,9 +67,9 @@ class Result:
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
         entry, info = self.entry, self.classifier.info
-        named = [info.architecture, info.method.upper()]
-        if entry.name in named:
-            named = [entry.name]
+        named, label = [info.architecture, info.method.upper()], type(self.classifier).label(info)
+        if label in named:
+            named = [label]
         title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
         return per_lambda.page(
             self.points,

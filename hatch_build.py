@@ -22,11 +22,12 @@ class CardsHook(BuildHookInterface):
         patterns = ("attacks/*.toml", "benchmarks/*.toml", "benchmarks/published/*.csv")
         files = [file for pattern in patterns for file in root.glob(pattern)]
         for file in sorted(root.glob("leaderboards/*/*/*.safetensors")):
-            content, entry = file.read_bytes(), file.with_suffix(".json")
+            content = file.read_bytes()
             place = file.relative_to(root / "leaderboards").with_suffix("").as_posix()
             sha256 = hashlib.sha256(content).hexdigest()
             index[place] = {"bytes": len(content), "sha256": sha256}
-            files += [entry, file] if len(content) < _SMALL else [entry]
+            files += [file] if len(content) < _SMALL else []
+            files += [file.with_suffix(".json"), *file.parent.glob(f"{file.stem}.integrity.json")]
         included = build_data["force_include"]
         included |= {str(f): f"oat_bench/_cards/{f.relative_to(root).as_posix()}" for f in files}
         self._made = TemporaryDirectory()  # until the wheel is written

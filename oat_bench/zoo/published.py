@@ -20,6 +20,7 @@ ADDRESS = "https://raw.githubusercontent.com/OWNER/oat-bench/main/leaderboards"
 INDEX = "models.json"  #: in a wheel: size and SHA-256 of each checkpoint, by its place
 _BOARD = "Linf"  # the threat model that names leave out
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}){0,2}")
+_ENDINGS = (".json", ".onnx", ".pt2", ".safetensors")  # of files
 _TIMEOUT = 30.0  # seconds without an answer after which a server counts as not there
 
 
@@ -64,7 +65,21 @@ def models() -> list[Published]:
 
 def is_name(model: str) -> bool:
     """Whether a model may be published by this name; ``DATASET/NAME`` is meant for most."""
-    return _NAME.fullmatch(model) is not None and not model.endswith(".safetensors")
+    return _NAME.fullmatch(model) is not None and not model.endswith(_ENDINGS)
+
+
+def named(name: str) -> Published:
+    """Return a published model; a `UserError`, as for a path, if no model has the name."""
+    known = models()
+    for model in known:
+        if name in (model.name, model.place):
+            return model
+    near = get_close_matches(name, [model.name for model in known], n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see oat-bench list models"
+    raise UserError(
+        f"no checkpoint at {name}; expected a .safetensors file or a run's folder, or the name "
+        f"of a published model: {hint}"
+    )
 
 
 def find(name: str) -> Path:
@@ -73,15 +88,7 @@ def find(name: str) -> Path:
     Raises:
         UserError: if no model has the name, or it cannot be had, or is not what was published.
     """
-    known = models()
-    model = next((model for model in known if name in (model.name, model.place)), None)
-    if model is None:
-        near = get_close_matches(name, [model.name for model in known], n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see oat-bench list models"
-        raise UserError(
-            f"no checkpoint at {name}; expected a .safetensors file or a run's folder, or the name "
-            f"of a published model: {hint}"
-        )
+    model = named(name)
     beside, cached = model.entry.with_suffix(".safetensors"), cache() / "models" / model.file
     if is_file(beside):
         return beside
@@ -102,7 +109,8 @@ def _own(model: Published, path: Path) -> bool:
 
 
 def _download(model: Published, to: Path) -> None:
-    url = f"{os.environ.get('OAT_BENCH_MODELS') or ADDRESS}/{model.file}"
+    address = os.environ.get("OAT_BENCH_MODELS") or ADDRESS
+    url = f"{address.rstrip('/')}/{model.file}"
     make_folder(to.parent, "$OAT_BENCH_CACHE")
     note(f"downloading {url} ({model.bytes / 1e6:.1f} MB) to {to}")
     try:

@@ -122,8 +122,7 @@ def copied(clone: str | Path, commit: str) -> str:
 
 def described(info: ModelInfo) -> dict[str, Any]:
     """Return what RobustBench says of a model of its zoo, as fields of an entry."""
-    place = info.options.get(ZOO, "")
-    said = _shipped().get(place)
+    said = _shipped().get(str(info.options.get(ZOO)))
     if said is None:
         return {}
     about = {key: getattr(said, key) for key in _ABOUT.split()}

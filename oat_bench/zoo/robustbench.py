@@ -79,8 +79,8 @@ def _find(name: str) -> tuple[BenchmarkDataset, ThreatModel, str]:
         return known[name]
     if ThreatModel.corruptions.value in name:
         raise UserError(
-            f"robustbench:{name}: is for corruptions, and has no eps to be attacked within; "
-            "expected a model of threat model Linf or L2"
+            f"robustbench:{one_line(name)} is for corruptions, and has no eps to be attacked "
+            "within; expected a model of threat model Linf or L2"
         )
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     expected = "robustbench:DATASET/THREAT MODEL/NAME, as cifar10/Linf/Carmon2019Unlabeled"
@@ -97,15 +97,14 @@ def _load(dataset: BenchmarkDataset, threat: ThreatModel, model: str) -> torch.n
         with _weights_only(), redirect_stdout(sys.stderr):
             module: torch.nn.Module = load_model(model, MODEL_DIR, dataset, threat)
     except Exception as error:
+        unreadable = isinstance(error, UnpicklingError)
+        code = re.search(r"GLOBAL (\S+)", str(error)) if unreadable else None
         said = f"{type(error).__name__}: {one_line(error)}"
-        code = (
-            re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
-        )
         if code:
             why = f"holds {code[1]}, whose loading could run code"
             mend = "if you trust it, unpickle it yourself and save its state_dict in its place"
         elif before:
-            said = "torch cannot read it" if isinstance(error, UnpicklingError) else said
+            said = "torch cannot read it" if unreadable else said
             why, mend = f"not the weights of {model} ({said})", "delete it to have it downloaded"
         else:
             why, mend = f"RobustBench cannot download it ({said})", "put it there yourself"

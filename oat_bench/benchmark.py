@@ -1,7 +1,7 @@
 """Benchmark cards: data set, network, method, recipe, threat model and evaluation."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -10,8 +10,12 @@ from oat_bench.cards import Card, ImageSize, Lambdas, Name, Threat, Widths, firs
 from oat_bench.complaints import explain
 from oat_bench.errors import UserError
 from oat_bench.networks.card import NetworkCard
+from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.training.card import TrainingCard
+
+if TYPE_CHECKING:
+    from oat_bench.classifier import TunableClassifier
 
 
 class EvaluationCard(Card):
@@ -101,6 +105,34 @@ class BenchmarkCard(Card):
             return type(self).model_validate(self.model_dump() | changes).checked()
         except ValidationError as error:
             raise UserError(f"benchmark {self.name!r}: {explain(error, type(self))}") from error
+
+    def starting_from(self, model: "TunableClassifier", method: str | None = None) -> Self:
+        """Return the card of a training that starts from a model's weights.
+
+        Network, method (if None) and its options are the model's; so are the lambda values, but for
+        a method that has networks of its own for each.
+        """
+        from oat_bench.methods.trainable import TrainableClassifier
+
+        info, own = model.info, {}
+        if not (isinstance(model, TrainableClassifier) and model.members()):
+            raise UserError(
+                f"--from: a model of method {info.method!r} is not trained by oat-bench, so no "
+                "training can start from it; expected a checkpoint that `oat-bench train` wrote"
+            )
+        method = method or info.method
+        if method == info.method:
+            own["options"] = info.options | (self.options if self.method == method else {})
+        if info.network is not None:
+            own["network"] = info.network.model_dump()
+        if METHODS[method].continuous and self.training.lambdas != info.trained_lambdas:
+            ours, theirs = (
+                ", ".join(f"{lam:g}" for lam in lambdas)
+                for lambdas in (info.trained_lambdas, self.training.lambdas)
+            )
+            note(f"lambda {ours} stay, which the weights know, not the card's {theirs}")
+            own["training"] = self.training.model_dump() | {"lambdas": info.trained_lambdas}
+        return self._changed(method=method, **{"options": {}} | own)
 
     def with_widths(self, widths: list[float]) -> Self:
         """Return the card with a network of other widths, all evaluated; they end its name."""

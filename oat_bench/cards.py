@@ -126,6 +126,16 @@ class Threat(Card):
     eps: NonNegative = 8 / 255
     step_size: NonNegative = 2 / 255
 
+    def __str__(self) -> str:
+        return f"{self.norm} eps {format_eps(self.eps)}"
+
+
+def format_eps(eps: float) -> str:
+    """Write eps as entries do: 8/255, but 0.2."""
+    levels = eps * 255
+    whole = levels >= 1 and abs(levels - round(levels)) < 1e-9
+    return f"{levels:.0f}/255" if whole and float(f"{eps:g}") != eps else f"{eps:g}"
+
 
 C = TypeVar("C", bound=Card)
 

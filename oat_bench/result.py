@@ -14,7 +14,7 @@ from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.checkpoint import load
-from oat_bench.classifier import TunableClassifier, check_fits
+from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
@@ -78,6 +78,7 @@ class Result:
             self._published,
             entry.frontiers or (),
             entry.attacks,
+            entry.ancestry,
             dial=info.dial,
         )
 
@@ -221,6 +222,7 @@ def measured(
         frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
+        additional_data=bool(foreign_ancestors(info, data)),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
     )

@@ -17,6 +17,7 @@ from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
+    Ancestor,
     ModelInfo,
     OperatingPoint,
     TunableClassifier,
@@ -76,20 +77,33 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
 
 
 def train(
-    card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
+    card: BenchmarkCard,
+    data: Dataset,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    start: TunableClassifier | None = None,
 ) -> TunableClassifier:
-    """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
-    identity = training_identity(card.checked(), data, seed)
+    """Train by a card into ``out``; continue what it holds, or load that if it is finished.
+
+    Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`.
+    """
+    ancestors = [] if start is None else start.lineage()
+    identity = training_identity(card.checked(), data, seed, ancestors)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         classifier = load(checkpoint, device)
         # once a folder's name counted
         before = data.called(classifier.info.dataset)
-        if classifier.info.benchmark_card not in (identity, _identity(card, before, seed)):
+        if classifier.info.benchmark_card not in (
+            identity,
+            _identity(card, before, seed, ancestors),
+        ):
             raise UserError(
-                f"{checkpoint} was trained by another card, on other data or with another seed; "
-                "choose another folder with --out, or evaluate it with --model"
+                f"{checkpoint} was trained by another card, on other data, with another seed or "
+                "from another model; choose another folder with --out, or evaluate it with --model"
             )
         note(f"{checkpoint}: trained already")
         return classifier
@@ -112,8 +126,10 @@ def train(
         benchmark_card=identity,
         data_fingerprint=data.fingerprint(),
         image_size=data.image_size,
+        ancestors=ancestors,
     ).with_bridge()
-    classifier = method.build(info).to(device)
+    classifier = method.build(info) if start is None else method.start(info, start)
+    classifier.to(device)
     selections, logs, seconds = [], [], 0.0
     train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
@@ -140,6 +156,7 @@ def train(
         if len(widths) > 1:
             parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
         parts += [f"on {device}", trainer.computation]
+        parts += [f"from {one}" for one in ancestors[:1]]
         note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))
@@ -162,16 +179,20 @@ def train(
     return classifier
 
 
-def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def training_identity(
+    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+) -> str:
     """Hash all that decides the weights; the name of a folder does not."""
-    return _identity(card, data if data.name in datasets.DATASETS else data.called(""), seed)
+    same = data if data.name in datasets.DATASETS else data.called("")
+    return _identity(card, same, seed, ancestors)
 
 
-def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def _identity(card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor]) -> str:
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
+    parts += [f"from {one.fingerprint}" for one in ancestors[:1]]
     return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 

@@ -68,17 +68,25 @@ def held_out(
     if own:
         data = data.called(info.dataset)
     elif not named:
+        before = [one for one in info.ancestors if classifiers.trained_on(one, data)]
+        if before:
+            raise UserError(
+                f"{dataset} is what the model's ancestor was trained on, {before[0]}; name a "
+                "folder of images that neither has seen"
+            )
         parts = (data.train, data.validation, data.test)
         images = torch.cat([part.images for part in parts])
         whole = Split(images, torch.cat([part.labels for part in parts]), data.test.levels)
         return HeldOut(whole, f"the folder {data.name}", sha256(data.fingerprint(), "all"))
+    foreign = classifiers.foreign_ancestors(info, data)
+    doubt = f" (some of which {foreign[0]}, its ancestor, may have seen)" if foreign else ""
     if split == "test":
-        return HeldOut(data.test, "the test split", data.fingerprint())
+        return HeldOut(data.test, f"the test split{doubt}", data.fingerprint())
     if not len(data.validation):
         raise UserError(f"{data.name} has no validation images; take --split test")
     # ids count from 0 in every split: its own name keeps outcomes apart
     name = sha256(data.fingerprint(), "validation")
-    return HeldOut(data.validation, "the validation split", name)
+    return HeldOut(data.validation, f"the validation split{doubt}", name)
 
 
 def affordable(

@@ -14,12 +14,13 @@ from oat_bench.calibration import procedure
 from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
 from oat_bench.calibration.search import Goal, starting_lambdas
+from oat_bench.cards import format_eps
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
-from oat_bench.results.entries import format_eps, versions
+from oat_bench.results.entries import versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
 from oat_bench.statistics.frontier import Bools, Ints

@@ -124,6 +124,14 @@ TRAINING_OPTIONS = group(
     ),
     option("--method", "NAME", "Method that makes the classifier. [default: the card's]"),
 )
+START = option(
+    "--from",
+    "MODEL",
+    "Start from this model's weights, on its data set or another. Network, method and lambda are "
+    "the model's, the recipe the card's.",
+    None,
+    "start",
+)
 CARD_WIDTHS = option(
     "--widths",
     WIDTHS,

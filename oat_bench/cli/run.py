@@ -1,5 +1,6 @@
 """`run`, `evaluate` and `train`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
+    from oat_bench.classifier import TunableClassifier
     from oat_bench.networks.card import Interpolation
 
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 @shared.TRAINING_OPTIONS
 @shared.ATTACK_OPTIONS
 @option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
+@shared.START
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -60,21 +63,55 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
 @shared.CARD_WIDTHS
+@shared.START
 @shared.RUN_OPTIONS
 @in_context
-def train(context: Context, widths: list[float] | None, seed: int, **named: str | None) -> None:
+def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(context, context.dataset, **named)
-    card = card.checked() if widths is None else card.with_widths(widths)
+    card, model = _to_train(context, dataset_name=dataset_name, **named)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
     device = context.where
-    data = context.load(card.dataset, card.image_size, named["dataset_name"])
-    folder = make_folder(context.out or Path("runs") / f"{card.name}-seed{seed}")
-    runs.train(card, data, folder, seed=seed, device=device)
+    data = context.load(card.dataset, card.image_size, dataset_name)
+    folder = make_folder(context.out or _folder(card, seed, model))
+    runs.train(card, data, folder, seed=seed, device=device, start=model)
     note(f"checkpoint and log in {folder}")
+
+
+def _to_train(
+    context: Context,
+    *,
+    start: str | None,
+    widths: list[float] | None,
+    method: str | None,
+    **named: str | None,
+) -> "tuple[BenchmarkCard, TunableClassifier | None]":
+    """Return the card to train by, and the model to start from; it decides what it has to."""
+    if start is None:
+        card = _card(context, context.dataset, method=method, **named)
+        return card.checked() if widths is None else card.with_widths(widths), None
+    from oat_bench import datasets
+
+    source, dataset = replace(context, model=start), context.dataset
+    model = source.checkpoint
+    info = model.info
+    if widths not in (None, info.widths):
+        have = ",".join(f"{width:g}" for width in info.widths)
+        raise UserError(f"--widths: {start} has {have}, which stay; leave out --widths")
+    if dataset is None and named["benchmark"] is None:
+        dataset = source.dataset_name
+    card = _card(context, dataset, **named).starting_from(model, method)
+    if context.image_size is None and dataset is not None and datasets.is_folder(dataset):
+        card = card.model_copy(update={"image_size": info.image_size or card.image_size})
+    return card, model
+
+
+def _folder(card: "BenchmarkCard", seed: int, start: "TunableClassifier | None") -> Path:
+    """Return where a training goes, unless it is told."""
+    began = "" if start is None else f"-from-{start.fingerprint()[:8]}"
+    return Path("runs") / f"{card.name}{began}-seed{seed}"
 
 
 def _card(
@@ -118,24 +155,28 @@ def _evaluate(
     method: str | None = None,
     dataset_name: str | None = None,
     interpolation: "Interpolation | None" = None,
+    start: str | None = None,
     **changes: Any,
 ) -> None:
     """Attack the model, or the one that is trained first, by a card that options change."""
     model, dataset = context.model, context.dataset
-    for only, value in (("--method", method), ("--dataset-name", dataset_name)):
+    of_training = (("--method", method), ("--dataset-name", dataset_name), ("--from", start))
+    for only, value in of_training:
         if model is not None and value is not None:
             raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
-    card = None
-    if model is None or dataset is not None or benchmark is not None:
-        card = _card(context, dataset, benchmark, method, dataset_name)
+    card, begun = None, None
+    if model is None:
+        named = {"benchmark": benchmark, "dataset_name": dataset_name}
+        card, begun = _to_train(context, start=start, widths=widths, method=method, **named)
+        widths = None
+    elif dataset is not None or benchmark is not None:
+        card = _card(context, dataset, benchmark)
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.reports import flags
     from oat_bench.result import measured
 
-    if card is not None and model is None:
-        card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
     if model is not None:
         trained = context.trained
@@ -162,16 +203,16 @@ def _evaluate(
     card = runs.with_evaluation(card, data, **changes)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
-    own = f"seed{seed}"
+    folder = _folder(card, seed, begun)
     if trained is not None:
         known = trained.info.method, trained.info.trained_lambdas, trained.info.widths
-        own = trained.fingerprint()[:8]
+        folder = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
     runs.choose_points(card, *known)
     ready = runs.prepare_attacks(card, len(data.classes), seed)
     card = runs.with_saved(card, data, ready)
-    folder = make_folder(context.out or Path("runs") / f"{card.name}-{own}")
+    folder = make_folder(context.out or folder)
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=device)
+        trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
     result = measured(
         trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
     )

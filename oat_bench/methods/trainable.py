@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.errors import UserError
 from oat_bench.networks.card import NetworkCard, depth
 from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.progress import note
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.step import TrainingStep
 
@@ -58,6 +60,49 @@ class TrainableClassifier(TunableClassifier):
     @abstractmethod
     def build(cls, info: ModelInfo) -> Self:
         """Build the classifier with fresh weights, drawn by ``info.seed``."""
+
+    @classmethod
+    def start(cls, info: ModelInfo, model: TunableClassifier) -> Self:
+        """Build the classifier with a model's weights, but a fresh head for other classes.
+
+        A UserError if they do not fit. The head is what has a row for each class, where there are
+        more or fewer of them.
+        """
+        fresh, old = cls.build(info), model.info
+        own, theirs = fresh.state_dict(), fresh.weights_of(model)
+        channels = old.input_shape[0]
+        if channels != info.input_shape[0]:
+            raise UserError(
+                f"--from: the model takes images of {channels} channels, those of {info.dataset!r} "
+                f"have {info.input_shape[0]}; expected as many"
+            )
+        if own.keys() != theirs.keys():
+            lacking = min(own.keys() ^ theirs.keys())
+            raise UserError(
+                f"--from: weights of method {old.method!r} do not fit a network of method "
+                f"{info.method!r} (only one of them has {lacking}); leave out --method"
+            )
+        heads = []
+        for name, value in own.items():
+            rows = (len(value), len(theirs[name])) if value.ndim else ()
+            if value.shape == theirs[name].shape:
+                own[name] = theirs[name].cpu()
+            elif rows == (info.num_classes, old.num_classes) and (
+                value.shape[1:] == theirs[name].shape[1:]
+            ):
+                heads.append(name)
+            else:
+                raise UserError(
+                    f"--from: {name} is {list(theirs[name].shape)} in the model, for images "
+                    f"{old.input_shape}; expected {list(value.shape)} for {info.input_shape}"
+                )
+        if heads:
+            note(f"a new head: {info.num_classes} classes, the model has {old.num_classes}")
+        return cls.from_state(info, own)
+
+    def weights_of(self, model: TunableClassifier) -> dict[str, Tensor]:
+        """Return what each of the weights, by the names of `state_dict`, starts from."""
+        return model.state_dict()
 
     @abstractmethod
     def members(self) -> list[Member]:

@@ -114,25 +114,33 @@ class BenchmarkCard(Card):
         """
         from oat_bench.methods.trainable import TrainableClassifier
 
-        info, own = model.info, {}
+        info = model.info
         if not (isinstance(model, TrainableClassifier) and model.members()):
             raise UserError(
                 f"--from: a model of method {info.method!r} is not trained by oat-bench, so no "
                 "training can start from it; expected a checkpoint that `oat-bench train` wrote"
             )
-        method = method or info.method
-        if method == info.method:
-            own["options"] = info.options | (self.options if self.method == method else {})
-        if info.network is not None:
-            own["network"] = info.network.model_dump()
-        if METHODS[method].continuous and self.training.lambdas != info.trained_lambdas:
+        method, training = method or info.method, self.training
+        if method != info.method:
+            options: dict[str, Any] = {}
+        else:
+            options = info.options | (self.options if self.method == method else {})
+        if METHODS[method].continuous:
+            training = training.model_copy(update={"lambdas": info.trained_lambdas})
+        parts = {"network": info.network or self.network, "training": training}
+        dumped = {name: part.model_dump() for name, part in parts.items()}
+        try:
+            card = self._changed(method=method, options=options, **dumped)
+        except UserError as error:
+            if method == info.method:
+                raise
+            raise UserError(f"--from is a model of method {info.method!r}: {error}") from error
+        if card.training.lambdas != self.training.lambdas:
             ours, theirs = (
-                ", ".join(f"{lam:g}" for lam in lambdas)
-                for lambdas in (info.trained_lambdas, self.training.lambdas)
+                ", ".join(f"{lam:g}" for lam in one.lambdas) for one in (training, self.training)
             )
-            note(f"lambda {ours} stay, which the weights know, not the card's {theirs}")
-            own["training"] = self.training.model_dump() | {"lambdas": info.trained_lambdas}
-        return self._changed(method=method, **{"options": {}} | own)
+            note(f"lambda stays {ours}, which the weights know; the card's is {theirs}")
+        return card
 
     def with_widths(self, widths: list[float]) -> Self:
         """Return the card with a network of other widths, all evaluated; they end its name."""

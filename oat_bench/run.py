@@ -187,7 +187,9 @@ def training_identity(
     return _identity(card, same, seed, ancestors)
 
 
-def _identity(card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor]) -> str:
+def _identity(
+    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+) -> str:
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:

@@ -430,7 +430,9 @@ def test_kill_dash_nine_at_any_moment_and_the_same_weights_in_the_end(tmp_path):
 
 def test_a_state_of_another_run_is_refused(tmp_path):
     trainer(folder=tmp_path, identity="one", epochs=1).train(show=False)
-    with pytest.raises(UserError, match="belongs to a run with another card, data set or seed"):
+    with pytest.raises(
+        UserError, match="belongs to a run with another card, data set, seed or --from"
+    ):
         trainer(folder=tmp_path, identity="two", epochs=1).train(show=False)
 
 

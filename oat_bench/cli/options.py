@@ -127,8 +127,8 @@ TRAINING_OPTIONS = group(
 START = option(
     "--from",
     "MODEL",
-    "Start from this model's weights, on its data set or another. Network, method and lambda are "
-    "the model's, the recipe the card's.",
+    "Start from the weights of this model, a checkpoint or a run's folder: network, method and "
+    "lambda are its own, the recipe is the card's. [default: fresh weights]",
     None,
     "start",
 )

@@ -156,7 +156,7 @@ def train(
         if len(widths) > 1:
             parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
         parts += [f"on {device}", trainer.computation]
-        parts += [f"from {one}" for one in ancestors[:1]]
+        parts += [f"at {card.threat}, from {one}" for one in ancestors[:1]]
         note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))

@@ -63,18 +63,17 @@ class TrainableClassifier(TunableClassifier):
 
     @classmethod
     def start(cls, info: ModelInfo, model: TunableClassifier) -> Self:
-        """Build the classifier with a model's weights, but a fresh head for other classes.
+        """Build the classifier with the weights of a model; a UserError if they do not fit.
 
-        A UserError if they do not fit. The head is what has a row for each class, where there are
-        more or fewer of them.
+        Where the number of classes differs, what has a row for each class is fresh.
         """
         fresh, old = cls.build(info), model.info
         own, theirs = fresh.state_dict(), fresh.weights_of(model)
-        channels = old.input_shape[0]
-        if channels != info.input_shape[0]:
+        (channels, *_), (expected, *_) = info.input_shape, old.input_shape
+        if channels != expected:
             raise UserError(
-                f"--from: the model takes images of {channels} channels, those of {info.dataset!r} "
-                f"have {info.input_shape[0]}; expected as many"
+                f"--from: images of {info.dataset!r} have {channels} channels; expected as many as "
+                f"the model's, {expected}"
             )
         if own.keys() != theirs.keys():
             lacking = min(own.keys() ^ theirs.keys())
@@ -82,21 +81,17 @@ class TrainableClassifier(TunableClassifier):
                 f"--from: weights of method {old.method!r} do not fit a network of method "
                 f"{info.method!r} (only one of them has {lacking}); leave out --method"
             )
-        heads = []
+        classes = (info.num_classes,), (old.num_classes,)
         for name, value in own.items():
-            rows = (len(value), len(theirs[name])) if value.ndim else ()
-            if value.shape == theirs[name].shape:
+            here, there = value.shape, theirs[name].shape
+            if here == there:
                 own[name] = theirs[name].cpu()
-            elif rows == (info.num_classes, old.num_classes) and (
-                value.shape[1:] == theirs[name].shape[1:]
-            ):
-                heads.append(name)
-            else:
+            elif here[1:] != there[1:] or (here[:1], there[:1]) != classes:
                 raise UserError(
-                    f"--from: {name} is {list(theirs[name].shape)} in the model, for images "
-                    f"{old.input_shape}; expected {list(value.shape)} for {info.input_shape}"
+                    f"--from: {name} is {list(there)} in the model, for images {old.input_shape}; "
+                    f"expected {list(here)} for {info.input_shape}"
                 )
-        if heads:
+        if len(set(classes)) > 1:
             note(f"a new head: {info.num_classes} classes, the model has {old.num_classes}")
         return cls.from_state(info, own)
 

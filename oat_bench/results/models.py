@@ -81,7 +81,7 @@ def distinct(entries: Sequence[Entry], *more: list[str]) -> list[str]:
 
 
 def started(entries: Sequence[Entry]) -> list[str]:
-    """Return what tells models that training started from from those with fresh weights."""
+    """Return what sets models that started from others apart from those of fresh weights."""
     return [" fine-tuned" if entry.ancestors else "" for entry in entries]
 
 

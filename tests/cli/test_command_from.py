@@ -8,7 +8,7 @@ import pytest
 from commands import run_here
 from PIL import Image
 
-from oat_bench import calibration, datasets, load, run
+from oat_bench import calibration, datasets, load, run, save
 from oat_bench.benchmark import benchmark_card
 from oat_bench.classifier import Ancestor, foreign_ancestors
 from oat_bench.errors import UserError
@@ -132,9 +132,8 @@ def test_more_epochs_on_the_same_images_are_no_other_data(finished, hasty, digit
     few = ["--n-examples", 20, "--attacks", "fgsm", "--lambda", "0,1"]
     code, out, err = invoke("run", "--from", finished, "--benchmark", hasty, "--out", "more", *few)
     assert code == 0
-    assert err.splitlines()[0].endswith(
-        "from OAT wrn-10-1 on digits, Linf eps 0.2, 4 epochs, seed 0"
-    )
+    about = "at Linf eps 0.2, from OAT wrn-10-1 on digits, Linf eps 0.2, 4 epochs, seed 0"
+    assert err.splitlines()[0].endswith(about)
     (said,) = [line for line in out.splitlines() if line.startswith("Training started from")]
     assert said.endswith("4 epochs, seed 0.")
     entry = Entry.read(Path("more/entry.json"))
@@ -165,6 +164,18 @@ def test_without_a_card_it_is_that_of_the_models_data_set(finished, invoke, monk
     assert card.network == load(finished).info.network
     assert card.threat == shipped.threat
     assert err.splitlines()[0].startswith("lambda stays 0, 0.5, 1, which the weights know")
+
+
+def test_a_folder_is_resized_as_for_the_model(tuned, invoke, trained, monkeypatch, tmp_path):
+    trained.info = trained.info.model_copy(update={"image_size": 6})
+    save(trained, tmp_path / "six.safetensors")
+    seen = []
+    monkeypatch.setattr(run, "train", lambda card, data, out, **_: seen.append(data.input_shape))
+    command = ["train", "--from", "six.safetensors", "--dataset", tuned[0] / "three"]
+    for more in ([], ["--image-size", 4]):
+        code, _, err = invoke(*command, *more)
+        assert code == 0, err
+    assert seen == [(1, 6, 6), (1, 4, 4)]
 
 
 MINE = """

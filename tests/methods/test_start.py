@@ -129,7 +129,9 @@ def test_images_of_another_size_pass_through_the_same_convolutions(fresh, short)
 
 
 def test_images_of_other_channels_are_refused(fresh, short):
-    with pytest.raises(UserError, match="takes images of 1 channels, those of 'drawn' have 3"):
+    with pytest.raises(
+        UserError, match="of 'drawn' have 3 channels; expected as many as the model's, 1"
+    ):
         started(fresh(), short, drawn(channels=3))
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
+@shared.EPOCHS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
 @shared.RUN_OPTIONS
@@ -35,6 +37,7 @@ def run(context: Context, **options: Any) -> None:
 @click.argument("named", metavar="MODEL", required=False)
 @option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
 @shared.BENCHMARK_OPTIONS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option(
     "--interpolation",
@@ -60,11 +63,20 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
 @shared.CARD_WIDTHS
+@shared.EPOCHS
+@shared.TRAINING_BATCH_SIZE
+@shared.THREAT_OPTIONS
 @shared.RUN_OPTIONS
 @in_context
-def train(context: Context, widths: list[float] | None, seed: int, **named: str | None) -> None:
+def train(
+    context: Context,
+    widths: list[float] | None,
+    seed: int,
+    changes: dict[str, object],
+    **named: str | None,
+) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(context, context.dataset, **named)
+    card = _card(context, context.dataset, **named).with_changes(changes)
     card = card.checked() if widths is None else card.with_widths(widths)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
@@ -115,16 +127,19 @@ def _evaluate(
     seed: int,
     widths: list[float] | None,
     lambdas: list[float] | None,
+    changes: dict[str, object],
     method: str | None = None,
     dataset_name: str | None = None,
     interpolation: "Interpolation | None" = None,
-    **changes: Any,
+    **evaluation: Any,
 ) -> None:
     """Attack the model, or the one that is trained first, by a card that options change."""
     model, dataset = context.model, context.dataset
     for only, value in (("--method", method), ("--dataset-name", dataset_name)):
         if model is not None and value is not None:
             raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
+    if model is not None:
+        shared.check_trained(changes, "threat", "evaluation")
     card = None
     if model is None or dataset is not None or benchmark is not None:
         card = _card(context, dataset, benchmark, method, dataset_name)
@@ -135,6 +150,7 @@ def _evaluate(
     from oat_bench.result import measured
 
     if card is not None and model is None:
+        card = card.with_changes(changes)
         card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
     if model is not None:
@@ -148,18 +164,19 @@ def _evaluate(
         card = card or _card(context, context.dataset_name, None)
         if trained.info.network is None:  # no card knows its lambda values
             lambdas = lambdas or trained.info.trained_lambdas
-            if benchmark is None:
-                card = card.model_copy(update={"threat": trained.info.threat})
+        if benchmark is None:
+            card = card.model_copy(update={"threat": trained.info.threat})
+        card = card.with_changes(changes)
     assert card is not None
     counts = dict(n_examples or {})
     n = counts.pop("all", None)
     if dataset is None or not datasets.is_folder(dataset):
         n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
-    changes |= {"lambdas": lambdas, "widths": widths}
-    changes |= {"n_examples": n, "fewer_examples": counts or None}
+    evaluation |= {"lambdas": lambdas, "widths": widths}
+    evaluation |= {"n_examples": n, "fewer_examples": counts or None}
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
-    card = runs.with_evaluation(card, data, **changes)
+    card = runs.with_evaluation(card, data, **evaluation)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     own = f"seed{seed}"

@@ -15,6 +15,7 @@ from oat_bench.attacks import saved
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard
+from oat_bench.card_text import as_toml
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
     Ancestor,
@@ -31,7 +32,7 @@ from oat_bench.files import atomic_write, sha256
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
-from oat_bench.run_folder import CHECKPOINT, LOG, SPLITS
+from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
 
@@ -55,7 +56,7 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
 
 def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
     """Make the attacks of a card ready, before anything costly begins."""
-    chosen = select_attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks, card.threat.norm, n_classes)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
@@ -105,6 +106,7 @@ def train(
                 f"{checkpoint} was trained by another card, on other data, with another seed or "
                 "from another model; choose another folder with --out, or evaluate it with --model"
             )
+        atomic_write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
     network = method.network_card(card.network)
@@ -136,7 +138,10 @@ def train(
         chosen, _ = stratified(validation.labels, card.training.validation_examples)
         validation = validation.take(chosen)
     validation = validation.to(device)
-    for member in classifier.members():
+    members = classifier.members()
+    if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
+        atomic_write(out / CARD, as_toml(card))
+    for member in members:
         recipe = member.recipe(card.training)
         trainer = Trainer(
             member.step,
@@ -169,6 +174,7 @@ def train(
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / SPLITS, data.describe_splits())
+    atomic_write(out / CARD, as_toml(card))
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
         selection = selections[0][1] if selections else "none: not trained"

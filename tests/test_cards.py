@@ -248,6 +248,52 @@ def test_selection(selection, expected):
     assert [card.name for card in select_attacks(selection)] == expected
 
 
+_APGD_T = "apgd-t of autoattack (for 4 classes or more)"
+
+
+@pytest.mark.parametrize(
+    ("selection", "norm", "n_classes", "expected", "said"),
+    [
+        ("all,-autoattack", "Linf", 10, ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"], ""),
+        ("-fgsm, all ,- pgd-7", "Linf", 10, ["mi-fgsm", "pgd-20", "autoattack"], ""),
+        ("pgd-7,square,-square,-apgd", None, None, ["pgd-7"], ""),
+        ("all", "L2", 10, ["pgd-7", "pgd-20", "autoattack"], "fgsm, mi-fgsm (for Linf only)"),
+        ("all,-fgsm", "L2", 10, ["pgd-7", "pgd-20", "autoattack"], "mi-fgsm (for Linf only)"),
+        ("all,-fgsm,-mi-fgsm", "L2", 10, ["pgd-7", "pgd-20", "autoattack"], ""),
+        ("all,-fgsm,-pgd-7,-pgd-20,-mi-fgsm", "Linf", 3, ["autoattack"], _APGD_T),
+        (
+            "all,-pgd-7,-pgd-20",
+            "L2",
+            3,
+            ["autoattack"],
+            f"{_APGD_T}; fgsm, mi-fgsm (for Linf only)",
+        ),
+        ("autoattack", "L2", 3, ["autoattack"], ""),  # its column says what is in it
+    ],
+)
+def test_all_is_what_applies_less_what_is_left_out(
+    capsys, selection, norm, n_classes, expected, said
+):
+    assert [card.name for card in select_attacks(selection, norm, n_classes)] == expected
+    told = f"attacks left out of all: {said}\n" if said else ""
+    assert capsys.readouterr().err == told
+
+
+def test_what_is_left_out_is_an_attack_and_leaves_one():
+    assert "unknown attack 'autoatack'; did you mean autoattack?" in complaint(
+        select_attacks, "all,-autoatack"
+    )
+    for selection in ("-fgsm", "fgsm,-fgsm"):
+        message = complaint(select_attacks, selection)
+        assert message.startswith("no attack is named after what was left out; use --attacks all")
+
+
+def test_a_card_by_path_is_left_out_by_its_name_or_path(tmp_path):
+    path = written(tmp_path, ATTACK, "mine.toml")
+    for left in ("mine", path):
+        assert [c.name for c in select_attacks(f"pgd-7,{path},-{left}")] == ["pgd-7"]
+
+
 def test_every_order_of_a_selection_of_the_suite_is_the_same():
     suite = select_attacks("all")
     for order in itertools.permutations(card.name for card in suite):

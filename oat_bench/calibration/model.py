@@ -75,6 +75,7 @@ def calibrate(
     examples: Tensor | None = None,
     store: OutcomeStore | None = None,
     gradients: Precision = "float32",
+    batch_size: int | None = None,
     held_out: str = "held-out",
     costs: Sequence[WidthCost] = (),
     command: str = "",
@@ -96,7 +97,8 @@ def calibrate(
     info, shares, smooth = classifier.info, widths or classifier.info.widths, classifier.continuous
     ids = nested_order(data.labels) if examples is None else examples.cpu()
     store = store or OutcomeStore(None)
-    subject = Subject(classifier, data, data_fingerprint, store=store, gradients=gradients)
+    how: dict[str, Any] = {"batch_size": batch_size, "gradients": gradients}
+    subject = Subject(classifier, data, data_fingerprint, store=store, **how)
     probe, tester = ModelProbe(subject, cheaper(attack)), ModelProbe(subject, attack)
     lambdas = starting_lambdas(info.trained_lambdas, continuous=smooth)
     n_search, n_test = procedure.split(len(ids), goal, confidence)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
+@shared.EPOCHS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
 @shared.START
@@ -38,6 +40,7 @@ def run(context: Context, **options: Any) -> None:
 @click.argument("named", metavar="MODEL", required=False)
 @option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
 @shared.BENCHMARK_OPTIONS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option(
     "--interpolation",
@@ -63,6 +66,9 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
 @shared.CARD_WIDTHS
+@shared.EPOCHS
+@shared.TRAINING_BATCH_SIZE
+@shared.THREAT_OPTIONS
 @shared.START
 @shared.RUN_OPTIONS
 @in_context
@@ -86,14 +92,18 @@ def _to_train(
     start: str | None,
     widths: list[float] | None,
     method: str | None,
-    **named: str | None,
+    changes: dict[str, object],
+    **named: Any,
 ) -> "tuple[BenchmarkCard, TunableClassifier | None]":
-    """Return the card to train by, and the model to start from; it decides what it has to."""
+    """Return the card to train by, and the model to start from, which decides some of it."""
     if start is None:
-        card = _card(context, context.dataset, method=method, **named)
+        card = _card(context, context.dataset, method=method, **named).with_changes(changes)
         return card.checked() if widths is None else card.with_widths(widths), None
     from oat_bench import datasets
 
+    for key in changes:
+        if key.partition(".")[0] in ("method", "network"):
+            raise UserError(f"--set {key}: method and network are those of --from; leave it out")
     source, dataset = replace(context, model=start), context.dataset
     model = source.checkpoint
     info = model.info
@@ -102,7 +112,7 @@ def _to_train(
         raise UserError(f"--widths: {start} has {have}, which stay; leave out --widths")
     if dataset is None and named["benchmark"] is None:
         dataset = source.dataset_name
-    card = _card(context, dataset, **named).starting_from(model, method)
+    card = _card(context, dataset, **named).with_changes(changes).starting_from(model, method)
     if context.image_size is None and dataset is not None and datasets.is_folder(dataset):
         card = card.model_copy(update={"image_size": info.image_size or card.image_size})
     return card, model
@@ -152,11 +162,12 @@ def _evaluate(
     seed: int,
     widths: list[float] | None,
     lambdas: list[float] | None,
+    changes: dict[str, object],
     method: str | None = None,
     dataset_name: str | None = None,
     interpolation: "Interpolation | None" = None,
     start: str | None = None,
-    **changes: Any,
+    **evaluation: Any,
 ) -> None:
     """Attack the model, or the one that is trained first, by a card that options change."""
     model, dataset = context.model, context.dataset
@@ -166,11 +177,13 @@ def _evaluate(
             raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
     card, begun = None, None
     if model is None:
-        named = {"benchmark": benchmark, "dataset_name": dataset_name}
-        card, begun = _to_train(context, start=start, widths=widths, method=method, **named)
+        of_card = {"benchmark": benchmark, "dataset_name": dataset_name, "changes": changes}
+        card, begun = _to_train(context, start=start, widths=widths, method=method, **of_card)
         widths = None
-    elif dataset is not None or benchmark is not None:
-        card = _card(context, dataset, benchmark)
+    else:
+        shared.check_trained(changes, "threat", "evaluation")
+        if dataset is not None or benchmark is not None:
+            card = _card(context, dataset, benchmark)
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
@@ -189,18 +202,19 @@ def _evaluate(
         card = card or _card(context, context.dataset_name, None)
         if trained.info.network is None:  # no card knows its lambda values
             lambdas = lambdas or trained.info.trained_lambdas
-            if benchmark is None:
-                card = card.model_copy(update={"threat": trained.info.threat})
+        if benchmark is None:
+            card = card.model_copy(update={"threat": trained.info.threat})
+        card = card.with_changes(changes)
     assert card is not None
     counts = dict(n_examples or {})
     n = counts.pop("all", None)
     if dataset is None or not datasets.is_folder(dataset):
         n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
-    changes |= {"lambdas": lambdas, "widths": widths}
-    changes |= {"n_examples": n, "fewer_examples": counts or None}
+    evaluation |= {"lambdas": lambdas, "widths": widths}
+    evaluation |= {"n_examples": n, "fewer_examples": counts or None}
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
-    card = runs.with_evaluation(card, data, **changes)
+    card = runs.with_evaluation(card, data, **evaluation)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
     folder = _folder(card, seed, begun)

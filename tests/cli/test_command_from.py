@@ -154,15 +154,19 @@ def test_without_a_card_it_is_that_of_the_models_data_set(finished, invoke, monk
 
     monkeypatch.setattr(run, "train", watch)
     fingerprint = load(finished).fingerprint()
-    code, _, err = invoke("train", "--from", finished)
-    assert code == 0, err
-    ((card, name, out, start),) = seen
+    knobs = ["--epochs", "3", "--eps", "0.1", "--set", "training.lr=0.02"]
+    for more in ([], knobs):
+        code, _, err = invoke("train", "--from", finished, *more)
+        assert code == 0, err
+    (card, name, out, start), (short, *_) = seen
     assert (name, start) == ("digits", fingerprint)
     assert out == Path("runs") / f"digits-from-{fingerprint[:8]}-seed0"
     shipped = benchmark_card("digits")
     assert card.training == shipped.training.model_copy(update={"lambdas": [0.0, 0.5, 1.0]})
     assert card.network == load(finished).info.network
     assert card.threat == shipped.threat
+    assert (short.training.epochs, short.training.lr, short.threat.eps) == (3, 0.02, 0.1)
+    assert short.network == card.network
     assert err.splitlines()[0].startswith("lambda stays 0, 0.5, 1, which the weights know")
 
 
@@ -193,6 +197,7 @@ def build():
         (["run", "--from", "out", "--model", "out"], "--from is for training"),
         (["train", "--from", "out", "--widths", "1,0.5"], "--widths: out has 1, which stay"),
         (["train", "--from", "out", "--method", "fixed"], "method 'fixed'"),
+        (["train", "--from", "out", "--set", "network.film=none"], "--set network.film: method"),
         (["train", "--from", "out", "--dataset", "nodata"], "unknown data set 'nodata'"),
         (
             ["train", "--from", "./mine.py:build", "--dataset", "digits"],

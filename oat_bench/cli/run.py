@@ -177,8 +177,9 @@ def _evaluate(
             raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
     card, begun = None, None
     if model is None:
-        of_card = {"benchmark": benchmark, "dataset_name": dataset_name, "changes": changes}
-        card, begun = _to_train(context, start=start, widths=widths, method=method, **of_card)
+        of_card: dict[str, Any] = {"benchmark": benchmark, "dataset_name": dataset_name}
+        of_card |= {"changes": changes, "method": method, "widths": widths}
+        card, begun = _to_train(context, start=start, **of_card)
         widths = None
     else:
         shared.check_trained(changes, "threat", "evaluation")

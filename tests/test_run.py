@@ -81,6 +81,7 @@ def computed(monkeypatch):
 
 def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert {path.name for path in trained_folder.iterdir()} == {
+        "card.toml",
         "checkpoint.safetensors",
         "log.csv",
         "splits.json",

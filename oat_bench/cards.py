@@ -8,6 +8,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -194,6 +195,7 @@ def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
     return folder(f"{kind}s") / f"{name_or_path}.toml"
 
 
+@cache
 def keys(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """Return the JSON schema of each key of a card, sections too, by its dotted name."""
     found, schema = {}, model.model_json_schema()["properties"]

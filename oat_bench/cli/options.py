@@ -151,8 +151,8 @@ TRAINING_OPTIONS = group(
 START = option(
     "--from",
     "MODEL",
-    "Start from the weights of this model, a checkpoint or a run's folder: network, method and "
-    "lambda are its own, the recipe is the card's. [default: fresh weights]",
+    "Start from the weights of this model, a checkpoint, a run's folder or a name: network, method "
+    "and lambda are its own, the recipe is the card's. [default: fresh weights]",
     None,
     "start",
 )

@@ -387,7 +387,7 @@ def train_to_the_end(folder):
     """Train in a process of its own, with a state after each step; write the weights."""
     torch.set_num_threads(1)
     loop.SAVE_EVERY = 0.0
-    run = trainer(epochs=6, folder=folder)
+    run = trainer(epochs=4, folder=folder)
     run.train(show=False)
     atomic_write(folder / "final.safetensors", pack(run.step.network.state_dict(), {}))
 

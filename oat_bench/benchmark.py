@@ -166,7 +166,7 @@ class BenchmarkCard(Card):
         ours, theirs = (one.training.lambdas for one in (card, self))
         if ours != theirs:
             told = (", ".join(f"{lam:g}" for lam in lambdas) for lambdas in (ours, theirs))
-            note("lambda stays {}, which the weights know; the card's is {}".format(*told))
+            note("lambda values stay {}, the weights know no others; not {}".format(*told))
         return card
 
     def with_widths(self, widths: list[float]) -> Self:

@@ -61,7 +61,7 @@ class Ancestor(Recorded):
         """All but the seed, in words."""
         # a checkpoint may call them anything
         method, network, dataset = map(publishable, (self.method, self.architecture, self.dataset))
-        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        epochs = f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"
         return f"{method.upper()} {network} on {dataset}, {self.threat}, {epochs}"
 
     def __str__(self) -> str:

@@ -167,7 +167,7 @@ def test_without_a_card_it_is_that_of_the_models_data_set(finished, invoke, monk
     assert card.threat == shipped.threat
     assert (short.training.epochs, short.training.lr, short.threat.eps) == (3, 0.02, 0.1)
     assert short.network == card.network
-    assert err.splitlines()[0].startswith("lambda stays 0, 0.5, 1, which the weights know")
+    assert err.splitlines()[0].startswith("lambda values stay 0, 0.5, 1, the weights")
 
 
 def test_a_folder_is_resized_as_for_the_model(tuned, invoke, trained, monkeypatch, tmp_path):

@@ -158,7 +158,7 @@ def test_one_network_keeps_its_lambda_and_says_so(fresh, short, capsys):
     other = changed(short, lambdas=[0.0, 0.1, 0.5])
     card = other.starting_from(fresh())
     assert card.training == short.training
-    said = "lambda stays 0, 1, which the weights know; the card's is 0, 0.1, 0.5\n"
+    said = "lambda values stay 0, 1, the weights know no others; not 0, 0.1, 0.5\n"
     assert capsys.readouterr().err == said
     short.starting_from(fresh())
     assert capsys.readouterr().err == ""

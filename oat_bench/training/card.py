@@ -84,6 +84,11 @@ class TrainingCard(Card):
     objective: ObjectiveCard = Field(
         default=ObjectiveCard(), description="Loss of attacked images, and its parameters"
     )
+    loss_sampling: Literal["both", "one"] = Field(
+        default="both",
+        description="both: (1 - lambda) L_c + lambda L_a of each image, the paper's; one: L_a with "
+        "probability lambda, else L_c, the same on average in less than half of the passes",
+    )
     validate_every: Annotated[int, Field(ge=1)] = Field(
         default=1, description="Epochs from one validation to the next; the last is validated too"
     )
@@ -114,6 +119,8 @@ class TrainingCard(Card):
             raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')
         if self.standard_share is not None and not ends[0] == 0 < ends[1]:
             raise ValueError("standard_share needs 0 and one value above it among lambdas")
+        if (self.loss_sampling, self.order) == ("one", "published"):
+            raise ValueError('loss_sampling = "one" has one pass; the published order has two')
         if (self.objective.loss, self.lambda_sampling, self.lambdas[-1]) == ("trades", "list", 1):
             raise ValueError(
                 'objective "trades" has no labels at lambda = 1, where KL is all that is left; end '

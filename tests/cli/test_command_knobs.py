@@ -88,6 +88,25 @@ def test_an_evaluation_attacks_by_the_threat_model_of_the_model(invoke, card, fi
         assert folder.name == f"{name}-{oat_bench.load(finished).fingerprint()[:8]}"
 
 
+def test_lambda_values_by_key_are_those_of_a_model_of_ones_own_too(invoke, evaluated):
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "class Dial:\n"
+        "    def at(self, lam):\n"
+        "        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()\n"
+        "build = Dial\n"
+    )
+    for options, expected in (
+        ([], [0, 0.1, 0.2, 0.3, 0.4, 1]),
+        (["--set", "evaluation.lambdas=0,1"], [0, 1]),
+        (["--set", "evaluation.lambdas=0,1", "--lambda", "0.4"], [0.4]),
+    ):
+        few = ["--attacks", "fgsm", "--n-examples", 10, *options]
+        code, _, err = invoke("evaluate", "./mine.py:build", "--dataset", "digits", *few)
+        assert (code, err) == (2, "oat-bench: stopped\n")
+        assert evaluated.pop()[0].evaluation.lambdas == expected
+
+
 def test_another_recipe_is_not_resumed_and_leaves_the_card_alone(invoke, card, finished):
     before = (finished / "card.toml").read_bytes()
     code, out, err = invoke("train", "--benchmark", card, "--epochs", 5, "--out", finished)

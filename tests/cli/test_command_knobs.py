@@ -242,31 +242,30 @@ def test_bad_input_is_one_line(refused, finished, arguments, words):
 # --- calibration
 
 
-def test_a_calibration_under_another_threat_model(invoke, finished):
-    command = ["calibrate", finished, "--min-sa", "50%", "--split", "test", "--n-examples", 60]
-    found = []
-    for options in (["--eps", "4/255", "--batch-size", 7], ["--eps", "1", "--norm", "L2"]):
-        code, out, _ = invoke(*command, "--attack", "pgd-7", *options)
-        assert code == 0
-        report = calibration.Calibration.read(finished / "calibration.json")
-        assert f"{report.threat_model} eps {report.eps}" in out
-        found.append((report.threat_model, report.eps, report.choice.ra.value))
-    assert [one[:2] for one in found] == [("Linf", "4/255"), ("L2", "1")]
-    # the smaller ball lies in the larger one: sqrt(64) * 4/255 is 0.13
-    assert found[0][2] >= found[1][2]
-
-
-def test_the_default_attack_has_the_threat_model_too(invoke, finished, monkeypatch):
+@pytest.mark.parametrize("attack", [["--attack", "pgd-7"], ["--budget", 0]])
+@pytest.mark.parametrize(
+    ("options", "threat", "batch_size"),
+    [
+        ([], Threat(eps=0.2, step_size=0.05), None),
+        (["--eps", "4/255", "--batch-size", 7], Threat(eps="4/255", step_size="1/255"), 7),
+        (["--eps", "1", "--norm", "L2"], Threat(norm="L2", eps=1, step_size=0.25), None),
+        (["--set", "threat.step_size=0.1"], Threat(eps=0.2, step_size=0.1), None),
+    ],
+)
+def test_a_calibration_attacks_by_the_threat_model_that_is_asked_for(
+    invoke, finished, monkeypatch, attack, options, threat, batch_size
+):
     taken = []
 
-    def stopping(_model, _data, attack, *_args, **_options):
-        taken.append(attack.threat)
+    def stopping(_model, _data, attack, *_args, **options):
+        taken.append((attack.threat, options["batch_size"]))
         raise UserError("stopped")
 
     monkeypatch.setattr(calibration, "calibrate", stopping)
     command = ["calibrate", finished, "--min-sa", "50%", "--split", "test", "--n-examples", 60]
-    assert invoke(*command, "--eps", "4/255", "--budget", 0)[0] == 2
-    assert taken == [Threat(eps="4/255", step_size="1/255")]
+    code, out, err = invoke(*command, *attack, *options)
+    assert (code, out, err.splitlines()[-1]) == (2, "", "oat-bench: stopped")
+    assert taken == [(threat, batch_size)]
 
 
 # --- show card

@@ -24,7 +24,8 @@ def as_toml(card: Card) -> str:
     """Write a card with what each key means; `oat_bench.cards.read` reads the same card."""
     values = card.stated()
     head = _HEAD.format(kind=card.kind, name=values["name"])
-    return "\n".join([head, *_table(type(card), values, "")]).rstrip("\n") + "\n"
+    text = "\n".join([head, *_table(type(card), values, "")]).rstrip("\n") + "\n"
+    return text.encode(errors="replace").decode()  # a path need not be UTF-8
 
 
 def number(value: float) -> str:

@@ -131,7 +131,7 @@ class Threat(Card):
     norm: Norm = Field(default="Linf", description="Norm of the perturbation")
     eps: NonNegative = Field(default=8 / 255, description="Radius of the ball around an image")
     step_size: NonNegative = Field(
-        default=2 / 255, description="Length of a step of an attack; not a share of eps"
+        default=2 / 255, description="Length of a step of an attack, absolute: no share of eps"
     )
 
     def __str__(self) -> str:

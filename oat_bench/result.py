@@ -132,7 +132,7 @@ def evaluate(
         dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
             `oat_bench.datasets.load` returned.
         attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
-            is the default suite.
+            is the default suite for the norm and the classes, ``-NAME`` leaves one out.
         lambdas: robustness weights in [0, 1]; the model's own if None.
         n_examples: test images; as many as the data set's benchmark card has if None.
         widths: shares of the channels; all of the model's if None.

@@ -213,8 +213,8 @@ ATTACK_OPTIONS = group(
     option(
         "--attacks",
         "LIST",
-        "Attack cards, by name or path; all: those of the norm; -NAME leaves one out: "
-        "all,-autoattack; file:PATH: what --save-images wrote. [default: the card's]",
+        "Attack cards, by name or path; or all, those for the norm and the classes; -NAME leaves "
+        "one out: all,-autoattack; or file:PATH, what --save-images wrote. [default: the card's]",
     ),
     lambdas("Lambda to evaluate. [default: the card's]"),
     CARD_WIDTHS,

@@ -203,14 +203,17 @@ def _evaluate(
             trained = context.trained = trained.with_interpolation(interpolation)
         card = card or _card(context, context.dataset_name, None)
         if trained.info.network is None:  # no card knows its lambda values
-            lambdas = lambdas or trained.info.trained_lambdas
+            own_lambdas = {"lambdas": trained.info.trained_lambdas}
+            measures = card.evaluation.model_copy(update=own_lambdas)
+            card = card.model_copy(update={"evaluation": measures})
         if benchmark is None:
             card = card.model_copy(update={"threat": trained.info.threat})
         card = card.with_changes(changes)
     assert card is not None
     counts = dict(n_examples or {})
     n = counts.pop("all", None)
-    if dataset is None or not datasets.is_folder(dataset):
+    asked = "evaluation.n_examples" in changes
+    if asked or dataset is None or not datasets.is_folder(dataset):
         n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
     evaluation |= {"lambdas": lambdas, "widths": widths}
     evaluation |= {"n_examples": n, "fewer_examples": counts or None}

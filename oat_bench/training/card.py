@@ -86,8 +86,8 @@ class TrainingCard(Card):
     )
     loss_sampling: Literal["both", "one"] = Field(
         default="both",
-        description="both: (1 - lam) L_c + lam L_a of each image, the paper's; one: L_a with "
-        "probability lam, else L_c: the same on average, in less than half of the passes",
+        description="both: (1 - lambda) L_c + lambda L_a of each image, the paper's; one: L_a with "
+        "probability lambda, else L_c, the same on average in less than half of the passes",
     )
     validate_every: Annotated[int, Field(ge=1)] = Field(
         default=1, description="Epochs from one validation to the next; the last is validated too"

@@ -12,6 +12,7 @@ from oat_bench import calibration, cards
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
+from oat_bench.errors import UserError
 from oat_bench.evaluation import grid
 from oat_bench.results.entries import Entry
 
@@ -22,13 +23,25 @@ FEW = ["--n-examples", "10", "--lambda", "1", "--attacks", "fgsm"]
 def resolved(monkeypatch):
     """Stop a command where its card is resolved; return the cards."""
     found = []
-    monkeypatch.setattr(
-        "oat_bench.run.train", lambda card, *_, **__: found.append(card) or exit_early()
-    )
 
-    def exit_early():
-        raise oat_bench.errors.UserError("stopped")
+    def stop(card, *_, **__):
+        found.append(card)
+        raise UserError("stopped")
 
+    monkeypatch.setattr("oat_bench.run.train", stop)
+    return found
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Stop an evaluation before anything is attacked; return its card and its folder."""
+    found = []
+
+    def stop(_model, card, *_, out, **__):
+        found.append((card, out))
+        raise UserError("stopped")
+
+    monkeypatch.setattr("oat_bench.result.measured", stop)
     return found
 
 
@@ -55,17 +68,43 @@ def test_a_run_trains_and_attacks_by_what_was_changed(invoke, card):
     assert [path.name for path in Path("runs").iterdir()] == [folder.name]
     code, out, _ = invoke("show", "card", folder)
     assert (code, out) == (0, (folder / "card.toml").read_text())
-    # an evaluation attacks by the model's threat model, unless it is told otherwise
-    for options, eps, name in (
-        ([], "4/255", "digits-"),
-        (["--eps", "0.3"], "0.3", "digits-eps-0.3-"),
-        (["--eps", "0.3", "--set", "threat.step_size=0.1"], "0.3", "digits-eps-0.3-step_size-0.1-"),
-        (["--benchmark", card], "0.2", "brief-"),
+
+
+def test_an_evaluation_attacks_by_the_threat_model_of_the_model(invoke, card, finished, evaluated):
+    """Or by that of a card that is named; options come after either."""
+    half = ["--eps", "0.1"]
+    for options, threat, name in (
+        ([], (0.2, 0.05), "digits"),
+        (half, (0.1, 0.025), "digits-eps-0.1"),
+        ([*half, "--set", "threat.step_size=0.1"], (0.1, 0.1), "digits-eps-0.1-step_size-0.1"),
+        (["--benchmark", "digits"], (3 / 16, 3 / 64), "digits"),
+        (["--benchmark", "digits", *half], (0.1, 0.025), "digits-eps-0.1"),
+        (["--benchmark", card, "--eps", "1/5"], (0.2, 0.05), "brief"),
     ):
-        code, _, err = invoke("evaluate", folder, *options, *FEW)
-        assert (code, err) == (0, "")
-        (place,) = Path("runs").glob(f"{name}????????")
-        assert Entry.read(place / "entry.json").eps == eps
+        code, _, err = invoke("evaluate", finished, *options, *FEW)
+        assert (code, err) == (2, "oat-bench: stopped\n")
+        found, folder = evaluated.pop()
+        assert found.threat == Threat(eps=threat[0], step_size=threat[1])
+        assert folder.name == f"{name}-{oat_bench.load(finished).fingerprint()[:8]}"
+
+
+def test_lambda_values_by_key_are_those_of_a_model_of_ones_own_too(invoke, evaluated):
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "class Dial:\n"
+        "    def at(self, lam):\n"
+        "        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()\n"
+        "build = Dial\n"
+    )
+    for options, expected in (
+        ([], [0, 0.1, 0.2, 0.3, 0.4, 1]),
+        (["--set", "evaluation.lambdas=0,1"], [0, 1]),
+        (["--set", "evaluation.lambdas=0,1", "--lambda", "0.4"], [0.4]),
+    ):
+        few = ["--attacks", "fgsm", "--n-examples", 10, *options]
+        code, _, err = invoke("evaluate", "./mine.py:build", "--dataset", "digits", *few)
+        assert (code, err) == (2, "oat-bench: stopped\n")
+        assert evaluated.pop()[0].evaluation.lambdas == expected
 
 
 def test_another_recipe_is_not_resumed_and_leaves_the_card_alone(invoke, card, finished):
@@ -135,7 +174,7 @@ def test_method_and_widths_go_with_values_by_key(invoke, card, resolved):
 
 def test_what_all_leaves_out_is_said_before_anything_else(invoke, card, monkeypatch):
     def forbidden(*_args, **_options):
-        raise oat_bench.errors.UserError("attacking")
+        raise UserError("attacking")
 
     monkeypatch.setattr(grid, "evaluate", forbidden)
     options = ["--norm", "L2", "--eps", 1, "--epochs", 1, "--attacks", "all,-autoattack"]
@@ -203,31 +242,30 @@ def test_bad_input_is_one_line(refused, finished, arguments, words):
 # --- calibration
 
 
-def test_a_calibration_under_another_threat_model(invoke, finished):
-    command = ["calibrate", finished, "--min-sa", "50%", "--split", "test", "--n-examples", 60]
-    found = []
-    for options in (["--eps", "4/255", "--batch-size", 7], ["--eps", "1", "--norm", "L2"]):
-        code, out, _ = invoke(*command, "--attack", "pgd-7", *options)
-        assert code == 0
-        report = calibration.Calibration.read(finished / "calibration.json")
-        assert f"{report.threat_model} eps {report.eps}" in out
-        found.append((report.threat_model, report.eps, report.choice.ra.value))
-    assert [one[:2] for one in found] == [("Linf", "4/255"), ("L2", "1")]
-    # the smaller ball lies in the larger one: sqrt(64) * 4/255 is 0.13
-    assert found[0][2] >= found[1][2]
-
-
-def test_the_default_attack_has_the_threat_model_too(invoke, finished, monkeypatch):
+@pytest.mark.parametrize("attack", [["--attack", "pgd-7"], ["--budget", 0]])
+@pytest.mark.parametrize(
+    ("options", "threat", "batch_size"),
+    [
+        ([], Threat(eps=0.2, step_size=0.05), None),
+        (["--eps", "4/255", "--batch-size", 7], Threat(eps="4/255", step_size="1/255"), 7),
+        (["--eps", "1", "--norm", "L2"], Threat(norm="L2", eps=1, step_size=0.25), None),
+        (["--set", "threat.step_size=0.1"], Threat(eps=0.2, step_size=0.1), None),
+    ],
+)
+def test_a_calibration_attacks_by_the_threat_model_that_is_asked_for(
+    invoke, finished, monkeypatch, attack, options, threat, batch_size
+):
     taken = []
 
-    def stopping(_model, _data, attack, *_args, **_options):
-        taken.append(attack.threat)
-        raise oat_bench.errors.UserError("stopped")
+    def stopping(_model, _data, attack, *_args, **options):
+        taken.append((attack.threat, options["batch_size"]))
+        raise UserError("stopped")
 
     monkeypatch.setattr(calibration, "calibrate", stopping)
     command = ["calibrate", finished, "--min-sa", "50%", "--split", "test", "--n-examples", 60]
-    assert invoke(*command, "--eps", "4/255", "--budget", 0)[0] == 2
-    assert taken == [Threat(eps="4/255", step_size="1/255")]
+    code, out, err = invoke(*command, *attack, *options)
+    assert (code, out, err.splitlines()[-1]) == (2, "", "oat-bench: stopped")
+    assert taken == [(threat, batch_size)]
 
 
 # --- show card

@@ -90,6 +90,7 @@ def test_the_commands_on_knobs_are_commands_and_name_that_folder():
         command: click.Command = cli.cli
         while isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
-        command.make_context("oat-bench", words)
+        parent = click.Context(cli.cli, **cli.cli.context_settings)
+        command.make_context("oat-bench", words, parent)
     card = benchmark_card("digits").with_changes({"threat.eps": 1 / 16, "training.epochs": 6})
     assert f"`runs/{card.name}-seed0`" in (DOCS / "knobs.md").read_text()

@@ -148,6 +148,11 @@ def test_a_number_is_written_as_people_do(value, text):
     assert number(value) == text
 
 
+def test_a_path_that_is_not_utf_8_can_be_written():
+    card = benchmark_card("digits").model_copy(update={"dataset": "./images-\udcff"})
+    assert 'dataset = "./images-?"' in as_toml(card).encode().decode()
+
+
 # --- changed by key
 
 

@@ -24,6 +24,7 @@ def select_attacks(
     found: dict[str, AttackCard] = {}
     items = [item for part in selection.split(",") if (item := part.strip())]
     unwanted = [item[1:].strip() for item in items if item.startswith("-")]
+    default: list[AttackCard] = []
     for item in items:
         if item.startswith("-"):
             continue
@@ -31,7 +32,6 @@ def select_attacks(
             default = [card for card in map(attack_card, names("attacks")) if card.default]
             default = [card for card in default if card.norm in (None, norm)]
             chosen = [card for card in default if not _unfit(card, n_classes)]
-            _tell([card for card in default if card.name not in unwanted], n_classes)
         elif item.startswith("file:"):
             from oat_bench.attacks.saved import cards_of  # torch
 
@@ -50,6 +50,7 @@ def select_attacks(
         raise UserError(
             f"no attack is named{left}; use --attacks all or names from `oat-bench list attacks`"
         )
+    _tell([card for card in default if card.name not in unwanted], n_classes)
     rank = {name: place for place, name in enumerate(DEFAULT_ORDER)}
     return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
 

@@ -31,6 +31,7 @@ def page(
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
     attacks: Sequence[EntryAttack] = (),
+    ancestry: str = "",
     *,
     dial: bool = True,
 ) -> Page:
@@ -47,6 +48,8 @@ def page(
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
+    if ancestry:
+        notes.insert(0, f"Training {ancestry}.")
     return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
 
 
@@ -56,7 +59,8 @@ def of_entry(entry: Entry) -> Page:
     model = f"{entry.architecture}, {entry.method.upper()}"
     title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
     frontiers = entry.frontiers or ()
-    return page(results, trained_of(entry), title, (), frontiers, entry.attacks)
+    known = frontiers, entry.attacks, entry.ancestry
+    return page(results, trained_of(entry), title, (), *known)
 
 
 def trained_of(entry: Entry) -> list[float]:

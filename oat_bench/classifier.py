@@ -213,6 +213,13 @@ class TunableClassifier(ABC):
             ValueError: if the operating point does not exist.
         """
 
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
+
+        Another classifier may change the weights: nothing is shared.
+        """
+        raise UserError(f"a model of method {self.info.method!r} keeps no batch norm of its own")
+
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
         """Return logits [n, num_classes] of images [n, C, H, W], image i at lambda ``lam[i]``."""

@@ -1,7 +1,7 @@
 """Classifiers made of others, which a card names by their checkpoints; nothing is trained."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from oat_bench import checkpoint
 from oat_bench.cards import Lambda
 from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.methods import trainable
 from oat_bench.networks.card import NetworkCard
@@ -90,6 +91,7 @@ class Combined(trainable.Family):
             "own_name": " + ".join(part.info.architecture for part in parts.values()),
             "own_widths": [next(iter(parts.values())).info.widths[0]],
             "trained_lambdas": info.trained_lambdas,
+            "dial": True,
             "interpolation": "none",
             "bridge": None,
             "epochs": 0,
@@ -134,6 +136,39 @@ class TwoEnds(Combined):
         """Return the plain networks of the two ends."""
         (standard, low), (robust, high) = self.ends
         return standard.at(low, width), robust.at(high, width)
+
+
+def combine(
+    method: str,
+    parts: Mapping[str, TunableClassifier],
+    data: Dataset,
+    *,
+    lambdas: Sequence[float],
+    seed: int = 0,
+    **options: Any,
+) -> Combined:
+    """Make a classifier of others, as a card with this ``[method]`` does.
+
+    Args:
+        method: a name such as ``mixednuts``.
+        parts: by role: ``standard`` and ``robust`` (absent: the standard one, at another lambda),
+            or ``network``; from `oat_bench.load` or `oat_bench.wrap`.
+        data: what the method estimates or fits on: training or validation images.
+        lambdas: where it is evaluated, in [0, 1].
+        seed: of the fit.
+        options: other keys of ``[method]``.
+
+    Raises:
+        UserError: if the method is none of these, or cannot combine these parts.
+    """
+    kind = METHODS[METHODS.known(method)]
+    if not issubclass(kind, Combined):
+        raise UserError(f"method {method!r} makes nothing of other classifiers")
+    changes = {"method": method, "trained_lambdas": sorted(set(lambdas)), "seed": seed}
+    changes |= {"options": options, "lambda_sampling": "list", "benchmark_card": ""}
+    made = kind.of(next(iter(parts.values())).info.model_copy(update=changes), parts)
+    made.info = made.info.model_copy(update={"selection": made.fit(data)})
+    return made
 
 
 @torch.no_grad()

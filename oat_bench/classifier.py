@@ -177,6 +177,7 @@ class TunableClassifier(ABC):
     slims: ClassVar[bool] = False  #: whether one network runs at several widths
     continuous: ClassVar[bool] = True  #: at every lambda in the trained range, or only trained ones
     one_build: ClassVar[bool] = False  #: whether the networks of all points differ in tensors alone
+    passes: ClassVar[int] = 1  #: forward passes, of networks, that one classification takes
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:

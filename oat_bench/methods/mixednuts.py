@@ -89,7 +89,8 @@ class NonlinearMixture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to log probabilities [n, num_classes], which are logits."""
-        raw, share = self.robust(x), self.share
+        share, raw = self.share, self.robust(x)
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         standard, robust = self.standard(x).log_softmax(1), raw.log_softmax(1)
         sure = transformed(raw, self.s, self.p, self.c).log_softmax(1)
         certain = F.one_hot(standard.argmax(1), standard.shape[1]).to(standard.dtype).log()
@@ -114,9 +115,10 @@ class MixedNUTS(TwoEnds):
     """Two classifiers mixed, the robust one's logits transformed; lambda is its share.
 
     Up to lambda = 0.5 the standard classifier decides alone; above, the robust one does wherever
-    the margin of its transformed probabilities is at least (1 - lambda) / lambda.
+    its transformed probability is that of the standard one's class plus (1 - lambda) / lambda.
     """
 
+    passes = 2
     Options = NutsOptions
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:

@@ -34,6 +34,8 @@ class Mixture(nn.Module):
 class OutputMixing(TwoEnds):
     """Two classifiers whose probabilities are mixed, lambda the robust one's share."""
 
+    passes = 2
+
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the mixture in which the robust classifier has the share ``lam``."""
         point = OperatingPoint(lam, width)

@@ -374,6 +374,7 @@ def test_a_card_makes_evaluates_and_exports_a_rival(name, role, options, invoke)
     assert name.upper() in out
     entry = json.loads(Path("runs/rival/entry.json").read_text())
     assert entry["selection"].startswith("none: not trained")
+    assert entry["number_forward_passes"] == (2 if name == "mixednuts" else 1)
     clean = [point["clean_acc"] for point in entry["operating_points"]]
     attacked = [point["robust_acc"]["pgd-7"]["value"] for point in entry["operating_points"]]
     assert clean[0] > clean[2] > 40

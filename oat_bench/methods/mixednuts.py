@@ -24,9 +24,9 @@ _TOP = 250
 _GRID = (np.geomspace(0.05, 5, 8), np.linspace(1, 4, 8), np.linspace(-1.1, 0, 8))
 _STEPS, _BATCH = 20, 250
 
-#: gradients: the standard one's share at least (theirs are .04, .03 and .09), and the part of the
-#: robust one's that goes past the transformation (theirs)
-_LEAST, _PAST = 0.05, 0.9
+#: where gradients are asked for: the standard one's share at least, as the transformed one is close
+#: to certain, and what the robust one's normalised logits are multiplied by
+_LEAST, _SHARP = 0.05, 3.0
 _AHEAD = 1e-3  #: by which the predicted logit leads where gradients are asked for
 
 
@@ -68,10 +68,11 @@ class NonlinearMixture(nn.Module):
 
     A prediction of the standard classifier counts as certain, one of the robust classifier the more
     the surer it is; at share 0 it is log softmax(standard(x)). Neither has a gradient to speak of,
-    and attacks that follow it stop where they begin. So where a gradient with respect to the images
-    is asked for, the logits are, as in the authors' adaptive attack, those of a mixture that mostly
-    goes past the transformation, softmax(standard(x)) in the onehot's place; what this mixture
-    predicts is put ahead, so that both always predict the same.
+    and attacks that follow it get nowhere. So where a gradient with respect to the images is asked
+    for, the logits are those of a mixture that goes past the transformation, as in the authors'
+    adaptive attack: of softmax(standard(x)) and softmax(3 layer norm(robust(x))), which attacks get
+    further with than with their softmax(robust(x)). What this module predicts is put ahead there,
+    so that it predicts the same with gradients and without.
     """
 
     share: Tensor
@@ -91,7 +92,7 @@ class NonlinearMixture(nn.Module):
         """Map images [n, C, H, W] to log probabilities [n, num_classes], which are logits."""
         share, raw = self.share, self.robust(x)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        standard, robust = self.standard(x).log_softmax(1), raw.log_softmax(1)
+        standard = self.standard(x).log_softmax(1)
         sure = transformed(raw, self.s, self.p, self.c).log_softmax(1)
         certain = F.one_hot(standard.argmax(1), standard.shape[1]).to(standard.dtype).log()
         certain = torch.where(share == 0, standard, certain)
@@ -99,8 +100,9 @@ class NonlinearMixture(nn.Module):
         if not (x.requires_grad and torch.is_grad_enabled()):
             return mixed
         share = torch.where(share == 1, share, share.clamp_max(1 - _LEAST))
-        shares = torch.stack([1 - share, share * _PAST, share * (1 - _PAST)])
-        return _led(log_mixture([standard, robust, sure], shares), mixed.argmax(1, keepdim=True))
+        robust = (_SHARP * normalized(raw)).log_softmax(1)
+        smooth = log_mixture([standard, robust], torch.stack([1 - share, share]))
+        return _led(smooth, mixed.argmax(1, keepdim=True))
 
 
 def _led(logits: Tensor, first: Tensor) -> Tensor:
@@ -147,7 +149,7 @@ class MixedNUTS(TwoEnds):
         for ids in torch.split(torch.arange(len(split), device=self.device), _BATCH):
             x, threat = split.inputs(ids), self.info.threat
             x_adv = pgd(
-                lambda x: normalized(robust(x)),  # so that no gradient vanishes
+                lambda x: _SHARP * normalized(robust(x)),  # so that no gradient vanishes
                 x,
                 y[ids],
                 eps=threat.eps,

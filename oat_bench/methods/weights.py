@@ -52,9 +52,19 @@ class WeightInterpolation(TwoEnds):
         return near
 
     @classmethod
+    def build(cls, info: ModelInfo) -> Self:
+        """Read the checkpoints that the options name; statistics lie between theirs until `fit`."""
+        found = super().build(info)
+        for lam in found._inner:
+            found._keep(lam, found._between(lam, found.info.widths[0]))
+        return found
+
+    @classmethod
     def from_state(cls, info: ModelInfo, state: dict[str, Tensor]) -> Self:
         found = super().from_state(info, state)
         found.statistics = {n: v for n, v in state.items() if n.startswith("lambda-")}
+        for lam in found._inner:
+            found.at(lam)  # what does not fit is said here
         return found
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -70,14 +80,11 @@ class WeightInterpolation(TwoEnds):
         split = data.train.take(nested_order(data.train.labels)[:count]).to(self.device)
         # every batch has as many images, but for one: a variance of few is far off
         batches = torch.arange(len(split)).chunk(max(1, len(split) // _BATCH))
-        between_ends = [lam for lam in self.info.trained_lambdas if self._end(lam) is None]
-        for lam in between_ends:
+        for lam in self._inner:
             network = self._between(lam, self.info.widths[0])
             estimate(network, (split.inputs(batch) for batch in batches))
-            for name, value in network.named_buffers():
-                if name.endswith(_KINDS):
-                    self.statistics[f"lambda-{lam!r}.{name}"] = value
-        known = ", ".join(f"{lam:g}" for lam in between_ends) or "none"
+            self._keep(lam, network)
+        known = ", ".join(f"{lam:g}" for lam in self._inner) or "none"
         return f"none: not trained; batch norm estimated on {len(split)} images at lambda {known}"
 
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
@@ -85,18 +92,26 @@ class WeightInterpolation(TwoEnds):
         point = OperatingPoint(lam, width)
         lam = self.check_lambda(point.lam, self.info.trained_lambdas)
         if (end := self._end(lam)) is not None:
-            part, own = self.ends[end]
-            return part.at(own, point.width)
+            part, place = self.ends[end]
+            return part.at(place, point.width)
         network, prefix = self._between(lam, point.width), f"lambda-{lam!r}."
-        buffers = [n for n, _ in network.named_buffers() if n.endswith(_KINDS)]
-        if missing := [name for name in buffers if prefix + name not in self.statistics]:
+        names = [n for n, _ in network.named_buffers() if n.endswith(_KINDS)]
+        if any(prefix + name not in self.statistics for name in names):
             raise UserError(
-                f"{self.info.method}: batch norm was not estimated at lambda {lam:g} "
-                f"({missing[0]}); call fit(data)"
+                f"{self.info.method}: batch norm was not estimated at lambda {lam:g}; "
+                "call fit(data)"
             )
-        own_values = {name: self.statistics[prefix + name] for name in buffers}
-        network.load_state_dict(own_values, strict=False)
+        own = {name: self.statistics[prefix + name] for name in names}
+        network.load_state_dict(own, strict=False)
         return fold_batch_norms(network)
+
+    @property
+    def _inner(self) -> list[float]:
+        return [lam for lam in self.info.trained_lambdas if self._end(lam) is None]
+
+    def _keep(self, lam: float, network: nn.Module) -> None:
+        found = {n: v for n, v in network.named_buffers() if n.endswith(_KINDS)}
+        self.statistics |= {f"lambda-{lam!r}.{name}": value for name, value in found.items()}
 
     def _end(self, lam: float) -> int | None:
         return next((e for e in (0, 1) if abs(lam - e) <= SAME_LAMBDA), None)

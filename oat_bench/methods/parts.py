@@ -167,7 +167,8 @@ def combine(
     changes = {"method": method, "trained_lambdas": sorted(set(lambdas)), "seed": seed}
     changes |= {"options": options, "lambda_sampling": "list", "benchmark_card": ""}
     made: Combined = kind.of(next(iter(parts.values())).info.model_copy(update=changes), parts)
-    made.info = made.info.model_copy(update={"selection": made.fit(data)})
+    selection = made.fit(data)  # which may change the description too
+    made.info = made.info.model_copy(update={"selection": selection})
     return made
 
 

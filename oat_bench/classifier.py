@@ -213,6 +213,7 @@ class TunableClassifier(ABC):
     slims: ClassVar[bool] = False  #: whether one network runs at several widths
     continuous: ClassVar[bool] = True  #: at every lambda in the trained range, or only trained ones
     one_build: ClassVar[bool] = False  #: whether the networks of all points differ in tensors alone
+    passes: ClassVar[int] = 1  #: forward passes, of networks, that one classification takes
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
@@ -248,6 +249,13 @@ class TunableClassifier(ABC):
         Raises:
             ValueError: if the operating point does not exist.
         """
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
+
+        Another classifier may change the weights: nothing is shared.
+        """
+        raise UserError(f"a model of method {self.info.method!r} keeps no batch norm of its own")
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:

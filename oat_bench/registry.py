@@ -92,6 +92,9 @@ METHODS = Registry(
         "fixed": "oat_bench.methods.fixed:Fixed",
         "own": "oat_bench.methods.own:Own",
         "output-mixing": "oat_bench.methods.mixing:OutputMixing",
+        "mixednuts": "oat_bench.methods.mixednuts:MixedNUTS",
+        "weight-interpolation": "oat_bench.methods.weights:WeightInterpolation",
+        "affine-interpolation": "oat_bench.methods.affine:AffineInterpolation",
     },
 )
 ENGINES = Registry(

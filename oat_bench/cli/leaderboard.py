@@ -141,7 +141,8 @@ def table(
         trained = [point.lam for point in results if point.trained]
         model = f"{entry.architecture}, {entry.method.upper()}"
         title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-        pages = [per_lambda.page(results, trained, title, (), summaries, entry.attacks)]
+        about: Any = (results, trained, title, (), summaries, entry.attacks)
+        pages = [per_lambda.page(*about, random=entry.randomized)]
         csv = per_lambda.csv(results, trained)
     else:
         found, theirs, scale = [], [], ranking.Rule(**rule)

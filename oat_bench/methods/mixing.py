@@ -64,7 +64,7 @@ class OutputMixing(trainable.Family):
             theirs = part.info
             if (theirs.classes, theirs.input_shape) != (info.classes, info.input_shape):
                 raise UserError(
-                    f"output-mixing: the {role} model is of {theirs.dataset!r}; expected the "
+                    f"{info.method}: the {role} model is of {theirs.dataset!r}; expected the "
                     f"classes and images of {info.dataset!r}"
                 )
 
@@ -118,8 +118,12 @@ class OutputMixing(trainable.Family):
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the mixture in which the robust classifier has the share ``lam``."""
         point = OperatingPoint(lam, width)
-        standard = self.parts["standard"].at(self.options.standard_lambda, point.width)
-        other = self.parts.get("robust", self.parts["standard"])
-        robust = other.at(self.options.robust_lambda, point.width)
+        standard, robust = self.pair(point.width)
         device = next(robust.parameters()).device
         return Mixture(standard, robust, point.lam).to(device).eval()
+
+    def pair(self, width: float) -> tuple[nn.Module, nn.Module]:
+        """Return the standard and the robust classifier, each at its lambda."""
+        standard = self.parts["standard"].at(self.options.standard_lambda, width)
+        other = self.parts.get("robust", self.parts["standard"])
+        return standard, other.at(self.options.robust_lambda, width)

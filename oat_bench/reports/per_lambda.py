@@ -19,6 +19,10 @@ UNTRAINED = (
     "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
     "(folded-affine)."
 )
+RANDOM = (
+    "Random: each image is answered by a draw of its own, clean as attacked; attacks are on the "
+    "expectation over draws. * lambda was not trained."
+)
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
 _Quoted = dict[tuple[float, float, str], list[tuple[float, Published]]]
@@ -33,6 +37,7 @@ def page(
     attacks: Sequence[EntryAttack] = (),
     *,
     dial: bool = True,
+    random: bool = False,
 ) -> Page:
     """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
@@ -47,7 +52,8 @@ def page(
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
-    return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
+    marks = [RANDOM] if random else [UNTRAINED] if trained else []
+    return Page(title, tables, [" ".join([NOTE, *marks]), *notes])
 
 
 def _quoted(published: Sequence[Published]) -> _Quoted:

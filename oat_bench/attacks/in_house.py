@@ -6,7 +6,7 @@ Annotations say what a card may write.
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -111,9 +111,9 @@ def eot_pgd(
             return Drawn([model], torch.ones(1))
         return model.draws(eot_iter, generator(seed, _DRAWS, number).initial_seed())
 
-    walk = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
-    how = {"random_start": random_start, "example_ids": example_ids, "seed": seed}
-    return climb(draw, draw(-1), x, y, restarts=restarts, **walk, **how)
+    walk: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
+    walk |= {"random_start": random_start, "example_ids": example_ids}
+    return climb(draw, draw(-1), x, y, seed=seed, restarts=restarts, **walk)
 
 
 def noise(

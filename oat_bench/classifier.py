@@ -180,6 +180,7 @@ class TunableClassifier(ABC):
     #: whether a query is answered by a draw: `at` may return a `RandomNetwork`
     random: ClassVar[bool] = False
     bridged: ClassVar[bool] = True  #: whether `ModelInfo.bridged_below` is of this method
+    passes: ClassVar[int] = 1  #: forward passes, of networks, that one classification takes
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
@@ -215,6 +216,13 @@ class TunableClassifier(ABC):
         Raises:
             ValueError: if the operating point does not exist.
         """
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
+
+        Another classifier may change the weights: nothing is shared.
+        """
+        raise UserError(f"a model of method {self.info.method!r} keeps no batch norm of its own")
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:

@@ -95,6 +95,9 @@ METHODS = Registry(
         "own": "oat_bench.methods.own:Own",
         "output-mixing": "oat_bench.methods.mixing:OutputMixing",
         "random-choice": "oat_bench.methods.random_choice:RandomChoice",
+        "mixednuts": "oat_bench.methods.mixednuts:MixedNUTS",
+        "weight-interpolation": "oat_bench.methods.weights:WeightInterpolation",
+        "affine-interpolation": "oat_bench.methods.affine:AffineInterpolation",
     },
 )
 ENGINES = Registry(

@@ -221,6 +221,7 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
+        number_forward_passes=classifier.passes,
         frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),

@@ -161,7 +161,7 @@ def train(
     atomic_write(out / SPLITS, data.describe_splits())
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
-        selection = selections[0][1] if selections else "none: not trained"
+        selection = selections[0][1] if selections else classifier.fit(data)
     classifier.info = classifier.info.model_copy(update={"selection": selection})
     save(classifier, checkpoint)
     if selections:

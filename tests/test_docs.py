@@ -11,7 +11,7 @@ from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["own-model.md", "add-a-method.md", "add-an-attack.md"]
+PAGES = ["own-model.md", "add-a-method.md", "add-an-attack.md", "rivals.md"]
 #: lines of a page that is read at one go, code included
 SCREENS = 75
 
@@ -69,6 +69,22 @@ def test_a_model_of_ones_own_on_the_command_line(invoke):
     assert list(Path("boards/digits/Linf").glob("*.json"))
     code, _, err = invoke("evaluate", model, "--attacks", "fgsm")
     assert (code, "--dataset" in err) == (2, True)
+
+
+def test_rivals_that_need_no_training(invoke, tmp_path):
+    (tmp_path / "leaderboards").symlink_to(DOCS.parent / "leaderboards")
+    Path("mine.toml").write_text(blocks("rivals.md", "toml")[0])
+    words = shlex.split(blocks("rivals.md", "sh")[0])[1:]
+    few = ["--attacks", "fgsm", "--n-examples", "20"]
+    code, out, err = invoke(*words, *few, "--lambda", "0,0.99", "--out", "runs/mine")
+    assert code == 0, err
+    assert "MIXEDNUTS wrn-10-1" in out
+    exec(blocks("rivals.md", "py")[0], {})
+    code, _, err = invoke("evaluate", "line.safetensors", *few)
+    assert code == 0, err
+    code, _, err = invoke("evaluate", "line.safetensors", *few, "--lambda", "0.4")
+    assert code == 2
+    assert "weight-interpolation: lambda 0.4 asked for" in err
 
 
 def test_an_attack_card_of_ones_own(tmp_path, trained):

@@ -13,7 +13,7 @@ from oat_bench.methods.trainable import OneNetwork, build_network, card_of, load
 from oat_bench.networks.card import Interpolation, NetworkCard, check_interpolation
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.lambda_input import lambda_input
-from oat_bench.networks.specialize import specialize
+from oat_bench.networks.specialize import specialize, unfold
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.pgd import evaluating
@@ -59,6 +59,9 @@ class OAT(OneNetwork):
         """Return the plain network at lam and width; see `oat_bench.networks.specialize`."""
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        return unfold(self.network, lam, width)
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
         return ("folded-affine",) if self.info.bridges(lambdas) else ()

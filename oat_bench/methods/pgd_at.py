@@ -9,7 +9,7 @@ from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.methods.trainable import Family, Member, build_network, load_network, slimmable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.specialize import specialize
+from oat_bench.networks.specialize import specialize, unfold
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 
@@ -72,6 +72,10 @@ class PGDAT(Family):
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        trained = self.check_lambda(lam, self.info.trained_lambdas)
+        return unfold(self.networks[trained], trained, width)
 
 
 class PGDATS(PGDAT):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.classifier import OperatingPoint
-from oat_bench.methods.mixing import OutputMixing
+from oat_bench.methods.parts import TwoEnds
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 
 
@@ -28,7 +28,7 @@ class Choice(RandomNetwork):
         return Drawn(networks, torch.stack(chances))
 
 
-class RandomChoice(OutputMixing):
+class RandomChoice(TwoEnds):
     """At each query one of two classifiers by a coin for each image, lambda the robust one's."""
 
     random = True
@@ -36,4 +36,4 @@ class RandomChoice(OutputMixing):
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the choice in which the robust classifier has the chance ``lam``."""
         point = OperatingPoint(lam, width)
-        return Choice(*self.pair(point.width), point.lam).eval()
+        return Choice(*self.both(point.width), point.lam).to(self.device).eval()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.datasets import Dataset
 from oat_bench.networks.card import NetworkCard, depth
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.training.card import TrainingCard
@@ -62,6 +63,14 @@ class TrainableClassifier(TunableClassifier):
     @abstractmethod
     def members(self) -> list[Member]:
         """Return the networks to train, one after the other."""
+
+    def fit(self, data: Dataset) -> str:
+        """Take from the data what no training of `members` finds; return how, for `selection`.
+
+        It runs once, after them, on the classifier's device, and is decided by the data and
+        ``info.seed``; what it finds goes into `state_dict` or ``info.options``.
+        """
+        return "none: not trained"
 
 
 class OneNetwork(TrainableClassifier):

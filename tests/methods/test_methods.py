@@ -9,6 +9,7 @@ from oat_bench.benchmark import BenchmarkCard
 from oat_bench.classifier import ModelInfo
 from oat_bench.errors import UserError
 from oat_bench.methods.oat import OAT, OATSingleBN
+from oat_bench.methods.parts import Combined
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.networks.card import NetworkCard
 from oat_bench.registry import METHODS
@@ -25,7 +26,12 @@ def short(brief) -> BenchmarkCard:
     return brief.model_copy(update={"training": training})
 
 
-TRAINED = [n for n in METHODS if n not in ("fixed", "own", "output-mixing", "random-choice")]
+#: those that have networks to train
+TRAINED = [
+    name
+    for name, method in METHODS.items()
+    if issubclass(method, TrainableClassifier) and not issubclass(method, Combined)
+]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -23,6 +23,7 @@ from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.random_choice import Choice, RandomChoice
 from oat_bench.networks.drawn import Drawn, Expectation
+from oat_bench.registry import METHODS
 from oat_bench.results import ranking, records, reliability
 
 THREAT = Threat(eps=0.2, step_size=0.05)
@@ -113,6 +114,10 @@ def test_a_choice_is_saved_and_read_back(choice, digits, tmp_path):
         again.at(0.4).draws(1, 0)[0], choice.at(0.4).draws(1, 0)[0], strict=True
     ):
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    for method in ("output-mixing", "random-choice"):
+        info = choice.info.model_copy(update={"method": method, "options": {}})
+        with pytest.raises(UserError, match=f"{method}: the standard model, of method 'random-ch"):
+            METHODS[method].of(info, {"standard": choice})
     with pytest.raises(UserError, match="draws anew for each query"):
         oat_bench.export(choice, tmp_path / "c.onnx", lam=0.4)
 

@@ -15,11 +15,10 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
 from oat_bench.errors import UserError
-from oat_bench.networks.drawn import Drawn, Expectation, RandomNetwork
+from oat_bench.networks.drawn import DRAWS, Drawn, RandomNetwork, steady
 from oat_bench.results.outcomes import OutcomeStore
 
 _FIRST, _LARGEST = 128, 256
-DRAWS = 16  #: of a random classifier: each example is answered by one of so many, clean as attacked
 
 
 class Blocks:
@@ -157,7 +156,7 @@ class AtPoint:
     @cached_property
     def steady(self) -> nn.Module:
         """What answers alike each time: `exact`, of a random classifier the mean of its draws."""
-        return self.exact if self.drawn is None else Expectation(*self.drawn)
+        return steady(self.exact, self.subject.seed)
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -56,6 +56,16 @@ class RandomNetwork(nn.Module):
         return self.draws(1, int(torch.randint(2**62, ()))).toss(x, torch.rand(len(x)))
 
 
+DRAWS = 16  #: that an evaluation looks at, where there are not only a few
+
+
+def steady(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Return what answers alike each time: the network, or the mean of a random one's draws."""
+    return (
+        Expectation(*network.draws(DRAWS, seed)) if isinstance(network, RandomNetwork) else network
+    )
+
+
 class Expectation(nn.Module):
     """The mean of draws' probabilities, as logits: deterministic, to be looked at."""
 

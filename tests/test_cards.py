@@ -289,7 +289,11 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     ("find", "name", "message"),
     [
         (attack_card, "pgd7", "unknown attack 'pgd7'; did you mean pgd-7"),
-        (attack_card, "autoatack", "unknown attack 'autoatack'; did you mean autoattack?"),
+        (
+            attack_card,
+            "autoatack",
+            "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand?",
+        ),
         (attack_card, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd, apgd-ce, apgd-t"),
         (attack_card, "", "unknown attack ''; known: apgd, apgd-ce"),
         (attack_card, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),

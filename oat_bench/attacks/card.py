@@ -59,7 +59,7 @@ class AttackPart(Recorded):
         aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
         targets = given.get("n_classes", 10) - 1 if aimed else 1
         backward = 1 if "n_queries" in given or "draws" in given else 2
-        each = backward * given.get("eot_iter", 1)
+        each = backward * given.get("eot_iter", 1) * (1 + (self.class_ == "EOTPGD"))  # two losses
         return float(each * targets * restarts * max(known, default=100.0))
 
     @property

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
-from oat_bench.attacks.expectation import climb
+from oat_bench.attacks.expectation import climb, expected_losses, mixture_losses
 from oat_bench.cards import Norm
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 from oat_bench.randomness import generator
@@ -100,10 +100,11 @@ def eot_pgd(
     restarts: Count = 1,
     eot_iter: Count = 10,
 ) -> Tensor:
-    """PGD on the expected loss of a random model (arXiv:1707.07397).
+    """PGD on a random model: on its expected loss, and on that of its mean probabilities.
 
-    The expectation is that of ``eot_iter`` draws, new ones at each step, or exact where the model
-    is drawn from a few networks; other models are drawn from one. See `climb` for restarts.
+    Of both (arXiv:1707.07397, section 2.1; 2206.06737 says why one is not enough) each image gets
+    what is least likely answered right. Means are those of ``eot_iter`` draws, new ones at each
+    step, or exact where the model is drawn from a few networks; others are drawn from one.
     """
 
     def draw(number: int) -> Drawn:
@@ -113,6 +114,8 @@ def eot_pgd(
 
     walk: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
     walk |= {"random_start": random_start, "example_ids": example_ids}
+    if isinstance(model, RandomNetwork):
+        walk["losses"] = (expected_losses, mixture_losses)
     return climb(draw, draw(-1), x, y, seed=seed, restarts=restarts, **walk)
 
 

@@ -147,11 +147,11 @@ def test_at_lambda_it_is_the_network_with_scaled_noise_folded(network, build_cla
 def test_noise_has_the_spread_of_the_weights():
     plain = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3)).eval()
     spread = torch.linspace(0.1, 2, 8 * 8 * 9).reshape(8, 8, 3, 3)
-    draws = Noisy(plain, {"0.weight": spread}).draws(1000, seed=0).networks
+    draws = Noisy(plain, {"0.weight": spread}).draws(300, seed=0).networks
     eta = torch.stack([(one[0].weight - plain[0].weight) / spread for one in draws]).detach()
     assert eta.mean().abs() < 0.01
     assert eta.std() == pytest.approx(1, abs=0.01)
-    assert eta.std(0).min() > 0.85
+    assert eta.std(0).min() > 0.8
     assert all(torch.equal(one[0].bias, plain[0].bias) for one in draws[:3])
 
 

@@ -13,7 +13,6 @@ import torch
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
-from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
@@ -33,6 +32,7 @@ from oat_bench.results.published import Published
 from oat_bench.run_folder import ENTRY, FIGURES, IMAGES, OUTCOMES, REPORT, STORE
 from oat_bench.statistics import frontier
 from oat_bench.wrapping import wrap
+from oat_bench.zoo import load
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def evaluate(
 
     Args:
         model: a network, images in [0, 1] to logits; an object with ``at(lam)``; what
-            `oat_bench.wrap` or `oat_bench.load` returned; or the path of a checkpoint.
+            `oat_bench.wrap` or `oat_bench.load` returned; or what `oat_bench.load` takes.
         dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
             `oat_bench.datasets.load` returned.
         attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
@@ -152,7 +152,7 @@ def evaluate(
     data = datasets.load(dataset, data_dir) if isinstance(dataset, str) else dataset
     card, where = card_for(data.name), run.choose_device(device)
     if isinstance(model, str | Path):
-        classifier = load(model)
+        classifier = load(model, dataset=data)
     elif isinstance(model, TunableClassifier):
         classifier = model
     else:

@@ -58,6 +58,9 @@ class TrainingCard(Card):
     #: share of lambda = 0; if absent that of one value of the list
     standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = None
     objective: ObjectiveCard = ObjectiveCard()
+    #: both: (1 - lam) L_c + lam L_a of each image, the paper's; one: L_a with probability lam, else
+    #: L_c, which is the same on average and takes less than half of the passes
+    loss_sampling: Literal["both", "one"] = "both"
     validate_every: Annotated[int, Field(ge=1)] = 1
     validation_examples: Annotated[int, Field(ge=1)] | None = None  #: stratified; absent: all
     selection: Literal["last", "best"] = "last"
@@ -74,6 +77,8 @@ class TrainingCard(Card):
             raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')
         if self.standard_share is not None and not ends[0] == 0 < ends[1]:
             raise ValueError("standard_share needs 0 and one value above it among lambdas")
+        if (self.loss_sampling, self.order) == ("one", "published"):
+            raise ValueError('loss_sampling = "one" has one pass; the published order has two')
         if (self.objective.loss, self.lambda_sampling, self.lambdas[-1]) == ("trades", "list", 1):
             raise ValueError(
                 'objective "trades" has no labels at lambda = 1, where KL is all that is left; end '

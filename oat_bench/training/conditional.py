@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -12,12 +13,22 @@ from torch import Tensor, nn
 from oat_bench.acceleration import Precision, autocast, compiled, operations_per_image
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.conditioning import Condition, Folded
+from oat_bench.randomness import uniform
 from oat_bench.training.objectives import make_objective
 from oat_bench.training.pgd import Model
-from oat_bench.training.sampling import Sample, sample_lambda
+from oat_bench.training.sampling import (
+    Losses,
+    Sample,
+    Some,
+    both_losses,
+    one_loss,
+    sample_lambda,
+)
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
-_LAMBDA = 2  # draws of lambda take the even streams of the seed from here on
+_LAMBDA = 2  # draws of lambda take the even streams of the seed from here on,
+_LOSS = 3  # draws of which loss the odd ones
+_BATCH = -1  # owns what is drawn once for a batch
 
 
 class ConditionalStep(TrainingStep):
@@ -59,23 +70,36 @@ class ConditionalStep(TrainingStep):
     def loss(self, batch: Batch, sample: Sample, width: float) -> Tensor:
         """Attack a batch on a width's sub-network and return its loss there.
 
-        That of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c its clean cross-entropy. One pass
-        carries clean and attacked images, so that BN_c sees clean ones at lam = 0 and BN_a both
-        kinds at lam > 0; in the published order a pass each, the attack between them.
+        That of an image is (1 - lam) L_c + lam L_a (Eq. 3), L_c its clean cross-entropy; or one of
+        the two, which is that on average (``loss_sampling``). One pass carries clean and attacked
+        images, so that BN_c sees clean ones at lam = 0 and BN_a both kinds at lam > 0; in the
+        published order a pass each, the attack between them.
         """
-        x, y, attacked = batch.x, batch.y, slice(sample.n_standard, None)
+        x, y, losses = batch.x, batch.y, self.sample_losses(batch, sample, width)
+        kept, chosen = losses.clean, losses.attacked
+        standard, attacked = replace(sample, index=sample.index[kept]), sample.above(chosen)
         if self.setting.card.order == "published":
             clean = self._logits(x, sample, width)
-            x_adv, counts = self.attack(batch, sample, width)
-            logits_adv = self._logits(x_adv, sample.attacked, width)
+            x_adv, counts = self.attack(batch, sample, width, chosen)
+            logits_adv = self._logits(x_adv, attacked, width)
         else:
-            x_adv, counts = self.attack(batch, sample, width)
-            logits = self._logits(torch.cat([x, x_adv]), sample.then(sample.attacked), width)
-            clean, logits_adv = logits[: len(x)], logits[len(x) :]
-        l_c = F.cross_entropy(clean, y, reduction="none")
-        l_a = counts * self.objective.loss(clean[attacked], logits_adv, y[attacked])
-        lam = sample.lam
-        return (((1 - lam) * l_c).sum() + (lam[attacked] * l_a).sum()) / len(x)
+            x_adv, counts = self.attack(batch, sample, width, chosen)
+            x_all = torch.cat([x[kept], x_adv])
+            logits = self._logits(x_all, standard.then(attacked), width)
+            clean, logits_adv = logits.tensor_split([len(logits) - len(x_adv)])
+        l_c = F.cross_entropy(clean, y[kept], reduction="none")
+        beside = clean[chosen] if self.objective.compares else None
+        l_a = counts * self.objective.loss(logits_adv, y[chosen], beside)
+        return ((losses.clean_weight * l_c).sum() + (losses.attacked_weight * l_a).sum()) / len(x)
+
+    def sample_losses(self, batch: Batch, sample: Sample, width: float) -> Losses:
+        """Return which losses the images have on a width; of one each, every width draws anew."""
+        if self.setting.card.loss_sampling == "both":
+            return both_losses(sample)
+        place, stream = self.network.widths.index(width), _LOSS + 2 * batch.number
+        owners = torch.cat([batch.ids, batch.ids.new_tensor([_BATCH])])
+        draws = uniform(owners, (place + 1,), self.setting.seed, stream)[:, place]
+        return one_loss(sample, draws, keep_clean=self.objective.compares)
 
     def condition(self, sample: Sample, width: float) -> Condition:
         """Return the condition of images sorted by lambda."""
@@ -87,13 +111,15 @@ class ConditionalStep(TrainingStep):
             logits: Tensor = self.network.backbone(x, self.condition(sample, width))
         return logits.float()
 
-    def attack(self, batch: Batch, sample: Sample, width: float) -> tuple[Tensor, Tensor]:
-        """Attack the images of lambda > 0 at their own, in eval mode, norm layers folded once."""
-        x, y, ids = (part[sample.n_standard :] for part in (batch.x, batch.y, batch.ids))
+    def attack(
+        self, batch: Batch, sample: Sample, width: float, some: Some
+    ) -> tuple[Tensor, Tensor]:
+        """Attack some of the images of lambda > 0 at theirs, in eval mode, norm layers folded."""
+        x, y, ids = (part[some] for part in (batch.x, batch.y, batch.ids))
         if len(x) == 0:
             return x, torch.ones_like(y, dtype=torch.bool)
         with torch.no_grad():
-            folded = self.network.fold(self.condition(sample.attacked, width))
+            folded = self.network.fold(self.condition(sample.above(some), width))
         seen = partial(self.frozen, folded=folded)
         return self.objective.attack(seen, x, y, batch.budget, example_ids=ids, seed=batch.seed)
 

@@ -25,6 +25,7 @@ from oat_bench.training import augmentation
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import evaluating, pgd
+from oat_bench.training.sampling import passes
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
@@ -71,9 +72,8 @@ class Trainer:
             average = get_ema_multi_avg_fn(card.ema_decay)  # type: ignore[no-untyped-call]
             self.state.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         shape = train.images.shape[1:]
-        # forward and backward for each step of the attack, thrice two passes for the training step
-        passes = (2 * card.attack_steps + 6) * len(train) * card.epochs
-        operations = step.operations(torch.zeros(1, *shape).to(self.device)) * passes
+        operations = step.operations(torch.zeros(1, *shape).to(self.device))
+        operations *= passes(card) * len(train) * card.epochs
         precision = choose_precision(card.precision, self.device, shape.numel())
         compiled = choose_compile(card.compile, self.device, operations)
         step.ready(Setting(card, threat, seed, self.device, precision, compiled))

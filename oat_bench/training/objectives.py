@@ -5,6 +5,7 @@ in what is then asked of the network.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class Budget:
 class CrossEntropy:
     """PGD-AT (Madry et al., arXiv:1706.06083): cross-entropy where PGD raises it most (Eq. 2)."""
 
+    compares: ClassVar[bool] = False  #: whether L_a needs the clean image's logits
+
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
@@ -40,8 +43,8 @@ class CrossEntropy:
         x_adv = pgd(model, x, y, example_ids=example_ids, seed=seed, **vars(budget))
         return x_adv, torch.ones_like(y, dtype=torch.bool)
 
-    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
-        """Return L_a of each image, shape [n], from both logits: of the attacked one alone here."""
+    def loss(self, attacked: Tensor, y: Tensor, clean: Tensor | None = None) -> Tensor:
+        """Return L_a of each image, shape [n]; ``clean`` is what it is compared with, if it is."""
         return F.cross_entropy(attacked, y, reduction="none")
 
 
@@ -54,6 +57,7 @@ class Trades(CrossEntropy):
     """
 
     beta: float
+    compares = True
 
     def attack(
         self, model: Model, x: Tensor, y: Tensor, budget: Budget, example_ids: Tensor, seed: int
@@ -69,8 +73,9 @@ class Trades(CrossEntropy):
         x_adv = pgd(model, x, clean, start=start, loss=divergence, **vars(budget))
         return x_adv, torch.ones_like(y, dtype=torch.bool)
 
-    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+    def loss(self, attacked: Tensor, y: Tensor, clean: Tensor | None = None) -> Tensor:
         """Return beta KL(clean prediction || attacked prediction); both get gradients."""
+        assert clean is not None
         return self.beta * kl(clean.log_softmax(1), attacked.log_softmax(1))
 
 

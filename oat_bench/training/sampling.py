@@ -9,6 +9,8 @@ from torch import Tensor
 from oat_bench.randomness import uniform
 from oat_bench.training.card import TrainingCard
 
+Some = slice | Tensor  #: places in a batch
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -26,11 +28,51 @@ class Sample:
     @property
     def attacked(self) -> "Sample":
         """The images of lambda > 0 alone."""
-        return replace(self, index=self.index[self.n_standard :], n_standard=0)
+        return self.above(slice(self.n_standard, None))
+
+    def above(self, some: Some) -> "Sample":
+        """Return some of the images of lambda > 0."""
+        return replace(self, index=self.index[some], n_standard=0)
 
     def then(self, other: "Sample") -> "Sample":
         """Let images of lambda > 0, with the same values, follow."""
         return replace(self, index=torch.cat([self.index, other.index]))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Which images of a batch are trained on clean, which attacked, and what each loss weighs."""
+
+    clean: Some  #: includes all of lambda = 0
+    attacked: Some  #: of lambda > 0
+    clean_weight: Tensor  #: of L_c of each clean image
+    attacked_weight: Tensor  #: of L_a of each attacked image
+
+
+def both_losses(sample: Sample) -> Losses:
+    """Give every image (1 - lam) L_c + lam L_a (OAT paper, Eq. 3)."""
+    lam, attacked = sample.lam, slice(sample.n_standard, None)
+    return Losses(slice(None), attacked, 1 - lam, lam[attacked])
+
+
+def one_loss(sample: Sample, draws: Tensor, *, keep_clean: bool = False) -> Losses:
+    """Give each image L_a with probability lam, else L_c: on average (1 - lam) L_c + lam L_a.
+
+    Systematic sampling over the images in the order of lambda, those of one value in a random
+    order: of each value as many are attacked as their lambda add up to, to within one. ``draws``
+    are n + 1 numbers in [0, 1), of the images and of where the sampling starts. ``keep_clean``:
+    attacked images are passed clean as well, for an L_a that looks at both.
+    """
+    shuffled = draws[:-1].argsort()
+    order = shuffled[sample.lam[shuffled].argsort(stable=True)]
+    lam = sample.lam[order].double()
+    ends = lam.cumsum(0) + draws[-1]
+    # nothing is left to rounding at lambda = 1
+    hit = (ends.floor() > (ends - lam).floor()) | (lam == 1)
+    chosen = torch.zeros_like(hit).scatter(0, order, hit)
+    attacked, kept = chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
+    clean: Some = slice(None) if keep_clean else kept
+    return Losses(clean, attacked, (~chosen)[clean].float(), torch.ones_like(attacked).float())
 
 
 def describe_lambdas(card: TrainingCard) -> str:
@@ -50,6 +92,19 @@ def standard_share(card: TrainingCard) -> float:
     if card.lambdas[0] != 0:
         return 0.0
     return 1 / len(card.lambdas) if card.standard_share is None else card.standard_share
+
+
+def passes(card: TrainingCard) -> float:
+    """Return what training on an image costs, by cross-entropy, in passes.
+
+    A forward pass counts 1, the gradient of an image 1, that of image and weights 2.
+    """
+    above = [lam for lam in card.lambdas if lam > 0]
+    attacked = 1 - standard_share(card)
+    if card.loss_sampling == "one":
+        mean = 0.5 if card.lambda_sampling == "uniform" else sum(above) / max(1, len(above))
+        return 3 + 2 * card.attack_steps * attacked * mean
+    return 3 + (3 + 2 * card.attack_steps) * attacked
 
 
 def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sample:

@@ -65,20 +65,20 @@ class Linear(nn.Module):
 def test_cross_entropy_is_minus_the_log_probability():
     clean, attacked, y = logits(), logits(seed=1), torch.arange(7) % 5
     expected = -Categorical(logits=attacked).log_prob(y)
-    torch.testing.assert_close(CrossEntropy().loss(clean, attacked, y), expected)
-    torch.testing.assert_close(MMA().loss(clean, attacked, y), expected)
+    torch.testing.assert_close(CrossEntropy().loss(attacked, y), expected)
+    torch.testing.assert_close(MMA().loss(attacked, y, clean), expected)
 
 
 @pytest.mark.parametrize("beta", [1.0, 6.0])
 def test_trades_is_beta_times_the_divergence_of_torch_distributions(beta):
     clean, attacked, y = logits(), logits(seed=1), torch.zeros(7, dtype=torch.long)
     expected = beta * kl_divergence(Categorical(logits=clean), Categorical(logits=attacked))
-    torch.testing.assert_close(Trades(beta).loss(clean, attacked, y), expected)
+    torch.testing.assert_close(Trades(beta).loss(attacked, y, clean), expected)
     # and the other way round is another number
-    assert not torch.allclose(Trades(beta).loss(attacked, clean, y), expected)
+    assert not torch.allclose(Trades(beta).loss(clean, y, attacked), expected)
     # and it is that of the authors' code: nn.KLDivLoss, summed
     theirs = nn.KLDivLoss(reduction="sum")(F.log_softmax(attacked, 1), F.softmax(clean, 1))
-    torch.testing.assert_close(Trades(beta).loss(clean, attacked, y).sum(), beta * theirs)
+    torch.testing.assert_close(Trades(beta).loss(attacked, y, clean).sum(), beta * theirs)
 
 
 def test_the_divergence_of_equal_predictions_is_zero_and_of_extreme_ones_finite():
@@ -92,7 +92,7 @@ def test_the_divergence_of_equal_predictions_is_zero_and_of_extreme_ones_finite(
 def test_gradients_are_finite_differences(objective):
     clean, attacked = logits(3, 4).requires_grad_(), logits(3, 4, seed=1).requires_grad_()
     y = torch.tensor([0, 3, 1])
-    assert torch.autograd.gradcheck(lambda c, a: objective.loss(c, a, y), (clean, attacked))
+    assert torch.autograd.gradcheck(lambda c, a: objective.loss(a, y, c), (clean, attacked))
 
 
 # --- attacks

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oat_bench.training.card import TrainingCard
-from oat_bench.training.sampling import describe_lambdas, sample_lambda, standard_share
+from oat_bench.training.sampling import (
+    Sample,
+    describe_lambdas,
+    one_loss,
+    passes,
+    sample_lambda,
+    standard_share,
+)
 
 S1 = [0, 0.1, 0.2, 0.3, 0.4, 1]
 MANY = torch.arange(30_001)
@@ -171,3 +178,56 @@ def test_in_words():
     uniform = card(lambda_sampling="uniform", sampling="per-batch")
     expected = "lambda 0 (0.17 of the batches) and uniform on (0, 1]"
     assert describe_lambdas(uniform) == expected
+
+
+# --- one loss for each image
+
+
+@settings(max_examples=60)
+@given(
+    lambdas=st.lists(st.sampled_from([0, 0.1, 0.25, 0.3, 0.5, 0.7, 1]), min_size=1, max_size=150),
+    draw=st.floats(0, 1, exclude_max=True),
+)
+def test_each_value_of_lambda_has_its_share_attacked_to_within_one_image(lambdas, draw):
+    lam = sorted(lambdas)
+    values = torch.tensor(sorted(set(lam)))
+    index = torch.searchsorted(values, torch.tensor(lam))
+    sample = Sample(values, index, lam.count(0))
+    # images of lambda above 0 come in any order
+    above = torch.randperm(len(lam) - sample.n_standard, generator=torch.manual_seed(len(lam)))
+    index = torch.cat([index[: sample.n_standard], index[sample.n_standard :][above]])
+    sample = Sample(values, index, sample.n_standard)
+    losses = one_loss(sample, torch.cat([torch.rand(len(lam)), torch.tensor([draw])]).double())
+    attacked = torch.zeros(len(lam), dtype=torch.bool)
+    attacked[losses.attacked] = True
+    torch.testing.assert_close(losses.clean, (~attacked).nonzero()[:, 0])
+    for value in values:
+        of_value = sample.lam == value
+        assert abs(int(attacked[of_value].sum()) - float(value) * int(of_value.sum())) < 1 + 1e-4
+    assert attacked[sample.lam == 1].all()
+    assert not attacked[sample.lam == 0].any()
+
+
+def test_an_image_is_attacked_with_probability_lambda():
+    """The draw is integrated over on a fine grid, so this is exact to the grid's step."""
+    values = torch.tensor([0, 0.1, 0.4, 0.75, 1])
+    sample = Sample(values, torch.tensor([0, 0, 1, 3, 2, 4, 1, 2, 3, 3]), 2)
+    hits, draws = torch.zeros(10, dtype=torch.float64), torch.rand(11).double()
+    for start in (torch.arange(1000) + 0.5) / 1000:
+        draws[-1] = start
+        hits[one_loss(sample, draws).attacked] += 1 / 1000
+    torch.testing.assert_close(hits, sample.lam.double(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, 3 + 17 * 5 / 6),
+        ({"loss_sampling": "one"}, 3 + 14 / 3),  # lambda is 1/3 on average
+        ({"lambdas": [0]}, 3),
+        ({"lambdas": [1], "loss_sampling": "one"}, 17),
+        ({"lambda_sampling": "uniform", "standard_share": 0.5, "loss_sampling": "one"}, 6.5),
+    ],
+)
+def test_what_an_image_costs(values, expected):
+    assert passes(card(**values)) == pytest.approx(expected)

@@ -95,6 +95,61 @@ def test_one_step_minimises_the_mean_over_widths(order, norm, heads):
         torch.testing.assert_close(trained, own, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("objective", ["cross-entropy", "trades"])
+def test_one_step_of_one_loss_an_image(objective):
+    """Which images are attacked is read off; the rest is written out, with autograd over it."""
+    run = trainer(
+        weight_decay=0.0, momentum=0.0, loss_sampling="one", objective=objective, lambdas=[0, 0.5]
+    )
+    reference = copy.deepcopy(run.step.network)
+    index = next(run._batches(0, 0))
+    x, y = run.data.inputs(index), run.data.labels[index]
+    lam = sample_lambda(run.card, index, run.seed, conditional._LAMBDA).lam
+    drawn, expected = [], 0.0
+    original = conditional.one_loss
+
+    def watched(*args, **options):
+        drawn.append(original(*args, **options).attacked)
+        return original(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditional, "one_loss", watched)
+        loss = run._step(index)
+    assert len(drawn) == len(WIDTHS)
+    assert len({tuple(chosen.tolist()) for chosen in drawn}) > 1  # every width draws its own
+    for width, chosen in zip(WIDTHS, drawn, strict=True):
+        start = loop.generator(run.seed, 0).initial_seed()
+        x_adv, _ = run.step.objective.attack(
+            lambda images, width=width: reference.eval()(images, 0.5, width),
+            x[chosen],
+            y[chosen],
+            run._budget(1.0),
+            example_ids=index[chosen],
+            seed=start,
+        )
+        kept = torch.ones(len(x), dtype=torch.bool)
+        kept[chosen] = False
+        if objective == "trades":  # the divergence is from the clean image's own prediction
+            z = reference.train()(torch.cat([x, x_adv]), torch.cat([lam, lam[chosen]]), width)
+            clean, attacked = z[: len(x)].log_softmax(1), z[len(x) :].log_softmax(1)
+            p = clean[chosen].exp()
+            l_a = 6 * (p * (clean[chosen] - attacked)).sum(1)
+            l_c = F.nll_loss(clean[kept], y[kept], reduction="none")
+        else:
+            everything = torch.cat([x[kept], x_adv]), torch.cat([lam[kept], lam[chosen]])
+            z = reference.train()(*everything, width)
+            l_c = F.cross_entropy(z[: kept.sum()], y[kept], reduction="none")
+            l_a = F.cross_entropy(z[kept.sum() :], y[chosen], reduction="none")
+        expected = expected + (l_c.sum() + l_a.sum()) / len(x) / len(WIDTHS)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    expected.backward()
+    for trained, start in zip(run.step.network.parameters(), reference.parameters(), strict=True):
+        gradient = torch.zeros_like(start) if start.grad is None else start.grad
+        torch.testing.assert_close(
+            trained.detach(), start.detach() - 0.05 * gradient, rtol=1e-3, atol=1e-5
+        )
+
+
 def test_each_width_is_attacked_where_it_is_weak():
     """The images differ from width to width, from the same random start."""
     run = trainer()

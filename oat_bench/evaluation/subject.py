@@ -117,10 +117,11 @@ class AtPoint:
     @cached_property
     def batch_size(self) -> int:
         """How many examples an in-house attack sees at a time."""
-        asked, random = self.subject.batch_size, isinstance(self._plain, RandomNetwork)
+        if self.subject.batch_size:
+            return self.subject.batch_size
         # a step of an attack on an expectation passes an image through several draws at once
-        operations = self._operations * (8 if random else 1)
-        return asked or acceleration.choose_batch_size(self.device, operations)
+        draws = 8 if isinstance(self._plain, RandomNetwork) else 1
+        return acceleration.choose_batch_size(self.device, draws * self._operations)
 
     def _accelerated(self, precision: Precision) -> nn.Module:
         if isinstance(self._plain, RandomNetwork):

@@ -127,7 +127,13 @@ def test_the_defaults_of_the_in_house_attacks_are_their_definitions():
     pgd = {"norm": "Linf", "random_start": True, "restarts": 1}
     # MI-FGSM: ten iterations, decay 1 (Dong et al., section 4.1)
     mi_fgsm = {"steps": 10, "decay": 1.0}
-    assert defaults == {"FGSM": {}, "MIFGSM": mi_fgsm, "PGD": pgd, "Noise": {"norm": "Linf"}}
+    assert defaults == {
+        "FGSM": {},
+        "MIFGSM": mi_fgsm,
+        "PGD": pgd,
+        "EOTPGD": pgd | {"eot_iter": 10},
+        "Noise": {"norm": "Linf"},
+    }
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

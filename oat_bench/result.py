@@ -24,7 +24,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
-from oat_bench.results import published
+from oat_bench.results import published, robustbench
 from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
@@ -67,9 +67,9 @@ class Result:
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
         entry, info = self.entry, self.classifier.info
-        named = [info.architecture, info.method.upper()]
-        if entry.name in named:
-            named = [entry.name]
+        named, label = [info.architecture, info.method.upper()], type(self.classifier).label(info)
+        if label in named:
+            named = [label]
         title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
         return per_lambda.page(
             self.points,
@@ -228,5 +228,6 @@ def measured(
         randomized=classifier.random
         or any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
+        **robustbench.described(info),
     )
     return Result(entry, outcomes, classifier, data)

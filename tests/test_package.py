@@ -44,6 +44,7 @@ def test_the_wheel_carries_package_cards_and_models_and_nothing_else(wheel):
         assert source.relative_to(ROOT).as_posix() in names
     assert {name.split("/")[0] for name in names} == {"oat_bench", "oat_bench-0.1.0.dist-info"}
     assert any(name.endswith("LICENSE") for name in names)
+    assert "oat_bench/results/robustbench.json" in names
     images = (ROOT / "oat_bench" / "datasets" / "fashion-12x12").iterdir()
     assert {path.relative_to(ROOT).as_posix() for path in images} <= names
 

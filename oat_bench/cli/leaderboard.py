@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: the form of a file, by its ending
 _FORMS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 _PERCENT = ("PERCENT", Number(0, 100))
-_CLONE = ("CLONE", PATH)
+_CLONE = ("CLONE|package", PATH)
 
 
 @cli.group(epilog=example("leaderboard table digits"))
@@ -102,7 +102,7 @@ def _count(number: int, one: str, more: str | None = None) -> str:
 @option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
 @option("--cost", ["flops", "latency", "parameters"], "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
-@option("--robustbench", _CLONE, "A clone of RobustBench, whose models are shown beside ours.")
+@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
 @option(
     "--format",
     ["terminal", "markdown", "csv", "latex"],
@@ -264,7 +264,7 @@ def schema() -> None:
     "package]",
 )
 @flag("--no-examples", "Attack no images.")
-@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench as fixed points.")
+@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
 def build(leaderboards: Path, out: Path, no_examples: bool, **options: Path | None) -> None:
     """Build a static site of all entries.
 

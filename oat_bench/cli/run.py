@@ -49,7 +49,8 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
     MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
     what predicts clean and attacked images is the file, by onnxruntime or torch.export. Or it is
     your own, ./mine.py:build, with --dataset: build() is run, and returns the network. Or a name:
-    of a published model, see oat-bench list models, or hf:owner/name, of the Hugging Face hub.
+    of a published model, see oat-bench list models; hf:owner/name, of the Hugging Face hub; or
+    robustbench:cifar10/Linf/Carmon2019Unlabeled, of RobustBench's zoo.
     """
     if (named is None) == (context.model is None):
         raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")

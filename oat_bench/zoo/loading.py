@@ -30,8 +30,8 @@ def load(
     Args:
         model: the path of a checkpoint, a run's folder or an exported file; ``./mine.py:build``,
             whose code is run; a published model, ``DATASET/NAME`` or ``DATASET/THREAT MODEL/NAME``
-            (``oat-bench list models``); ``robustbench:NAME``; or ``hf:owner/name`` of the Hugging
-            Face hub. What exists as a path is always taken for one.
+            (``oat-bench list models``); ``robustbench:DATASET/THREAT MODEL/NAME`` of its zoo; or
+            ``hf:owner/name`` of the Hugging Face hub. What exists as a path is taken for one.
         device: where its weights go.
         dataset: what ``./mine.py:build`` classifies: a name, the path of a folder of images, what
             `oat_bench.datasets.load` returned, or a function that returns it.

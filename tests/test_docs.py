@@ -78,7 +78,7 @@ def test_rivals_that_need_no_training(invoke, tmp_path):
     few = ["--attacks", "fgsm", "--n-examples", "20"]
     code, out, err = invoke(*words, *few, "--lambda", "0,0.99", "--out", "runs/mine")
     assert code == 0, err
-    assert "MIXEDNUTS wrn-10-1" in out
+    assert "wrn-10-1, MIXEDNUTS" in out
     exec(blocks("rivals.md", "py")[0], {})
     code, _, err = invoke("evaluate", "line.safetensors", *few)
     assert code == 0, err

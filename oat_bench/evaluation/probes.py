@@ -150,6 +150,6 @@ def _losses_along(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attack: A
 
     given = {key: value for key, value in attack.parameters.items() if key != "eot_iter"}
     x_adv = pgd(model, x, y, **given, example_ids=ids, seed=attack.seed, loss=recording)
-    with torch.no_grad():
-        recording(model(x_adv), y)
+    with torch.enable_grad():  # as PGD saw it: without gradients logits may be others
+        recording(model(x_adv.requires_grad_()), y)
     return torch.stack(recorded)

@@ -141,7 +141,11 @@ class MixedNUTS(TwoEnds):
         options = NutsOptions.model_validate(self.info.options)
         if None not in (options.s, options.p, options.c):
             return "none: not trained; s, p and c as given"
-        held_out = data.validation
+        if not len(held_out := data.validation):
+            raise UserError(
+                f"{self.info.method}: {data.name} has no validation images; give s, p and c in "
+                "[method]"
+            )
         split = held_out.take(nested_order(held_out.labels)[: options.images]).to(self.device)
         part, lam = self.ends[1]
         robust, y = part.at(lam, self.info.widths[0]), split.labels

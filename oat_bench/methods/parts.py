@@ -171,8 +171,9 @@ def combine(
         raise UserError(f"method {method!r} makes nothing of other classifiers")
     changes = {"method": method, "trained_lambdas": sorted(set(lambdas)), "seed": seed}
     changes |= {"options": options, "lambda_sampling": "list", "benchmark_card": ""}
-    made = kind.of(next(iter(parts.values())).info.model_copy(update=changes), parts)
-    made.info = made.info.model_copy(update={"selection": made.fit(data)})
+    made: Combined = kind.of(next(iter(parts.values())).info.model_copy(update=changes), parts)
+    selection = made.fit(data)  # which may change the description too
+    made.info = made.info.model_copy(update={"selection": selection})
     return made
 
 

@@ -1,6 +1,7 @@
 """Rivals that need no training: weights, folded layers or transformed logits between two ends."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -339,16 +340,27 @@ def test_the_fit_is_in_the_checkpoint_and_the_same_again(one, fashion, tmp_path)
 def test_what_cannot_be_fitted_is_told(one, fashion):
     with pytest.raises(ValueError, match="some of s, p and c are given"):
         MixedNUTS.of(described(one, "mixednuts", [0.0, 1.0], s=1.0), {"standard": one})
-    few = datasets.Dataset(
-        "fashion-12x12",
-        fashion.classes,
-        fashion.train,
-        fashion.validation.take(slice(0, 0)),
-        fashion.test,
-    )
+    few = replace(fashion, validation=fashion.validation.take(slice(0, 0)))
     nuts = MixedNUTS.of(described(one, "mixednuts", [0.0, 1.0]), {"standard": one})
-    with pytest.raises(UserError, match="of 0 validation images the robust model gets 0 wrong"):
+    with pytest.raises(UserError, match="fashion-12x12 has no validation images; give s, p and"):
         nuts.fit(few)
+    right = one.at(1.0)(fashion.validation.inputs()).argmax(1) == fashion.validation.labels
+    easy = replace(few, validation=fashion.validation.take(right.nonzero()[:, 0]))
+    with pytest.raises(UserError, match=r"the robust model gets 0 wrong when clean, \d+ right"):
+        nuts.fit(easy)
+
+
+def test_combine_is_the_card_from_python(one, fashion):
+    lambdas, options = [1, 0.9, 0], {"images": 100, "beta": 0.9}
+    made = oat_bench.combine("mixednuts", {"standard": one}, fashion, lambdas=lambdas, **options)
+    info = described(one, "mixednuts", [0.0, 0.9, 1.0], **options)
+    by_hand = MixedNUTS.of(info, {"standard": one})
+    said = by_hand.fit(fashion)
+    assert made.info.selection == said
+    assert made.info.trained_lambdas == [0, 0.9, 1]
+    assert made.info.options == by_hand.info.options
+    with pytest.raises(UserError, match="method 'oat' makes nothing of other classifiers"):
+        oat_bench.combine("oat", {"standard": one}, fashion, lambdas=[0, 1])
 
 
 # --- from a card to an entry

@@ -1,6 +1,6 @@
 """FLOAT: noise on the weights, scaled by lambda (Kundu et al., WACV 2023, arXiv:2204.00426).
 
-Its authors published no code. Lambda between 0 and 1 is not trained: it scales the noise of
+No code of its authors was found. Lambda between 0 and 1 is not trained: it scales the noise of
 lambda = 1, whose batch norm it shares, so that the dial jumps right above 0.
 """
 
@@ -28,7 +28,7 @@ from oat_bench.training.pgd import Model, evaluating, pgd
 from oat_bench.training.step import Batch, TrainingStep
 
 LAMBDAS = [0.0, 1.0]  #: what is trained: clean images without noise, attacked ones with all of it
-START = 0.25  #: of alpha, in their section 4
+START = 0.25  #: of alpha, as in their paper
 _NOISE = 1  #: the stream of a step's seed that noise takes
 
 

@@ -13,7 +13,7 @@ import torch
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
-from oat_bench.classifier import TunableClassifier, check_fits
+from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
@@ -78,6 +78,7 @@ class Result:
             self._published,
             entry.frontiers or (),
             entry.attacks,
+            entry.ancestry,
             dial=info.dial,
             random=self.classifier.random,
         )
@@ -132,7 +133,7 @@ def evaluate(
         dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
             `oat_bench.datasets.load` returned.
         attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
-            is the default suite.
+            is the default suite for the norm and the classes, ``-NAME`` leaves one out.
         lambdas: robustness weights in [0, 1]; the model's own if None.
         n_examples: test images; as many as the data set's benchmark card has if None.
         widths: shares of the channels; all of the model's if None.
@@ -225,6 +226,7 @@ def measured(
         frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
+        additional_data=bool(foreign_ancestors(info, data)),
         randomized=classifier.random
         or any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),

@@ -15,8 +15,10 @@ from oat_bench.attacks import saved
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.attacks.selection import for_random, select_attacks
 from oat_bench.benchmark import BenchmarkCard
+from oat_bench.card_text import as_toml
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
+    Ancestor,
     ModelInfo,
     OperatingPoint,
     TunableClassifier,
@@ -30,7 +32,7 @@ from oat_bench.files import atomic_write, sha256
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
-from oat_bench.run_folder import CHECKPOINT, LOG, SPLITS
+from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import describe_lambdas
 
@@ -59,7 +61,7 @@ def prepare_attacks(
 
     That is one whose models are random, see `for_random`.
     """
-    chosen = select_attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks, card.threat.norm, n_classes)
     if random is not None:
         chosen = for_random(chosen, random)
     names = [attack.name for attack in chosen]
@@ -83,21 +85,35 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
 
 
 def train(
-    card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
+    card: BenchmarkCard,
+    data: Dataset,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    start: TunableClassifier | None = None,
 ) -> TunableClassifier:
-    """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
-    identity = training_identity(card.checked(), data, seed)
+    """Train by a card into ``out``; continue what it holds, or load that if it is finished.
+
+    Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`.
+    """
+    ancestors = [] if start is None else start.lineage()
+    identity = training_identity(card.checked(), data, seed, ancestors)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         classifier = load(checkpoint, device)
         # once a folder's name counted
         before = data.called(classifier.info.dataset)
-        if classifier.info.benchmark_card not in (identity, _identity(card, before, seed)):
+        if classifier.info.benchmark_card not in (
+            identity,
+            _identity(card, before, seed, ancestors),
+        ):
             raise UserError(
-                f"{checkpoint} was trained by another card, on other data or with another seed; "
-                "choose another folder with --out, or evaluate it with --model"
+                f"{checkpoint} was trained by another card, on other data, with another seed or "
+                "from another model; choose another folder with --out, or evaluate it with --model"
             )
+        atomic_write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
     network = method.network_card(card.network)
@@ -119,15 +135,20 @@ def train(
         benchmark_card=identity,
         data_fingerprint=data.fingerprint(),
         image_size=data.image_size,
+        ancestors=ancestors,
     ).with_bridge()
-    classifier = method.build(info).to(device)
+    classifier = method.build(info) if start is None else method.start(info, start)
+    classifier.to(device)
     selections, logs, seconds = [], [], 0.0
     train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
         chosen, _ = stratified(validation.labels, card.training.validation_examples)
         validation = validation.take(chosen)
     validation = validation.to(device)
-    for member in classifier.members():
+    members = classifier.members()
+    if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
+        atomic_write(out / CARD, as_toml(card))
+    for member in members:
         recipe = member.recipe(card.training)
         trainer = Trainer(
             member.step,
@@ -147,6 +168,7 @@ def train(
         if len(widths) > 1:
             parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
         parts += [f"on {device}", trainer.computation]
+        parts += [f"at {card.threat}, from {one}" for one in ancestors[:1]]
         note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))
@@ -159,6 +181,7 @@ def train(
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / SPLITS, data.describe_splits())
+    atomic_write(out / CARD, as_toml(card))
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
         selection = selections[0][1] if selections else classifier.fit(data)
@@ -169,16 +192,22 @@ def train(
     return classifier
 
 
-def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def training_identity(
+    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+) -> str:
     """Hash all that decides the weights; the name of a folder does not."""
-    return _identity(card, data if data.name in datasets.DATASETS else data.called(""), seed)
+    same = data if data.name in datasets.DATASETS else data.called("")
+    return _identity(card, same, seed, ancestors)
 
 
-def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def _identity(
+    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+) -> str:
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
+    parts += [f"from {one.fingerprint}" for one in ancestors[:1]]
     return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 

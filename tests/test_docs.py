@@ -4,11 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
+from oat_bench import cli
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.benchmark import benchmark_card
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["own-model.md", "add-a-method.md", "add-an-attack.md", "rivals.md"]
@@ -92,3 +95,18 @@ def test_an_attack_card_of_ones_own(tmp_path, trained):
     path.write_text(blocks("add-an-attack.md", "toml")[0])
     attack = prepare(attack_card(str(path)), trained.info.threat, n_classes=10, seed=0)
     assert attack.parameters["alpha"] == trained.info.threat.eps / 4
+
+
+def test_the_commands_on_knobs_are_commands_and_name_that_folder():
+    lines = [
+        shlex.split(line, comments=True)[1:] for line in blocks("knobs.md", "sh")[0].splitlines()
+    ]
+    assert len(lines) == 6
+    for words in lines:
+        command: click.Command = cli.cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        parent = click.Context(cli.cli, **cli.cli.context_settings)
+        command.make_context("oat-bench", words, parent)
+    card = benchmark_card("digits").with_changes({"threat.eps": 1 / 16, "training.epochs": 6})
+    assert f"`runs/{card.name}-seed0`" in (DOCS / "knobs.md").read_text()

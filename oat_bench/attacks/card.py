@@ -34,10 +34,12 @@ class AttackPart(Recorded):
     model_config = ConfigDict(populate_by_name=True)
     first_keys = first("name class_ parameters")
 
-    name: Name
-    class_: str = Field(alias="class")
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = 2  #: left out where the model has fewer
+    name: Name = Field(description="Name of the part")
+    class_: str = Field(alias="class", description="Class of the library")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of the class")
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="The part is left out where the model has fewer classes"
+    )
 
     def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
         """Return the parameters with every reference replaced by its value, where there is one."""
@@ -76,22 +78,36 @@ class AttackCard(Card):
         "name version description engine class_ norm eps step_size parameters source default"
     )
 
-    name: Name
-    version: int = 1
-    description: str = ""
-    engine: Annotated[str, AfterValidator(ENGINES.known)]
-    class_: str = Field(default="", alias="class")
-    norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
-    eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
-    step_size: NonNegative | None = Field(default=None, description="likewise")
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = 2  #: the fewest that it can tell apart
-    parts: list[AttackPart] = Field(default=[])
-    #: the class that an image is to be taken for, and only then is broken: drawn for the example,
-    #: the least likely of the clean image, or the label + 1
-    targeted: Targeted | None = None
-    source: str = ""
-    default: bool = Field(default=False, description="belongs to --attacks all")
+    name: Name = Field(description="Name of the card, and of the attack's column")
+    version: int = Field(default=1, description="Raised when a card changes under its name")
+    description: str = Field(default="", description="What it is, in a line")
+    engine: Annotated[str, AfterValidator(ENGINES.known)] = Field(
+        description="Library that runs it: oat_bench, torchattacks, art or file"
+    )
+    class_: str = Field(
+        default="", alias="class", description="Class of the library; empty where there are parts"
+    )
+    norm: Norm | None = Field(default=None, description="The only norm it is for; absent: any")
+    eps: NonNegative | None = Field(
+        default=None, description="Radius of the ball; absent: the benchmark's"
+    )
+    step_size: NonNegative | None = Field(
+        default=None, description="Length of a step; absent: the benchmark's"
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of the class")
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="The fewest classes that it can tell apart"
+    )
+    parts: list[AttackPart] = Field(
+        default=[], description="Classes to run in turn, each on what the last left standing"
+    )
+    targeted: Targeted | None = Field(
+        default=None,
+        description="What an image is to be taken for, and only then is broken: a class drawn for "
+        "the example, the least likely of the clean image, or the label + 1; absent: any other",
+    )
+    source: str = Field(default="", description="Paper and section that it is from")
+    default: bool = Field(default=False, description="Whether it belongs to --attacks all")
 
     @model_validator(mode="after")
     def _one_class_or_parts(self) -> "AttackCard":

@@ -21,6 +21,7 @@ from oat_bench.training.pgd import pgd
 
 DISTRIBUTION = "oat-bench"  #: whose version goes into results
 PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
+REVISED_L2 = ("PGD", "Noise")  #: starts were of uniform length, most of them near the centre
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -29,9 +30,18 @@ Switch = Annotated[bool, Field(strict=True)]
 _DRAWS = 3  #: draws of the model take this stream of the seed, and a stream for each step
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, eps: Number) -> Tensor:
-    """One step of length eps along the gradient's sign (arXiv:1412.6572)."""
-    return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False, targeted=targeted)
+def fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    targeted: bool = False,
+    eps: Number,
+    norm: Norm = "Linf",
+) -> Tensor:
+    """One step of length eps along the gradient's sign (arXiv:1412.6572); of L2 along itself."""
+    step = partial(pgd, eps=eps, step_size=eps, steps=1, norm=norm)
+    return step(model, x, y, random_start=False, targeted=targeted)
 
 
 def mi_fgsm(
@@ -44,9 +54,10 @@ def mi_fgsm(
     step_size: Number,
     steps: Count = 10,
     decay: Number = 1.0,
+    norm: Norm = "Linf",
 ) -> Tensor:
-    """Iterative FGSM with momentum (arXiv:1710.06081)."""
-    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay)
+    """Iterative FGSM with momentum (arXiv:1710.06081; of L2 its MI-FGM, section 3.3)."""
+    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay, norm=norm)
     return walk(model, x, y, random_start=False, targeted=targeted)
 
 

@@ -22,7 +22,7 @@ _LONG = 60
 @option(
     "--attacks",
     NAMES,
-    "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
+    "To put in order, of fgsm (of L2 fgm), pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
 )
 @lambdas("Lambda to examine. [default: the trained ones]")
 @shared.MODEL_WIDTHS

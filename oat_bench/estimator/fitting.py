@@ -176,7 +176,7 @@ class Fitting(PyTorchClassifier):
     def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
-        changes |= {"epochs": 0, "benchmark_card": ""}
+        changes |= {"epochs": 0, "benchmark_card": "", "ancestors": []}
         fresh = type(model).build(model.info.model_copy(update=changes))
         return fresh, fresh.members()[0].step
 

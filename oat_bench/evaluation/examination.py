@@ -80,7 +80,8 @@ def make_suite(
     for name in (name for name in known if name in ladder):
         norm = attack_card(name).norm
         if norm not in (None, threat.norm):
-            remarks.append(f"no {name}, which is for {norm}")
+            if ladder is not LADDER:
+                remarks.append(f"no {name}, which is for {norm}")
         else:
             chosen.append(ready(name))
             if chosen[-1].label != name:

@@ -35,6 +35,7 @@ def page(
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
     attacks: Sequence[EntryAttack] = (),
+    ancestry: str = "",
     *,
     dial: bool = True,
     random: bool = False,
@@ -52,6 +53,8 @@ def page(
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
+    if ancestry:
+        notes.insert(0, f"Training {ancestry}.")
     marks = [RANDOM] if random else [UNTRAINED] if trained else []
     return Page(title, tables, [" ".join([NOTE, *marks]), *notes])
 
@@ -61,9 +64,8 @@ def of_entry(entry: Entry) -> Page:
     results = entry.operating_points
     model = f"{entry.architecture}, {entry.method.upper()}"
     title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-    frontiers = entry.frontiers or ()
-    about = (results, trained_of(entry), title, (), frontiers, entry.attacks)
-    return page(*about, random=entry.randomized)
+    summed = (entry.frontiers or (), entry.attacks, entry.ancestry)
+    return page(results, trained_of(entry), title, (), *summed, random=entry.randomized)
 
 
 def trained_of(entry: Entry) -> list[float]:

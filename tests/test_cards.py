@@ -291,7 +291,7 @@ def test_all_is_what_applies_less_what_is_left_out(
 
 
 def test_what_is_left_out_is_an_attack_and_leaves_one():
-    assert "unknown attack 'autoatack'; did you mean autoattack?" in complaint(
+    assert "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand" in complaint(
         select_attacks, "all,-autoatack"
     )
     for selection in ("-fgsm", "fgsm,-fgsm"):

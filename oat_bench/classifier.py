@@ -126,7 +126,7 @@ class ModelInfo(Recorded):
     @property
     def bridged_below(self) -> float | None:
         """The first trained lambda above 0, if `LambdaEncoding` mixes those between; else None."""
-        if self.network is None:
+        if self.network is None or not METHODS[self.method].bridged:
             return None
         return bridged_below(self.trained_lambdas, self.network.norm, self.lambda_sampling)
 
@@ -213,6 +213,9 @@ class TunableClassifier(ABC):
     slims: ClassVar[bool] = False  #: whether one network runs at several widths
     continuous: ClassVar[bool] = True  #: at every lambda in the trained range, or only trained ones
     one_build: ClassVar[bool] = False  #: whether the networks of all points differ in tensors alone
+    #: whether a query is answered by a draw: `at` may return a `RandomNetwork`
+    random: ClassVar[bool] = False
+    bridged: ClassVar[bool] = True  #: whether `ModelInfo.bridged_below` is of this method
     passes: ClassVar[int] = 1  #: forward passes, of networks, that one classification takes
 
     @classmethod

@@ -80,6 +80,7 @@ class Result:
             entry.attacks,
             entry.ancestry,
             dial=info.dial,
+            random=self.classifier.random,
         )
 
     @property
@@ -169,7 +170,8 @@ def evaluate(
         n_examples=n_examples,
         batch_size=batch_size,
     )
-    ready = run.prepare_attacks(card, info.num_classes, seed)
+    random = info.method if classifier.random else None
+    ready = run.prepare_attacks(card, info.num_classes, seed, random=random)
     command = f"oat_bench.evaluate({info.architecture}, dataset={data.name!r}, attacks={attacks!r})"
     return measured(classifier, card, data, ready, command=command, device=where)
 
@@ -200,6 +202,7 @@ def measured(
         card.evaluation.batch_size,
         card.evaluation.gradients,
         card.evaluation.compile,
+        seed=attacks[0].seed if attacks else 0,
     )
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
@@ -224,7 +227,8 @@ def measured(
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         additional_data=bool(foreign_ancestors(info, data)),
-        randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
+        randomized=classifier.random
+        or any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
         **robustbench.described(info),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from oat_bench import cards, datasets
 from oat_bench.attacks import saved
 from oat_bench.attacks.engines import Attack, prepare
-from oat_bench.attacks.selection import select_attacks
+from oat_bench.attacks.selection import for_random, select_attacks
 from oat_bench.benchmark import BenchmarkCard
 from oat_bench.card_text import as_toml
 from oat_bench.checkpoint import load, save
@@ -54,9 +54,16 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
     return card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
 
 
-def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
-    """Make the attacks of a card ready, before anything costly begins."""
+def prepare_attacks(
+    card: BenchmarkCard, n_classes: int, seed: int, *, random: str | None = None
+) -> list[Attack]:
+    """Make the attacks of a card ready, before anything costly begins; ``random`` names a method.
+
+    That is one whose models are random, see `for_random`.
+    """
     chosen = select_attacks(card.evaluation.attacks, card.threat.norm, n_classes)
+    if random is not None:
+        chosen = for_random(chosen, random)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):

@@ -291,7 +291,7 @@ def test_all_is_what_applies_less_what_is_left_out(
 
 
 def test_what_is_left_out_is_an_attack_and_leaves_one():
-    assert "unknown attack 'autoatack'; did you mean autoattack?" in complaint(
+    assert "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand" in complaint(
         select_attacks, "all,-autoatack"
     )
     for selection in ("-fgsm", "fgsm,-fgsm"):
@@ -346,7 +346,11 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     ("find", "name", "message"),
     [
         (attack_card, "pgd7", "unknown attack 'pgd7'; did you mean pgd-7"),
-        (attack_card, "autoatack", "unknown attack 'autoatack'; did you mean autoattack?"),
+        (
+            attack_card,
+            "autoatack",
+            "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand?",
+        ),
         (attack_card, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd, apgd-ce, apgd-t"),
         (attack_card, "", "unknown attack ''; known: apgd, apgd-ce"),
         (attack_card, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),

@@ -1,6 +1,7 @@
 """Attack cards: which library runs an attack, under which threat model, with which parameters."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -10,6 +11,15 @@ from oat_bench.cards import Card, Name, NonNegative, Norm, Recorded, Targeted, T
 from oat_bench.registry import ENGINES
 
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
+#: classes of attacks that take no gradient of the model, by engine
+GRADIENT_FREE = {
+    "oat_bench": {"Noise"},
+    "torchattacks": {"GN", "OnePixel", "Pixle", "SPSA", "Square"},
+    "art": {
+        *("BoundaryAttack", "GeoDA", "HopSkipJump", "PixelAttack", "SignOPTAttack", "SimBA"),
+        *("SpatialTransformation", "SquareAttack", "ThresholdAttack", "ZooAttack"),
+    },
+}
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
@@ -51,7 +61,13 @@ class AttackPart(Recorded):
         aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
         targets = given.get("n_classes", 10) - 1 if aimed else 1
         backward = 1 if "n_queries" in given or "draws" in given else 2
-        return float(backward * targets * restarts * max(known, default=100.0))
+        each = backward * given.get("eot_iter", 1) * (1 + (self.class_ == "EOTPGD"))  # two losses
+        return float(each * targets * restarts * max(known, default=100.0))
+
+    @property
+    def averages(self) -> bool:
+        """See `averages`."""
+        return averages(self.class_, self.parameters)
 
 
 class AttackCard(Card):
@@ -114,9 +130,26 @@ class AttackCard(Card):
         fixed = {"eps": self.eps, "step_size": self.step_size}
         return threat.model_copy(update={k: v for k, v in fixed.items() if v is not None})
 
+    @property
+    def fits_random(self) -> bool:
+        """Whether it is an attack on a model that is random: on its expectation, or gradient-free.
+
+        Images that were attacked elsewhere are too.
+        """
+        free = GRADIENT_FREE.get(self.engine, set())
+        fit = all(part.averages or part.class_ in free for part in self.chain())
+        return self.engine == "file" or (fit and self.targeted is None)
+
     def chain(self) -> list[AttackPart]:
         """Return the attacks that it runs in turn; of most cards one, itself."""
         return self.parts or [AttackPart(**self.model_dump(include=set(AttackPart.model_fields)))]
+
+
+def averages(class_: str, parameters: Mapping[str, object]) -> bool:
+    """Whether an attack takes means over draws of a random model (EOT, arXiv:1707.07397)."""
+    count = parameters.get("eot_iter", 1 + (class_ == "EOTPGD"))
+    drawn = isinstance(count, int | float) and count > 1
+    return drawn or parameters.get("version") == "rand"
 
 
 def _resolve(key: str, value: object, known: dict[str, Any]) -> object:

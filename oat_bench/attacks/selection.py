@@ -1,5 +1,6 @@
 """The attacks that a comma-separated selection names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from oat_bench.attacks.card import AttackCard, attack_card
@@ -9,6 +10,8 @@ from oat_bench.progress import note
 
 # the columns of a table, weakest attack first: of Linf or of L2, then of both
 DEFAULT_ORDER = ("fgsm", "fgm", "mi-fgsm", "mi-fgm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")
+#: what a model that is random is attacked by in their place, on its expectation
+RANDOM_SUITE = ("pgd-20-eot", "autoattack-rand")
 
 
 def select_attacks(
@@ -51,7 +54,7 @@ def select_attacks(
             f"no attack is named{left}; use --attacks all or names from `oat-bench list attacks`"
         )
     _tell([card for card in default if card.name not in unwanted], n_classes)
-    rank = {name: place for place, name in enumerate(DEFAULT_ORDER)}
+    rank = {name: place for place, name in enumerate((*DEFAULT_ORDER, *RANDOM_SUITE))}
     return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
 
 
@@ -75,3 +78,21 @@ def _tell(cards: list[AttackCard], n_classes: int | None) -> None:
     if reasons:
         left = "; ".join(f"{', '.join(each)} ({reason})" for reason, each in reasons.items())
         note(f"attacks left out of all: {left}")
+
+
+def for_random(chosen: Sequence[AttackCard], model: str) -> list[AttackCard]:
+    """Put attacks on the expectation in the place of those that take a model for what it is not.
+
+    AutoAttack's place takes its version "rand", any other's PGD on the expected loss.
+    """
+    found, replaced = {}, []
+    for card in chosen:
+        if not card.fits_random:
+            replaced.append(card.name)
+            card = attack_card(RANDOM_SUITE[card.name == "autoattack"])
+        found[card.name] = card
+    if replaced:
+        suite = " and ".join(name for name in found if name in RANDOM_SUITE)
+        others = ", ".join(replaced)
+        note(f"{model} is random: attacked on its expectation, by {suite} in place of {others}")
+    return list(found.values())

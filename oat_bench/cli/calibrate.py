@@ -72,6 +72,11 @@ def calibrate(
 
     goal = calibration.Goal(*bars.popitem())
     trained, dataset = context.checkpoint, context.dataset_name
+    if trained.random:
+        raise UserError(
+            f"{context.name} answers at random (method {trained.info.method}), and a guarantee is "
+            "of one network; calibrate a model of another method"
+        )
     info, seed, confidence = trained.info, asked["seed"], asked["confidence"]
     shares = context.widths(asked["widths"])
     card = card_for(dataset).model_copy(update={"threat": info.threat})

@@ -32,6 +32,7 @@ def list_(kind: str) -> None:
     """
     from oat_bench import cards, registry
     from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.selection import RANDOM_SUITE
     from oat_bench.benchmark import benchmark_card
     from oat_bench.reports.table import Table
 
@@ -40,7 +41,8 @@ def list_(kind: str) -> None:
     if kind == "attacks":
         headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
         found = [attack_card(name) for name in cards.names("attacks")]
-        rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
+        suite = {c.name: "yes" for c in found if c.default} | dict.fromkeys(RANDOM_SUITE, "random")
+        rows = [(c.name, c.engine, suite.get(c.name, ""), c.description) for c in found]
     elif kind == "benchmarks":
         headers = ("benchmark", "data set", "network", "what it is")
         shipped = [benchmark_card(name) for name in cards.names("benchmarks")]

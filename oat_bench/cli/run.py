@@ -228,7 +228,10 @@ def _evaluate(
         known = trained.info.method, trained.info.trained_lambdas, trained.info.widths
         folder = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
     runs.choose_points(card, *known)
-    ready = runs.prepare_attacks(card, len(data.classes), seed)
+    from oat_bench.registry import METHODS
+
+    random = known[0] if METHODS[known[0]].random else None
+    ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
     folder = make_folder(context.out or folder)
     if trained is None:

@@ -96,8 +96,7 @@ class OATSingleBN(OAT):
 class OATS(OAT):
     """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
 
-    Each width has its own batch norms, all else is shared (OAT paper, section 3.3); in SOLAR's
-    variant, ``heads = "per-width"``, also a head.
+    Each width has its own batch norms, all else is shared (OAT paper, section 3.3).
     """
 
     slims = True

@@ -60,6 +60,11 @@ class Combined(trainable.Family):
                     f"{info.method}: the {role} model is of {theirs.dataset!r}; expected the "
                     f"classes and images of {info.dataset!r}"
                 )
+            if part.random:
+                raise UserError(
+                    f"{info.method}: the {role} model, of method {theirs.method!r}, is random; "
+                    "expected one that answers alike each time"
+                )
         self.check_parts()
 
     def check_parts(self) -> None:

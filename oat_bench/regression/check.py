@@ -74,7 +74,14 @@ def check(
     data, device = check_fits(classifier.info, data), device or torch.device("cpu")
     classifier, images = classifier.to(device), data.test.to(device)
     store, gradients = store or OutcomeStore(None), baseline.record.entry.gradients
-    subject = Subject(classifier, images, data.fingerprint(), store=store, gradients=gradients)
+    subject = Subject(
+        classifier,
+        images,
+        data.fingerprint(),
+        store=store,
+        gradients=gradients,
+        seed=attacks[0].seed,
+    )
     frames = []
     for examples, names in baseline.shares():
         part = replace(subject, examples=examples)

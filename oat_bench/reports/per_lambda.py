@@ -19,6 +19,10 @@ UNTRAINED = (
     "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
     "(folded-affine)."
 )
+RANDOM = (
+    "Random: each image is answered by a draw of its own, clean as attacked; attacks are on the "
+    "expectation over draws. * lambda was not trained."
+)
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
 _Quoted = dict[tuple[float, float, str], list[tuple[float, Published]]]
@@ -34,6 +38,7 @@ def page(
     ancestry: str = "",
     *,
     dial: bool = True,
+    random: bool = False,
 ) -> Page:
     """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
@@ -50,7 +55,8 @@ def page(
     notes = _notes(published, frontiers if dial else (), attacks)
     if ancestry:
         notes.insert(0, f"Training {ancestry}.")
-    return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
+    marks = [RANDOM] if random else [UNTRAINED] if trained else []
+    return Page(title, tables, [" ".join([NOTE, *marks]), *notes])
 
 
 def of_entry(entry: Entry) -> Page:
@@ -58,9 +64,8 @@ def of_entry(entry: Entry) -> Page:
     results = entry.operating_points
     model = f"{entry.architecture}, {entry.method.upper()}"
     title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-    frontiers = entry.frontiers or ()
-    known = frontiers, entry.attacks, entry.ancestry
-    return page(results, trained_of(entry), title, (), *known)
+    summed = (entry.frontiers or (), entry.attacks, entry.ancestry)
+    return page(results, trained_of(entry), title, (), *summed, random=entry.randomized)
 
 
 def trained_of(entry: Entry) -> list[float]:

@@ -114,7 +114,8 @@ class Entry(Written):
         description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
     )
     randomized: bool = Field(
-        default=False, description="two passes of the network on the same images differ"
+        default=False,
+        description="answers are drawn: two passes of the network on the same images differ",
     )
     flags: list[EntryFlag] | None = Field(
         default=None, description="what the evaluation doubts of its numbers; absent: not checked"

@@ -132,6 +132,7 @@ def test_the_defaults_of_the_in_house_attacks_are_their_definitions():
     # MI-FGSM: ten iterations, decay 1 (Dong et al., section 4.1)
     mi_fgsm = {"steps": 10, "decay": 1.0}
     expected = {"FGSM": {}, "MIFGSM": mi_fgsm, "PGD": pgd, "Noise": {}}
+    expected |= {"EOTPGD": pgd | {"eot_iter": 10}}
     assert defaults == {name: linf | own for name, own in expected.items()}
 
 

@@ -32,6 +32,7 @@ from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.run_folder import CHECKPOINT, LOG, SPLITS
 from oat_bench.training.loop import Trainer
+from oat_bench.training.memory import room
 from oat_bench.training.sampling import describe_lambdas
 
 
@@ -79,20 +80,27 @@ def train(
     card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
 ) -> TunableClassifier:
     """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
-    identity = training_identity(card.checked(), data, seed)
+    _, *size = data.input_shape
+    card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         classifier = load(checkpoint, device)
-        # once a folder's name counted
-        before = data.called(classifier.info.dataset)
-        if classifier.info.benchmark_card not in (identity, _identity(card, before, seed)):
+        info = classifier.info
+        known = [training_identity(c, data, seed, info.micro_batch) for c in (card, without_stem)]
+        # once a folder's name counted, and no stem was chosen
+        before = _identity(without_stem, data.called(info.dataset), seed)
+        if info.benchmark_card not in (*known, before):
             raise UserError(
                 f"{checkpoint} was trained by another card, on other data or with another seed; "
                 "choose another folder with --out, or evaluate it with --model"
             )
         note(f"{checkpoint}: trained already")
         return classifier
+    if card.network != without_stem.network:
+        names = card.network.architecture, without_stem.network.architecture
+        note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
+    identity = training_identity(card, data, seed)
     network = method.network_card(card.network)
     info = ModelInfo(
         method=card.method,
@@ -114,12 +122,13 @@ def train(
         image_size=data.image_size,
     ).with_bridge()
     classifier = method.build(info).to(device)
-    selections, logs, seconds = [], [], 0.0
+    selections, logs, seconds, micro_batches = [], [], 0.0, []
     train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
         chosen, _ = stratified(validation.labels, card.training.validation_examples)
         validation = validation.take(chosen)
     validation = validation.to(device)
+    bytes_free = room(card.training, device, *data.splits.values())
     for member in classifier.members():
         recipe = member.recipe(card.training)
         trainer = Trainer(
@@ -131,6 +140,7 @@ def train(
             seed=seed,
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
+            room=bytes_free,
         )
         loss = recipe.objective.loss
         by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
@@ -144,6 +154,7 @@ def train(
         progress = trainer.train()
         selections.append((member, trainer.selection))
         seconds += progress.seconds
+        micro_batches += [progress.micro_batch] if progress.micro_batch else []
         if member.name:
             log = pd.DataFrame(progress.history)
             log.insert(0, "network", member.name)
@@ -155,23 +166,36 @@ def train(
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
         selection = selections[0][1] if selections else "none: not trained"
-    classifier.info = classifier.info.model_copy(update={"selection": selection})
+    changes: dict[str, Any] = {"selection": selection}
+    if micro_batches:
+        least = min(micro_batches)
+        changes |= {"micro_batch": least}
+        changes |= {"benchmark_card": training_identity(card, data, seed, least)}
+    classifier.info = classifier.info.model_copy(update=changes)
     save(classifier, checkpoint)
     if selections:
         note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
 
 
-def training_identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def training_identity(
+    card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None
+) -> str:
     """Hash all that decides the weights; the name of a folder does not."""
-    return _identity(card, data if data.name in datasets.DATASETS else data.called(""), seed)
+    anonymous = data if data.name in datasets.DATASETS else data.called("")
+    return _identity(card, anonymous, seed, micro_batch)
 
 
-def _identity(card: BenchmarkCard, data: Dataset, seed: int) -> str:
+def _identity(
+    card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None
+) -> str:
+    card = card.for_images(*data.input_shape[1:])
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
+    if micro_batch is not None:
+        parts.append(f"micro_batch {micro_batch}")
     return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from oat_bench.acceleration import choose_compile, choose_precision
+from oat_bench.acceleration import choose_compile, choose_precision, give_back_freed_memory
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
@@ -157,10 +157,12 @@ class Trainer:
         beside = weights if self.step.setting.precision == "float32" else weights * 3 // 2
         with torch.random.fork_rng():
             network.train()
-            each = per_image(step, n, beside)
+            each = per_image(step, n, beside, self.device)
         statistics.take(0)
         network.zero_grad(set_to_none=True)
-        return Cost(fixed_cost(weights, self.card), each, per_image(validation, n, 0))
+        validated = per_image(validation, n, 0, self.device)
+        give_back_freed_memory()
+        return Cost(fixed_cost(weights, self.card), each, validated)
 
     def _epoch(self, line: Bar) -> None:
         progress, started = self.progress, time.monotonic()

@@ -186,9 +186,7 @@ def training_identity(
     return _identity(card, anonymous, seed, micro_batch)
 
 
-def _identity(
-    card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None
-) -> str:
+def _identity(card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None) -> str:
     card = card.for_images(*data.input_shape[1:])
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]

@@ -187,7 +187,8 @@ class ResNet(Backbone):
 
     def features(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images to the maps that the head pools."""
-        h = self.pool(F.relu(self.norm1(run_layer(self.conv1, x, condition), condition)))
+        active = F.relu(self.norm1(run_layer(self.conv1, x, condition), condition))
+        h: Tensor = self.pool(active)
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             h = stage(h, condition)
         return h

@@ -27,7 +27,7 @@ _WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
 def split_stem(name: str) -> tuple[str, str]:
     """Return the name of a backbone with the stem for small images, and which stem it has."""
     base, _, stem = name.rpartition("-")
-    return (base, stem) if base and stem in STEMS else (name, "")
+    return (base, stem) if stem and stem in STEMS else (name, "")
 
 
 def check_architecture(name: str) -> str:

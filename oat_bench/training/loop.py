@@ -134,8 +134,8 @@ class Trainer:
                 "folder with --out"
             )
         if progress.micro_batch:
-            bound = f"memory {self.card.memory}" if self.card.memory else "by the memory that is free"
-            note(f"{bound}: {at_once} of a step's {whole} images pass, and through batch norm, at once")
+            bound = self.card.memory or "what is free"
+            note(f"batch norm over {at_once} of a step's {whole} images, to fit into {bound}")
 
     def _cost(self, whole: int) -> Cost:
         """Try a small part of a step, and of a validation, and leave no trace."""
@@ -264,9 +264,7 @@ class Trainer:
             row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
-    def _right(
-        self, data: Split, ids: Tensor, lam: float, width: float, budget: Budget
-    ) -> Tensor:
+    def _right(self, data: Split, ids: Tensor, lam: float, width: float, budget: Budget) -> Tensor:
         """Count the images that are right at a point, clean and attacked, [2]."""
         x, y, network = data.inputs(ids), data.labels[ids], self.evaluated
         with evaluating(network), torch.no_grad():

@@ -1,4 +1,4 @@
-"""How many images of a training step fit into memory at once, and what batch norm makes of parts."""
+"""How many images of a training step fit into memory at once, and batch norm over parts."""
 
 import math
 import re
@@ -89,16 +89,17 @@ def limits(cost: Cost, room: int, card: TrainingCard, whole: int) -> tuple[int, 
 
 def per_image(run: Callable[[], object], images: int, beside: int, device: torch.device) -> float:
     """Return the bytes that each of the images of ``run`` takes, ``beside`` those of weights."""
-    with Live() as live:
+    live = Live()
+    with live:
         run()
     return _MARGIN.get(device.type, 2.5) * max(0, live.peak - beside) / images
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the tensors that operations return, while they live: ``peak`` bytes at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._bytes = 0
         self._storages: set[int] = set()
 

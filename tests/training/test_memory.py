@@ -282,7 +282,7 @@ def test_a_step_is_split_into_as_few_equal_parts_as_fit(capfd):
     run.train(show=False)
     assert set(sizes) == {11, 10}
     assert capfd.readouterr().err.splitlines() == [
-        "by the memory that is free: 11 of a step's 32 images pass, and through batch norm, at once"
+        "batch norm over 11 of a step's 32 images, to fit into what is free"
     ]
     whole = with_room(trainer(epochs=1), 32)
     whole.train(show=False)
@@ -342,6 +342,7 @@ import re, sys
 from pathlib import Path
 import torch
 from oat_bench.acceleration import keep_freed_memory
+from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
@@ -357,9 +358,10 @@ images = torch.randint(256, shape, dtype=torch.uint8)
 data = Split(images, torch.arange(96) % 10)
 values = dict(lr=0.01, batch_size=96, augmentation="crop", attack_steps=1, precision=precision)
 card = TrainingCard(epochs=1, memory=bound, **values)
-network = ConditionalNetwork(NetworkCard(architecture=architecture), 10, 3, [0, 0.1, 0.2, 0.3, 0.4, 1])
+network = ConditionalNetwork(NetworkCard(architecture=architecture), 10, 3, card.lambdas)
 room = memory.room(card, images.device, data, data)
-run = Trainer(ConditionalStep(network), card, Threat(), data, data, room=room)
+few = data.take(torch.arange(16))
+run = Trainer(ConditionalStep(network), card, Threat(), data, few, room=room)
 run.train(show=False)
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(run.progress.micro_batch, 1024 * peak)
@@ -385,4 +387,3 @@ def test_a_process_stays_within_its_memory_and_uses_most_of_it(
     micro_batch, peak = map(int, said.split())
     assert LEAST <= micro_batch < 96
     assert 0.5 * in_bytes(bound) < peak < in_bytes(bound)
-

@@ -120,6 +120,9 @@ def training(args: argparse.Namespace) -> Alternatives:
 
     alternatives = {
         "oat-bench": step(precision="auto", compile=args.compile),
+        "oat-bench, one loss an image": step(
+            precision="auto", compile=args.compile, loss_sampling="one"
+        ),
         "oat-bench, float32, not compiled": step(precision="float32", compile=False),
         "published order, float32": step(order="published", precision="float32", compile=False),
     }

@@ -10,13 +10,14 @@ __version__ = "0.1.0"
 compat.install()
 
 if TYPE_CHECKING:
-    from oat_bench.checkpoint import load, save
+    from oat_bench.checkpoint import save
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.deployment import export
     from oat_bench.estimator import OATClassifier
     from oat_bench.result import Result, evaluate
     from oat_bench.training.pgd import pgd
     from oat_bench.wrapping import wrap
+    from oat_bench.zoo import load
 
 # imported on first use, so that `oat-bench --help` does not wait for torch
 _PUBLIC = {
@@ -26,7 +27,7 @@ _PUBLIC = {
     "TunableClassifier": "oat_bench.classifier",
     "evaluate": "oat_bench.result",
     "export": "oat_bench.deployment",
-    "load": "oat_bench.checkpoint",
+    "load": "oat_bench.zoo",
     "pgd": "oat_bench.training.pgd",
     "save": "oat_bench.checkpoint",
     "wrap": "oat_bench.wrapping",

@@ -4,13 +4,18 @@
   torchvision::nms does not exist``. Declaring two schemas is enough; neither operator is called.
 * robustbench imports ``autoattack`` but depends on ``pyautoattack``, the same code under another
   name and interface; `oat_bench.autoattack_interface` stands in where that alone is installed.
+* robustbench imports pkg_resources, which setuptools gives up, for the path of a file beside a
+  module; while ``robustbench.loaders`` is imported, a stand-in is there for it.
+
+``docs/upstream.md`` has what of this is the libraries' to mend.
 """
 
 import importlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -40,8 +45,27 @@ def declare_missing_operators(torchvision_folder: Path) -> list[str]:
     return missing
 
 
+class _WithResources(SourceFileLoader):
+    """Runs a module that takes ``resource_filename``, and nothing else, from pkg_resources."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        stand_in, before = ModuleType("pkg_resources"), sys.modules.get("pkg_resources")
+        vars(stand_in)["resource_filename"] = _path_beside
+        sys.modules["pkg_resources"] = stand_in
+        try:
+            super().exec_module(module)
+        finally:
+            del sys.modules["pkg_resources"]
+            if before is not None:
+                sys.modules["pkg_resources"] = before
+
+
+def _path_beside(module: str, name: str) -> str:
+    return str(Path(str(sys.modules[module].__file__)).parent / name)
+
+
 class _Finder(MetaPathFinder, Loader):
-    """Prepares torchvision's import and answers for ``autoattack`` where it is not installed."""
+    """Prepares imports of torchvision and robustbench, answers for a missing ``autoattack``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -50,6 +74,11 @@ class _Finder(MetaPathFinder, Loader):
         spec = installed(fullname) if fullname == "torchvision" else None
         if spec is not None and spec.submodule_search_locations:
             declare_missing_operators(Path(spec.submodule_search_locations[0]))
+        if fullname == "robustbench.loaders":
+            spec = installed(fullname, path)
+            if spec is not None and spec.origin:
+                loader = _WithResources(fullname, spec.origin)
+                return spec_from_file_location(fullname, spec.origin, loader=loader)
         package = fullname.partition(".")[0]
         if package == "autoattack" and not installed(package) and installed("pyautoattack"):
             return ModuleSpec(fullname, self, is_package=fullname == package)

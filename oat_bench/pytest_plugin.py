@@ -60,7 +60,7 @@ class RobustAccuracy:
         """Attack test images under the threat model that the model was trained for.
 
         Args:
-            model: a classifier, or the path of a checkpoint, a run's folder or an exported file.
+            model: a classifier, or what `oat_bench.load` takes.
             lam: robustness weight in [0, 1].
             attack: an attack card, by name or path.
             n_examples: how many test images, stratified; all if None.

@@ -119,3 +119,9 @@ DATASETS = Registry(
     },
 )
 ARCHITECTURES = Registry("architecture", "oat_bench.architectures", {})
+#: where models lie that no path names, ``NAME:...``; each is called with what follows the colon
+MODELS = Registry(
+    "place of models",
+    "oat_bench.models",
+    {"hf": "oat_bench.zoo.hub:load", "robustbench": "oat_bench.zoo.robustbench:load"},
+)

@@ -13,7 +13,6 @@ import torch
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
-from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
@@ -25,7 +24,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
-from oat_bench.results import published
+from oat_bench.results import published, robustbench
 from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
@@ -33,6 +32,7 @@ from oat_bench.results.published import Published
 from oat_bench.run_folder import ENTRY, FIGURES, IMAGES, OUTCOMES, REPORT, STORE
 from oat_bench.statistics import frontier
 from oat_bench.wrapping import wrap
+from oat_bench.zoo import load
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Result:
     def page(self) -> Page:
         """The table with its title and notes, for a terminal, as Markdown and LaTeX."""
         entry, info = self.entry, self.classifier.info
-        named = [info.architecture, info.method.upper()]
-        if entry.name in named:
-            named = [entry.name]
+        named, label = [info.architecture, info.method.upper()], type(self.classifier).label(info)
+        if label in named:
+            named = [label]
         title = ", ".join([entry.dataset, *named, f"{entry.threat_model} eps {entry.eps}"])
         return per_lambda.page(
             self.points,
@@ -127,7 +127,7 @@ def evaluate(
 
     Args:
         model: a network, images in [0, 1] to logits; an object with ``at(lam)``; what
-            `oat_bench.wrap` or `oat_bench.load` returned; or the path of a checkpoint.
+            `oat_bench.wrap` or `oat_bench.load` returned; or what `oat_bench.load` takes.
         dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
             `oat_bench.datasets.load` returned.
         attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
@@ -151,7 +151,7 @@ def evaluate(
     data = datasets.load(dataset, data_dir) if isinstance(dataset, str) else dataset
     card, where = card_for(data.name), run.choose_device(device)
     if isinstance(model, str | Path):
-        classifier = load(model)
+        classifier = load(model, dataset=data)
     elif isinstance(model, TunableClassifier):
         classifier = model
     else:
@@ -223,5 +223,6 @@ def measured(
         data_fingerprint=data.fingerprint(),
         randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
+        **robustbench.described(info),
     )
     return Result(entry, outcomes, classifier, data)

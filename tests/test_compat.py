@@ -132,6 +132,29 @@ except ModuleNotFoundError as error:
     assert out == "No module named 'autoattack'"
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_robustbench_is_imported_without_pkg_resources(tmp_path, before):
+    """As beside a setuptools that has none; and where there is one, others keep it."""
+    (tmp_path / "pkg_resources.py").write_text("" if before else "raise ImportError('gone')\n")
+    out = run(
+        "import warnings; warnings.simplefilter('error', UserWarning)\nimport oat_bench\n"
+        + ("import pkg_resources\n" if before else "")
+        + """
+import robustbench, robustbench.loaders as loaders
+print(sys.modules.get("pkg_resources"))
+name = "helper_files/imagenet_test_image_ids.txt"
+class Classes(dict):
+    def __missing__(self, name):
+        return 0
+print(len(loaders.make_custom_dataset("folder", name, Classes())))
+""",
+        tmp_path,
+    ).splitlines()
+    kept, line = out
+    assert ("pkg_resources.py" in kept) == before
+    assert line == "5000"  # images of ImageNet that RobustBench attacks
+
+
 def test_other_imports_are_none_of_the_hooks_business():
     finder = next(finder for finder in sys.meta_path if isinstance(finder, compat._Finder))
     for name in ("torch", "numpy", "autoattacker", "torchvisions", "torchvision.models", "art"):

@@ -42,7 +42,7 @@ def calibrate(
 ) -> None:
     """Choose lambda and width of a trained model for the accuracies that a use requires.
 
-    MODEL is a run's folder or a checkpoint. The bar of --min-sa or --min-ra (RA under the attack
+    MODEL is what oat-bench evaluate takes. The bar of --min-sa or --min-ra (RA under the attack
     that the report names) holds with the confidence asked for, over all points that were tried.
     Exit code 1: no point can be guaranteed.
     """

@@ -4,7 +4,7 @@ A command asks in the order in which mistakes are to be reported; nothing is loa
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Context:
     Whatever does not exist or does not fit is a UserError.
     """
 
-    model: str | None  # a run, checkpoint, exported file or ./mine.py:build; None: to be trained
+    model: str | None  # see `oat_bench.load`; None: to be trained
     dataset: str | None = None  # a name, or a folder of images; None: the model's
     data_dir: Path = Path("data")
     skip_broken: bool = False
@@ -57,17 +57,12 @@ class Context:
     @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
-        from oat_bench import checkpoint, deployment, wrapping
+        from oat_bench import zoo
 
         where = self.where  # a device that is not there is said before anything is loaded
-        if wrapping.is_source(self.name):
-            if self.dataset is None:
-                raise UserError(f"{self.name}: name what it classifies with --dataset")
-            images = self.load(self.dataset, self.image_size)
-            return wrapping.from_source(self.name, images).to(where)
-        if deployment.is_exported(self.name):
-            return deployment.load(self.name).to(where)
-        return checkpoint.load(self.name, where)
+        named = self.dataset
+        images = None if named is None else partial(self.load, named, self.image_size)
+        return zoo.load(self.name, where, dataset=images)
 
     @property
     def checkpoint(self) -> "TunableClassifier":

@@ -38,10 +38,10 @@ def integrity(
 ) -> None:
     """Say whether the attacks on a model can be trusted, with the evidence.
 
-    MODEL is a run's folder, a checkpoint or an exported file. The attacks are those of its own
-    threat model. Then many lambda values, trained or not, are compared: none may be worse than
-    another in both SA and RA ("dial"). Exit code 1: a check failed, robust accuracies of this model
-    are not what they seem, or its dial is not.
+    MODEL is what oat-bench evaluate takes. The attacks are those of its own threat model. Then many
+    lambda values, trained or not, are compared: none may be worse than another in both SA and RA
+    ("dial"). Exit code 1: a check failed, robust accuracies of this model are not what they seem,
+    or its dial is not.
     """
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
@@ -148,9 +148,8 @@ def transfer(
 ) -> None:
     """Attack at one lambda, classify at another.
 
-    MODEL is a run's folder, a checkpoint or an exported file. Says which lambda is the best to
-    attack at, whether gradients are masked, and what is left of a defender who draws lambda at
-    random.
+    MODEL is what oat-bench evaluate takes. Says which lambda is the best to attack at, whether
+    gradients are masked, and what is left of a defender who draws lambda at random.
     """
     from oat_bench import figures
     from oat_bench.attacks.card import attack_card
@@ -212,9 +211,9 @@ def corruptions(
 ) -> None:
     """Measure accuracy under common corruptions: noise, blur, contrast, JPEG.
 
-    MODEL is a run's folder, a checkpoint or an exported file. No adversary chooses the images. For
-    CIFAR-10 and CIFAR-100 they are the authors', if the folder CIFAR-10-C or CIFAR-100-C is in
-    --data-dir; else eight corruptions are computed.
+    MODEL is what oat-bench evaluate takes. No adversary chooses the images. For CIFAR-10 and
+    CIFAR-100 they are the authors', if the folder CIFAR-10-C or CIFAR-100-C is in --data-dir; else
+    eight corruptions are computed.
     """
     from oat_bench.datasets import cifar_c
     from oat_bench.evaluation import corruptions as evaluation

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: the form of a file, by its ending
 _FORMS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 _PERCENT = ("PERCENT", Number(0, 100))
-_CLONE = ("CLONE", PATH)
+_CLONE = ("CLONE|package", PATH)
 
 
 @cli.group(epilog=example("leaderboard table digits"))
@@ -102,7 +102,7 @@ def _count(number: int, one: str, more: str | None = None) -> str:
 @option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
 @option("--cost", ["flops", "latency", "parameters"], "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
-@option("--robustbench", _CLONE, "A clone of RobustBench, whose models are shown beside ours.")
+@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
 @option(
     "--format",
     ["terminal", "markdown", "csv", "latex"],
@@ -137,12 +137,8 @@ def table(
     form = form or (_FORMS[out.suffix] if out is not None else by_place)
     if what is not None and (Path(what).is_file() or (Path(what) / ENTRY).is_file()):
         entry = records.read(what).entry
-        results, summaries = entry.operating_points, entry.frontiers or ()
-        trained = [point.lam for point in results if point.trained]
-        model = f"{entry.architecture}, {entry.method.upper()}"
-        title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-        pages = [per_lambda.page(results, trained, title, (), summaries, entry.attacks)]
-        csv = per_lambda.csv(results, trained)
+        pages = [per_lambda.of_entry(entry)]
+        csv = per_lambda.csv(entry.operating_points, per_lambda.trained_of(entry))
     else:
         found, theirs, scale = [], [], ranking.Rule(**rule)
         for board in ranking.boards(_records(folder, what), attack=attack, rule=scale):
@@ -216,6 +212,40 @@ def export(entry: str, lam: float, width: float, out: Path | None) -> None:
     _write(json.dumps(info, indent=2) + "\n", out)
 
 
+@command("leaderboard push runs/fashion-12x12-seed0 owner/name", leaderboard)
+@click.argument("model")
+@click.argument("repository", metavar="OWNER/NAME")
+@option("--license", "NAME", "Of the weights, as the hub names licenses.", "apache-2.0")
+@flag("--private", "Make a private repository, if there is none.")
+@option("--out", FOLDER, "Write there what would be pushed, and push nothing.")
+def push(model: str, repository: str, license: str, private: bool, out: Path | None) -> None:
+    """Put a model on the Hugging Face hub: checkpoint, entry and a model card.
+
+    MODEL is a run's folder, an entry with its checkpoint beside it, or a published model, such as
+    digits/oat-wrn-10-1. Log in before, with hf auth login. Anybody then loads hf:OWNER/NAME.
+    """
+    from oat_bench.files import atomic_write_all, make_folder
+    from oat_bench.leaderboards import hub
+    from oat_bench.results import records
+    from oat_bench.run_folder import CHECKPOINT
+    from oat_bench.zoo import published
+
+    if Path(model).exists() or not published.is_name(model):
+        record = records.read(model)
+        weights = record.beside(CHECKPOINT)
+    else:
+        weights = published.find(model)
+        record = records.read(published.named(model).entry)
+    contents = hub.files(record, weights, repository, license)
+    if out is None:
+        click.echo(hub.push(contents, repository, private=private))
+        return
+    folder = make_folder(out)
+    atomic_write_all({folder / name: content for name, content in contents.items()})
+    for name in contents:
+        click.echo(folder / name)
+
+
 @command("leaderboard schema", leaderboard)
 def schema() -> None:
     """Print the JSON schema of an entry."""
@@ -234,7 +264,7 @@ def schema() -> None:
     "package]",
 )
 @flag("--no-examples", "Attack no images.")
-@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench as fixed points.")
+@option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
 def build(leaderboards: Path, out: Path, no_examples: bool, **options: Path | None) -> None:
     """Build a static site of all entries.
 

@@ -15,20 +15,28 @@ from oat_bench.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from oat_bench.zoo.published import Published
+
 #: columns of `results` that are set to the right
 _NUMBERS = {"lambda", "width", "eps", "seed", "n", "SA", "RA"}
 
 
 @command("list attacks")
-@click.argument("kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods"]))
+@click.argument(
+    "kind", type=click.Choice(["attacks", "benchmarks", "datasets", "methods", "models"])
+)
 def list_(kind: str) -> None:
-    """List the cards, data sets and methods that ship with the package."""
+    """List the cards, data sets and methods that ship with the package, and published models.
+
+    Of a model SA and RA (worst case over its attacks) are in percent, at both ends of its lambda.
+    """
     from oat_bench import cards, registry
     from oat_bench.attacks.card import attack_card
     from oat_bench.benchmark import benchmark_card
     from oat_bench.reports.table import Table
 
     rows: list[tuple[str, ...]]
+    numbers = 0  # columns at the end that stand to the right
     if kind == "attacks":
         headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
         found = [attack_card(name) for name in cards.names("attacks")]
@@ -43,11 +51,33 @@ def list_(kind: str) -> None:
             (n, "any" if m.continuous else "trained", (m.__doc__ or "").splitlines()[0])
             for n, m in registry.METHODS.items()
         ]
+    elif kind == "models":
+        from oat_bench.zoo import published
+
+        headers = ("model", "method", "lambda", "SA", "RA", "size")
+        rows, numbers = [_published(model) for model in published.models()], 4
     else:
         headers = ("data set", "what it is")
         rows = [(n, (f.__doc__ or "").splitlines()[0]) for n, f in registry.DATASETS.items()]
-    table = Table([dict(zip(headers, row, strict=True)) for row in rows], headers, fold=headers[-1])
-    table.draw(plain_console())
+    words = headers[: len(headers) - numbers]
+    found_rows = [dict(zip(headers, row, strict=True)) for row in rows]
+    Table(found_rows, words, fold=words[-1]).draw(plain_console())
+
+
+def _published(model: "Published") -> tuple[str, ...]:
+    from oat_bench.results import records
+
+    entry = records.read(model.entry).entry
+    widest = [point for point in entry.operating_points if point.width == entry.widths[0]]
+    by_lambda = {point.lam: point for point in widest}
+    ends = [by_lambda[lam] for lam in sorted({min(by_lambda), max(by_lambda)})]
+    robust = [list(point.robust.values())[-1:] for point in ends]
+    columns = (
+        [f"{point.lam:g}" for point in ends],
+        [f"{point.clean_acc:.1f}" for point in ends],
+        [f"{accuracy.value:.1f}" for last in robust for accuracy in last],
+    )
+    return (model.name, entry.method, *map(", ".join, columns), f"{model.bytes / 1e6:.1f} MB")
 
 
 @command("results runs --attack pgd-20 --lambda 0,1 --out all.csv")

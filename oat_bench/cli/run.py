@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
 @shared.ATTACK_OPTIONS
-@option("--model", "CHECKPOINT", "Evaluate this one; do not train.")
+@option("--model", "MODEL", "Evaluate this one; do not train.")
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -33,7 +33,7 @@ def run(context: Context, **options: Any) -> None:
 
 @command("evaluate --model runs/fashion-12x12-seed0 --lambda 0,0.15,0.5")
 @click.argument("named", metavar="MODEL", required=False)
-@option("--model", "MODEL", "A checkpoint, a run's folder or an exported file, likewise.")
+@option("--model", "MODEL", "A checkpoint, a run's folder, an exported file or a name, likewise.")
 @shared.BENCHMARK_OPTIONS
 @shared.ATTACK_OPTIONS
 @option(
@@ -48,7 +48,9 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 
     MODEL may be a file that `oat-bench export` wrote: attacks are white box, on the network in it;
     what predicts clean and attacked images is the file, by onnxruntime or torch.export. Or it is
-    your own, ./mine.py:build, with --dataset: build() is run, and returns the network.
+    your own, ./mine.py:build, with --dataset: build() is run, and returns the network. Or a name:
+    of a published model, see oat-bench list models; hf:owner/name, of the Hugging Face hub; or
+    robustbench:cifar10/Linf/Carmon2019Unlabeled, of RobustBench's zoo.
     """
     if (named is None) == (context.model is None):
         raise UserError("expected one model: oat-bench evaluate MODEL, or --model MODEL")

@@ -29,11 +29,7 @@ def add(
     if examined is not None and examined.model == record.entry.model_fingerprint:
         changes = changes | {"integrity": examined.verdict}
     entry = Entry.model_validate(record.entry.model_dump(by_alias=True) | changes)
-    found = problems(Record(record.path, entry))
-    errors = [problem for problem in found if problem.severity == "error"]
-    if errors:
-        more = f" (and {len(errors) - 1} more: oat-bench leaderboard validate)" * (len(errors) > 1)
-        raise UserError(f"{errors[0].path}: {errors[0].text}{more}")
+    warnings = check(Record(record.path, entry))
     if entry.flags is not None and examined is None:
         raise UserError(
             f"{record.path}: no report of attack integrity, which an entry needs; make it by: "
@@ -59,7 +55,17 @@ def add(
         atomic_write(path, content)
     for name in stale - contents.keys():
         place.with_suffix(PUBLISHED[name]).unlink(missing_ok=True)
-    return [place, *written], [problem for problem in found if problem.severity == "warning"]
+    return [place, *written], warnings
+
+
+def check(record: Record) -> list[Problem]:
+    """Refuse an entry that is not valid; return the warnings."""
+    found = problems(record)
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more: oat-bench leaderboard validate)" * (len(errors) > 1)
+        raise UserError(f"{errors[0].path}: {errors[0].text}{more}")
+    return found
 
 
 def _stale(record: Record, place: Path) -> set[str]:

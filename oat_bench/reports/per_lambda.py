@@ -5,7 +5,7 @@ from itertools import groupby
 from statistics import median
 
 from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, short, to_csv
-from oat_bench.results.entries import EntryAttack
+from oat_bench.results.entries import Entry, EntryAttack
 from oat_bench.results.points import PointResult
 from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST, Accuracy
@@ -48,6 +48,20 @@ def page(
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
     return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
+
+
+def of_entry(entry: Entry) -> Page:
+    """Return the report of an entry alone."""
+    results = entry.operating_points
+    model = f"{entry.architecture}, {entry.method.upper()}"
+    title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
+    frontiers = entry.frontiers or ()
+    return page(results, trained_of(entry), title, (), frontiers, entry.attacks)
+
+
+def trained_of(entry: Entry) -> list[float]:
+    """Return lambda of the operating points that were trained."""
+    return [point.lam for point in entry.operating_points if point.trained]
 
 
 def _quoted(published: Sequence[Published]) -> _Quoted:

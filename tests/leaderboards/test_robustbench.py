@@ -76,6 +76,27 @@ def test_the_most_robust_is_first_and_the_best_known_ra_is_the_lower(clone):
     assert (strong.id, rice.id) == ("Strong", "Rice2020Overfitting")
     assert [strong.robust(a) for a in ("autoattack", WORST, "pgd-20")] == [70.1, 69.71, None]
     assert rice.robust(WORST) == 53.42
+    # the order is that of the best known, and nothing survived some attack
+    put(clone, "Broken", THEIRS | {"autoattack_acc": "80", "external": "0.00"})
+    points = robustbench_points(clone, "cifar10", "Linf")
+    assert [(point.id, point.robust(WORST)) for point in points] == [
+        ("Strong", 69.71),
+        ("Rice2020Overfitting", 53.42),
+        ("Broken", 0.0),
+    ]
+
+
+def test_our_copy_is_read_like_the_clone_that_it_is_of(clone, monkeypatch, tmp_path):
+    put(clone, "Strong", THEIRS | {"autoattack_acc": "70.1", "external": 69.71, "reported": 71})
+    (tmp_path / "copy.json").write_text(robustbench.copied(clone, "0123abc"))
+    monkeypatch.setattr(robustbench, "_COPY", tmp_path / "copy.json")
+    robustbench._shipped.cache_clear()
+    try:
+        ours = robustbench_points("package", "cifar10", "Linf")
+    finally:
+        robustbench._shipped.cache_clear()
+    assert ours == robustbench_points(clone, "cifar10", "Linf")
+    assert "0123abc" in json.loads((tmp_path / "copy.json").read_text())["source"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def build(
     *,
     data_dir: Path | None = None,  # of data sets that are not bundled
     with_examples: bool = True,
-    robustbench: Path | None = None,  # a clone of it, shown beside ours
+    robustbench: Path | None = None,  # whose models are shown too: see `plan`
 ) -> Site:
     """Build the site, always the same, in a folder that is empty, absent or of an earlier build."""
     plotly, boards, before = _plotly(), plan(leaderboards, robustbench), _open(out)

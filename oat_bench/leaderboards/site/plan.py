@@ -64,7 +64,7 @@ class Board:
 
 
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
-    """Read, sort and rank the entries under a folder; ``robustbench`` is a clone of RobustBench."""
+    """Read, sort and rank the entries under a folder; ``robustbench`` see `robustbench_points`."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     everything = [records.read(path) for path in records.find(folder)]

@@ -85,7 +85,8 @@ class Trainer:
         whole = min(card.batch_size, len(train))
         self.limit, self._validated = whole, card.batch_size
         if room is not None:
-            step.ready(replace(setting, compiled=False))
+            tried = {"card": _attacked(card), "compiled": False}
+            step.ready(replace(setting, **tried))
             cost = self._cost(whole)
             self.limit, self._validated = limits(cost, room, card, whole)
         step.ready(setting)
@@ -129,9 +130,9 @@ class Trainer:
         at_once = progress.micro_batch or whole
         if at_once > self.limit and self.card.memory:
             raise UserError(
-                f"{self.folder}: training began with {at_once} images at once, of which training."
-                f"memory = {self.card.memory} holds {self.limit}; give it more, or choose another "
-                "folder with --out"
+                f"{self.folder}: training began with {at_once} images at once, of which "
+                f"training.memory = {self.card.memory} holds {self.limit}; give it more, or choose "
+                "another folder with --out"
             )
         if progress.micro_batch:
             bound = self.card.memory or "what is free"
@@ -312,6 +313,14 @@ class Trainer:
         if self.progress.step == 0:
             log = pd.DataFrame(self.progress.history).to_csv(index=False, float_format="%.6g")
             atomic_write(self.folder / LOG, log)
+
+
+def _attacked(card: TrainingCard) -> TrainingCard:
+    """Return a recipe that attacks in every step: with a lambda each, some may be at 0 alone."""
+    above = [lam for lam in card.lambdas if lam > 0]
+    if card.sampling == "per-image" or not above:
+        return card
+    return card.model_copy(update={"lambdas": above, "standard_share": None})
 
 
 def _describe(row: dict[str, float]) -> str:

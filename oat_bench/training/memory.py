@@ -84,7 +84,8 @@ def limits(cost: Cost, room: int, card: TrainingCard, whole: int) -> tuple[int, 
             f"expected at least {math.ceil(expected / 2**20)}MiB, for {least}; or smaller images, "
             "or a network with a stem, such as wrn-16-2-stem7"
         )
-    return min(max(step, least), whole), min(max(validation, 1), card.batch_size)
+    step = min(max(step, least), whole)
+    return step, min(max(validation, 1), step if step < whole else card.batch_size)
 
 
 def per_image(run: Callable[[], object], images: int, beside: int, device: torch.device) -> float:

@@ -232,12 +232,13 @@ def test_room_is_what_the_card_states_less_the_images_and_the_process():
 def test_limits():
     card = TrainingCard(epochs=1, lr=0.1, batch_size=128)
     cost = Cost(1000, 10.0, 4.0)
-    assert limits(cost, 1000 + 300, card, 128) == (30, 75)
+    assert limits(cost, 1000 + 300, card, 128) == (30, 30)
+    assert limits(Cost(1000, 4.0, 10.0), 1000 + 300, card, 128) == (75, 30)
     assert limits(cost, 10**6, card, 100) == (100, 128)
     # of what is free too little is not refused: it may become more
     assert limits(cost, 0, card, 128) == (LEAST, 1)
     bound = card.model_copy(update={"memory": "1MB"})
-    assert limits(cost, 1000 + 80, bound, 128) == (8, 20)
+    assert limits(cost, 1000 + 80, bound, 128) == (8, 8)
     with pytest.raises(UserError) as error:
         limits(cost, 1000 - 2 * 2**20, bound, 128)
     expected = math.ceil((10**6 + 2 * 2**20 + 80) / 2**20)
@@ -263,6 +264,29 @@ def test_a_trial_leaves_no_trace_and_says_the_same_again():
     costs = [trainer(train=data, precision="float32")._cost(32) for data in (small, large)]
     assert costs[1].step == pytest.approx(4 * costs[0].step, rel=0.2)
     assert costs[1].validation == pytest.approx(4 * costs[0].validation, rel=0.2)
+
+
+def test_a_step_whose_first_batch_is_not_attacked_is_tried_with_an_attack(monkeypatch):
+    tried = []
+    attack = conditional.ConditionalStep.attack
+
+    def watched(self, batch, sample, width, some):
+        tried.append(sample.n_standard < len(sample.index))
+        return attack(self, batch, sample, width, some)
+
+    monkeypatch.setattr(conditional.ConditionalStep, "attack", watched)
+    for seed in range(3):
+        run = trainer(seed=seed, sampling="per-batch", standard_share=0.9)
+        loop.Trainer(run.step, run.card, THREAT, run.data, run.data, seed=seed, room=1 << 40)
+        assert run.step.setting.card.sampling == "per-batch"
+    assert tried == [True] * 3
+
+
+def test_validation_is_the_same_however_few_images_it_takes_at_a_time():
+    run = trainer()
+    at_once = run._validate()
+    run._validated = 7
+    assert run._validate() == at_once
 
 
 def with_room(run, images):
@@ -360,7 +384,7 @@ values = dict(lr=0.01, batch_size=96, augmentation="crop", attack_steps=1, preci
 card = TrainingCard(epochs=1, memory=bound, **values)
 network = ConditionalNetwork(NetworkCard(architecture=architecture), 10, 3, card.lambdas)
 room = memory.room(card, images.device, data, data)
-few = data.take(torch.arange(16))
+few = data.take(torch.arange(48))
 run = Trainer(ConditionalStep(network), card, Threat(), data, few, room=room)
 run.train(show=False)
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -376,7 +400,6 @@ print(run.progress.micro_batch, 1024 * peak)
         ("wrn-16-2-stem7", 224, "1.25GiB", "auto"),
         ("resnet-18-stem7", 128, "1.25GiB", "auto"),
         ("wrn-16-2-stride2", 96, "1GiB", "float32"),
-        ("wrn-10-1", 224, "1.75GiB", "float32"),
     ],
 )
 def test_a_process_stays_within_its_memory_and_uses_most_of_it(

@@ -3,7 +3,7 @@
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
     python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
-    python benchmarks/speed.py --only memory --size 224 --batch 32 --repeats 1   # of large images
+    python benchmarks/speed.py --only memory --size 224 --batch 16 --repeats 1   # of large images
     python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
     python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
 
@@ -249,7 +249,7 @@ def memory(args: argparse.Namespace) -> Alternatives:
         named = f"{name}, memory = {bound}" if bound else name
         return named, lambda: trainer._step(torch.arange(args.batch))
 
-    bounds = {"": (None, "4GiB"), "-stride2": (None,), "-stem7": (None, "800MiB")}
+    bounds = {"": (None, "4GiB"), "-stride2": (None,), "-stem7": (None, "1GiB")}
     return dict(step(stem, bound) for stem, several in bounds.items() for bound in several)
 
 

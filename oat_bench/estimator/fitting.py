@@ -102,8 +102,8 @@ class Fitting(PyTorchClassifier):
         finally:
             network.eval()
             self._describe(before + trainer.progress.epoch, trainer.selection)
-            done = {"micro_batch": trainer.progress.micro_batch or None}
-            self.tunable.info = self.tunable.info.model_copy(update=done)
+            parts = {"micro_batch": trainer.progress.micro_batch or None}
+            self.tunable.info = self.tunable.info.model_copy(update=parts)
 
     def fit_generator(
         self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
@@ -181,7 +181,7 @@ class Fitting(PyTorchClassifier):
     def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
-        changes |= {"epochs": 0, "benchmark_card": ""}
+        changes |= {"epochs": 0, "benchmark_card": "", "micro_batch": None}
         fresh = type(model).build(model.info.model_copy(update=changes))
         return fresh, fresh.members()[0].step
 

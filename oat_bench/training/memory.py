@@ -44,7 +44,9 @@ def room(card: TrainingCard, device: torch.device, *held: Split) -> int | None:
     """
     if card.memory is None:
         return free(device)
-    return in_bytes(card.memory) - _PROCESS - sum(split.images.nbytes for split in held)
+    # splits may be parts of one piece of memory
+    pieces = {s.data_ptr(): s.nbytes() for s in (x.images.untyped_storage() for x in held)}
+    return in_bytes(card.memory) - _PROCESS - sum(pieces.values())
 
 
 def free(device: torch.device) -> int | None:

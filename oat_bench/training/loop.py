@@ -85,8 +85,7 @@ class Trainer:
         whole = min(card.batch_size, len(train))
         self.limit, self._validated = whole, card.batch_size
         if room is not None:
-            tried = {"card": _attacked(card), "compiled": False}
-            step.ready(replace(setting, **tried))
+            step.ready(replace(setting, card=_attacked(card), compiled=False))
             cost = self._cost(whole)
             self.limit, self._validated = limits(cost, room, card, whole)
         step.ready(setting)

@@ -23,7 +23,7 @@ from oat_bench.training.card import TrainingCard, in_bytes
 LEAST = 8
 _PROCESS = 640 << 20  #: what Python and the libraries take, about
 #: over what operations return: their own buffers and gaps in the heap; on a CPU measured to be 2.1
-#: to 2.9 times as much, less for larger images
+#: to 2.9 times as much, less for larger images; on a GPU a guess
 _MARGIN = {"cpu": 2.5, "cuda": 1.4}
 _COPIES = 4  #: of the weights: they, their gradients and what an optimiser keeps
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.deployment import export
     from oat_bench.estimator import OATClassifier
+    from oat_bench.methods.parts import combine
     from oat_bench.result import Result, evaluate
     from oat_bench.training.pgd import pgd
     from oat_bench.wrapping import wrap
@@ -25,6 +26,7 @@ _PUBLIC = {
     "OperatingPoint": "oat_bench.classifier",
     "Result": "oat_bench.result",
     "TunableClassifier": "oat_bench.classifier",
+    "combine": "oat_bench.methods.parts",
     "evaluate": "oat_bench.result",
     "export": "oat_bench.deployment",
     "load": "oat_bench.zoo",
@@ -38,6 +40,7 @@ __all__ = [
     "Result",
     "TunableClassifier",
     "__version__",
+    "combine",
     "evaluate",
     "export",
     "load",

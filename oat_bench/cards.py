@@ -7,6 +7,8 @@ name or by path from its own folder: tables are merged, anything else is replace
 import re
 import tomllib
 import unicodedata
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -116,15 +118,31 @@ class Card(Recorded):
         """Hash of the card's values, but for those that only describe it, or bound its memory."""
         return sha256(self.model_dump_json(exclude={"name", "description", "source", "memory"}))
 
+    def stated(self) -> dict[str, Any]:
+        """Return the values as a file has them: without later keys that are at their defaults."""
+        return self.model_dump(by_alias=True)
+
 
 class Threat(Card):
     """What the adversary may do: perturb by at most eps, searching in steps of step_size."""
 
     first_keys = first("norm eps step_size")
 
-    norm: Norm = "Linf"
-    eps: NonNegative = 8 / 255
-    step_size: NonNegative = 2 / 255
+    norm: Norm = Field(default="Linf", description="Norm of the perturbation")
+    eps: NonNegative = Field(default=8 / 255, description="Radius of the ball around an image")
+    step_size: NonNegative = Field(
+        default=2 / 255, description="Length of a step of an attack, absolute: no share of eps"
+    )
+
+    def __str__(self) -> str:
+        return f"{self.norm} eps {format_eps(self.eps)}"
+
+
+def format_eps(eps: float) -> str:
+    """Write eps as entries do: 8/255, but 0.2."""
+    levels = eps * 255
+    whole = levels >= 1 and abs(levels - round(levels)) < 1e-9
+    return f"{levels:.0f}/255" if whole and float(f"{eps:g}") != eps else f"{eps:g}"
 
 
 C = TypeVar("C", bound=Card)
@@ -146,8 +164,28 @@ def find(name_or_path: str, model: type[C]) -> C:
     return read(_locate(model.kind, name_or_path), model)
 
 
+def find_any(name_or_path: str, *kinds: type[Card]) -> Card:
+    """Read a card of any of the kinds, which its name or the keys of its file tell apart."""
+    if not _is_path(name_or_path):
+        known = {name: kind for kind in kinds for name in names(f"{kind.kind}s")}
+        if name_or_path not in known:
+            raise unknown("card", name_or_path, known)
+        return find(name_or_path, known[name_or_path])
+    stated = _parse(_locate(kinds[0].kind, name_or_path))
+
+    def alike(kind: type[Card]) -> int:
+        shared = len(stated.keys() & keys(kind).keys())
+        return shared + (stated.get("extends") in names(f"{kind.kind}s"))
+
+    return find(name_or_path, max(kinds, key=alike))
+
+
+def _is_path(name_or_path: str) -> bool:
+    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml")
+
+
 def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
-    if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml"):
+    if _is_path(name_or_path):
         path = beside / name_or_path
         if not is_file(path):
             raise UserError(f"no {kind} card at {one_line(path, None)}; expected a TOML file")
@@ -155,6 +193,81 @@ def _locate(kind: str, name_or_path: str, beside: Path = Path()) -> Path:
     if name_or_path not in names(f"{kind}s"):
         raise unknown(kind, name_or_path, names(f"{kind}s"))
     return folder(f"{kind}s") / f"{name_or_path}.toml"
+
+
+@cache
+def keys(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each key of a card, sections too, by its dotted name."""
+    found, schema = {}, model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        key, kind = field.alias or name, field.annotation
+        if key in schema:
+            found[key] = schema[key]
+        if isinstance(kind, type) and issubclass(kind, Card):
+            found |= {f"{key}.{inner}": one for inner, one in keys(kind).items()}
+    return found
+
+
+def settings(model: type[Card], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Read changes of a card by dotted key, such as ``training.lr``, None for its default.
+
+    Text is a value of TOML, or is taken as it is; of a list, its items may stand between commas; no
+    text is the default. A key that there is not is a UserError that names the nearest.
+    """
+    known, read = keys(model), dict[str, Any]()
+    for key, given in changes.items():
+        above = key.rpartition(".")[0]
+        if key not in known and "additionalProperties" not in known.get(above, {}):
+            same = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+            if same:
+                raise UserError(f"unknown key {key!r}; did you mean {' or '.join(same)}?")
+            raise unknown("key", key, known)
+        value = _value(given, known.get(key, {})) if isinstance(given, str) else given
+        if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in known):
+            read |= settings(model, {f"{key}.{name}": one for name, one in value.items()})
+        else:
+            read[key] = value
+    return read
+
+
+def changed(card: C, values: Mapping[str, Any]) -> C:
+    """Return a card with other values by dotted key, as `settings` reads them."""
+    whole = card.stated()
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        place = whole
+        for section in sections:
+            inner = place.get(section)
+            if not isinstance(inner, dict):  # a name alone stands for a table
+                inner = place[section] = {} if inner is None else {"name": inner}
+            place = inner
+        place[last] = value
+        if value is None:
+            del place[last]
+    try:
+        made = type(card).model_validate(whole)
+        made.fingerprint()
+    except ValidationError as error:
+        raise UserError(explain(error, type(card))) from error
+    except (RecursionError, PydanticSerializationError) as error:
+        raise UserError(f"{', '.join(values)}: not a value that can be written down") from error
+    return made
+
+
+def _value(text: str, schema: dict[str, Any]) -> object:
+    if not text:
+        return None
+    try:
+        table = tomllib.loads(f"value = {text}")
+        value = table["value"] if len(table) == 1 else text
+    except (ValueError, RecursionError):
+        value = text
+    kinds = {one.get("type") for one in (schema, *schema.get("anyOf", ()))}
+    if "string" in kinds and not isinstance(value, str):
+        return text
+    if "array" in kinds and not isinstance(value, list):
+        return [_value(part.strip(), {}) for part in text.split(",")]
+    return value
 
 
 def read(path: Path, model: type[C]) -> C:

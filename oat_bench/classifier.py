@@ -40,6 +40,34 @@ class OperatingPoint:
             raise ValueError(f"width is {self.width}; expected a number in (0, 1]")
 
 
+class Ancestor(Recorded):
+    """A model whose weights training started from, as it described itself."""
+
+    first_keys = first(
+        "fingerprint method architecture dataset data_fingerprint threat seed epochs"
+    )
+
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the model")]
+    method: str
+    architecture: str
+    dataset: str
+    data_fingerprint: str = Field(description="of what it was trained on; empty: not known")
+    threat: Threat
+    seed: int
+    epochs: int
+
+    @property
+    def recipe(self) -> str:
+        """All but the seed, in words."""
+        # a checkpoint may call them anything
+        method, network, dataset = map(publishable, (self.method, self.architecture, self.dataset))
+        epochs = f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"
+        return f"{method.upper()} {network} on {dataset}, {self.threat}, {epochs}"
+
+    def __str__(self) -> str:
+        return f"{self.recipe}, seed {self.seed}"
+
+
 class ModelInfo(Recorded):
     """What a checkpoint says of itself."""
 
@@ -76,6 +104,9 @@ class ModelInfo(Recorded):
         description="images of a training step that passed, and through batch norm, at once at "
         "most; absent: all",
     )
+    ancestors: Annotated[list[Ancestor], Field(max_length=1000)] = Field(
+        default=[], description="whose weights training started from, the nearest first"
+    )
 
     @property
     def num_classes(self) -> int:
@@ -100,7 +131,7 @@ class ModelInfo(Recorded):
     @property
     def bridged_below(self) -> float | None:
         """The first trained lambda above 0, if `LambdaEncoding` mixes those between; else None."""
-        if self.network is None:
+        if self.network is None or not METHODS[self.method].bridged:
             return None
         return bridged_below(self.trained_lambdas, self.network.norm, self.lambda_sampling)
 
@@ -138,11 +169,16 @@ def check_fits(info: ModelInfo, data: Dataset) -> Dataset:
     return data.called(publishable(info.dataset))
 
 
-def trained_on(info: ModelInfo, data: Dataset) -> bool | None:
-    """Whether a data set is the one that a checkpoint was trained on; None: it does not know."""
+def trained_on(info: ModelInfo | Ancestor, data: Dataset) -> bool | None:
+    """Whether a data set is the one that a model was trained on; None: it does not know."""
     if not info.data_fingerprint:
         return None
     return data.called(info.dataset).fingerprint() == info.data_fingerprint
+
+
+def foreign_ancestors(info: ModelInfo, data: Dataset) -> list[Ancestor]:
+    """Return those trained on other data or splits, and so on some test images of these, maybe."""
+    return [one for one in info.ancestors if trained_on(one, data) is not True]
 
 
 def image_size(info: ModelInfo, dataset: str, asked: int | None = None) -> int | None:
@@ -182,6 +218,10 @@ class TunableClassifier(ABC):
     slims: ClassVar[bool] = False  #: whether one network runs at several widths
     continuous: ClassVar[bool] = True  #: at every lambda in the trained range, or only trained ones
     one_build: ClassVar[bool] = False  #: whether the networks of all points differ in tensors alone
+    #: whether a query is answered by a draw: `at` may return a `RandomNetwork`
+    random: ClassVar[bool] = False
+    bridged: ClassVar[bool] = True  #: whether `ModelInfo.bridged_below` is of this method
+    passes: ClassVar[int] = 1  #: forward passes, of networks, that one classification takes
 
     @classmethod
     def label(cls, info: ModelInfo) -> str:
@@ -217,6 +257,13 @@ class TunableClassifier(ABC):
         Raises:
             ValueError: if the operating point does not exist.
         """
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
+
+        Another classifier may change the weights: nothing is shared.
+        """
+        raise UserError(f"a model of method {self.info.method!r} keeps no batch norm of its own")
 
     @torch.no_grad()
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
@@ -262,6 +309,11 @@ class TunableClassifier(ABC):
     def fingerprint(self) -> str:
         """Hash of the weights and the description, the same on every device."""
         return checksum(self.info.model_dump(mode="json"), self.state_dict())
+
+    def lineage(self) -> list[Ancestor]:
+        """Return it, and what it started from, as the ancestors of what starts from it."""
+        said = {name: getattr(self.info, name) for name in Ancestor.first_keys - {"fingerprint"}}
+        return [Ancestor(fingerprint=self.fingerprint(), **said), *self.info.ancestors]
 
 
 def check_lambdas(

@@ -89,7 +89,7 @@ class RobustAccuracy:
         examples = choose_examples(data, n_examples)
         card = attack_card(attack)
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
-        subject = Subject(classifier, data.test, data.fingerprint(), examples)
+        subject = Subject(classifier, data.test, data.fingerprint(), examples, seed=seed)
         outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
         (result,) = summarize(outcomes, [])
         return result.robust[ready.label].model_copy(update={"n": len(examples)})

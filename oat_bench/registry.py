@@ -87,11 +87,17 @@ METHODS = Registry(
         "oat-single-bn": "oat_bench.methods.oat:OATSingleBN",
         "oats": "oat_bench.methods.oat:OATS",
         "oats-single-bn": "oat_bench.methods.oat:OATSSingleBN",
+        "solar": "oat_bench.methods.solar:SOLAR",
+        "float": "oat_bench.methods.float:FLOAT",
         "pgd-at": "oat_bench.methods.pgd_at:PGDAT",
         "pgd-ats": "oat_bench.methods.pgd_at:PGDATS",
         "fixed": "oat_bench.methods.fixed:Fixed",
         "own": "oat_bench.methods.own:Own",
         "output-mixing": "oat_bench.methods.mixing:OutputMixing",
+        "random-choice": "oat_bench.methods.random_choice:RandomChoice",
+        "mixednuts": "oat_bench.methods.mixednuts:MixedNUTS",
+        "weight-interpolation": "oat_bench.methods.weights:WeightInterpolation",
+        "affine-interpolation": "oat_bench.methods.affine:AffineInterpolation",
     },
 )
 ENGINES = Registry(

@@ -13,7 +13,7 @@ import torch
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
-from oat_bench.classifier import TunableClassifier, check_fits
+from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
@@ -78,7 +78,9 @@ class Result:
             self._published,
             entry.frontiers or (),
             entry.attacks,
+            entry.ancestry,
             dial=info.dial,
+            random=self.classifier.random,
         )
 
     @property
@@ -131,7 +133,7 @@ def evaluate(
         dataset: a name from ``oat-bench list datasets``, the path of a folder of images, or what
             `oat_bench.datasets.load` returned.
         attacks: names from ``oat-bench list attacks`` or paths of cards, comma-separated; ``all``
-            is the default suite.
+            is the default suite for the norm and the classes, ``-NAME`` leaves one out.
         lambdas: robustness weights in [0, 1]; the model's own if None.
         n_examples: test images; as many as the data set's benchmark card has if None.
         widths: shares of the channels; all of the model's if None.
@@ -168,7 +170,8 @@ def evaluate(
         n_examples=n_examples,
         batch_size=batch_size,
     )
-    ready = run.prepare_attacks(card, info.num_classes, seed)
+    random = info.method if classifier.random else None
+    ready = run.prepare_attacks(card, info.num_classes, seed, random=random)
     command = f"oat_bench.evaluate({info.architecture}, dataset={data.name!r}, attacks={attacks!r})"
     return measured(classifier, card, data, ready, command=command, device=where)
 
@@ -199,6 +202,7 @@ def measured(
         card.evaluation.batch_size,
         card.evaluation.gradients,
         card.evaluation.compile,
+        seed=attacks[0].seed if attacks else 0,
     )
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
@@ -218,10 +222,13 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
+        number_forward_passes=classifier.passes,
         frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
-        randomized=any(one.check.name == "repeat" and one.raised for one in doubts),
+        additional_data=bool(foreign_ancestors(info, data)),
+        randomized=classifier.random
+        or any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
         **robustbench.described(info),
     )

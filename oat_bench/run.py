@@ -13,10 +13,12 @@ from torch import Tensor
 from oat_bench import cards, datasets
 from oat_bench.attacks import saved
 from oat_bench.attacks.engines import Attack, prepare
-from oat_bench.attacks.selection import select_attacks
+from oat_bench.attacks.selection import for_random, select_attacks
 from oat_bench.benchmark import BenchmarkCard
+from oat_bench.card_text import as_toml
 from oat_bench.checkpoint import load, save
 from oat_bench.classifier import (
+    Ancestor,
     ModelInfo,
     OperatingPoint,
     TunableClassifier,
@@ -30,7 +32,7 @@ from oat_bench.files import atomic_write, sha256
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
-from oat_bench.run_folder import CHECKPOINT, LOG, SPLITS
+from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
 from oat_bench.training.sampling import describe_lambdas
@@ -53,9 +55,16 @@ def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> Bench
     return card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
 
 
-def prepare_attacks(card: BenchmarkCard, n_classes: int, seed: int) -> list[Attack]:
-    """Make the attacks of a card ready, before anything costly begins."""
-    chosen = select_attacks(card.evaluation.attacks)
+def prepare_attacks(
+    card: BenchmarkCard, n_classes: int, seed: int, *, random: str | None = None
+) -> list[Attack]:
+    """Make the attacks of a card ready, before anything costly begins; ``random`` names a method.
+
+    That is one whose models are random, see `for_random`.
+    """
+    chosen = select_attacks(card.evaluation.attacks, card.threat.norm, n_classes)
+    if random is not None:
+        chosen = for_random(chosen, random)
     names = [attack.name for attack in chosen]
     for name in card.evaluation.fewer_examples:
         if name not in names and name not in cards.names("attacks"):
@@ -77,9 +86,19 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
 
 
 def train(
-    card: BenchmarkCard, data: Dataset, out: Path, *, seed: int, device: torch.device
+    card: BenchmarkCard,
+    data: Dataset,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    start: TunableClassifier | None = None,
 ) -> TunableClassifier:
-    """Train by a card into ``out``; continue what it holds, or load that if it is finished."""
+    """Train by a card into ``out``; continue what it holds, or load that if it is finished.
+
+    Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`.
+    """
+    ancestors = [] if start is None else start.lineage()
     _, *size = data.input_shape
     card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
     method: type[TrainableClassifier] = METHODS[card.method]
@@ -87,20 +106,23 @@ def train(
     if checkpoint.exists():
         classifier = load(checkpoint, device)
         info = classifier.info
-        known = [training_identity(c, data, seed, info.micro_batch) for c in (card, without_stem)]
-        # once a folder's name counted, and no stem was chosen
-        before = _identity(without_stem, data.called(info.dataset), seed)
-        if info.benchmark_card not in (*known, before):
+        # once no stem was chosen
+        card = without_stem if info.network == method.network_card(without_stem.network) else card
+        identity = training_identity(card, data, seed, ancestors, info.micro_batch)
+        # and a folder's name counted
+        before = _identity(card, data.called(info.dataset), seed, ancestors)
+        if info.benchmark_card not in (identity, before):
             raise UserError(
-                f"{checkpoint} was trained by another card, on other data or with another seed; "
-                "choose another folder with --out, or evaluate it with --model"
+                f"{checkpoint} was trained by another card, on other data, with another seed or "
+                "from another model; choose another folder with --out, or evaluate it with --model"
             )
+        atomic_write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
     if card.network != without_stem.network:
         names = card.network.architecture, without_stem.network.architecture
         note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
-    identity = training_identity(card, data, seed)
+    identity = training_identity(card, data, seed, ancestors)
     network = method.network_card(card.network)
     info = ModelInfo(
         method=card.method,
@@ -120,8 +142,10 @@ def train(
         benchmark_card=identity,
         data_fingerprint=data.fingerprint(),
         image_size=data.image_size,
+        ancestors=ancestors,
     ).with_bridge()
-    classifier = method.build(info).to(device)
+    classifier = method.build(info) if start is None else method.start(info, start)
+    classifier.to(device)
     selections, logs, seconds, micro_batches = [], [], 0.0, []
     train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
@@ -129,7 +153,10 @@ def train(
         validation = validation.take(chosen)
     validation = validation.to(device)
     bytes_free = room(card.training, device, *data.splits.values())
-    for member in classifier.members():
+    members = classifier.members()
+    if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
+        atomic_write(out / CARD, as_toml(card))
+    for member in members:
         recipe = member.recipe(card.training)
         trainer = Trainer(
             member.step,
@@ -150,6 +177,7 @@ def train(
         if len(widths) > 1:
             parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
         parts += [f"on {device}", trainer.computation]
+        parts += [f"at {card.threat}, from {one}" for one in ancestors[:1]]
         note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
         progress = trainer.train()
         selections.append((member, trainer.selection))
@@ -163,14 +191,15 @@ def train(
             whole["seconds"] = whole.pop("seconds")
             atomic_write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
     atomic_write(out / SPLITS, data.describe_splits())
+    atomic_write(out / CARD, as_toml(card))
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
-        selection = selections[0][1] if selections else "none: not trained"
+        selection = selections[0][1] if selections else classifier.fit(data)
     changes: dict[str, Any] = {"selection": selection}
     if micro_batches:
         least = min(micro_batches)
         changes |= {"micro_batch": least}
-        changes |= {"benchmark_card": training_identity(card, data, seed, least)}
+        changes |= {"benchmark_card": training_identity(card, data, seed, ancestors, least)}
     classifier.info = classifier.info.model_copy(update=changes)
     save(classifier, checkpoint)
     if selections:
@@ -179,21 +208,31 @@ def train(
 
 
 def training_identity(
-    card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None
+    card: BenchmarkCard,
+    data: Dataset,
+    seed: int,
+    ancestors: Sequence[Ancestor] = (),
+    micro_batch: int | None = None,
 ) -> str:
     """Hash all that decides the weights; the name of a folder does not."""
-    anonymous = data if data.name in datasets.DATASETS else data.called("")
-    return _identity(card, anonymous, seed, micro_batch)
+    same = data if data.name in datasets.DATASETS else data.called("")
+    return _identity(card, same, seed, ancestors, micro_batch)
 
 
-def _identity(card: BenchmarkCard, data: Dataset, seed: int, micro_batch: int | None = None) -> str:
+def _identity(
+    card: BenchmarkCard,
+    data: Dataset,
+    seed: int,
+    ancestors: Sequence[Ancestor] = (),
+    micro_batch: int | None = None,
+) -> str:
     card = card.for_images(*data.input_shape[1:])
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
-    if micro_batch is not None:
-        parts.append(f"micro_batch {micro_batch}")
+    parts += [f"from {one.fingerprint}" for one in ancestors[:1]]
+    parts += [] if micro_batch is None else [f"micro_batch {micro_batch}"]
     return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 

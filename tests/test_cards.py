@@ -131,7 +131,8 @@ def test_every_shipped_benchmark_card_reads(name):
     card = benchmark_card(name)
     assert card.name == name
     assert card.description
-    assert select_attacks(card.evaluation.attacks)
+    chosen = select_attacks(card.evaluation.attacks, card.threat.norm)
+    assert all(attack.norm in (None, card.threat.norm) for attack in chosen)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,22 @@ def test_benchmarks_at_the_papers_scale(name, network, epochs, lr, augmentation,
     assert small.training.augmentation == augmentation
     assert small.training.epochs <= 20
     assert "autoattack" not in [attack.name for attack in select_attacks(small.evaluation.attacks)]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-small", "fashion-12x12"])
+def test_a_benchmark_in_l2_is_its_sibling_in_another_ball(name):
+    linf = benchmark_card(name)
+    l2 = benchmark_card("cifar10-l2-small" if name == "cifar10-small" else f"{name}-l2")
+    assert l2.threat.norm == "L2"
+    for key in ("dataset", "method", "network", "training"):
+        assert getattr(l2, key) == getattr(linf, key)
+    # RobustBench's ball, and a step by which the attack of training crosses it
+    assert l2.threat.eps == 0.5 or l2.dataset != "cifar10"
+    assert l2.threat.step_size * l2.training.attack_steps > l2.threat.eps
+    for card, once in ((linf, ["fgsm", "mi-fgsm"]), (l2, ["fgm", "mi-fgm"])):
+        suite = [a.name for a in select_attacks(card.evaluation.attacks, card.threat.norm)]
+        strong = ["autoattack"] if name != "cifar10-small" else []
+        assert suite == [*once, "pgd-7", "pgd-20", *strong]
 
 
 def test_a_folder_in_the_place_of_a_data_set(tmp_path, monkeypatch):
@@ -248,6 +265,46 @@ def test_selection(selection, expected):
     assert [card.name for card in select_attacks(selection)] == expected
 
 
+_APGD_T = "apgd-t of autoattack (for 4 classes or more)"
+
+
+@pytest.mark.parametrize(
+    ("selection", "norm", "n_classes", "expected", "said"),
+    [
+        ("all,-autoattack", "Linf", 10, ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"], ""),
+        ("-fgsm, all ,- pgd-7", "Linf", 10, ["mi-fgsm", "pgd-20", "autoattack"], ""),
+        ("pgd-7,square,-square,-apgd", "Linf", None, ["pgd-7"], ""),
+        ("all", "L2", 10, ["fgm", "mi-fgm", "pgd-7", "pgd-20", "autoattack"], ""),
+        ("all,-fgm", "L2", 10, ["mi-fgm", "pgd-7", "pgd-20", "autoattack"], ""),
+        ("all,-fgsm,-fgm,-mi-fgm", "L2", 10, ["pgd-7", "pgd-20", "autoattack"], ""),
+        ("all,-fgsm,-pgd-7,-pgd-20,-mi-fgsm", "Linf", 3, ["autoattack"], _APGD_T),
+        ("all,-pgd-7,-pgd-20", "L2", 3, ["fgm", "mi-fgm", "autoattack"], _APGD_T),
+        ("autoattack", "L2", 3, ["autoattack"], ""),  # its column says what is in it
+    ],
+)
+def test_all_is_what_applies_less_what_is_left_out(
+    capsys, selection, norm, n_classes, expected, said
+):
+    assert [card.name for card in select_attacks(selection, norm, n_classes)] == expected
+    told = f"attacks left out of all: {said}\n" if said else ""
+    assert capsys.readouterr().err == told
+
+
+def test_what_is_left_out_is_an_attack_and_leaves_one():
+    assert "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand" in complaint(
+        select_attacks, "all,-autoatack"
+    )
+    for selection in ("-fgsm", "fgsm,-fgsm"):
+        message = complaint(select_attacks, selection)
+        assert message.startswith("no attack is named after what was left out; use --attacks all")
+
+
+def test_a_card_by_path_is_left_out_by_its_name_or_path(tmp_path):
+    path = written(tmp_path, ATTACK, "mine.toml")
+    for left in ("mine", path):
+        assert [c.name for c in select_attacks(f"pgd-7,{path},-{left}")] == ["pgd-7"]
+
+
 def test_every_order_of_a_selection_of_the_suite_is_the_same():
     suite = select_attacks("all")
     for order in itertools.permutations(card.name for card in suite):
@@ -289,7 +346,11 @@ def test_two_cards_of_one_name_are_refused(tmp_path):
     ("find", "name", "message"),
     [
         (attack_card, "pgd7", "unknown attack 'pgd7'; did you mean pgd-7"),
-        (attack_card, "autoatack", "unknown attack 'autoatack'; did you mean autoattack?"),
+        (
+            attack_card,
+            "autoatack",
+            "unknown attack 'autoatack'; did you mean autoattack or autoattack-rand?",
+        ),
         (attack_card, "FGSM-x", "unknown attack 'FGSM-x'; known: apgd, apgd-ce, apgd-t"),
         (attack_card, "", "unknown attack ''; known: apgd, apgd-ce"),
         (attack_card, "fgsm\n", r"unknown attack 'fgsm\n'; did you mean"),

@@ -4,14 +4,17 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
+from oat_bench import cli
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.benchmark import benchmark_card
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["own-model.md", "add-a-method.md", "add-an-attack.md"]
+PAGES = ["own-model.md", "add-a-method.md", "add-an-attack.md", "rivals.md"]
 #: lines of a page that is read at one go, code included
 SCREENS = 75
 
@@ -71,8 +74,39 @@ def test_a_model_of_ones_own_on_the_command_line(invoke):
     assert (code, "--dataset" in err) == (2, True)
 
 
+def test_rivals_that_need_no_training(invoke, tmp_path):
+    (tmp_path / "leaderboards").symlink_to(DOCS.parent / "leaderboards")
+    Path("mine.toml").write_text(blocks("rivals.md", "toml")[0])
+    words = shlex.split(blocks("rivals.md", "sh")[0])[1:]
+    few = ["--attacks", "fgsm", "--n-examples", "20"]
+    code, out, err = invoke(*words, *few, "--lambda", "0,0.99", "--out", "runs/mine")
+    assert code == 0, err
+    assert "wrn-10-1, MIXEDNUTS" in out
+    exec(blocks("rivals.md", "py")[0], {})
+    code, _, err = invoke("evaluate", "line.safetensors", *few)
+    assert code == 0, err
+    code, _, err = invoke("evaluate", "line.safetensors", *few, "--lambda", "0.4")
+    assert code == 2
+    assert "weight-interpolation: lambda 0.4 asked for" in err
+
+
 def test_an_attack_card_of_ones_own(tmp_path, trained):
     path = tmp_path / "jitter.toml"
     path.write_text(blocks("add-an-attack.md", "toml")[0])
     attack = prepare(attack_card(str(path)), trained.info.threat, n_classes=10, seed=0)
     assert attack.parameters["alpha"] == trained.info.threat.eps / 4
+
+
+def test_the_commands_on_knobs_are_commands_and_name_that_folder():
+    lines = [
+        shlex.split(line, comments=True)[1:] for line in blocks("knobs.md", "sh")[0].splitlines()
+    ]
+    assert len(lines) == 6
+    for words in lines:
+        command: click.Command = cli.cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        parent = click.Context(cli.cli, **cli.cli.context_settings)
+        command.make_context("oat-bench", words, parent)
+    card = benchmark_card("digits").with_changes({"threat.eps": 1 / 16, "training.epochs": 6})
+    assert f"`runs/{card.name}-seed0`" in (DOCS / "knobs.md").read_text()

@@ -992,7 +992,7 @@ ATTACKS = {
     ),
     "Zoo": lambda e: evasion.ZooAttack(
         e,
-        max_iter=3,
+        max_iter=1,
         binary_search_steps=1,
         initial_const=100.0,
         learning_rate=1.0,

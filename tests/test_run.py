@@ -82,6 +82,7 @@ def computed(monkeypatch):
 
 def test_training_writes_checkpoint_and_log(trained_folder, brief):
     assert {path.name for path in trained_folder.iterdir()} == {
+        "card.toml",
         "checkpoint.safetensors",
         "log.csv",
         "splits.json",
@@ -228,7 +229,7 @@ def test_a_disk_that_fills_in_training_keeps_what_was_finished(
         with pytest.raises(OSError, match="No space"):
             run.train(card, digits, tmp_path / "broken", seed=0, device=CPU)
     left = {path.name for path in (tmp_path / "broken").iterdir()}
-    assert left == {"training.safetensors", "log.csv"}
+    assert left == {"card.toml", "training.safetensors", "log.csv"}
     resumed = run.train(card, digits, tmp_path / "broken", seed=0, device=CPU)
     assert resumed.fingerprint() == load(tmp_path / "unbroken").fingerprint()
 

@@ -1,6 +1,7 @@
 """Attack cards: which library runs an attack, under which threat model, with which parameters."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -10,6 +11,15 @@ from oat_bench.cards import Card, Name, NonNegative, Norm, Recorded, Targeted, T
 from oat_bench.registry import ENGINES
 
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
+#: classes of attacks that take no gradient of the model, by engine
+GRADIENT_FREE = {
+    "oat_bench": {"Noise"},
+    "torchattacks": {"GN", "OnePixel", "Pixle", "SPSA", "Square"},
+    "art": {
+        *("BoundaryAttack", "GeoDA", "HopSkipJump", "PixelAttack", "SignOPTAttack", "SimBA"),
+        *("SpatialTransformation", "SquareAttack", "ThresholdAttack", "ZooAttack"),
+    },
+}
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
@@ -24,10 +34,12 @@ class AttackPart(Recorded):
     model_config = ConfigDict(populate_by_name=True)
     first_keys = first("name class_ parameters")
 
-    name: Name
-    class_: str = Field(alias="class")
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = 2  #: left out where the model has fewer
+    name: Name = Field(description="Name of the part")
+    class_: str = Field(alias="class", description="Class of the library")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of the class")
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="The part is left out where the model has fewer classes"
+    )
 
     def resolve(self, threat: Threat, *, n_classes: int, seed: int) -> dict[str, Any]:
         """Return the parameters with every reference replaced by its value, where there is one."""
@@ -49,7 +61,13 @@ class AttackPart(Recorded):
         aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
         targets = given.get("n_classes", 10) - 1 if aimed else 1
         backward = 1 if "n_queries" in given or "draws" in given else 2
-        return float(backward * targets * restarts * max(known, default=100.0))
+        each = backward * given.get("eot_iter", 1) * (1 + (self.class_ == "EOTPGD"))  # two losses
+        return float(each * targets * restarts * max(known, default=100.0))
+
+    @property
+    def averages(self) -> bool:
+        """See `averages`."""
+        return averages(self.class_, self.parameters)
 
 
 class AttackCard(Card):
@@ -60,22 +78,36 @@ class AttackCard(Card):
         "name version description engine class_ norm eps step_size parameters source default"
     )
 
-    name: Name
-    version: int = 1
-    description: str = ""
-    engine: Annotated[str, AfterValidator(ENGINES.known)]
-    class_: str = Field(default="", alias="class")
-    norm: Norm | None = Field(default=None, description="the only norm it is for; any if absent")
-    eps: NonNegative | None = Field(default=None, description="fixes eps; else the benchmark's")
-    step_size: NonNegative | None = Field(default=None, description="likewise")
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    min_classes: Annotated[int, Field(ge=2)] = 2  #: the fewest that it can tell apart
-    parts: list[AttackPart] = Field(default=[])
-    #: the class that an image is to be taken for, and only then is broken: drawn for the example,
-    #: the least likely of the clean image, or the label + 1
-    targeted: Targeted | None = None
-    source: str = ""
-    default: bool = Field(default=False, description="belongs to --attacks all")
+    name: Name = Field(description="Name of the card, and of the attack's column")
+    version: int = Field(default=1, description="Raised when a card changes under its name")
+    description: str = Field(default="", description="What it is, in a line")
+    engine: Annotated[str, AfterValidator(ENGINES.known)] = Field(
+        description="Library that runs it: oat_bench, torchattacks, art or file"
+    )
+    class_: str = Field(
+        default="", alias="class", description="Class of the library; empty where there are parts"
+    )
+    norm: Norm | None = Field(default=None, description="The only norm it is for; absent: any")
+    eps: NonNegative | None = Field(
+        default=None, description="Radius of the ball; absent: the benchmark's"
+    )
+    step_size: NonNegative | None = Field(
+        default=None, description="Length of a step; absent: the benchmark's"
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of the class")
+    min_classes: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="The fewest classes that it can tell apart"
+    )
+    parts: list[AttackPart] = Field(
+        default=[], description="Classes to run in turn, each on what the last left standing"
+    )
+    targeted: Targeted | None = Field(
+        default=None,
+        description="What an image is to be taken for, and only then is broken: a class drawn for "
+        "the example, the least likely of the clean image, or the label + 1; absent: any other",
+    )
+    source: str = Field(default="", description="Paper and section that it is from")
+    default: bool = Field(default=False, description="Whether it belongs to --attacks all")
 
     @model_validator(mode="after")
     def _one_class_or_parts(self) -> "AttackCard":
@@ -98,9 +130,26 @@ class AttackCard(Card):
         fixed = {"eps": self.eps, "step_size": self.step_size}
         return threat.model_copy(update={k: v for k, v in fixed.items() if v is not None})
 
+    @property
+    def fits_random(self) -> bool:
+        """Whether it is an attack on a model that is random: on its expectation, or gradient-free.
+
+        Images that were attacked elsewhere are too.
+        """
+        free = GRADIENT_FREE.get(self.engine, set())
+        fit = all(part.averages or part.class_ in free for part in self.chain())
+        return self.engine == "file" or (fit and self.targeted is None)
+
     def chain(self) -> list[AttackPart]:
         """Return the attacks that it runs in turn; of most cards one, itself."""
         return self.parts or [AttackPart(**self.model_dump(include=set(AttackPart.model_fields)))]
+
+
+def averages(class_: str, parameters: Mapping[str, object]) -> bool:
+    """Whether an attack takes means over draws of a random model (EOT, arXiv:1707.07397)."""
+    count = parameters.get("eot_iter", 1 + (class_ == "EOTPGD"))
+    drawn = isinstance(count, int | float) and count > 1
+    return drawn or parameters.get("version") == "rand"
 
 
 def _resolve(key: str, value: object, known: dict[str, Any]) -> object:

@@ -110,7 +110,11 @@ class Attack:
         *earlier, last = [(run.class_, repr(sorted(run.parameters.items()))) for run in self.chain]
         before = [word for words in earlier for word in words]
         own = (last[0], str(self.card.version), library, last[1])
-        return sha256(*own, bound, str(self.seed), *drawn, *part, *before, *aimed)
+        # what earlier releases ran otherwise
+        known = getattr(self._engine, "REVISED_L2", ())
+        l2 = [run.class_ for run in self.chain if run.parameters.get("norm") == "L2"]
+        revised = [f"{name} of L2, revised" for name in l2 if name in known]
+        return sha256(*own, bound, str(self.seed), *drawn, *part, *before, *aimed, *revised)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         """Attack images [n, C, H, W] in [0, 1]; y is what `aim` returns.

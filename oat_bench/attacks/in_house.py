@@ -1,29 +1,47 @@
-"""The in-house engine: PGD, FGSM, MI-FGSM and noise; annotations say what a card may write."""
+"""The in-house engine: PGD, also on an expectation, FGSM, MI-FGSM and noise.
+
+Annotations say what a card may write.
+"""
 
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
+from oat_bench.attacks.expectation import climb, expected_losses, mixture_losses
 from oat_bench.cards import Norm
+from oat_bench.networks.drawn import Drawn, RandomNetwork
+from oat_bench.randomness import generator
 from oat_bench.training.pgd import pgd
 
 DISTRIBUTION = "oat-bench"  #: whose version goes into results
 PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
+REVISED_L2 = ("PGD", "Noise")  #: starts were of uniform length, most of them near the centre
 
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
+_DRAWS = 3  #: draws of the model take this stream of the seed, and a stream for each step
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, eps: Number) -> Tensor:
-    """One step of length eps along the gradient's sign (arXiv:1412.6572)."""
-    return pgd(model, x, y, eps=eps, step_size=eps, steps=1, random_start=False, targeted=targeted)
+
+def fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    targeted: bool = False,
+    eps: Number,
+    norm: Norm = "Linf",
+) -> Tensor:
+    """One step of length eps along the gradient's sign (arXiv:1412.6572); of L2 along itself."""
+    step = partial(pgd, eps=eps, step_size=eps, steps=1, norm=norm)
+    return step(model, x, y, random_start=False, targeted=targeted)
 
 
 def mi_fgsm(
@@ -36,9 +54,10 @@ def mi_fgsm(
     step_size: Number,
     steps: Count = 10,
     decay: Number = 1.0,
+    norm: Norm = "Linf",
 ) -> Tensor:
-    """Iterative FGSM with momentum (arXiv:1710.06081)."""
-    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay)
+    """Iterative FGSM with momentum (arXiv:1710.06081; of L2 its MI-FGM, section 3.3)."""
+    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay, norm=norm)
     return walk(model, x, y, random_start=False, targeted=targeted)
 
 
@@ -77,6 +96,40 @@ def projected_gradient_descent(
     return x_adv
 
 
+def eot_pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    example_ids: Tensor,
+    seed: int,
+    eps: Number,
+    step_size: Number,
+    steps: Annotated[int, Field(strict=True, ge=0)],
+    norm: Norm = "Linf",
+    random_start: Switch = True,
+    restarts: Count = 1,
+    eot_iter: Count = 10,
+) -> Tensor:
+    """PGD on a random model: on its expected loss, and on that of its mean probabilities.
+
+    Of both (arXiv:1707.07397, section 2.1; 2206.06737 says why one is not enough) each image gets
+    what is least likely answered right. Means are those of ``eot_iter`` draws, new ones at each
+    step, or exact where the model is drawn from a few networks; others are drawn from one.
+    """
+
+    def draw(number: int) -> Drawn:
+        if not isinstance(model, RandomNetwork):
+            return Drawn([model], torch.ones(1))
+        return model.draws(eot_iter, generator(seed, _DRAWS, number).initial_seed())
+
+    walk: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
+    walk |= {"random_start": random_start, "example_ids": example_ids}
+    if isinstance(model, RandomNetwork):
+        walk["losses"] = (expected_losses, mixture_losses)
+    return climb(draw, draw(-1), x, y, seed=seed, restarts=restarts, **walk)
+
+
 def noise(
     model: nn.Module,
     x: Tensor,
@@ -89,7 +142,8 @@ def noise(
     norm: Norm = "Linf",
 ) -> Tensor:
     """Uniform noise in the ball; each draw only tries what still stands (arXiv:1802.00420)."""
-    still = partial(projected_gradient_descent, eps=eps, step_size=0.0, steps=0, norm=norm)
+    attack = eot_pgd if isinstance(model, RandomNetwork) else projected_gradient_descent
+    still = partial(attack, eps=eps, step_size=0.0, steps=0, norm=norm)
     return still(model, x, y, example_ids=example_ids, seed=seed, restarts=draws)
 
 
@@ -97,6 +151,7 @@ CLASSES: dict[str, Callable[..., Tensor]] = {
     "FGSM": fgsm,
     "MIFGSM": mi_fgsm,
     "PGD": projected_gradient_descent,
+    "EOTPGD": eot_pgd,
     "Noise": noise,
 }
 #: what the engine passes, not the card

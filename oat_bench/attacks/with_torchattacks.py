@@ -10,13 +10,16 @@ from oat_bench.attacks.engines import Attack
 from oat_bench.progress import note
 
 DISTRIBUTION = "torchattacks"  #: whose version goes into results
+REVISED_L2 = ("APGDT", "Square")  #: `oat_bench.attacks.mended` has them
 
 
 def _classes() -> dict[str, type]:
     import torchattacks
     from torchattacks.attack import Attack as Base
 
-    found = vars(torchattacks).items()
+    from oat_bench.attacks import mended
+
+    found = (vars(torchattacks) | {name: getattr(mended, name) for name in REVISED_L2}).items()
     return {name: c for name, c in found if isclass(c) and issubclass(c, Base) and c is not Base}
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.calibration import procedure, search
 from oat_bench.calibration.report import WidthCost
-from oat_bench.cards import publishable
+from oat_bench.cards import Threat, publishable
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import DATA_DIR, Split
 from oat_bench.errors import UserError
@@ -68,17 +68,25 @@ def held_out(
     if own:
         data = data.called(info.dataset)
     elif not named:
+        before = [one for one in info.ancestors if classifiers.trained_on(one, data)]
+        if before:
+            raise UserError(
+                f"{dataset} is what the model's ancestor was trained on, {before[0]}; name a "
+                "folder of images that neither has seen"
+            )
         parts = (data.train, data.validation, data.test)
         images = torch.cat([part.images for part in parts])
         whole = Split(images, torch.cat([part.labels for part in parts]), data.test.levels)
         return HeldOut(whole, f"the folder {data.name}", sha256(data.fingerprint(), "all"))
+    foreign = classifiers.foreign_ancestors(info, data)
+    doubt = f" (some of which {foreign[0]}, its ancestor, may have seen)" if foreign else ""
     if split == "test":
-        return HeldOut(data.test, "the test split", data.fingerprint())
+        return HeldOut(data.test, f"the test split{doubt}", data.fingerprint())
     if not len(data.validation):
         raise UserError(f"{data.name} has no validation images; take --split test")
     # ids count from 0 in every split: its own name keeps outcomes apart
     name = sha256(data.fingerprint(), "validation")
-    return HeldOut(data.validation, "the validation split", name)
+    return HeldOut(data.validation, f"the validation split{doubt}", name)
 
 
 def affordable(
@@ -141,6 +149,8 @@ def strongest(
     seed: int,
     budget: float,
     gradients: Precision = "float32",
+    batch_size: int | None = None,
+    threat: Threat | None = None,
 ) -> tuple[Attack, str]:
     """Choose AutoAttack if it keeps to a budget in s, else its gradient parts; and say why.
 
@@ -149,11 +159,12 @@ def strongest(
     """
     info = classifier.info
     whole, parts, timed = (
-        prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=seed)
+        prepare(attack_card(name), threat or info.threat, n_classes=info.num_classes, seed=seed)
         for name in (*STRONG, _TIMED)
     )
     point = OperatingPoint(max(info.trained_lambdas), max(widths))
-    subject = Subject(classifier, data, "", examples, gradients=gradients, compile_it=False)
+    how: dict[str, Any] = {"batch_size": batch_size, "gradients": gradients, "compile_it": False}
+    subject = Subject(classifier, data, "", examples, **how)
     each, right, standing = _time(subject.at(point), timed)
     n_search, n_test = procedure.split(len(examples), goal, confidence)
     smooth = classifier.continuous

@@ -14,12 +14,13 @@ from oat_bench.calibration import procedure
 from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
 from oat_bench.calibration.search import Goal, starting_lambdas
+from oat_bench.cards import format_eps
 from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar, bar
-from oat_bench.results.entries import format_eps, versions
+from oat_bench.results.entries import versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
 from oat_bench.statistics.frontier import Bools, Ints
@@ -74,6 +75,7 @@ def calibrate(
     examples: Tensor | None = None,
     store: OutcomeStore | None = None,
     gradients: Precision = "float32",
+    batch_size: int | None = None,
     held_out: str = "held-out",
     costs: Sequence[WidthCost] = (),
     command: str = "",
@@ -95,7 +97,8 @@ def calibrate(
     info, shares, smooth = classifier.info, widths or classifier.info.widths, classifier.continuous
     ids = nested_order(data.labels) if examples is None else examples.cpu()
     store = store or OutcomeStore(None)
-    subject = Subject(classifier, data, data_fingerprint, store=store, gradients=gradients)
+    how: dict[str, Any] = {"batch_size": batch_size, "gradients": gradients}
+    subject = Subject(classifier, data, data_fingerprint, store=store, **how)
     probe, tester = ModelProbe(subject, cheaper(attack)), ModelProbe(subject, attack)
     lambdas = starting_lambdas(info.trained_lambdas, continuous=smooth)
     n_search, n_test = procedure.split(len(ids), goal, confidence)

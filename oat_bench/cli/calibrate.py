@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from oat_bench.cli import options as shared
 from oat_bench.cli.context import Context, hand_in, store_in
 from oat_bench.cli.group import command, command_line
 from oat_bench.cli.options import MODEL_WIDTHS, SEED, count, gradients, model_options, option
@@ -31,6 +32,8 @@ _MINUTES = ("MINUTES", Number(min=0))
 )
 @option("--budget", _MINUTES, "What autoattack may take to be the default attack.", 10)
 @MODEL_WIDTHS
+@shared.THREAT_OPTIONS
+@shared.BATCH_SIZE
 @count("--n-examples", f"Held-out images. [default: {_N}, or all]", least=2)
 @gradients("float32")
 @SEED
@@ -38,7 +41,12 @@ _MINUTES = ("MINUTES", Number(min=0))
     "A folder of your own images, all of them; or the one that the model was trained on."
 )
 def calibrate(
-    context: Context, split: Any, attack: str | None, n_examples: int | None, **asked: Any
+    context: Context,
+    split: Any,
+    attack: str | None,
+    n_examples: int | None,
+    changes: dict[str, object],
+    **asked: Any,
 ) -> None:
     """Choose lambda and width of a trained model for the accuracies that a use requires.
 
@@ -46,6 +54,7 @@ def calibrate(
     that the report names) holds with the confidence asked for, over all points that were tried.
     Exit code 1: no point can be guaranteed.
     """
+    shared.check_trained(changes, "threat")
     limits = {bar: asked.pop(bar) for bar in ("max_flops", "max_latency")}
     kinds = ("min-sa", "min-ra", "sa-weight")
     given = {kind: asked.pop(kind.replace("-", "_")) for kind in kinds}
@@ -56,17 +65,24 @@ def calibrate(
     from oat_bench import calibration, datasets, figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
+    from oat_bench.benchmark import card_for
     from oat_bench.calibration import procedure
     from oat_bench.progress import note
     from oat_bench.reports import calibration as reports
 
     goal = calibration.Goal(*bars.popitem())
     trained, dataset = context.checkpoint, context.dataset_name
+    if trained.random:
+        raise UserError(
+            f"{context.name} answers at random (method {trained.info.method}), and a guarantee is "
+            "of one network; calibrate a model of another method"
+        )
     info, seed, confidence = trained.info, asked["seed"], asked["confidence"]
     shares = context.widths(asked["widths"])
-    ready = None
+    card = card_for(dataset).model_copy(update={"threat": info.threat})
+    threat, ready = card.with_changes(changes).threat, None
     if attack is not None:
-        ready = prepare(attack_card(attack), info.threat, n_classes=info.num_classes, seed=seed)
+        ready = prepare(attack_card(attack), threat, n_classes=info.num_classes, seed=seed)
     reading: dict[str, Any] = {one: getattr(context, one) for one in ("skip_broken", "image_size")}
     images = calibration.held_out(info, dataset, split, context.data_dir, **reading)
     n = n_examples or min(_N, len(images.data))
@@ -81,12 +97,20 @@ def calibrate(
         "confidence": confidence,
         "widths": [cost.width for cost in costs if cost.fits] if costs else shares,
         "gradients": asked["gradients"],
+        "batch_size": asked["batch_size"],
     }
     examples = datasets.nested_order(images.data.labels)[:n]
     folder = context.folder()
     if ready is None:
         ready, why = calibration.strongest(
-            trained, data, goal, examples, seed=seed, budget=60 * asked["budget"], **common
+            trained,
+            data,
+            goal,
+            examples,
+            seed=seed,
+            budget=60 * asked["budget"],
+            threat=threat,
+            **common,
         )
         note(why)
     found = calibration.calibrate(

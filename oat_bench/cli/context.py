@@ -113,6 +113,11 @@ class Context:
                 f"{name}: not the images, or not the splits, that {model} was trained on; it "
                 "may have been trained on some of these test images"
             )
+        elif foreign := classifier.foreign_ancestors(info, data):
+            note(
+                f"{name}: {model} started from {' and '.join(map(str, foreign))}, which may have "
+                "been trained on some of these test images"
+            )
         elif own is None and fitting is not data:
             note(f"{name}: taken for {fitting.name}; {model} does not say which images those are")
         return fitting

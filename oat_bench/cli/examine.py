@@ -22,7 +22,7 @@ _LONG = 60
 @option(
     "--attacks",
     NAMES,
-    "To put in order, of fgsm, pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
+    "To put in order, of fgsm (of L2 fgm), pgd-7, pgd-20, pgd-50-10, autoattack. [default: these]",
 )
 @lambdas("Lambda to examine. [default: the trained ones]")
 @shared.MODEL_WIDTHS
@@ -48,15 +48,13 @@ def integrity(
     from oat_bench.evaluation import examination
     from oat_bench.progress import bar, note
     from oat_bench.reports import integrity as reports
-    from oat_bench.results.checks import LADDER
     from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
 
     trained = context.trained
     info, _ = trained.info, context.dataset_name
-    ladder = LADDER if attacks is None else tuple(filter(None, attacks))
-    suite = examination.make_suite(
-        info.threat, n_classes=info.num_classes, seed=seed, ladder=ladder
-    )
+    ladder = None if attacks is None else tuple(filter(None, attacks))
+    known: dict[str, Any] = {"n_classes": info.num_classes, "random": trained.random}
+    suite = examination.make_suite(info.threat, seed=seed, ladder=ladder, **known)
     # a file of one lambda has no dial
     whole = examination.dial_lambdas(context.lambdas(None), continuous=trained.continuous)
     points = context.points(**where)
@@ -65,7 +63,7 @@ def integrity(
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
     folder, nested = context.folder(), datasets.nested_order(labels)
-    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder))
+    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
     most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
     if most > _LONG:
         note(
@@ -179,7 +177,7 @@ def transfer(
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     examples, folder = context.examples(n_examples, 500), context.folder()
-    subject = context.subject(examples, store=store_in(folder), **asked)
+    subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
     report = reports.make_report(

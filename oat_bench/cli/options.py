@@ -1,6 +1,6 @@
 """The options that several commands share, and groups of them, each one decorator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.values import COUNTS, LAMBDAS, WIDTHS
+from oat_bench.cli.values import COUNTS, EPS, LAMBDAS, SETTING, WIDTHS
+from oat_bench.errors import UserError
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
@@ -60,6 +61,29 @@ def in_context(command: Command) -> Command:
         command(context, **values)
 
     return call
+
+
+def with_changes(command: Command) -> Command:
+    """Hand a command what changes its card as one mapping: values, or their text, by key."""
+    keys = ("threat.eps", "threat.norm", "training.epochs", "training.batch_size")
+
+    @wraps(command)
+    def call(settings: tuple[tuple[str, str], ...], **values: Any) -> None:
+        given = {key: values.pop(key.replace(".", "_"), None) for key in keys}
+        changes = dict(settings) | {key: one for key, one in given.items() if one is not None}
+        command(changes=changes, **values)
+
+    return call
+
+
+def check_trained(changes: Iterable[str], *sections: str) -> None:
+    """Refuse changes, by key, of other sections of a card: they come too late for a model."""
+    for key in changes:
+        if key.partition(".")[0] not in sections:
+            raise UserError(
+                f"--set {key}: the model is trained; expected a key of {' or '.join(sections)}, "
+                "such as threat.step_size"
+            )
 
 
 def lambdas(text: str, flag: str = "--lambda", name: str = "lambdas") -> Decorator:
@@ -124,6 +148,14 @@ TRAINING_OPTIONS = group(
     ),
     option("--method", "NAME", "Method that makes the classifier. [default: the card's]"),
 )
+START = option(
+    "--from",
+    "MODEL",
+    "Start from the weights of this model, a checkpoint, a run's folder or a name: network, method "
+    "and lambda are its own, the recipe is the card's. [default: fresh weights]",
+    None,
+    "start",
+)
 CARD_WIDTHS = option(
     "--widths",
     WIDTHS,
@@ -131,14 +163,58 @@ CARD_WIDTHS = option(
 )
 BATCH_SIZE = count(
     "--batch-size",
-    "Images attacked at a time; no outcome depends on it. [default: what fills the device]",
+    "Images attacked at a time; no outcome depends on it. [default: what fills the device] "
+    "Of training: --set training.batch_size=N.",
+)
+_SETTINGS = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    type=SETTING,
+    multiple=True,
+    help="Another value of a key of the card, such as training.lr=0.05; no value: the default. "
+    "`oat-bench show card` has all keys. Options of their own come after it.",
+)
+#: what may be another threat model than the card's, or the model's
+THREAT_OPTIONS = group(
+    option(
+        "--eps",
+        EPS,
+        "Radius of attacks, in training too: 4/255 or 0.03; their step size keeps its share of it. "
+        "[default: that of the model, or of the card named]",
+        None,
+        "threat_eps",
+    ),
+    option(
+        "--norm",
+        ["Linf", "L2"],
+        "Norm of attacks, in training too; another needs its --eps. [default: likewise]",
+        None,
+        "threat_norm",
+    ),
+    _SETTINGS,
+    with_changes,
+)
+EPOCHS = option(
+    "--epochs",
+    ("N", click.IntRange(1)),
+    "Passes over the training images. [default: the card's]",
+    None,
+    "training_epochs",
+)
+TRAINING_BATCH_SIZE = option(
+    "--batch-size",
+    ("N", click.IntRange(2)),
+    "Images of a training step. [default: the card's]",
+    None,
+    "training_batch_size",
 )
 ATTACK_OPTIONS = group(
     option(
         "--attacks",
         "LIST",
-        "Attack cards, by name or path, or all; or file:PATH, what --save-images wrote. "
-        "[default: the card's]",
+        "Attack cards, by name or path; or all, those for the norm and the classes; -NAME leaves "
+        "one out: all,-autoattack; or file:PATH, what --save-images wrote. [default: the card's]",
     ),
     lambdas("Lambda to evaluate. [default: the card's]"),
     CARD_WIDTHS,

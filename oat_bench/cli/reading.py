@@ -1,4 +1,4 @@
-"""`list`, `results`, `compare` and `figure`, which read what is there."""
+"""`list`, `show`, `results`, `compare` and `figure`, which read what is there."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ def list_(kind: str) -> None:
     """
     from oat_bench import cards, registry
     from oat_bench.attacks.card import attack_card
+    from oat_bench.attacks.selection import RANDOM_SUITE
     from oat_bench.benchmark import benchmark_card
     from oat_bench.reports.table import Table
 
@@ -40,7 +41,8 @@ def list_(kind: str) -> None:
     if kind == "attacks":
         headers: tuple[str, ...] = ("attack", "engine", "in all", "what it is")
         found = [attack_card(name) for name in cards.names("attacks")]
-        rows = [(c.name, c.engine, "yes" if c.default else "", c.description) for c in found]
+        suite = {c.name: "yes" for c in found if c.default} | dict.fromkeys(RANDOM_SUITE, "random")
+        rows = [(c.name, c.engine, suite.get(c.name, ""), c.description) for c in found]
     elif kind == "benchmarks":
         headers = ("benchmark", "data set", "network", "what it is")
         shipped = [benchmark_card(name) for name in cards.names("benchmarks")]
@@ -78,6 +80,35 @@ def _published(model: "Published") -> tuple[str, ...]:
         [f"{accuracy.value:.1f}" for last in robust for accuracy in last],
     )
     return (model.name, entry.method, *map(", ".join, columns), f"{model.bytes / 1e6:.1f} MB")
+
+
+@cli.group("show", epilog=example("show card digits"))
+def show_group() -> None:
+    """Show what a name stands for."""
+
+
+@command("show card digits --set training.epochs=3", show_group)
+@click.argument("card", metavar="NAME|FILE")
+@shared.THREAT_OPTIONS
+def show_card(card: str, changes: dict[str, object]) -> None:
+    """Print a card, all of it, with what each key means.
+
+    Of a benchmark or an attack, by name or path, or of a run, by its folder. What is printed is a
+    card itself, for --benchmark or --attacks.
+    """
+    from oat_bench import cards
+    from oat_bench.attacks.card import AttackCard
+    from oat_bench.benchmark import BenchmarkCard
+    from oat_bench.card_text import as_toml
+    from oat_bench.run_folder import CARD
+
+    path = Path(card) / CARD
+    found = cards.find_any(str(path) if path.is_file() else card, BenchmarkCard, AttackCard)
+    if isinstance(found, BenchmarkCard):
+        found = found.with_changes(changes)
+    else:
+        found = cards.changed(found, cards.settings(type(found), changes))
+    click.echo(as_toml(found), nl=False)
 
 
 @command("results runs --attack pgd-20 --lambda 0,1 --out all.csv")

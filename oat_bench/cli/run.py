@@ -1,5 +1,6 @@
 """`run`, `evaluate` and `train`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,14 +14,18 @@ from oat_bench.errors import UserError
 
 if TYPE_CHECKING:
     from oat_bench.benchmark import BenchmarkCard
+    from oat_bench.classifier import TunableClassifier
     from oat_bench.networks.card import Interpolation
 
 
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
+@shared.EPOCHS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option("--model", "MODEL", "Evaluate this one; do not train.")
+@shared.START
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -35,6 +40,7 @@ def run(context: Context, **options: Any) -> None:
 @click.argument("named", metavar="MODEL", required=False)
 @option("--model", "MODEL", "A checkpoint, a run's folder, an exported file or a name, likewise.")
 @shared.BENCHMARK_OPTIONS
+@shared.THREAT_OPTIONS
 @shared.ATTACK_OPTIONS
 @option(
     "--interpolation",
@@ -62,21 +68,62 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.BENCHMARK_OPTIONS
 @shared.TRAINING_OPTIONS
 @shared.CARD_WIDTHS
+@shared.EPOCHS
+@shared.TRAINING_BATCH_SIZE
+@shared.THREAT_OPTIONS
+@shared.START
 @shared.RUN_OPTIONS
 @in_context
-def train(context: Context, widths: list[float] | None, seed: int, **named: str | None) -> None:
+def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
     """Train by a benchmark card; go on where a killed run stopped."""
-    card = _card(context, context.dataset, **named)
-    card = card.checked() if widths is None else card.with_widths(widths)
+    card, model = _to_train(context, dataset_name=dataset_name, **named)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
     device = context.where
-    data = context.load(card.dataset, card.image_size, named["dataset_name"])
-    folder = make_folder(context.out or Path("runs") / f"{card.name}-seed{seed}")
-    runs.train(card, data, folder, seed=seed, device=device)
+    data = context.load(card.dataset, card.image_size, dataset_name)
+    folder = make_folder(context.out or _folder(card, seed, model))
+    runs.train(card, data, folder, seed=seed, device=device, start=model)
     note(f"checkpoint and log in {folder}")
+
+
+def _to_train(
+    context: Context,
+    *,
+    start: str | None,
+    widths: list[float] | None,
+    method: str | None,
+    changes: dict[str, object],
+    **named: Any,
+) -> "tuple[BenchmarkCard, TunableClassifier | None]":
+    """Return the card to train by, and the model to start from, which decides some of it."""
+    if start is None:
+        card = _card(context, context.dataset, method=method, **named).with_changes(changes)
+        return card.checked() if widths is None else card.with_widths(widths), None
+    from oat_bench import datasets
+
+    for key in changes:
+        if key.partition(".")[0] in ("method", "network"):
+            raise UserError(f"--set {key}: method and network are those of --from; leave it out")
+    source, dataset = replace(context, model=start), context.dataset
+    model = source.checkpoint
+    info = model.info
+    if widths not in (None, info.widths):
+        have = ",".join(f"{width:g}" for width in info.widths)
+        raise UserError(f"--widths: {start} has {have}, which stay; leave out --widths")
+    if dataset is None and named["benchmark"] is None:
+        dataset = source.dataset_name
+    card = _card(context, dataset, **named).with_changes(changes).starting_from(model, method)
+    if context.image_size is None and dataset is not None and datasets.is_folder(dataset):
+        card = card.model_copy(update={"image_size": info.image_size or card.image_size})
+    return card, model
+
+
+def _folder(card: "BenchmarkCard", seed: int, start: "TunableClassifier | None") -> Path:
+    """Return where a training goes, unless it is told."""
+    began = "" if start is None else f"-from-{start.fingerprint()[:8]}"
+    return Path("runs") / f"{card.name}{began}-seed{seed}"
 
 
 def _card(
@@ -117,27 +164,35 @@ def _evaluate(
     seed: int,
     widths: list[float] | None,
     lambdas: list[float] | None,
+    changes: dict[str, object],
     method: str | None = None,
     dataset_name: str | None = None,
     interpolation: "Interpolation | None" = None,
-    **changes: Any,
+    start: str | None = None,
+    **evaluation: Any,
 ) -> None:
     """Attack the model, or the one that is trained first, by a card that options change."""
     model, dataset = context.model, context.dataset
-    for only, value in (("--method", method), ("--dataset-name", dataset_name)):
+    of_training = (("--method", method), ("--dataset-name", dataset_name), ("--from", start))
+    for only, value in of_training:
         if model is not None and value is not None:
             raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
-    card = None
-    if model is None or dataset is not None or benchmark is not None:
-        card = _card(context, dataset, benchmark, method, dataset_name)
+    card, begun = None, None
+    if model is None:
+        of_card: dict[str, Any] = {"benchmark": benchmark, "dataset_name": dataset_name}
+        of_card |= {"changes": changes, "method": method, "widths": widths}
+        card, begun = _to_train(context, start=start, **of_card)
+        widths = None
+    else:
+        shared.check_trained(changes, "threat", "evaluation")
+        if dataset is not None or benchmark is not None:
+            card = _card(context, dataset, benchmark)
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.reports import flags
     from oat_bench.result import measured
 
-    if card is not None and model is None:
-        card, widths = card.checked() if widths is None else card.with_widths(widths), None
     device, trained = context.where, None
     if model is not None:
         trained = context.trained
@@ -149,31 +204,38 @@ def _evaluate(
             trained = context.trained = trained.with_interpolation(interpolation)
         card = card or _card(context, context.dataset_name, None)
         if trained.info.network is None:  # no card knows its lambda values
-            lambdas = lambdas or trained.info.trained_lambdas
-            if benchmark is None:
-                card = card.model_copy(update={"threat": trained.info.threat})
+            own_lambdas = {"lambdas": trained.info.trained_lambdas}
+            measures = card.evaluation.model_copy(update=own_lambdas)
+            card = card.model_copy(update={"evaluation": measures})
+        if benchmark is None:
+            card = card.model_copy(update={"threat": trained.info.threat})
+        card = card.with_changes(changes)
     assert card is not None
     counts = dict(n_examples or {})
     n = counts.pop("all", None)
-    if dataset is None or not datasets.is_folder(dataset):
+    asked = "evaluation.n_examples" in changes
+    if asked or dataset is None or not datasets.is_folder(dataset):
         n = n or card.evaluation.n_examples  # a card of any folder may be of a larger test set
-    changes |= {"lambdas": lambdas, "widths": widths}
-    changes |= {"n_examples": n, "fewer_examples": counts or None}
+    evaluation |= {"lambdas": lambdas, "widths": widths}
+    evaluation |= {"n_examples": n, "fewer_examples": counts or None}
     place = card.dataset, card.image_size
     data = context.load(*place, dataset_name) if trained is None else context.fitting(*place)
-    card = runs.with_evaluation(card, data, **changes)
+    card = runs.with_evaluation(card, data, **evaluation)
     runs.choose_examples(data, card.evaluation.n_examples)
     known = card.method, card.training.lambdas, card.network.widths
-    own = f"seed{seed}"
+    folder = _folder(card, seed, begun)
     if trained is not None:
         known = trained.info.method, trained.info.trained_lambdas, trained.info.widths
-        own = trained.fingerprint()[:8]
+        folder = Path("runs") / f"{card.name}-{trained.fingerprint()[:8]}"
     runs.choose_points(card, *known)
-    ready = runs.prepare_attacks(card, len(data.classes), seed)
+    from oat_bench.registry import METHODS
+
+    random = known[0] if METHODS[known[0]].random else None
+    ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
-    folder = make_folder(context.out or Path("runs") / f"{card.name}-{own}")
+    folder = make_folder(context.out or folder)
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=device)
+        trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
     result = measured(
         trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
     )

@@ -104,6 +104,22 @@ def _share(text: str, *, ends: bool = False) -> float:
     return share
 
 
+def _eps(text: str) -> float:
+    form = f"{text!r}; expected a number or a fraction, such as 0.03 or 8/255"
+    above, _, below = text.partition("/")
+    number, divisor = _number(above, form), _number(below or "1", form)
+    if not (0 <= number < math.inf and 0 < divisor < math.inf):
+        raise ValueError(form)
+    return number / divisor
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, given, value = text.partition("=")
+    if not given or not key.strip():
+        raise ValueError(f"{text!r}; expected KEY=VALUE, such as training.lr=0.05")
+    return key.strip(), value.strip()
+
+
 def _amount(text: str) -> float:
     expected = f"{text!r}; expected a number above 0, such as 1e6 or 1.5M"
     found = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)\s*([kKMGT]?)", text)
@@ -125,6 +141,10 @@ WEIGHTS = Parsed(_weights)
 SEVERITIES = Parsed(_severities)
 #: a number, whose key is "all", then ``attack=number`` for attacks that get fewer
 COUNTS = Parsed(_counts)
+#: a number or a fraction of two
+EPS = Parsed(_eps, "EPS")
+#: a key of a card, and the text of its value
+SETTING = Parsed(_setting, "KEY=VALUE")
 #: a share between 0 and 1, as a fraction or in percent
 SHARE = Parsed(_share, "SHARE")
 #: the same, or all or nothing

@@ -15,6 +15,7 @@ from oat_bench.errors import UserError
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.images import check_images
 from oat_bench.methods.trainable import TrainableClassifier
+from oat_bench.networks.drawn import RandomNetwork
 
 _IMAGES, _LAMBDAS = 32, 9  # to compare a file on, of lambda values at most
 
@@ -82,6 +83,11 @@ def export(
         raise UserError(
             "safetensors holds weights, and no graph that lambda could be an input of; the "
             "checkpoint itself is such a file, or export to onnx or pt2"
+        )
+    if isinstance(network, RandomNetwork):
+        raise UserError(
+            f"a model of method {classifier.info.method!r} draws anew for each query, which no "
+            "file of one network does; use the checkpoint"
         )
     description = describe(classifier, lam, width)
     content = format_module(kind).to_bytes(network.to("cpu"), description)

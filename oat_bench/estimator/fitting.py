@@ -181,7 +181,7 @@ class Fitting(PyTorchClassifier):
     def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
-        changes |= {"epochs": 0, "benchmark_card": "", "micro_batch": None}
+        changes |= {"epochs": 0, "benchmark_card": "", "ancestors": [], "micro_batch": None}
         fresh = type(model).build(model.info.model_copy(update=changes))
         return fresh, fresh.members()[0].step
 

@@ -73,7 +73,8 @@ class Cell:
     ) -> None:
         self.at, self._store = at, at.subject.store
         self.attack = attack if origin else attack.parts()[part - 1]
-        rules = at.subject.classifier.rules(origin.lams if origin else [at.point.lam])
+        lams = origin.lams if origin else [at.point.lam]
+        rules = (*at.subject.classifier.rules(lams), *at.rules)
         self.name = cell_name(at, self.attack, rules, origin)
         self._about = partial(describe, at, attack, part, origin)
         self._frames = [self._store.read(self.name)]

@@ -159,7 +159,7 @@ def evaluate(
                 digest.update(pixels.tobytes())
                 x = torch.from_numpy(pixels).to(device).float() / 255
                 for k, one in enumerate(at):
-                    hits = one.predict(x) == labels[batch.to(device)]
+                    hits = one.predict(x, ids[batch].to(device)) == labels[batch.to(device)]
                     right[k, place, batch.numpy()] = hits.cpu().numpy()
             line.advance()
     by_case = right.reshape(len(points), len(corruptions), len(severities), len(ids))

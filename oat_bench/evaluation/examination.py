@@ -27,7 +27,8 @@ from oat_bench.results.checks import LADDER, Check
 from oat_bench.statistics.accuracy import clean_right, robust_right
 from oat_bench.training.pgd import cross_entropy
 
-BASE = "pgd-20"  # the attack that is swept over eps, and whose steps are doubled
+#: the attack that is swept over eps, and whose steps are doubled; that of a random model
+BASE, RANDOM_BASE = "pgd-20", "pgd-20-eot"
 QUERIES = 1000  # what Square may ask, where it is not a part of AutoAttack
 _NEAR_ZERO = (0.01, 0.25, 0.5, 0.75)  # shares of the way to the first trained lambda above 0
 
@@ -46,18 +47,29 @@ class Suite:
     @property
     def names(self) -> list[str]:
         """Names of the attacks that may get fewer examples."""
-        return list(dict.fromkeys([*(a.card.name for a in self.ladder), BASE, "noise", "square"]))
+        ladder = [attack.card.name for attack in self.ladder]
+        return list(dict.fromkeys([*ladder, self.base.card.name, "noise", "square"]))
 
 
 def make_suite(
-    threat: Threat, *, n_classes: int, seed: int, ladder: Sequence[str] = LADDER
+    threat: Threat,
+    *,
+    n_classes: int,
+    seed: int,
+    ladder: Sequence[str] | None = None,
+    random: bool = False,
 ) -> Suite:
-    """Make the attacks of an examination ready; the ladder is of those of `LADDER`."""
+    """Make the attacks of an examination ready; the ladder is of those of `LADDER`, all if None.
+
+    Of a ``random`` model it is the attack on the expectation alone.
+    """
+    base_name, known = (RANDOM_BASE, (RANDOM_BASE,)) if random else (BASE, LADDER)
+    ladder = known if ladder is None else ladder
     for name in ladder:
-        if name not in LADDER:
-            raise unknown("attack in a known order", name, LADDER)
+        if name not in known:
+            raise unknown("attack in a known order", name, known)
     if not ladder:
-        raise UserError(f"no attack is named; choose of {', '.join(LADDER)} with --attacks")
+        raise UserError(f"no attack is named; choose of {', '.join(known)} with --attacks")
     if threat.eps == 0:
         raise UserError("the threat model has eps 0, which leaves no attack to examine")
 
@@ -65,17 +77,18 @@ def make_suite(
         return prepare(attack_card(name), threat, n_classes=n_classes, seed=seed)
 
     chosen, remarks = [], []
-    for name in (name for name in LADDER if name in ladder):
+    for name in (name for name in known if name in ladder):
         norm = attack_card(name).norm
         if norm not in (None, threat.norm):
-            remarks.append(f"no {name}, which is for {norm}")
+            if ladder is not LADDER:
+                remarks.append(f"no {name}, which is for {norm}")
         else:
             chosen.append(ready(name))
             if chosen[-1].label != name:
                 remarks.append(f"{name} is {chosen[-1].label}: the rest needs more classes")
-    base = ready(BASE)
+    base = ready(base_name)
     steps = 2 * base.parameters["steps"]
-    doubled = variant(base, f"{BASE}-{steps}", {"steps": steps})
+    doubled = variant(base, f"{base_name}-{steps}", {"steps": steps})
     # its squares shrink in the course of its queries, however few
     fewer = {"n_queries": QUERIES, "resc_schedule": True}
     square = variant(ready("square"), f"square-{QUERIES}-True", fewer)
@@ -95,11 +108,12 @@ def examine(
     subject: Subject, point: OperatingPoint, suite: Suite, line: Bar | None = None
 ) -> list[Check]:
     """Run all checks at one operating point; the line of progress moves on by `stages`."""
-    run = partial(_run, subject, point, line=line)
-    base = run(suite.base, subject.share(BASE))
+    run, name = partial(_run, subject, point, line=line), suite.base.card.name
+    few = subject.share(name)
+    base = run(suite.base, few)
     clean, once = clean_right(base), robust_right(base)
     ladder = {a.card.name: robust_right(run(a, subject.share(a.card.name))) for a in suite.ladder}
-    by_gradients = [once, *(ladder[name] for name in ladder if name != "autoattack")]
+    by_gradients = [once, *(ladder[one] for one in ladder if one != "autoattack")]
     share, budget, without = subject.share("square"), f"{QUERIES} queries", None
     if "autoattack" in ladder:
         share = share[: len(ladder["autoattack"])]
@@ -109,7 +123,7 @@ def examine(
     if without is not None:
         by_gradients.append(without)
         free = free & (~without | ladder["autoattack"][without.index])
-    doubled = robust_right(run(suite.doubled, subject.share(BASE)))
+    doubled = robust_right(run(suite.doubled, few))
     noise = robust_right(run(suite.noise, subject.share("noise")))
 
     threat = suite.base.threat
@@ -117,20 +131,20 @@ def examine(
     for eps in radii:
         if eps not in swept:
             step = threat.step_size * eps / threat.eps
-            attack = variant(suite.base, f"{BASE}-eps-{eps:.3g}", {}, eps=eps, step_size=step)
-            swept[eps] = robust_right(run(attack, subject.share(BASE)))
+            attack = variant(suite.base, f"{name}-eps-{eps:.3g}", {}, eps=eps, step_size=step)
+            swept[eps] = robust_right(run(attack, few))
         if eps >= threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
     if line is not None:
         line.advance(len(radii) - len(swept))
     stronger = ladder | {suite.doubled.card.name: doubled, "noise": noise, "square": square}
-    stronger.pop(BASE, None)
+    stronger.pop(name, None)
     return [
         integrity.order(clean, ladder, suite.remark),
-        integrity.estimate(BASE, once, stronger),
+        integrity.estimate(name, once, stronger),
         integrity.sweep(clean, dict(sorted(swept.items()))),
-        integrity.steps(BASE, once, doubled),
-        integrity.noise(BASE, noise, once),
+        integrity.steps(name, once, doubled),
+        integrity.noise(name, noise, once),
         integrity.gradient_free("Square", budget, free, under_all(by_gradients, share)),
         *probes.probe(subject.at(point), subject.ids, suite.base),
     ]
@@ -212,11 +226,12 @@ def seconds(
     at = subject.at(points[0])
     index = subject.ids[: at.batch_size].to(at.device)
     x, y = subject.data.inputs(index), subject.data.labels[index]
-    once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)
+    once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)  # of one draw
     timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
     run = [(attack, attack.card.name) for attack in suite.ladder]
-    run += [(suite.base, BASE)] * (len(_radii(suite.base.threat, subject.data)) - 1)
-    run += [(suite.doubled, BASE), (suite.noise, "noise"), (suite.square, "square")]
+    base = suite.base.card.name
+    run += [(suite.base, base)] * (len(_radii(suite.base.threat, subject.data)) - 1)
+    run += [(suite.doubled, base), (suite.noise, "noise"), (suite.square, "square")]
     passes = sum(attack.passes * len(subject.share(name)) for attack, name in run)
     # what was timed is a forward and a backward pass
     total = len(points) * passes + on_dials * suite.base.passes

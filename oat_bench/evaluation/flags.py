@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from oat_bench.attacks.card import GRADIENT_FREE
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import integrity, probes
@@ -21,15 +22,6 @@ from oat_bench.statistics.accuracy import clean_right, robust_right
 PROBED = 100  # images of which two passes are compared, and gradients looked at
 RETRIED = 200  # images that stood and are attacked once more, at most
 SHARE = 0.1  # what that may cost, of the passes that the evaluation made
-#: classes of attacks that take no gradient of the model, by engine
-GRADIENT_FREE = {
-    "oat_bench": {"Noise"},
-    "torchattacks": {"GN", "OnePixel", "Pixle", "SPSA", "Square"},
-    "art": {
-        *("BoundaryAttack", "GeoDA", "HopSkipJump", "PixelAttack", "SignOPTAttack", "SimBA"),
-        *("SpatialTransformation", "SquareAttack", "ThresholdAttack", "ZooAttack"),
-    },
-}
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -71,9 +63,10 @@ def _network(subject: Subject, point: OperatingPoint) -> list[Check]:
     examples = subject.ids[:PROBED]
     model, data, _ = subject.fingerprints
     # the number is of the checks
-    fingerprint = sha256("1", model, data, repr(point), repr(examples.tolist()))
+    at = subject.at(point)
+    fingerprint = sha256("1", model, data, repr(point), repr(examples.tolist()), *at.rules)
     name = f"network-lambda{point.lam:g}-{fingerprint[:16]}"
-    return subject.store.checks(name, lambda: [*probes.outputs(subject.at(point), examples)])
+    return subject.store.checks(name, lambda: [*probes.outputs(at, examples)])
 
 
 def _iterates(attack: Attack) -> bool:

@@ -31,6 +31,7 @@ def evaluate(
     another class than the target is written down as right. What the store holds is computed again
     only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
     """
+    subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
     passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
     total = len(points) * sum(len(share) for _, share in pairs)

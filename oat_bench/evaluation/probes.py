@@ -26,11 +26,11 @@ def probe(at: AtPoint, examples: Tensor, attack: Attack) -> list[Check]:
     for index in torch.split(examples.to(at.device), at.batch_size):
         ids = index[at.right(index)]
         x, y = at.data.inputs(ids), at.data.labels[ids]
-        losses.append(_losses_along(at.exact, x, y, ids, attack))
+        losses.append(_losses_along(at.steady, x, y, ids, attack))
     images = at.data.inputs(examples[:_ALONE].to(at.device))
     with torch.no_grad():
-        alone = torch.cat([at.exact(image[None]) for image in images])
-        together = at.exact(images)
+        alone = torch.cat([at.steady(image[None]) for image in images])
+        together = at.steady(images)
     return [loss(torch.cat(losses, dim=1)), zero, batch(alone, together), again, rows]
 
 
@@ -40,14 +40,14 @@ def outputs(at: AtPoint, examples: Tensor) -> tuple[Check, Check, Check]:
     for index in torch.split(examples.to(at.device), at.batch_size):
         x, y = at.data.inputs(index), at.data.labels[index]
         with torch.no_grad():
-            rows.append(at.exact(x))
-            again.append(at.exact(x))
+            rows.append(at.answers(x, index))
+            again.append(at.answers(x, index, at.subject.seed + 1))
         right = rows[-1].argmax(1) == y
-        cross_entropies.append(gradient_sizes(at.exact, x[right], y[right], cross_entropy))
-        margins.append(gradient_sizes(at.exact, x[right], y[right], margin))
+        cross_entropies.append(gradient_sizes(at.steady, x[right], y[right], cross_entropy))
+        margins.append(gradient_sizes(at.steady, x[right], y[right], margin))
     zero = zero_gradients(torch.cat(cross_entropies), torch.cat(margins))
     first, second = torch.cat(rows), torch.cat(again)
-    return zero, repeat(first, second), logits(first)
+    return zero, repeat(first, second, random=at.drawn is not None), logits(first)
 
 
 def loss(losses: Tensor) -> Check:
@@ -92,8 +92,12 @@ def batch(alone: Tensor, together: Tensor) -> Check:
     return _compared("batch", alone, together, f"{len(alone)} images alone and in a batch", "", "")
 
 
-def repeat(first: Tensor, second: Tensor) -> Check:
-    """Two passes of the same batch agree: logits of shape [n, num_classes]."""
+def repeat(first: Tensor, second: Tensor, *, random: bool = False) -> Check:
+    """Two passes of the same batch agree, [n, num_classes]; of a declared random model need not."""
+    if random:
+        changed = int((first.argmax(1) != second.argmax(1)).sum())
+        evidence = f"random, as it says: another draw changes {changed} of {len(first)} predictions"
+        return checked("repeat", True, evidence, changed=changed, n=len(first))
     remark = "; a random defence: AutoAttack refuses these, attack the expectation over its draws"
     return _compared("repeat", first, second, "two passes", f" of {len(first)}", remark)
 
@@ -144,7 +148,8 @@ def _losses_along(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attack: A
         recorded.append(F.cross_entropy(logits.detach(), y, reduction="none"))
         return cross_entropy(logits, y)
 
-    x_adv = pgd(model, x, y, **attack.parameters, example_ids=ids, seed=attack.seed, loss=recording)
-    with torch.no_grad():
-        recording(model(x_adv), y)
+    given = {key: value for key, value in attack.parameters.items() if key != "eot_iter"}
+    x_adv = pgd(model, x, y, **given, example_ids=ids, seed=attack.seed, loss=recording)
+    with torch.enable_grad():  # as PGD saw it: without gradients logits may be others
+        recording(model(x_adv.requires_grad_()), y)
     return torch.stack(recorded)

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oat_bench.attacks.engines import Attack
+from oat_bench.attacks.expectation import climb
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Origin, counter, fill
 from oat_bench.evaluation.subject import Subject
+from oat_bench.networks.drawn import Drawn
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
 from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
-from oat_bench.training.pgd import pgd
 
 KEYS = ["lam", "width", *COLUMNS]  # the columns of `evaluate`'s result
 
@@ -54,20 +54,6 @@ class RandomLambda:
     worst: Accuracy
 
 
-class _Members(nn.ModuleList):
-    """All networks of the set at once: images to logits [n, L, num_classes]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([network(x) for network in self], dim=1)
-
-
-def expected_losses(logits: Tensor, y: Tensor, chances: Tensor) -> Tensor:
-    """Return each example's expected cross-entropy [n], of logits [n, L, num_classes]."""
-    several = y[:, None].expand(logits.shape[:2])
-    losses = F.cross_entropy(logits.flatten(0, 1), several.flatten(), reduction="none")
-    return losses.view(logits.shape[:2]) @ chances.to(losses)
-
-
 def applies(attack: Attack) -> bool:
     """Whether an attack's loss can be replaced by its expectation: in-house PGD's can."""
     runs = [(attack.card.engine, run.class_) for run in attack.chain]
@@ -83,7 +69,6 @@ def check_attack(attack: Attack) -> None:
         )
 
 
-@torch.no_grad()
 def attack_expectation(
     networks: Sequence[nn.Module],
     attack: Attack,
@@ -94,27 +79,14 @@ def attack_expectation(
     chances: Sequence[float],
     exact: Sequence[nn.Module],
 ) -> Tensor:
-    """Climb the expected loss (Athalye et al., arXiv:1707.07397) of networks drawn with chances.
+    """Climb the expected loss of networks drawn with chances; see `climb`.
 
     Of several restarts the one counts that the ``exact`` networks are least likely to answer right.
     """
-    given, each = dict(attack.parameters), torch.as_tensor(chances, device=x.device)
-    attacked, answering = _Members(networks), _Members(exact)
-    best, least = x.clone(), torch.full(y.shape, 2.0, device=x.device)
-    highest = torch.zeros_like(least)
-
-    def summed(logits: Tensor, y: Tensor) -> Tensor:
-        return expected_losses(logits, y, each).sum()
-
-    for restart in range(given.pop("restarts", 1)):
-        given |= {"example_ids": example_ids, "seed": attack.seed + restart}
-        x_adv = pgd(attacked, x, y, **given, loss=summed)
-        logits = answering(x_adv)
-        # rounded: what is as likely must compare as equal, whatever the order of the sum
-        right = torch.round(((logits.argmax(2) == y[:, None]) * each).sum(1), decimals=6)
-        loss = expected_losses(logits, y, each)
-        better = (right < least) | ((right == least) & (loss > highest))
-        best[better], least[better], highest[better] = x_adv[better], right[better], loss[better]
+    each = torch.as_tensor(chances, device=x.device)
+    seen, judges = Drawn(networks, each), Drawn(exact, each)
+    given = attack.parameters | {"example_ids": example_ids, "seed": attack.seed}
+    best = climb(lambda _: seen, judges, x, y, **given)
     return torch.where(attack.allowed(best, x)[:, None, None, None], best, x)
 
 

@@ -1,6 +1,6 @@
 """What is evaluated: a classifier and examples, and that classifier at one operating point."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from oat_bench import acceleration
 from oat_bench.acceleration import Precision
 from oat_bench.attacks.engines import Attack
+from oat_bench.attacks.selection import RANDOM_SUITE
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
+from oat_bench.errors import UserError
+from oat_bench.networks.drawn import DRAWS, Drawn, RandomNetwork, steady
 from oat_bench.results.outcomes import OutcomeStore
 
 _FIRST, _LARGEST = 128, 256
@@ -56,11 +59,21 @@ class Subject:
     batch_size: int | None = None  # of in-house attacks; what fills the device if None
     gradients: Precision = "float32"  # of attacks; predictions are float32
     compile_it: bool | None = None  # None: where it pays
+    seed: int = 0  # of what a random classifier draws
 
     @cached_property
     def ids(self) -> Tensor:
         """The ids to evaluate, on the CPU."""
         return torch.arange(len(self.data)) if self.examples is None else self.examples.cpu()
+
+    def check(self, attacks: Iterable[Attack]) -> None:
+        """Refuse attacks that would take a random classifier for what it is not."""
+        for attack in attacks if self.classifier.random else ():
+            if not attack.card.fits_random:
+                raise UserError(
+                    f"attack {attack.card.name!r} is not on the expectation, and a model of method "
+                    f"{self.classifier.info.method!r} is random; use {' or '.join(RANDOM_SUITE)}"
+                )
 
     def share(self, name: str) -> Tensor:
         """Return the ids that an attack gets, by its card's name."""
@@ -104,10 +117,15 @@ class AtPoint:
     @cached_property
     def batch_size(self) -> int:
         """How many examples an in-house attack sees at a time."""
-        asked = self.subject.batch_size
-        return asked or acceleration.choose_batch_size(self.device, self._operations)
+        if self.subject.batch_size:
+            return self.subject.batch_size
+        # a step of an attack on an expectation passes an image through several draws at once
+        draws = 8 if isinstance(self._plain, RandomNetwork) else 1
+        return acceleration.choose_batch_size(self.device, draws * self._operations)
 
     def _accelerated(self, precision: Precision) -> nn.Module:
+        if isinstance(self._plain, RandomNetwork):
+            return acceleration.AcceleratedDraws(self._plain, precision=precision)
         compile_it = self.subject.compile_it
         if compile_it is None:
             work = self._operations * self._passes
@@ -129,10 +147,33 @@ class AtPoint:
     def _deployed(self) -> nn.Module | None:
         return self.subject.classifier.deployed(self.point.lam, self.point.width)
 
+    @cached_property
+    def drawn(self) -> Drawn | None:
+        """The draws that answer, where the classifier is random here."""
+        if not self.subject.classifier.random or not isinstance(self.exact, RandomNetwork):
+            return None
+        return self.exact.draws(DRAWS, self.subject.seed)
+
+    @cached_property
+    def steady(self) -> nn.Module:
+        """What answers alike each time: `exact`, of a random classifier the mean of its draws."""
+        return steady(self.exact, self.subject.seed)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Say what else decides who answers."""
+        return () if self.drawn is None else (f"one of {DRAWS} draws, seed {self.subject.seed}",)
+
+    def answers(self, x: Tensor, ids: Tensor, seed: int | None = None) -> Tensor:
+        """Return logits of images; of a random classifier by the draw that each id owns."""
+        if self.drawn is None:
+            return self.exact(x)  # type: ignore[no-any-return]
+        return self.drawn.answer(x, ids, self.subject.seed if seed is None else seed)
+
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Tensor:
-        """Classify images; by the file itself, where the classifier is one."""
-        logits: Tensor = self.exact(x)
+    def predict(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Classify images of examples; by the file itself, where the classifier is one."""
+        logits = self.answers(x, ids)
         if self._deployed is not None and len(x):
             from oat_bench.deployment.description import check_alike
 
@@ -145,7 +186,7 @@ class AtPoint:
         """Predict clean images; each only once."""
         lacking = ids[self._clean[ids] < 0]
         for index in torch.split(lacking, self.batch_size) if len(lacking) else ():
-            self._clean[index] = self.predict(self.data.inputs(index))
+            self._clean[index] = self.predict(self.data.inputs(index), index)
         return self._clean[ids]
 
     def right(self, ids: Tensor) -> Tensor:
@@ -165,7 +206,7 @@ class AtPoint:
         aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
         with torch.enable_grad():
             x_adv = attack(self.searched, x, aim, ids)
-        if self.searched is not self.exact:
+        if self.searched is not self.exact and self.drawn is None:
             # an attack that took for broken what only rounding broke has not searched to its end
             stands = attack.stands(self.exact(x_adv).argmax(1), aim)
             unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
@@ -178,7 +219,7 @@ class AtPoint:
 
     def attacked(self, attack: Attack, ids: Tensor, x_adv: Tensor) -> Tensor:
         """Predict attacked images; of those that missed a target, return the label."""
-        predicted, labels = self.predict(x_adv), self.data.labels[ids]
+        predicted, labels = self.predict(x_adv, ids), self.data.labels[ids]
         if attack.targeted:
             aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
             predicted = torch.where(attack.stands(predicted, aim), labels, predicted)

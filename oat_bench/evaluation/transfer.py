@@ -40,6 +40,7 @@ def transfer(
             f"attack {attack.card.name!r} is targeted; transfer counts what any class breaks, so "
             "leave out targeted"
         )
+    subject.check([attack])
     wanted = subject.ids
     passes = attack.passes * len(wanted) * len(crafted)
     at = {lam: subject.at(OperatingPoint(lam, width), passes) for lam in {*crafted, *tested}}

@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Dataset, nested_order
 from oat_bench.figures import style
+from oat_bench.networks.drawn import steady
 
 #: images in a grid, one of each class as far as there are so many
 N_IMAGES = 6
@@ -54,7 +55,7 @@ def input_gradient(
     classifier: TunableClassifier, images: Tensor, labels: Tensor, lam: float, width: float = 1.0
 ) -> Tensor:
     """Return the gradient of the cross-entropy with respect to the clean images, [n, C, H, W]."""
-    model = classifier.at(lam, width)
+    model = steady(classifier.at(lam, width))
     device = next((tensor.device for tensor in model.parameters()), images.device)
     x = images.detach().clone().to(device).requires_grad_()
     loss = F.cross_entropy(model(x), labels.to(device), reduction="sum")

@@ -41,6 +41,9 @@ class Fixed(TunableClassifier):
         # its owner may go on training it
         return copy.deepcopy(self.module).requires_grad_(False)
 
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        return self.at(lam, width)
+
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.module.state_dict())
 

@@ -13,7 +13,7 @@ from oat_bench.methods.trainable import OneNetwork, build_network, card_of, load
 from oat_bench.networks.card import Interpolation, NetworkCard, check_interpolation
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.lambda_input import lambda_input
-from oat_bench.networks.specialize import specialize
+from oat_bench.networks.specialize import specialize, unfold
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.pgd import evaluating
@@ -60,6 +60,9 @@ class OAT(OneNetwork):
         point = OperatingPoint(lam, width)
         return specialize(self.network, point.lam, point.width)
 
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        return unfold(self.network, lam, width)
+
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
         return ("folded-affine",) if self.info.bridges(lambdas) else ()
 
@@ -93,8 +96,7 @@ class OATSingleBN(OAT):
 class OATS(OAT):
     """One network conditioned on lambda, run at several widths, with dual batch norm (OATS).
 
-    Each width has its own batch norms, all else is shared (OAT paper, section 3.3); in SOLAR's
-    variant, ``heads = "per-width"``, also a head.
+    Each width has its own batch norms, all else is shared (OAT paper, section 3.3).
     """
 
     slims = True

@@ -5,11 +5,12 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from oat_bench.classifier import ModelInfo, OperatingPoint
+from oat_bench.classifier import SAME_LAMBDA, ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.methods.trainable import Family, Member, build_network, load_network, slimmable
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.specialize import specialize
+from oat_bench.networks.specialize import specialize, unfold
+from oat_bench.progress import note
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 
@@ -65,6 +66,21 @@ class PGDAT(Family):
             raise ValueError(f"weights of no lambda of the description: {min(left)}")
         return cls(info, networks)
 
+    def weights_of(self, model: TunableClassifier) -> dict[str, Tensor]:
+        """Return for each network those of the model's own, or of the nearest lambda's."""
+        if not isinstance(model, PGDAT):
+            return super().weights_of(model)
+        found: dict[str, Tensor] = {}
+        for lam, network in self.networks.items():
+            near = min(model.networks, key=lambda known: abs(known - lam))
+            if abs(near - lam) > SAME_LAMBDA:
+                note(f"the network of lambda {lam:g} starts from that of lambda {near:g}")
+            # lambda itself is in a buffer, which has no part in what the network computes
+            own = network.encoding.state_dict(prefix="encoding.")
+            state = model.networks[near].state_dict() | own
+            found |= {f"{_name(lam)}.{name}": value for name, value in state.items()}
+        return found
+
     def members(self) -> list[Member]:
         return [Member(_name(lam), ConditionalStep(n), [lam]) for lam, n in self.networks.items()]
 
@@ -72,6 +88,10 @@ class PGDAT(Family):
         point = OperatingPoint(lam, width)
         trained = self.check_lambda(point.lam, self.info.trained_lambdas)
         return specialize(self.networks[trained], trained, point.width)
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        trained = self.check_lambda(lam, self.info.trained_lambdas)
+        return unfold(self.networks[trained], trained, width)
 
 
 class PGDATS(PGDAT):

@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from oat_bench.classifier import ModelInfo, TunableClassifier
+from oat_bench.datasets import Dataset
+from oat_bench.errors import UserError
 from oat_bench.networks.card import NetworkCard, depth
 from oat_bench.networks.conditional import ConditionalNetwork
+from oat_bench.progress import note
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.step import TrainingStep
 
@@ -59,9 +62,55 @@ class TrainableClassifier(TunableClassifier):
     def build(cls, info: ModelInfo) -> Self:
         """Build the classifier with fresh weights, drawn by ``info.seed``."""
 
+    @classmethod
+    def start(cls, info: ModelInfo, model: TunableClassifier) -> Self:
+        """Build the classifier with the weights of a model; a UserError if they do not fit.
+
+        Where the number of classes differs, what has a row for each class is fresh.
+        """
+        fresh, old = cls.build(info), model.info
+        own, theirs = fresh.state_dict(), fresh.weights_of(model)
+        (channels, *_), (expected, *_) = info.input_shape, old.input_shape
+        if channels != expected:
+            raise UserError(
+                f"--from: images of {info.dataset!r} have {channels} channels; expected as many as "
+                f"the model's, {expected}"
+            )
+        if own.keys() != theirs.keys():
+            lacking = min(own.keys() ^ theirs.keys())
+            raise UserError(
+                f"--from: weights of method {old.method!r} do not fit a network of method "
+                f"{info.method!r} (only one of them has {lacking}); leave out --method"
+            )
+        classes = (info.num_classes,), (old.num_classes,)
+        for name, value in own.items():
+            here, there = value.shape, theirs[name].shape
+            if here == there:
+                own[name] = theirs[name].cpu()
+            elif here[1:] != there[1:] or (here[:1], there[:1]) != classes:
+                raise UserError(
+                    f"--from: {name} is {list(there)} in the model, for images {old.input_shape}; "
+                    f"expected {list(here)} for {info.input_shape}"
+                )
+        if len(set(classes)) > 1:
+            note(f"a new head: {info.num_classes} classes, the model has {old.num_classes}")
+        return cls.from_state(info, own)
+
+    def weights_of(self, model: TunableClassifier) -> dict[str, Tensor]:
+        """Return what each of the weights, by the names of `state_dict`, starts from."""
+        return model.state_dict()
+
     @abstractmethod
     def members(self) -> list[Member]:
         """Return the networks to train, one after the other."""
+
+    def fit(self, data: Dataset) -> str:
+        """Take from the data what no training of `members` finds; return how, for `selection`.
+
+        It runs once, after them, on the classifier's device, and is decided by the data and
+        ``info.seed``; what it finds goes into `state_dict` or ``info.options``.
+        """
+        return "none: not trained"
 
 
 class OneNetwork(TrainableClassifier):

@@ -84,18 +84,35 @@ class NetworkCard(Card):
     first_keys = first("architecture encoding encoding_dim norm film dropout")
 
     architecture: Annotated[str, AfterValidator(_check_named)] = Field(
-        description="-auto at its end: with a stem by the size of the images"
+        description="Backbone: resnet-18, resnet-34 or wrn-DEPTH-WIDEN, such as wrn-16-8; with "
+        "-stride2 or -stem7 for large images, or -auto: what goes with their size"
     )
-    encoding: Encoding = "orthogonal"
-    encoding_dim: Annotated[int, Field(ge=1, le=4096)] = 128
-    norm: NormForm = "dual"
-    film: FilmForm = "identity-start"
-    dropout: Annotated[Fraction, Field(ge=0, lt=1)] = 0.0
+    encoding: Encoding = Field(
+        default="orthogonal", description="Code of a lambda, which FiLM reads"
+    )
+    encoding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=128, description="Length of a code; scalar codes have one number"
+    )
+    norm: NormForm = Field(
+        default="dual",
+        description="dual: lambda = 0 has batch norms of its own; single: it has not",
+    )
+    film: FilmForm = Field(
+        default="identity-start",
+        description="How FiLM starts: as the identity, or as in the published code; none: no FiLM",
+    )
+    dropout: Annotated[Fraction, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of a block's inner activations that dropout zeroes; of wrn"
+    )
     widths: Annotated[Widths, AfterValidator(_with_the_full_one)] = Field(
-        default=[1.0], description="shares of the channels, widest first"
+        default=[1.0], description="Shares of the channels that the network runs at, widest first"
     )
-    heads: Heads = "shared"
-    interpolation: Interpolation = "linear-codes"
+    heads: Heads = Field(
+        default="shared", description="One classification head for all widths, or one for each"
+    )
+    interpolation: Interpolation = Field(
+        default="linear-codes", description="Rule for a lambda between two trained ones"
+    )
 
     def for_images(self, height: int, width: int) -> "NetworkCard":
         """Return the card with the stem that ``-auto`` is for images of so many pixels."""

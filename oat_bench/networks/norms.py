@@ -127,18 +127,32 @@ class ConditionalNorm(BatchNorms):
 
     def routes(self, width: float) -> list[tuple[Tensor, Tensor]]:
         """Return scale and shift [C] of batch norm in eval mode, of BN_c (if there), then BN_a."""
-        found = []
-        for bn in self.batch_norms(width):
-            if bn is not None:
-                assert bn.running_mean is not None
-                assert bn.running_var is not None
-                scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
-                found.append((scale, bn.bias - bn.running_mean * scale))
-        return found
+        return [scale_and_shift(bn) for bn in self.batch_norms(width) if bn is not None]
 
     def affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [k, C] that this layer is, in eval mode, at each lambda."""
         return affine(condition, self.routes(condition.width), self.film)
+
+    def plain(self, condition: Condition) -> "PlainBatchNorm":
+        """Return a copy of the batch norm that one lambda goes through, FiLM in its weights."""
+        bn_c, bn_a = self.batch_norms(condition.width)
+        bn = bn_c if bn_c is not None and condition.n_standard else bn_a
+        own = PlainBatchNorm(bn.num_features, eps=bn.eps).to(bn.weight.device)
+        own.load_state_dict(bn.state_dict())
+        own.site = self.site
+        if self.film is not None:
+            gamma, beta = (part[0] for part in self.film.at(condition, bn.num_features))
+            own.weight.copy_(gamma * bn.weight)
+            own.bias.copy_(gamma * bn.bias + beta)
+        return own.eval().requires_grad_(False)
+
+
+def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the scale and shift [C] that a batch norm is in eval mode."""
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    return scale, bn.bias - bn.running_mean * scale
 
 
 def affine(
@@ -198,6 +212,16 @@ class FoldedNorm(nn.Module):
     def forward(self, h: Tensor, condition: Folded) -> Tensor:
         """Scale and shift h of shape [n, C, H, W]."""
         return condition.apply(h, self.site)
+
+
+class PlainBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a network at a fixed lambda; of any backbone, which may hand it None."""
+
+    site: int  # as in ConditionalNorm
+
+    def forward(self, h: Tensor, condition: None = None) -> Tensor:
+        """Normalise h of shape [n, C, H, W]."""
+        return super().forward(h)
 
 
 def number_norms(backbone: nn.Module) -> list[ConditionalNorm | FoldedNorm]:

@@ -5,9 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from oat_bench.errors import UserError
 from oat_bench.networks.backbones import Layers, ResNet, WideResNet, build_backbone
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.norms import Affine, FoldedNorm, ForeignAffine, number_norms
+from oat_bench.networks.norms import (
+    Affine,
+    FoldedNorm,
+    ForeignAffine,
+    PlainBatchNorm,
+    number_norms,
+    scale_and_shift,
+)
 from oat_bench.networks.plain import make_plain
 
 
@@ -25,6 +33,34 @@ def specialize(network: ConditionalNetwork, lam: float, width: float | None = No
 
 
 @torch.no_grad()
+def unfold(network: ConditionalNetwork, lam: float, width: float | None = None) -> nn.Module:
+    """Return what `specialize` returns, with batch norm in layers of its own, FiLM in its weights.
+
+    A UserError at a lambda whose norm layers are made of two batch norms (`LambdaEncoding.ends`).
+    """
+    _, condition = network.condition(float(lam), 1, network.encoding.codes.device, width)
+    share = network.encoding.ends(condition.lam)[1]
+    if share is not None and bool((share < 1).any()):
+        raise UserError(f"lambda {lam:g} lies between two batch norms; expected a trained one")
+    plain = network.subnetwork(condition.width, copy=True)
+    norms = [norm.plain(condition) for norm in network.norms]
+    for module in list(plain.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, FoldedNorm):
+                setattr(module, name, norms[child.site])
+    return plain
+
+
+def fold_batch_norms(plain: nn.Module) -> nn.Module:
+    """Fold, in place, what `unfold` returned; any other network stays as it is."""
+    norms = [module for module in plain.modules() if isinstance(module, PlainBatchNorm)]
+    if not norms:
+        return plain
+    by_site = sorted(norms, key=lambda norm: norm.site)
+    return fold_norms(plain, [scale_and_shift(norm) for norm in by_site])
+
+
+@torch.no_grad()
 def outline(architecture: str, num_classes: int, in_channels: int, width: float = 1.0) -> nn.Module:
     """Return what `specialize` returns for an architecture, laid out without memory (on "meta")."""
     layers = Layers(lambda channels, _: FoldedNorm(channels))
@@ -35,7 +71,7 @@ def outline(architecture: str, num_classes: int, in_channels: int, width: float 
 
 
 def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Put scale and shift [C] by site in `FoldedNorm`'s place: a plain network in eval mode."""
+    """Put scale and shift [C] by site in the norm layers' place: a plain network in eval mode."""
     for module in list(plain.modules()):
         for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)
@@ -47,7 +83,7 @@ def fold_norms(plain: nn.Module, affines: Sequence[tuple[Tensor, Tensor]]) -> nn
     affine = Affine if type(plain) in (WideResNet, ResNet) else ForeignAffine
     for module in list(plain.modules()):
         for name, child in module.named_children():
-            if isinstance(child, FoldedNorm):
+            if isinstance(child, (FoldedNorm, PlainBatchNorm)):
                 setattr(module, name, affine(*affines[child.site]))
     make_plain(plain)
     return plain.eval().requires_grad_(False)

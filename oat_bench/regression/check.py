@@ -8,7 +8,7 @@ import torch
 
 from oat_bench.attacks.engines import Attack
 from oat_bench.checkpoint import to_bytes
-from oat_bench.classifier import TunableClassifier, check_fits
+from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
@@ -74,7 +74,14 @@ def check(
     data, device = check_fits(classifier.info, data), device or torch.device("cpu")
     classifier, images = classifier.to(device), data.test.to(device)
     store, gradients = store or OutcomeStore(None), baseline.record.entry.gradients
-    subject = Subject(classifier, images, data.fingerprint(), store=store, gradients=gradients)
+    subject = Subject(
+        classifier,
+        images,
+        data.fingerprint(),
+        store=store,
+        gradients=gradients,
+        seed=attacks[0].seed,
+    )
     frames = []
     for examples, names in baseline.shares():
         part = replace(subject, examples=examples)
@@ -123,7 +130,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
     run = map(EntryAttack.of, done.attacks)
-    described = ["authors", "venue", "link", "footnote", "additional_data", "gradients"]
+    described = ["authors", "venue", "link", "footnote", "gradients"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")
     entry = make_entry(
@@ -138,6 +145,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         frontiers=frontier.summarize(done.outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
+        additional_data=old.additional_data or bool(foreign_ancestors(classifier.info, data)),
         **{key: getattr(old, key) for key in described},
     )
     contents: dict[Path, bytes | str] = {

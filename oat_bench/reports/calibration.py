@@ -133,7 +133,7 @@ def _notes(report: Calibration) -> list[str]:
         sure = f"exact {percent(report.confidence)} intervals"
         others = f"the choice is measured on the {report.n_test} others, with {sure}."
     parts.append(f"{held}, {others}")
-    if report.held_out == "the validation split" and report.selection.startswith("best"):
+    if report.held_out.startswith("the validation split") and report.selection.startswith("best"):
         parts.append(
             "The weights were chosen on the validation split: accuracies on it are a little too "
             "high, and so is what they guarantee. Take --split test."

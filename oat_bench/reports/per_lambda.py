@@ -19,6 +19,10 @@ UNTRAINED = (
     "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
     "(folded-affine)."
 )
+RANDOM = (
+    "Random: each image is answered by a draw of its own, clean as attacked; attacks are on the "
+    "expectation over draws. * lambda was not trained."
+)
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
 _Quoted = dict[tuple[float, float, str], list[tuple[float, Published]]]
@@ -31,8 +35,10 @@ def page(
     published: Sequence[Published] = (),
     frontiers: Sequence[Summary] = (),
     attacks: Sequence[EntryAttack] = (),
+    ancestry: str = "",
     *,
     dial: bool = True,
+    random: bool = False,
 ) -> Page:
     """Return the report: a table for each width; ``dial`` is false where lambda changes nothing.
 
@@ -47,7 +53,10 @@ def page(
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
-    return Page(title, tables, [f"{NOTE} {UNTRAINED}" if trained else NOTE, *notes])
+    if ancestry:
+        notes.insert(0, f"Training {ancestry}.")
+    marks = [RANDOM] if random else [UNTRAINED] if trained else []
+    return Page(title, tables, [" ".join([NOTE, *marks]), *notes])
 
 
 def of_entry(entry: Entry) -> Page:
@@ -55,8 +64,8 @@ def of_entry(entry: Entry) -> Page:
     results = entry.operating_points
     model = f"{entry.architecture}, {entry.method.upper()}"
     title = f"{entry.dataset}, {model}, {entry.threat_model} eps {entry.eps}"
-    frontiers = entry.frontiers or ()
-    return page(results, trained_of(entry), title, (), frontiers, entry.attacks)
+    summed = (entry.frontiers or (), entry.attacks, entry.ancestry)
+    return page(results, trained_of(entry), title, (), *summed, random=entry.randomized)
 
 
 def trained_of(entry: Entry) -> list[float]:

@@ -108,7 +108,8 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
 def _of_row(row: Row, board: Board) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
-    remark = "; ".join(one for one in (doubts, row.remark, entry.footnote) if one)
+    said = ["random at inference" if entry.randomized else "", doubts, row.remark]
+    remark = "; ".join(one for one in (*said, entry.footnote, entry.ancestry) if one)
     curve = row.model
     clean = table.span([one.value for one in curve.clean()]) if curve else ""
     robust = table.span([one.value for one in curve.robust(board.attack)]) if curve else ""

@@ -6,13 +6,14 @@ from typing import Any, Literal
 import pandas as pd
 
 from oat_bench.attacks.engines import Attack
+from oat_bench.cards import format_eps
 from oat_bench.classifier import ModelInfo
 from oat_bench.evaluation import random_lambda
 from oat_bench.evaluation.integrity import LEVEL, fewest
 from oat_bench.evaluation.random_lambda import Draw
 from oat_bench.evaluation.transfer import any_lambda, masked, matrix, pairs, strongest
 from oat_bench.reports.table import Page, Row, Table, ends, to_csv
-from oat_bench.results.entries import format_eps, versions
+from oat_bench.results.entries import versions
 from oat_bench.results.transfer import Drawn, DrawnAttack, Transfer, TransferCell, TransferPoint
 from oat_bench.statistics.accuracy import Accuracy, clean_right
 

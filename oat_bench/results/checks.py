@@ -9,7 +9,7 @@ from oat_bench.written import Written
 
 Verdict = Literal["pass", "warn", "fail"]
 
-LADDER = ("fgsm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")  # the weakest first
+LADDER = ("fgsm", "fgm", "pgd-7", "pgd-20", "pgd-50-10", "autoattack")  # the weakest first
 
 
 class Check(Written):

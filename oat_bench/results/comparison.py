@@ -6,7 +6,15 @@ from operator import attrgetter
 
 from oat_bench.errors import UserError
 from oat_bench.results.entries import Entry, threat_of
-from oat_bench.results.models import Curve, attack_name, choose_attack, common, distinct, models_of
+from oat_bench.results.models import (
+    Curve,
+    attack_name,
+    choose_attack,
+    common,
+    distinct,
+    models_of,
+    started,
+)
 from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
 from oat_bench.statistics import frontier, pairs
@@ -194,12 +202,14 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     same = attrgetter("dataset", "threat_model", "eps", "method", "architecture")
     families: dict[tuple[object, ...], dict[int, Entry]] = {}
     for entry in entries:  # a seed counts once, by its first run
-        families.setdefault((*same(entry), _trained(entry)), {}).setdefault(entry.seed, entry)
+        recipes = tuple(one.recipe for one in entry.ancestors)
+        family = families.setdefault((*same(entry), _trained(entry), recipes), {})
+        family.setdefault(entry.seed, entry)
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
     first = [runs[0] for runs in found]
     trained = [f", lambda {', '.join(f'{lam:g}' for lam in _trained(one))}" for one in first]
     rows = []
-    for name, runs in zip(distinct(first, trained), found, strict=True):
+    for name, runs in zip(distinct(first, started(first), trained), found, strict=True):
         points: dict[tuple[float, float], list[PointResult]] = {}
         for point in (point for run in runs for point in run.operating_points):
             points.setdefault((-point.width, point.lam), []).append(point)

@@ -14,15 +14,15 @@ from oat_bench import __version__
 from oat_bench.acceleration import Precision
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import Attack
-from oat_bench.cards import Name, Norm, Targeted, names
-from oat_bench.classifier import ModelInfo
+from oat_bench.cards import Name, Norm, Targeted, format_eps, names
+from oat_bench.classifier import Ancestor, ModelInfo
 from oat_bench.registry import METHODS
 from oat_bench.results.checks import Verdict
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.frontier import Summary
 from oat_bench.written import Written
 
-SCHEMA_VERSION = "1.3"  # the format, and how often keys were added to it
+SCHEMA_VERSION = "1.4"  # the format, and how often keys were added to it
 
 
 class EntryPart(Written):
@@ -114,7 +114,8 @@ class Entry(Written):
         description="RobustBench's flag: the accuracies are probably not robust; absent: unknown",
     )
     randomized: bool = Field(
-        default=False, description="two passes of the network on the same images differ"
+        default=False,
+        description="answers are drawn: two passes of the network on the same images differ",
     )
     flags: list[EntryFlag] | None = Field(
         default=None, description="what the evaluation doubts of its numbers; absent: not checked"
@@ -139,6 +140,9 @@ class Entry(Written):
     benchmark_card: str = Field(description="fingerprint of the card the model was trained by")
     model_fingerprint: str
     selection: str
+    ancestors: list[Ancestor] = Field(
+        default=[], description="whose weights training started from, the nearest first"
+    )
     interpolation: str = Field(description="how a lambda between trained ones is encoded")
     bridge: str | None = Field(
         default=None,
@@ -151,6 +155,16 @@ class Entry(Written):
     def widths(self) -> list[float]:
         """Shares of the channels that were evaluated, the widest first."""
         return sorted({point.width for point in self.operating_points}, reverse=True)
+
+    @property
+    def ancestry(self) -> str:
+        """What training started from, in words; empty if from fresh weights."""
+        if not self.ancestors:
+            return ""
+        before = ", which started from ".join(map(str, self.ancestors))
+        seen = "; some of these test images may have been among its training images"
+        seen *= self.additional_data
+        return f"started from the weights of {before}{seen}"
 
 
 def make_entry(
@@ -172,8 +186,8 @@ def make_entry(
         "bridge": info.with_bridge().bridge,
         "versions": versions(),
     }
-    same = ("architecture", "method", "seed", "benchmark_card", "selection", "interpolation")
-    known |= {key: getattr(info, key) for key in same} | fields
+    same = ["architecture", "method", "seed", "benchmark_card", "selection", "interpolation"]
+    known |= {key: getattr(info, key) for key in [*same, "ancestors"]} | fields
     return Entry(threat_model=norm, eps=format_eps(eps), operating_points=results, **known)
 
 
@@ -199,10 +213,3 @@ def schema() -> dict[str, Any]:
 def threat_of(entry: Entry) -> str:
     """Return data set and threat model, as titles have them."""
     return f"{entry.dataset}, {entry.threat_model} eps {entry.eps}"
-
-
-def format_eps(eps: float) -> str:
-    """Write eps as the field does: 8/255, but 0.2."""
-    levels = eps * 255
-    whole = levels >= 1 and abs(levels - round(levels)) < 1e-9
-    return f"{levels:.0f}/255" if whole and float(f"{eps:g}") != eps else f"{eps:g}"

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from oat_bench.cards import format_eps
 from oat_bench.classifier import ModelInfo, OperatingPoint
 from oat_bench.results.checks import Check, Verdict, worst
-from oat_bench.results.entries import format_eps, versions
+from oat_bench.results.entries import versions
 from oat_bench.written import Written
 
 

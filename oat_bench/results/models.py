@@ -64,7 +64,9 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
 def labels(entries: Sequence[Entry]) -> list[str]:
     """Name each entry by its method, and by as much more as tells it from the others."""
     seeds = [f" seed {entry.seed}" for entry in entries]
-    return distinct(entries, seeds, [f" no. {place}" for place in range(1, len(entries) + 1)])
+    return distinct(
+        entries, started(entries), seeds, [f" no. {place}" for place in range(1, len(entries) + 1)]
+    )
 
 
 def distinct(entries: Sequence[Entry], *more: list[str]) -> list[str]:
@@ -76,6 +78,11 @@ def distinct(entries: Sequence[Entry], *more: list[str]) -> list[str]:
         said = Counter(name for name, _ in set(both))
         names = [name + detail if said[name] > 1 else name for name, detail in both]
     return names
+
+
+def started(entries: Sequence[Entry]) -> list[str]:
+    """Return what sets models that started from others apart from those of fresh weights."""
+    return [" fine-tuned" if entry.ancestors else "" for entry in entries]
 
 
 def suite(entry: Entry) -> dict[str, Hashable]:

@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from oat_bench.attacks.card import attack_card
+from oat_bench.attacks.card import attack_card, averages
 from oat_bench.files import read_bounded
 from oat_bench.results.checks import Verdict
 from oat_bench.results.entries import EntryAttack
@@ -49,9 +49,7 @@ def verdict_of(record: Record) -> Verdict | None:
 
 def on_expectation(attack: EntryAttack) -> bool:
     """Whether it is an expectation over transformation (Athalye et al., arXiv:1707.07397)."""
-    draws = [one.parameters.get("eot_iter", 1 + (one.class_ == "EOTPGD")) for one in attack.chain()]
-    averaged = any(isinstance(count, int | float) and count > 1 for count in draws)
-    return averaged or any(one.parameters.get("version") == "rand" for one in attack.chain())
+    return any(averages(one.class_, one.parameters) for one in attack.chain())
 
 
 def departs(attack: EntryAttack) -> str | None:

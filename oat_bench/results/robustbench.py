@@ -148,6 +148,7 @@ def model_info(
     counted = f"n {point.n}" + (f" (AutoAttack {n})" if n != point.n else "")
     unreliable = f"Unreliable: {', '.join(doubts)}." if doubts else ""
     remarks = [f"{entry.method.upper()} at {point}, {counted}.", entry.footnote, unreliable]
+    remarks += [f"Training {entry.ancestry}."] if entry.ancestry else []
     info: dict[str, Any] = {
         "link": _html(entry.link) if entry.link.startswith(("https://", "http://")) else "",
         "name": _html(entry.name),

@@ -188,7 +188,7 @@ def _checkpoint(record: Record) -> Iterator[str]:
     if classifier.fingerprint() != entry.model_fingerprint:
         yield f"{path.name} is another model: its fingerprint is not model_fingerprint"
         return
-    for name in ("dataset", "method", "architecture", "seed", "benchmark_card"):
+    for name in ("dataset", "method", "architecture", "seed", "benchmark_card", "ancestors"):
         ours, theirs = getattr(entry, name), getattr(classifier.info, name)
         if name == "dataset":
             ours, theirs = publishable(ours), publishable(theirs)

@@ -29,10 +29,12 @@ class ObjectiveCard(Card):
 
     first_keys = first("loss")
 
-    loss: Literal["cross-entropy", "trades", "mma"] = "cross-entropy"
-    beta: Positive = Field(default=6.0, description="trades: weight of the KL term")
-    eps_max: Positive | None = (
-        None  #: mma: the longest margin to enlarge; the threat's eps if absent
+    loss: Literal["cross-entropy", "trades", "mma"] = Field(
+        default="cross-entropy", description="Loss of attacked images"
+    )
+    beta: Positive = Field(default=6.0, description="Of trades: weight of the KL term")
+    eps_max: Positive | None = Field(
+        default=None, description="Of mma: the longest margin to enlarge; absent: the threat's eps"
     )
 
     @model_validator(mode="before")
@@ -56,39 +58,79 @@ class TrainingCard(Card):
         "ema_decay attack_steps lambdas sampling validate_every selection order precision compile"
     )
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    lr: Positive
-    momentum: Annotated[Fraction, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegative = 5e-4
-    nesterov: bool = False
-    lr_warmup_epochs: NonNegative = 0.0
-    eps_warmup_epochs: NonNegative = 0.0
-    ema_decay: Annotated[Fraction, Field(ge=0, lt=1)] | None = None
-    attack_steps: Annotated[int, Field(ge=1)] = 7
-    lambdas: Lambdas = Field(default=[0, 0.1, 0.2, 0.3, 0.4, 1])
-    sampling: Literal["per-image", "per-batch"] = "per-image"
-    augmentation: Literal["none", "crop", "crop-flip"] = "none"
-    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4
-    #: uniform: on [0, 1]; lambdas are then the anchors of codes
-    lambda_sampling: Literal["list", "uniform"] = "list"
-    #: share of lambda = 0; if absent that of one value of the list
-    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = None
-    objective: ObjectiveCard = ObjectiveCard()
-    #: both: (1 - lam) L_c + lam L_a of each image, the paper's; one: L_a with probability lam, else
-    #: L_c, which is the same on average and takes less than half of the passes
-    loss_sampling: Literal["both", "one"] = "both"
-    validate_every: Annotated[int, Field(ge=1)] = 1
-    validation_examples: Annotated[int, Field(ge=1)] | None = None  #: stratified; absent: all
-    selection: Literal["last", "best"] = "last"
-    order: Literal["attack-first", "published"] = "attack-first"
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    compile: bool | None = Field(default=None, description="absent: where it pays")
+    epochs: Annotated[int, Field(ge=1)] = Field(description="Passes over the training images")
+    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="Images of a step")
+    lr: Positive = Field(description="Learning rate of SGD, from which a cosine goes to 0")
+    momentum: Annotated[Fraction, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="Momentum of SGD"
+    )
+    weight_decay: NonNegative = Field(default=5e-4, description="Weight decay of SGD")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum")
+    lr_warmup_epochs: NonNegative = Field(
+        default=0.0, description="Epochs over which the learning rate grows linearly; may be a part"
+    )
+    eps_warmup_epochs: NonNegative = Field(
+        default=0.0, description="Epochs over which eps and step size of the attack grow linearly"
+    )
+    ema_decay: Annotated[Fraction, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Decay of a moving average of the weights; absent: no average"
+    )
+    attack_steps: Annotated[int, Field(ge=1)] = Field(
+        default=7, description="Steps of PGD in training, under [threat]"
+    )
+    lambdas: Lambdas = Field(
+        default=[0, 0.1, 0.2, 0.3, 0.4, 1], description="Lambda values to train at"
+    )
+    sampling: Literal["per-image", "per-batch"] = Field(
+        default="per-image", description="Whether each image draws a lambda, or the whole batch one"
+    )
+    augmentation: Literal["none", "crop", "crop-flip"] = Field(
+        default="none", description="Random crops of padded images, and horizontal flips"
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=4, description="Pixels added on each side before a crop"
+    )
+    lambda_sampling: Literal["list", "uniform"] = Field(
+        default="list",
+        description="list: training draws from lambdas; uniform: from [0, 1], and lambdas are the "
+        "anchors of codes",
+    )
+    standard_share: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Share of lambda = 0; absent: that of one value of the list"
+    )
+    objective: ObjectiveCard = Field(
+        default=ObjectiveCard(), description="Loss of attacked images, and its parameters"
+    )
+    loss_sampling: Literal["both", "one"] = Field(
+        default="both",
+        description="both: (1 - lambda) L_c + lambda L_a of each image, the paper's; one: L_a with "
+        "probability lambda, else L_c, the same on average in less than half of the passes",
+    )
+    validate_every: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Epochs from one validation to the next; the last is validated too"
+    )
+    validation_examples: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Validation images, stratified; absent: all"
+    )
+    selection: Literal["last", "best"] = Field(
+        default="last", description="Weights that are kept: the last, or the best in validation"
+    )
+    order: Literal["attack-first", "published"] = Field(
+        default="attack-first",
+        description="attack-first: as in the paper; published: clean images pass, and move batch "
+        "norm's statistics, before the attack",
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="Precision of training; auto: what is faster on the device"
+    )
+    compile: bool | None = Field(
+        default=None, description="Whether torch.compile is used; absent: where it pays"
+    )
     memory: Annotated[str, AfterValidator(_memory)] | None = Field(
         default=None,
-        description='most that the process may take, such as "4GiB": of a step as many images pass '
-        "at once, and through batch norm, as fit; absent: the step is split only if it does not "
-        "fit in what is free",
+        description='Most that the process may take, such as "4GiB": of a step as many images pass '
+        "at once, and through batch norm, as fit; absent: a step is split only if it does not fit "
+        "into what is free",
     )
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The in-house attack of training and evaluation: PGD, and with it FGSM and MI-FGSM."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -50,7 +51,7 @@ def pgd(
         step_size: length of a step, in the same units.
         steps: number of steps, >= 0.
         norm: ``Linf`` or ``L2``.
-        random_start: start uniformly in the ball (L2: uniform direction and length), else at x.
+        random_start: start uniformly in the ball, else at x.
         targeted: lower the loss instead of raising it.
         decay: momentum's decay factor mu; each gradient is then divided by its mean absolute value.
         start: start from these images instead (projected onto the ball and the box).
@@ -100,6 +101,9 @@ def _steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """The step of length one that raises the loss most."""
     if norm == "Linf":
         return gradient.sign()
+    # by the largest entry first: squares of small ones are zero, of large ones infinite
+    largest = gradient.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    gradient = gradient / largest[:, None, None, None]
     return gradient / _per_example(gradient.flatten(1).norm(dim=1))
 
 
@@ -119,7 +123,9 @@ def _random_offset(
     if norm == "Linf":
         return (2.0 * uniform(ids, shape, seed) - 1.0) * eps
     direction = _steepest(normal(ids, shape, seed), norm)
-    return direction * eps * uniform(ids, (1, 1, 1), seed, stream=1)
+    # in d dimensions the share r**d of the ball lies within r; float32's power depends on the batch
+    share = uniform(ids, (1, 1, 1), seed, stream=1).double()
+    return direction * eps * share.pow(1 / math.prod(shape)).float()
 
 
 @contextmanager

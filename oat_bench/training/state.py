@@ -58,8 +58,8 @@ class State:
         tensors, header = unpack(path)
         if header.get("identity") != identity:
             raise UserError(
-                f"{path} belongs to a run with another card, data set or seed; choose another "
-                "folder with --out, or remove this one to start over"
+                f"{path} belongs to a run with another card, data set, seed or --from; choose "
+                "another folder with --out, or remove this one to start over"
             )
         try:
             progress = TypeAdapter(Progress).validate_json(header.get("progress", ""))

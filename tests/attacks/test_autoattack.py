@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchattacks
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack_targeted
+from pyautoattack.square import SquareAttack
 from torch import nn
 
-from oat_bench import cards
-from oat_bench.attacks import in_house
+from oat_bench import cards, datasets
+from oat_bench.attacks import in_house, with_torchattacks
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
@@ -26,9 +29,9 @@ class Counted(nn.Module):
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(16, n_classes)
+        self.linear = nn.Linear(25, n_classes)
         with torch.no_grad():
-            self.linear.weight.copy_(torch.randn(n_classes, 16))
+            self.linear.weight.copy_(torch.randn(n_classes, 25))
             self.linear.bias.copy_(10.0 * torch.arange(n_classes))
         self.forwards = self.gradients = 0
 
@@ -48,17 +51,18 @@ class Counted(nn.Module):
         return self.forwards / len(batch[0]), self.gradients / len(batch[0])
 
 
-@pytest.mark.parametrize("n_classes", [4, 12])
-def test_each_part_makes_the_passes_of_the_authors(n_classes):
+@pytest.mark.parametrize(("n_classes", "norm"), [(4, "Linf"), (12, "Linf"), (4, "L2")])
+def test_each_part_makes_the_passes_of_the_authors(n_classes, norm):
     torch.manual_seed(0)
     model = Counted(n_classes)
-    x, y = torch.rand(3, 1, 4, 4), torch.full((3,), n_classes - 1)
-    theirs = AutoAttack(model, eps=0.01, seed=0)
+    x, y = torch.rand(3, 1, 5, 5), torch.full((3,), n_classes - 1)
+    theirs = AutoAttack(model, eps=0.01, norm=norm, seed=0)
     if n_classes < 10:  # their standard asks for as many classes as it has targets and one
         theirs.apgd_targeted.n_target_classes = theirs.fab.n_target_classes = n_classes - 1
     theirs.fab.targeted = True
     originals = [theirs.apgd, theirs.apgd_targeted, theirs.fab, theirs.square]
-    attack = prepare(attack_card("autoattack"), Threat(eps=0.01), n_classes=n_classes, seed=0)
+    threat = Threat(norm=norm, eps=0.01)
+    attack = prepare(attack_card("autoattack"), threat, n_classes=n_classes, seed=0)
     assert [run.name for run in attack.chain] == theirs.attacks_to_run == PARTS
     for part, original in zip(attack.parts(), originals, strict=True):
         original.seed = 0
@@ -72,8 +76,9 @@ def test_each_part_makes_the_passes_of_the_authors(n_classes):
     assert expected == (5003, 0)
 
 
-def test_the_numbers_stand_in_the_card_as_the_authors_state_them():
-    theirs = AutoAttack(nn.Identity(), eps=0.1, seed=0)
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_numbers_stand_in_the_card_as_the_authors_state_them(norm):
+    theirs = AutoAttack(nn.Identity(), eps=0.1, norm=norm, seed=0)
     ce, targeted, fab, square = attack_card("autoattack").parts
     for part, original in ((ce, theirs.apgd), (targeted, theirs.apgd_targeted), (fab, theirs.fab)):
         assert part.parameters["n_restarts"] == original.n_restarts == 1
@@ -105,8 +110,6 @@ def test_the_cards_of_the_parts_are_the_parts(part):
 @pytest.mark.parametrize("name", cards.names("attacks"))
 def test_every_parameter_that_defines_an_attack_is_stated(name):
     """No default of another library decides what a card does."""
-    import torchattacks
-
     for part in attack_card(name).chain():
         if attack_card(name).engine == "oat_bench":
             continue
@@ -124,10 +127,13 @@ def test_the_defaults_of_the_in_house_attacks_are_their_definitions():
         }
         for name, function in in_house.CLASSES.items()
     }
-    pgd = {"norm": "Linf", "random_start": True, "restarts": 1}
+    linf = {"norm": "Linf"}
+    pgd = {"random_start": True, "restarts": 1}
     # MI-FGSM: ten iterations, decay 1 (Dong et al., section 4.1)
     mi_fgsm = {"steps": 10, "decay": 1.0}
-    assert defaults == {"FGSM": {}, "MIFGSM": mi_fgsm, "PGD": pgd, "Noise": {"norm": "Linf"}}
+    expected = {"FGSM": {}, "MIFGSM": mi_fgsm, "PGD": pgd, "Noise": {}}
+    expected |= {"EOTPGD": pgd | {"eot_iter": 10}}
+    assert defaults == {name: linf | own for name, own in expected.items()}
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -171,16 +177,123 @@ def test_what_a_part_does_depends_on_those_before_it():
     assert not set(prints) & {part.fingerprint() for part in other.parts()}
 
 
+# --- L2, where torchattacks departs from the authors' code
+
+
+def problem(size, channels, n=24):
+    """Images that a small network of random weights gets right, by definition."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(channels, 6, 3, padding=1), nn.Tanh(), nn.Flatten()
+    head = nn.Linear(6 * size * size, 30), nn.Tanh(), nn.Linear(30, 10)
+    model = nn.Sequential(*body, *head).eval()
+    x = torch.rand(n, channels, size, size)
+    return model, x, model(x).argmax(1)
+
+
+def made(name, model, eps, **changes):
+    """Return torchattacks' object as the engine makes it of a shipped card."""
+    attack = prepare(attack_card(name), Threat(norm="L2", eps=eps), n_classes=10, seed=3)
+    found = with_torchattacks._made(attack, model)
+    vars(found).update(changes)
+    return found
+
+
+def searched(attack, x, y):
+    """Run once from a seed: what `perturb` hides of images that stand is seen too."""
+    torch.manual_seed(1)
+    return attack.attack_single_run(x, y)
+
+
+def test_apgd_t_of_l2_is_the_authors_image_by_image():
+    """torchattacks 3.5.1 gives every image the step size of the batch's first."""
+    model, x, y = problem(8, 1)
+    theirs = APGDAttack_targeted(model, norm="L2", eps=1.0, n_iter=60)
+    theirs.init_hyperparam(x)
+    theirs.y_target = model(x).sort(dim=1)[1][:, -3]
+    _, stands, expected, _ = searched(theirs, x, y)
+    target = {"steps": 60, "target_class": 3}
+    _, ours, found, _ = searched(made("apgd-t", model, 1.0, **target), x, y)
+    assert torch.equal(ours, stands)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    unmended = torchattacks.APGDT(model, norm="L2", eps=1.0)
+    vars(unmended).update(target)
+    assert (searched(unmended, x, y)[2] - expected).abs().max() > 5e-3
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (8, 3), (11, 1), (13, 3), (28, 1), (32, 3)])
+def test_square_of_l2_is_the_authors_draw_for_draw(size, channels):
+    """torchattacks 3.5.1 takes the norm of a window over all channels at once."""
+    model, x, y = problem(size, channels)
+    known = {"n_queries": 150, "p_init": 0.8, "resc_schedule": False}
+    theirs = SquareAttack(model, norm="L2", eps=0.3, **known)
+    unmended = torchattacks.Square(model, norm="L2", eps=0.3, **known)
+    ours = made("square", model, 0.3, n_queries=150)
+    for attack in (theirs, ours, unmended):
+        attack.init_hyperparam(x)
+    expected, found = (searched(attack, x, y)[1] for attack in (theirs, ours))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    lengths = (found - x).flatten(1).norm(dim=1)
+    assert 0.2 < lengths.min() <= lengths.max() <= 0.3 + 1e-5
+    assert torch.allclose(searched(unmended, x, y)[1], expected, atol=1e-6) == (channels == 1)
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (14, 14), (24, 24), (4, 4), (3, 8), (20, 9), (9, 20)])
+def test_square_of_l2_takes_images_of_any_size(shape):
+    """The authors' code stops at 12x12, 14x14, 18x18, 19x19, 24x24, and below 5."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1], 10)).eval()
+    x = torch.rand(16, 1, *shape)
+    y = model(x).argmax(1)
+    x_adv = made("square", model, 0.5, n_queries=200)(x, y)
+    assert (x_adv - x).flatten(1).norm(dim=1).max() <= 0.5 + 1e-5
+    assert (model(x_adv).argmax(1) != y).sum() >= 4
+
+
+def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monkeypatch):
+    """Outcomes that earlier releases stored under L2 are of other attacks."""
+
+    def prints(name, norm):
+        attack = prepare(attack_card(name), Threat(norm=norm, eps=0.5), n_classes=10, seed=0)
+        return [part.fingerprint() for part in attack.parts()]
+
+    names = ("autoattack", "apgd-ce", "pgd-20", "noise")
+    now = {(name, norm): prints(name, norm) for name in names for norm in ("Linf", "L2")}
+    for engine in (in_house, with_torchattacks):
+        monkeypatch.setattr(engine, "REVISED_L2", ())
+    changed = [
+        (name, norm, number)
+        for (name, norm), parts in now.items()
+        for number, (new, old) in enumerate(zip(parts, prints(name, norm), strict=True))
+        if new != old
+    ]
+    after = [("autoattack", "L2", part) for part in (1, 2, 3)]  # from APGD-T on
+    assert changed == [*after, ("pgd-20", "L2", 0), ("noise", "L2", 0)]
+
+
 @pytest.mark.slow
-def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(digits):
-    model = load(ROOT / "leaderboards/digits/Linf/oat-wrn-10-1.safetensors").at(1.0)
+@pytest.mark.parametrize(
+    ("entry", "norm", "eps", "parts"),
+    [
+        ("digits/Linf", "Linf", 6 / 16, 4),
+        ("digits/Linf", "L2", 0.75, 4),
+        ("fashion-12x12/L2", "L2", 1.25, 3),  # their Square fails on images of 12x12
+    ],
+)
+def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(entry, norm, eps, parts):
+    classifier = load(ROOT / "leaderboards" / entry / "oat-wrn-10-1.safetensors")
+    model, test = classifier.at(1.0), datasets.load(classifier.info.dataset).test
     ids = torch.arange(200)
-    x, y = digits.test.inputs(ids), digits.test.labels[ids]
+    x, y = test.inputs(ids), test.labels[ids]
     right = model(x).argmax(1) == y
-    attack = prepare(attack_card("autoattack"), Threat(eps=6 / 16), n_classes=10, seed=0)
+    threat = Threat(norm=norm, eps=eps)
+    card = attack_card("autoattack")
+    card = card.model_copy(update={"parts": card.parts[:parts]})
+    attack = prepare(card, threat, n_classes=10, seed=0)
     ours = right.clone()
     ours[right] = model(attack(model, x[right], y[right], ids[right])).argmax(1) == y[right]
-    x_adv, _ = AutoAttack(model, eps=6 / 16, seed=0).run_standard_evaluation(x, y)
+    authors = AutoAttack(model, eps=eps, norm=norm, seed=0)
+    authors.attacks_to_run = PARTS[:parts]
+    x_adv, _ = authors.run_standard_evaluation(x, y)
     theirs = model(x_adv).argmax(1) == y
     only_ours, only_theirs = int((~ours & theirs).sum()), int((ours & ~theirs).sum())
     assert mcnemar(only_ours, only_theirs, "two-sided") > 0.01

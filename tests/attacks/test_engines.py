@@ -356,6 +356,27 @@ def test_l2_pgd_equals_torchattacks(model, digits):
     assert 0 < broken(model, ours, y) < len(y)
 
 
+def test_fgm_is_that_of_art(model, digits):
+    x, y = digits.test.inputs(slice(0, 64)), digits.test.labels[:64]
+    attack = prepare(attack_card("fgm"), Threat(norm="L2", eps=1.0), n_classes=10, seed=0)
+    shape = {"input_shape": (1, 8, 8), "nb_classes": 10, "clip_values": (0, 1)}
+    estimator = PyTorchClassifier(model, nn.CrossEntropyLoss(), **shape, device_type="cpu")
+    theirs = FastGradientMethod(estimator, norm=2, eps=1.0).generate(x.numpy(), y.numpy())
+    ours = attack(model, x, y, torch.arange(64))
+    torch.testing.assert_close(ours, torch.as_tensor(theirs), rtol=0, atol=1e-5)
+    assert 0 < broken(model, ours, y) < 64
+
+
+def test_mi_fgm_goes_ten_steps_of_a_tenth_of_eps_and_breaks_more_than_fgm(model, batch):
+    l2 = Threat(norm="L2", eps=1.0)
+    attack = prepare(attack_card("mi-fgm"), l2, n_classes=10, seed=0)
+    assert (attack.parameters["step_size"], attack.parameters["steps"]) == (0.1, 10)
+    x_adv = attack(model, *batch)
+    assert (x_adv - batch[0]).flatten(1).norm(dim=1).max() <= 1 + 1e-5
+    once = attacked(attack_card("fgm"), model, batch, l2)
+    assert broken(model, x_adv, batch[1]) >= broken(model, once, batch[1]) > 0
+
+
 @pytest.mark.parametrize(
     "name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20", "pgd-50-10", "noise", "pgd-7-published-step"]
 )
@@ -587,6 +608,10 @@ def test_a_card_for_one_norm_is_refused_under_another():
     for name in ("fgsm", "mi-fgsm", "pgd-7-published-step"):
         with pytest.raises(UserError, match=f"{name}.*for Linf.*L2.*--attacks"):
             prepare(attack_card(name), l2, n_classes=10, seed=0)
+    for name in ("fgm", "mi-fgm"):
+        with pytest.raises(UserError, match=f"{name}.*for L2.*Linf.*--attacks"):
+            prepare(attack_card(name), THREAT, n_classes=10, seed=0)
+        assert prepare(attack_card(name), l2, n_classes=10, seed=0).parameters["norm"] == "L2"
     for name in ("pgd-7", "pgd-20", "autoattack", "apgd-ce", "apgd-t", "square", "noise"):
         assert prepare(attack_card(name), l2, n_classes=10, seed=0).parameters["norm"] == "L2"
 

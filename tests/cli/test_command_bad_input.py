@@ -345,7 +345,7 @@ def test_a_folder_of_another_run(invoke, finished, card):
     code, out, err = invoke("run", "--benchmark", card, "--out", finished, "--seed", 1)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert "another seed; choose another folder with --out" in err
+    assert "with another seed or from another model; choose another folder with --out" in err
 
 
 def test_a_checkpoint_of_another_data_set(refused, build_classifier, tmp_path):

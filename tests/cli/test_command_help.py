@@ -29,6 +29,7 @@ COMMANDS = [
     "integrity",
     "leaderboard",
     "results",
+    "show",
     "transfer",
 ]
 LEADERBOARD = ["add", "build", "export", "schema", "table", "validate"]
@@ -38,6 +39,7 @@ PAGES = [
     *[[name] for name in COMMANDS],
     *[["figure", kind] for kind in (*FIGURES, "widths", "cost")],
     *[["leaderboard", name] for name in LEADERBOARD],
+    ["show", "card"],
 ]
 
 

@@ -34,6 +34,7 @@ def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
     assert code == 0
     results = tmp_path / "results"
     assert {path.name for path in results.iterdir()} == FILES | {
+        "card.toml",
         "checkpoint.safetensors",
         "training.safetensors",
         "log.csv",
@@ -81,6 +82,7 @@ def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
     folder = Path("runs") / "brief-seed5"
     assert err.splitlines()[-1] == f"checkpoint and log in {folder}"
     assert {path.name for path in folder.iterdir()} == {
+        "card.toml",
         "checkpoint.safetensors",
         "training.safetensors",
         "log.csv",

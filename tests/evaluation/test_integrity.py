@@ -344,7 +344,7 @@ def test_an_honest_linear_model_passes_with_autoattack():
     assert verdicts(checks, "pass") == set(NAMES)
     assert list(checks) == NAMES
     listed = list(checks["order"].numbers)
-    assert listed == ["clean", *LADDER, "inversions"]
+    assert listed == ["clean", *(name for name in LADDER if name != "fgm"), "inversions"]
     assert "and 5000 after AutoAttack's other parts" in checks["gradient-free"].evidence
 
 
@@ -355,6 +355,9 @@ def test_l2():
     assert verdicts(checks, "pass") == set(NAMES)
     assert checks["eps sweep"].numbers["eps"][-1] <= 8  # the diagonal of 64 pixels
     assert "no fgsm, which is for Linf" in checks["order"].evidence
+    suite = examination.make_suite(threat, n_classes=5, seed=0)
+    assert [attack.label for attack in suite.ladder] == [n for n in LADDER if n != "fgsm"]
+    assert suite.remark == ""
 
 
 # --- models made to mask their gradients
@@ -609,7 +612,7 @@ def test_a_cost_is_said_before(problem):
     ("changes", "words"),
     [
         ({"ladder": ("fgsm", "pgd-8")}, "unknown attack in a known order 'pgd-8'; did you mean"),
-        ({"ladder": ()}, "no attack is named; choose of fgsm, pgd-7"),
+        ({"ladder": ()}, "no attack is named; choose of fgsm, fgm, pgd-7"),
         ({"threat": Threat(eps=0)}, "the threat model has eps 0"),
     ],
 )

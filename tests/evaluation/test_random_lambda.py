@@ -11,10 +11,11 @@ from turning import EPS, LAMBDAS, Line, Turning, make_data, ready
 
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.expectation import expected_losses
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
 from oat_bench.evaluation import random_lambda, transfer
-from oat_bench.evaluation.random_lambda import Draw, attack_expectation, expected_losses
+from oat_bench.evaluation.random_lambda import Draw, attack_expectation
 from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.training.pgd import pgd

@@ -65,15 +65,23 @@ def test_the_digits_entry_is_a_baseline():
     assert ROOT / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.parquet" in OUTCOMES
 
 
-@pytest.mark.parametrize("benchmark", ["fashion-12x12", "digits-large-eps"])
+@pytest.mark.parametrize("benchmark", ["fashion-12x12", "fashion-12x12-l2", "digits-large-eps"])
 def test_the_shipped_cards_are_those_of_the_published_entry(benchmark):
     card = benchmark_card(benchmark)
     data = datasets.load(card.dataset)
-    path = ROOT / "leaderboards" / card.dataset / "Linf" / "oat-wrn-10-1.json"
+    path = ROOT / "leaderboards" / card.dataset / card.threat.norm / "oat-wrn-10-1.json"
     entry = Entry.model_validate_json(path.read_text())
     assert run.training_identity(card, data, entry.seed) == entry.benchmark_card
     for attack in entry.attacks:
         assert attack_card(attack.name).fingerprint() == attack.card
+
+
+def test_in_l2_too_robustness_is_chosen_at_test_time():
+    path = ROOT / "leaderboards" / "fashion-12x12" / "L2" / "oat-wrn-10-1.json"
+    first, *_, last = Entry.model_validate_json(path.read_text()).operating_points
+    assert (first.lam, last.lam) == (0, 1)
+    assert last.robust_acc["autoattack"].value > first.robust_acc["autoattack"].value + 15
+    assert first.clean_acc > last.clean_acc
 
 
 def test_the_readme_shows_the_published_numbers():

@@ -8,7 +8,7 @@ import pytest
 from oat_bench.checkpoint import save
 from oat_bench.errors import UserError
 from oat_bench.leaderboards import publishing
-from oat_bench.results import records, reliability, validation
+from oat_bench.results import ranking, records, reliability, validation
 
 
 @pytest.fixture
@@ -66,6 +66,19 @@ def test_an_entry_goes_to_its_place_with_its_outcomes(add, run, tmp_path):
     assert (entry.authors, entry.link) == ("A. Author", "https://a.b")
     assert entry.operating_points == records.read(run).entry.operating_points
     assert validation.validate(tmp_path / "lb") == ([place], [])
+
+
+def test_an_entry_in_l2_has_its_own_board(add, run, tmp_path):
+    """Also where radius and name are those of one in Linf."""
+    (linf, *_), _ = add()
+    examine(run, threat_model="L2")
+    (l2, *_), warnings = add(with_checkpoint=True)
+    assert l2 == tmp_path / "lb" / "digits" / "L2" / linf.name
+    assert warnings == []
+    assert validation.validate(tmp_path / "lb") == ([l2, linf], [])
+    boards = ranking.boards([records.read(path) for path in (linf, l2)])
+    assert [(board.threat_model, len(board.rows)) for board in boards] == [("L2", 1), ("Linf", 1)]
+    assert {board.rows[0].rank for board in boards} == {1}
 
 
 def test_more_is_copied_where_it_is_asked_for(add, tmp_path):

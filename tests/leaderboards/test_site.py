@@ -360,6 +360,22 @@ def test_images_of_a_folder_are_found_in_the_data_dir(build_classifier, entry, t
     assert len(page.data()["widths"][0]["examples"][0]) == 8
 
 
+def test_l2_has_a_page_of_its_own(tmp_path):
+    shipped = Path(__file__).parents[2] / "leaderboards" / "fashion-12x12"
+    made = site.build(shipped, tmp_path)
+    assert (made.boards, made.models, made.without_examples) == (2, 2, {})
+    for norm in ("Linf", "L2"):
+        entry = json.loads((shipped / norm / "oat-wrn-10-1.json").read_text())
+        board = tmp_path / f"fashion-12x12-{norm}-{entry['eps']}"
+        text = " ".join(Page(board / "index.html").text)
+        assert f"{norm} eps {entry['eps']}" in text
+        (width,) = Page(board / "oat-wrn-10-1.html").data()["widths"]
+        once = {"L2": {"fgm", "mi-fgm"}, "Linf": {"fgsm", "mi-fgsm"}}[norm]
+        both = {"pgd-7", "pgd-20", "autoattack", "worst"}
+        assert [point["ra"].keys() for point in width["points"]] == [once | both] * 6
+        assert len(width["examples"]) == 6
+
+
 def test_models_of_robustbench_are_beside_ours(leaderboards_folder, tmp_path):
     boards, folder = tmp_path / "boards", tmp_path / "clone/model_info/cifar10/Linf"
     boards.mkdir()

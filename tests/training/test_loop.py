@@ -2,10 +2,7 @@
 
 import copy
 import math
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 
 import pandas as pd
@@ -18,9 +15,10 @@ from oat_bench import datasets
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
+from oat_bench.files import atomic_write
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.tensors import unpack
+from oat_bench.tensors import pack, unpack
 from oat_bench.training import conditional, loop
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
@@ -271,10 +269,11 @@ def test_a_last_batch_of_one_image_joins_no_step():
 
 def test_training_learns_and_lambda_matters():
     train, validation = digits(800, 100)
-    run = trainer(train=train, validation=validation, epochs=8, lr=0.1, attack_steps=4)
+    once = {"epochs": 5, "validate_every": 5, "lr": 0.1}
+    run = trainer(train=train, validation=validation, **once)
     last = run.train(show=False).history[-1]
     assert last["SA@0"] > 80
-    assert last["RA@1"] > last["RA@0"]
+    assert last["RA@1"] > last["RA@0"] + 5
     assert not run.step.network.training
 
 
@@ -384,53 +383,54 @@ def test_a_run_broken_at_any_step_ends_with_the_same_weights(tmp_path, monkeypat
     assert logs[0]["epoch"].tolist() == [1, 2, 3]
 
 
-KILLED = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from pathlib import Path
-from oat_bench.training import loop
-from test_loop import trainer
-loop.SAVE_EVERY = 0.0
-run = trainer(epochs=6, folder=Path({folder!r}))
-run.train(show=False)
-from oat_bench.files import atomic_write
-from oat_bench.tensors import pack
-atomic_write(Path({folder!r}) / "final.safetensors", pack(run.step.network.state_dict(), {{}}))
-"""
+def train_to_the_end(folder):
+    """Train in a process of its own, with a state after each step; write the weights."""
+    torch.set_num_threads(1)
+    loop.SAVE_EVERY = 0.0
+    run = trainer(epochs=4, folder=folder)
+    run.train(show=False)
+    atomic_write(folder / "final.safetensors", pack(run.step.network.state_dict(), {}))
 
 
 def test_kill_dash_nine_at_any_moment_and_the_same_weights_in_the_end(tmp_path):
-    here = os.path.dirname(__file__)  # noqa: PTH120
-    torch.set_num_threads(1)
+    # processes are forked from one that has imported what takes long
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([loop.__name__, "sklearn.datasets"])
 
     def start(folder):
-        code = KILLED.format(tests=here, folder=str(folder))
-        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
+        process = processes.Process(target=train_to_the_end, args=(folder,))
+        process.start()
+        return process
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole).wait() == 0
+    unbroken = start(whole)
+    unbroken.join()
+    assert unbroken.exitcode == 0
     kills = 0
     for delay in (0.0, 0.07, 0.23):
         process = start(broken)
         state = broken / "training.safetensors"
         before = state.stat().st_mtime_ns if state.exists() else 0
-        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+        while process.is_alive() and (not state.exists() or state.stat().st_mtime_ns == before):
             time.sleep(0.005)
         time.sleep(delay)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             kills += 1
-        process.wait()
+        process.join()
     assert kills >= 2
-    assert start(broken).wait() == 0
+    last = start(broken)
+    last.join()
+    assert last.exitcode == 0
     ends = [unpack(folder / "final.safetensors")[0] for folder in (whole, broken)]
     assert same(*ends)
 
 
 def test_a_state_of_another_run_is_refused(tmp_path):
     trainer(folder=tmp_path, identity="one", epochs=1).train(show=False)
-    with pytest.raises(UserError, match="belongs to a run with another card, data set or seed"):
+    with pytest.raises(
+        UserError, match="belongs to a run with another card, data set, seed or --from"
+    ):
         trainer(folder=tmp_path, identity="two", epochs=1).train(show=False)
 
 

@@ -138,6 +138,29 @@ def test_with_decay_it_is_torchattacks_mifgsm(targeted, decay, seed):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_with_decay_in_l2_it_is_mi_fgm(targeted, decay):
+    """Dong et al., arXiv:1710.06081: gradients over their L1 norm are summed (Eq. 6), the step
+    goes along the sum (section 3.3, MI-FGM)."""
+    model, (x, y) = make_model().double(), make_batch()
+    x = 0.4 + 0.2 * x.double()  # the box does not cut
+    expected = []
+    for image, label in zip(x, y, strict=True):
+        point, momentum = image.clone(), torch.zeros_like(image)
+        for _ in range(10):
+            point = point.detach().requires_grad_()
+            loss = F.cross_entropy(model(point[None]), label[None])
+            (gradient,) = torch.autograd.grad(loss, point)
+            momentum = decay * momentum + gradient / gradient.abs().sum()
+            side = -1 if targeted else 1
+            point = point + side * 0.03 * momentum / momentum.square().sum().sqrt()
+        expected.append(point.detach())
+    options = {"eps": 0.3, "step_size": 0.03, "steps": 10, "decay": decay, "random_start": False}
+    found = pgd(model, x, y, norm="L2", targeted=targeted, **options)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-9)
+
+
 def test_momentum_makes_a_difference():
     """Else the comparison above would pass without any."""
     model, (x, y) = make_model(), make_batch()
@@ -180,6 +203,22 @@ def test_first_step_by_hand(norm):
     torch.testing.assert_close(attacked, x + 0.05 * direction, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("slope", [1e-36, 1e-20, 1.0, 1e25])
+def test_a_step_of_l2_has_its_length_however_small_the_gradient(slope):
+    """As a saturated softmax leaves it; the sign of Linf does not mind either."""
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.long)
+    way = torch.linspace(-1, 1, 16).view(1, 4, 4)
+    flat = torch.tensor([1.0, 1.0, 0.0])[:, None, None, None]  # the last has no gradient
+
+    def sloping(images: torch.Tensor) -> torch.Tensor:
+        return (slope * flat * way * (images - 0.5)).flatten(1)
+
+    step = {"eps": 0.5, "step_size": 0.25, "steps": 1, "norm": "L2", "random_start": False}
+    attacked = pgd(sloping, x, y, **step, loss=lambda rows, _: rows.sum())
+    expected = x + 0.25 * flat * way / way.norm()
+    torch.testing.assert_close(attacked, expected)
+
+
 def test_the_loss_is_the_callers():
     model, (x, y) = make_model(), make_batch()
     options = {"eps": EPS, "step_size": STEP, "steps": 5}
@@ -199,13 +238,14 @@ def test_random_start_is_uniform_in_the_linf_ball():
     assert scipy.stats.kstest(offsets, "uniform", args=(-1, 2)).pvalue > 0.01
 
 
-def test_random_start_in_the_l2_ball_has_uniform_length_and_direction():
+def test_random_start_is_uniform_in_the_l2_ball():
     n = 4000
     x, y = torch.full((n, 1, 2, 3), 0.5), torch.zeros(n, dtype=torch.long)
     start = pgd(nn.Flatten(), x, y, eps=0.25, step_size=0.1, steps=0, norm="L2")
     delta = (start - x).flatten(1).double()
     lengths = delta.norm(dim=1)
-    assert scipy.stats.kstest(lengths.numpy() / 0.25, "uniform").pvalue > 0.01
+    # of six dimensions the share r**6 lies within r
+    assert scipy.stats.kstest((lengths.numpy() / 0.25) ** 6, "uniform").pvalue > 0.01
     # a coordinate of a uniform direction in d dimensions: (1 + u) / 2 ~ Beta((d - 1) / 2, same)
     coordinates = ((1 + delta / lengths[:, None]) / 2).numpy()
     for j in range(6):

@@ -12,17 +12,23 @@ from torch import Tensor
 from oat_bench import datasets
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.selection import RANDOM_SUITE
 from oat_bench.cards import Threat
 from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
+from oat_bench.networks.drawn import steady
 from oat_bench.results.entries import Entry
 from oat_bench.results.records import Record
 from oat_bench.run_folder import CHECKPOINT
 
-#: how many images a page shows, and the attack that makes them
-COUNT, ATTACK = 8, "pgd-20"
+COUNT = 8  #: how many images a page shows
+
+
+def example_attack(random: bool) -> str:
+    """Name the attack that makes them, of a model that is random or not."""
+    return RANDOM_SUITE[0] if random else "pgd-20"
 
 
 class Examples(NamedTuple):
@@ -65,12 +71,13 @@ def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Data
 def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Examples:
     """Attack, under the entry's threat model, the images that any evaluation attacks first."""
     info = classifier.info
-    steps = [one.parameters.get("step_size") for one in entry.attacks if one.name == ATTACK]
+    name = example_attack(classifier.random)
+    steps = [one.parameters.get("step_size") for one in entry.attacks if one.name == name]
     step_size = steps[0] if steps else info.threat.step_size
     bound = {"norm": entry.threat_model, "eps": entry.eps, "step_size": step_size}
     threat = Threat.model_validate(bound)
     seed = entry.seed if entry.attack_seed is None else entry.attack_seed
-    pgd = prepare(attack_card(ATTACK), threat, n_classes=info.num_classes, seed=seed)
+    pgd = prepare(attack_card(name), threat, n_classes=info.num_classes, seed=seed)
     ids = datasets.nested_order(data.test.labels)[:COUNT]
     x, y = data.test.inputs(ids), data.test.labels[ids]
     labels = [data.classes[label] for label in y.tolist()]
@@ -80,7 +87,7 @@ def attack(entry: Entry, classifier: TunableClassifier, data: Dataset) -> Exampl
         x_adv = pgd(model, x, y, ids)
         with torch.no_grad():
             before, after = (
-                [data.classes[label] for label in model(images).argmax(1).tolist()]
+                [data.classes[label] for label in steady(model)(images).argmax(1).tolist()]
                 for images in (x, x_adv)
             )
         shown = list(zip(map(_picture, x_adv), before, after, strict=True))

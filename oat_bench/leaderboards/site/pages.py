@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from oat_bench import __version__
 from oat_bench.escape import one_line
-from oat_bench.leaderboards.site.examples import ATTACK, Examples
+from oat_bench.leaderboards.site.examples import Examples, example_attack
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
 from oat_bench.reports.table import short
 from oat_bench.results.models import attack_name
@@ -103,7 +103,7 @@ def model(
         attacks=attacks,
         chosen=chosen,
         examples=examples,
-        example_attack=ATTACK,
+        example_attack=example_attack(model.entry.randomized),
         reason=reason,
         figures=figures,
         files=files,

@@ -3,6 +3,7 @@
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
     python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
+    python benchmarks/speed.py --only memory --size 224 --batch 16 --repeats 1   # of large images
     python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
     python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
 
@@ -56,6 +57,7 @@ from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
+from oat_bench.training.memory import room
 
 LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
 THREAT = Threat(eps="8/255", step_size="2/255")
@@ -222,6 +224,33 @@ def scaling(args: argparse.Namespace) -> Alternatives:
         f"batch {size}, {name}, {count} lambda": step(size, name, count)
         for size, name, count in cases
     }
+
+
+def memory(args: argparse.Namespace) -> Alternatives:
+    """One optimiser step: whole, in the micro-batches that fit into a bound, and with stems."""
+    images = (255 * make_images(args, args.batch)).to(torch.uint8)
+    data = Split(images, (torch.arange(args.batch) % 10).to(args.device))
+
+    def step(stem: str, bound: str | None) -> tuple[str, Callable[[], object]]:
+        other = argparse.Namespace(**(vars(args) | {"architecture": args.architecture + stem}))
+        values = {"epochs": 1, "lr": 0.01, "batch_size": args.batch, "lambdas": LAMBDAS}
+        card = TrainingCard(**values, compile=args.compile, memory=bound)
+        trainer = Trainer(
+            ConditionalStep(make_network(other)),
+            card,
+            THREAT,
+            data,
+            data.take(torch.arange(0)),
+            room=room(card, args.device, data) if bound else None,
+        )
+        trainer._settle_split()
+        at_once = trainer.progress.micro_batch or args.batch
+        name = f"{other.architecture}, {at_once} of {args.batch} images at once"
+        named = f"{name}, memory = {bound}" if bound else name
+        return named, lambda: trainer._step(torch.arange(args.batch))
+
+    bounds = {"": (None, "4GiB"), "-stride2": (None,), "-stem7": (None, "1GiB")}
+    return dict(step(stem, bound) for stem, several in bounds.items() for bound in several)
 
 
 def authors_step(args: argparse.Namespace) -> Callable[[], object]:
@@ -466,6 +495,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "training": training,
     "oats": oats,
     "scaling": scaling,
+    "memory": memory,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
     "evaluation": evaluation,
@@ -527,8 +557,9 @@ def main() -> None:
     title = f"{args.architecture}, {args.size}x{args.size}, batch {args.batch}, {machine(args)}"
     rows = []
     for part in args.only.split(","):
-        long = part == "autoattack"  # minutes: a first round would change nothing
-        seconds = in_turns(PARTS[part](args), 1 if long else args.repeats, 0 if long else 1)
+        # minutes: a first round would change nothing
+        long, first = part == "autoattack", int(part not in ("autoattack", "memory"))
+        seconds = in_turns(PARTS[part](args), 1 if long else args.repeats, first)
         reference = next(iter(seconds))
         for name, times in seconds.items():
             ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
 import torch
@@ -62,6 +62,12 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc give back what it keeps, once, where the next work is of other sizes."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Callable[..., Tensor]:

@@ -93,6 +93,10 @@ class BenchmarkCard(Card):
         name = f"{name}-{self.name}"[:64] if named else name
         return self.model_copy(update={"dataset": folder, "name": name})
 
+    def for_images(self, height: int, width: int) -> Self:
+        """Return the card with the stem that ``-auto`` is for images of so many pixels."""
+        return self.model_copy(update={"network": self.network.for_images(height, width)})
+
     @model_validator(mode="before")
     @classmethod
     def _method_is_a_name_or_a_table(cls, values: Any) -> Any:

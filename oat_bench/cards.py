@@ -115,8 +115,8 @@ class Card(Recorded):
     model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="strings")
 
     def fingerprint(self) -> str:
-        """Hash of the card's values, but for those that only describe it."""
-        return sha256(self.model_dump_json(exclude={"name", "description", "source"}))
+        """Hash of the card's values, but for those that only describe it, or bound its memory."""
+        return sha256(self.model_dump_json(exclude={"name", "description", "source", "memory"}))
 
     def stated(self) -> dict[str, Any]:
         """Return the values as a file has them: without later keys that are at their defaults."""

@@ -99,6 +99,11 @@ class ModelInfo(Recorded):
     benchmark_card: str = Field(default="", description="fingerprint of the card it was trained by")
     data_fingerprint: str = Field(default="", description="of what it was trained on, if known")
     image_size: ImageSize | None = Field(default=None, description="of a folder of images")
+    micro_batch: int | None = Field(
+        default=None,
+        description="images of a training step that passed, and through batch norm, at once at "
+        "most; absent: all",
+    )
     ancestors: Annotated[list[Ancestor], Field(max_length=1000)] = Field(
         default=[], description="whose weights training started from, the nearest first"
     )

@@ -34,6 +34,7 @@ from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
 from oat_bench.training.loop import Trainer
+from oat_bench.training.memory import room
 from oat_bench.training.sampling import describe_lambdas
 
 
@@ -98,17 +99,19 @@ def train(
     Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`.
     """
     ancestors = [] if start is None else start.lineage()
-    identity = training_identity(card.checked(), data, seed, ancestors)
+    _, *size = data.input_shape
+    card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
     method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         classifier = load(checkpoint, device)
-        # once a folder's name counted
-        before = data.called(classifier.info.dataset)
-        if classifier.info.benchmark_card not in (
-            identity,
-            _identity(card, before, seed, ancestors),
-        ):
+        info = classifier.info
+        # once no stem was chosen
+        card = without_stem if info.network == method.network_card(without_stem.network) else card
+        identity = training_identity(card, data, seed, ancestors, info.micro_batch)
+        # and a folder's name counted
+        before = _identity(card, data.called(info.dataset), seed, ancestors)
+        if info.benchmark_card not in (identity, before):
             raise UserError(
                 f"{checkpoint} was trained by another card, on other data, with another seed or "
                 "from another model; choose another folder with --out, or evaluate it with --model"
@@ -116,6 +119,10 @@ def train(
         atomic_write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
+    if card.network != without_stem.network:
+        names = card.network.architecture, without_stem.network.architecture
+        note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
+    identity = training_identity(card, data, seed, ancestors)
     network = method.network_card(card.network)
     info = ModelInfo(
         method=card.method,
@@ -139,12 +146,13 @@ def train(
     ).with_bridge()
     classifier = method.build(info) if start is None else method.start(info, start)
     classifier.to(device)
-    selections, logs, seconds = [], [], 0.0
+    selections, logs, seconds, micro_batches = [], [], 0.0, []
     train_split, validation = data.train.to(device), data.validation
     if card.training.validation_examples is not None:
         chosen, _ = stratified(validation.labels, card.training.validation_examples)
         validation = validation.take(chosen)
     validation = validation.to(device)
+    bytes_free = room(card.training, device, *data.splits.values())
     members = classifier.members()
     if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
         atomic_write(out / CARD, as_toml(card))
@@ -159,6 +167,7 @@ def train(
             seed=seed,
             identity=f"{identity} {member.name}".rstrip(),
             folder=out / member.name,
+            room=bytes_free,
         )
         loss = recipe.objective.loss
         by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
@@ -173,6 +182,7 @@ def train(
         progress = trainer.train()
         selections.append((member, trainer.selection))
         seconds += progress.seconds
+        micro_batches += [progress.micro_batch] if progress.micro_batch else []
         if member.name:
             log = pd.DataFrame(progress.history)
             log.insert(0, "network", member.name)
@@ -185,7 +195,12 @@ def train(
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
         selection = selections[0][1] if selections else classifier.fit(data)
-    classifier.info = classifier.info.model_copy(update={"selection": selection})
+    changes: dict[str, Any] = {"selection": selection}
+    if micro_batches:
+        least = min(micro_batches)
+        changes |= {"micro_batch": least}
+        changes |= {"benchmark_card": training_identity(card, data, seed, ancestors, least)}
+    classifier.info = classifier.info.model_copy(update=changes)
     save(classifier, checkpoint)
     if selections:
         note(f"trained in {seconds:.0f} s; weights: {selection}")
@@ -193,21 +208,31 @@ def train(
 
 
 def training_identity(
-    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+    card: BenchmarkCard,
+    data: Dataset,
+    seed: int,
+    ancestors: Sequence[Ancestor] = (),
+    micro_batch: int | None = None,
 ) -> str:
     """Hash all that decides the weights; the name of a folder does not."""
     same = data if data.name in datasets.DATASETS else data.called("")
-    return _identity(card, same, seed, ancestors)
+    return _identity(card, same, seed, ancestors, micro_batch)
 
 
 def _identity(
-    card: BenchmarkCard, data: Dataset, seed: int, ancestors: Sequence[Ancestor] = ()
+    card: BenchmarkCard,
+    data: Dataset,
+    seed: int,
+    ancestors: Sequence[Ancestor] = (),
+    micro_batch: int | None = None,
 ) -> str:
+    card = card.for_images(*data.input_shape[1:])
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]
     if card.options:
         parts.append(json.dumps(card.options, sort_keys=True))
     parts += [f"from {one.fingerprint}" for one in ancestors[:1]]
+    parts += [] if micro_batch is None else [f"micro_batch {micro_batch}"]
     return sha256(card.method, data.fingerprint(), str(seed), *parts)
 
 

@@ -584,6 +584,16 @@ def test_fit_shows_progress_only_if_asked(examples, monkeypatch):
     assert shown == [False, True]
 
 
+def test_fit_within_a_memory_says_how_its_steps_were_split(examples, monkeypatch):
+    model, card = build(), TrainingCard(**(RECIPE.model_dump() | {"memory": "1GiB"}))
+    first = [part[:20] for part in examples]
+    OATClassifier(model, training=card).fit(*first, 20, 1)
+    assert model.info.micro_batch is None
+    monkeypatch.setattr("oat_bench.training.loop.limits", lambda *_: (12, 12))
+    OATClassifier(model, training=card).fit(*first, 20, 1)
+    assert model.info.micro_batch == 10
+
+
 def test_interrupted_fit_leaves_eval_mode_and_an_honest_description(examples):
     model = build()
     optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1)

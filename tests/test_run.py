@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from oat_bench import cards, run
 from oat_bench.checkpoint import load
 from oat_bench.classifier import TunableClassifier
+from oat_bench.datasets import Dataset, Split
 from oat_bench.errors import UserError
 from oat_bench.evaluation import cost
 from oat_bench.results import records, reliability
@@ -164,6 +165,31 @@ def test_a_folder_of_another_run_is_refused(brief, digits, trained_folder, tmp_p
         for folder in ("finished", "unfinished"):
             with pytest.raises(UserError, match=r"another card.*--out"):
                 run.train(card, digits, tmp_path / folder, seed=seed, device=CPU)
+
+
+def test_auto_is_a_stem_for_large_images_and_models_without_one_are_still_found(
+    brief, tmp_path, capfd
+):
+    images = torch.randint(256, (12, 1, 96, 100), dtype=torch.uint8)
+    split = Split(images, torch.arange(12) % 2)
+    data = Dataset("mine", ("a", "b"), split, split.take(slice(0, 2)), split.take(slice(0, 4)))
+    card = with_training(brief, epochs=1, attack_steps=1)
+
+    def train(architecture, folder):
+        network = card.network.model_copy(update={"architecture": architecture})
+        changed = card.model_copy(update={"network": network})
+        return run.train(changed, data, tmp_path / folder, seed=0, device=CPU)
+
+    trained = train("wrn-10-1-auto", "new")
+    assert trained.info.architecture == "wrn-10-1-stride2"
+    said = "images of 96x100: wrn-10-1-stride2 in the place of wrn-10-1"
+    assert said in capfd.readouterr().err.splitlines()
+    plain = train("wrn-10-1", "old")
+    assert plain.info.architecture == "wrn-10-1"
+    for before, folder in ((trained, "new"), (plain, "old")):
+        assert train("wrn-10-1-auto", folder).fingerprint() == before.fingerprint()
+    with pytest.raises(UserError, match="another card"):
+        train("wrn-10-1-stem7", "new")
 
 
 def test_words_and_evaluation_are_no_part_of_the_training_identity(brief, digits):

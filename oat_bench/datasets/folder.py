@@ -70,14 +70,15 @@ def _hold_out(name: str, root: Path, found: Layout, parts: Mapping[str, Split]) 
         places, kept = stratified(everything.labels, count // 5)
         if len(places) == 0:
             raise UserError(f"{root}: {count} images are too few to split; expected at least 5")
-        rest, test = everything.take(kept), everything.take(places)
-        data = hold_out_tenth(name, found.classes, rest, test)
+        test = everything.take(places)
+        rest = everything.packed(kept)
+        data = hold_out_tenth(name, found.classes, rest, test, pack=True)
         origin = {split: ("all", kept[index]) for split, (_, index) in data.origin.items()}
         return replace(data, origin=origin | {"test": ("all", places)})
     if "validation" in parts:
         data = Dataset(name, found.classes, parts["train"], parts["validation"], parts["test"])
     else:
-        data = hold_out_tenth(name, found.classes, parts["train"], parts["test"])
+        data = hold_out_tenth(name, found.classes, parts["train"], parts["test"], pack=True)
     whole = {split: (split, torch.arange(len(part))) for split, part in parts.items()}
     source = {split: layout.in_root(root, path).rstrip("/") for split, path in found.splits.items()}
     origin = {s: (source[part], index) for s, (part, index) in {**whole, **data.origin}.items()}

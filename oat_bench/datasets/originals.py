@@ -107,7 +107,7 @@ def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
                 download_url(source.url, part, path.name, source.md5)
         except RuntimeError as error:
             raise UserError(
-                f"{source.url} sent something else than was published (MD5 differs); try again, or "
+                f"{source.url} did not send the published file (its MD5 differs); try again, or "
                 f"put the original {path.name} into {folder}"
             ) from error
         except (OSError, HTTPException, ValueError) as error:

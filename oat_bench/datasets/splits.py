@@ -40,6 +40,13 @@ class Split:
         """Return the split of the examples at ``index``; a slice of them shares the memory."""
         return Split(self.images[index], self.labels[index], self.levels)
 
+    def packed(self, places: Tensor) -> "Split":
+        """Return the split at ascending places, moved together in its memory: this one is gone."""
+        for start in range(0, len(places), 256):
+            some = places[start : start + 256]  # none of them lies before ``start``
+            self.images[start : start + len(some)] = self.images[some]
+        return Split(self.images[: len(places)], self.labels[places], self.levels)
+
     def to(self, device: torch.device | str) -> "Split":
         """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device), self.levels)
@@ -109,16 +116,31 @@ def hold_out_last(name: str, classes: tuple[str, ...], train: Split, test: Split
     return _held_out(name, classes, train, test, places[-5000:], places[:-5000])
 
 
-def hold_out_tenth(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
-    """Make a stratified tenth of the training set the validation split, always the same."""
-    return _held_out(name, classes, train, test, *stratified(train.labels, len(train) // 10))
+def hold_out_tenth(
+    name: str, classes: tuple[str, ...], train: Split, test: Split, *, pack: bool = False
+) -> Dataset:
+    """Make a stratified tenth of the training set the validation split, always the same.
+
+    ``pack`` keeps the rest in the memory of ``train``, which is then gone.
+    """
+    places = stratified(train.labels, len(train) // 10)
+    return _held_out(name, classes, train, test, *places, pack=pack)
 
 
 def _held_out(
-    name: str, classes: tuple[str, ...], train: Split, test: Split, validation: Tensor, kept: Tensor
+    name: str,
+    classes: tuple[str, ...],
+    train: Split,
+    test: Split,
+    validation: Tensor,
+    kept: Tensor,
+    *,
+    pack: bool = False,
 ) -> Dataset:
     origin = {"train": ("train", kept), "validation": ("train", validation)}
-    return Dataset(name, classes, train.take(kept), train.take(validation), test, origin)
+    held = train.take(validation)
+    rest = train.packed(kept) if pack else train.take(kept)
+    return Dataset(name, classes, rest, held, test, origin)
 
 
 def stratified(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from oat_bench.images import check_count
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.loop import Trainer
+from oat_bench.training.memory import room
 from oat_bench.training.step import TrainingStep
 
 
@@ -89,7 +90,9 @@ class Fitting(PyTorchClassifier):
             raise ValueError(f"drop_last leaves no batch of {batch_size} of {len(labels)} images")
         card, seed = self._card(nb_epochs, batch_size), _draw_seed()
         train, none = (Split(images[:n], labels[:n], levels=1) for n in (len(labels), 0))
-        trainer = Trainer(step, card, self.threat, train, none, seed=seed, optimizer=optimizer)
+        bound = room(card, train.labels.device, train) if card.memory else None
+        how: dict[str, Any] = {"seed": seed, "optimizer": optimizer, "room": bound}
+        trainer = Trainer(step, card, self.threat, train, none, **how)
         trainer.scheduler = scheduler
         if drop_last:
             trainer.steps_per_epoch = len(labels) // batch_size
@@ -99,6 +102,8 @@ class Fitting(PyTorchClassifier):
         finally:
             network.eval()
             self._describe(before + trainer.progress.epoch, trainer.selection)
+            parts = {"micro_batch": trainer.progress.micro_batch or None}
+            self.tunable.info = self.tunable.info.model_copy(update=parts)
 
     def fit_generator(
         self, generator: Any, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
@@ -176,7 +181,7 @@ class Fitting(PyTorchClassifier):
     def _fresh(self) -> tuple[TrainableClassifier, TrainingStep]:
         model, _ = self._trainable()
         changes = {"seed": _draw_seed(), "selection": "none: fresh weights"}
-        changes |= {"epochs": 0, "benchmark_card": "", "ancestors": []}
+        changes |= {"epochs": 0, "benchmark_card": "", "ancestors": [], "micro_batch": None}
         fresh = type(model).build(model.info.model_copy(update=changes))
         return fresh, fresh.members()[0].step
 

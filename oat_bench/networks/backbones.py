@@ -1,4 +1,4 @@
-"""The backbones: wide residual networks and residual networks with a 3x3 stem."""
+"""The backbones: wide residual networks and residual networks, with the stem of their name."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oat_bench.networks.card import RESNETS, check_architecture
+from oat_bench.networks.card import RESNETS, STEMS, check_architecture, split_stem
 from oat_bench.networks.conditioning import AnyCondition
 from oat_bench.networks.slimmable import run_layer, share
 from oat_bench.registry import ARCHITECTURES
@@ -31,6 +31,12 @@ class Layers:
         conv = self.conv(c_in, c_out, size, stride=stride, padding=size // 2, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         return conv
+
+    def stem(self, stem: str, c_in: int, c_out: int) -> tuple[nn.Conv2d, nn.Module]:
+        """Make the first convolution, and the pooling before the stages."""
+        size, stride, pools = STEMS[stem]
+        pool = nn.MaxPool2d(3, stride=2, padding=1) if pools else nn.Identity()
+        return self.convolution(c_in, c_out, size, stride), pool
 
 
 class PreActivationBlock(nn.Module):
@@ -139,13 +145,15 @@ class WideResNet(Backbone):
     """WRN-depth-widen_factor (arXiv:1605.07146)."""
 
     def __init__(
-        self, depth: int, widen: int, num_classes: int, in_channels: int, width: float, make: Layers
+        self, name: str, num_classes: int, in_channels: int, width: float, make: Layers
     ) -> None:
         super().__init__()
+        base, stem = split_stem(name)
+        depth, widen = (int(number) for number in base.split("-")[1:])
         channels = (16, 16 * widen, 32 * widen, 64 * widen)
         counts = ((depth - 4) // 6,) * 3
         stages = _stages(PreActivationBlock, counts, channels, width, make)
-        self.conv1 = make.convolution(in_channels, share(channels[0], width), 3)
+        self.conv1, self.pool = make.stem(stem, in_channels, share(channels[0], width))
         self.stage1, self.stage2, self.stage3 = stages
         last = share(channels[-1], width)
         self.norm = make.norm(last, False)
@@ -153,14 +161,15 @@ class WideResNet(Backbone):
 
     def features(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images to the maps that the head pools."""
-        h = run_layer(self.conv1, x, condition)
+        # max pooling gives the same before a norm of positive scale and ReLU as after them
+        h = self.pool(run_layer(self.conv1, x, condition))
         for stage in (self.stage1, self.stage2, self.stage3):
             h = stage(h, condition)
         return F.relu(self.norm(h, condition))
 
 
 class ResNet(Backbone):
-    """ResNet-18 or ResNet-34 with a 3x3 stem of 64 channels and no max pooling."""
+    """ResNet-18 or ResNet-34 (arXiv:1512.03385); with ``stem7`` as for ImageNet."""
 
     conv_norm_pairs: ClassVar = (("conv1", "norm1"),)
 
@@ -169,15 +178,17 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         channels = (64, 64, 128, 256, 512)
-        stages = _stages(PostActivationBlock, RESNETS[name], channels, width, make)
-        self.conv1 = make.convolution(in_channels, share(channels[0], width), 3)
+        base, stem = split_stem(name)
+        stages = _stages(PostActivationBlock, RESNETS[base], channels, width, make)
+        self.conv1, self.pool = make.stem(stem, in_channels, share(channels[0], width))
         self.norm1 = make.norm(share(channels[0], width), True)
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
         self.linear = make.linear(share(channels[-1], width), num_classes)
 
     def features(self, x: Tensor, condition: AnyCondition = None) -> Tensor:
         """Map images to the maps that the head pools."""
-        h = F.relu(self.norm1(run_layer(self.conv1, x, condition), condition))
+        active = F.relu(self.norm1(run_layer(self.conv1, x, condition), condition))
+        h: Tensor = self.pool(active)
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             h = stage(h, condition)
         return h
@@ -196,7 +207,5 @@ def build_backbone(
         build: Callable[..., nn.Module] = ARCHITECTURES[name]
         kinds = {"conv": make.conv, "linear": make.linear}
         return build(num_classes, in_channels, make.norm, width=width, **kinds)
-    if name in RESNETS:
-        return ResNet(name, num_classes, in_channels, width, make)
-    _, depth, widen = name.split("-")
-    return WideResNet(int(depth), int(widen), num_classes, in_channels, width, make)
+    kind = ResNet if name.startswith("resnet") else WideResNet
+    return kind(name, num_classes, in_channels, width, make)

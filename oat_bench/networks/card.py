@@ -16,19 +16,41 @@ Heads = Literal["shared", "per-width"]
 Interpolation = Literal["linear-codes", "spherical-codes", "film"]
 
 RESNETS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}  # blocks of each stage
+#: the first convolution's size and stride, and whether max pooling (3x3, stride 2) follows
+STEMS = {"": (3, 1, False), "stride2": (3, 2, False), "stem7": (7, 2, True)}
+#: which stem "auto" is, from how many pixels of an image's shorter side on: maps of 48 or more
+_STEM_FROM = {192: "-stem7", 96: "-stride2", 0: ""}
+_AUTO = "-auto"
 _WRN = re.compile(r"wrn-(\d{1,3})-(\d{1,2})")
+
+
+def split_stem(name: str) -> tuple[str, str]:
+    """Return the name of a backbone with the stem for small images, and which stem it has."""
+    base, _, stem = name.rpartition("-")
+    return (base, stem) if stem and stem in STEMS else (name, "")
 
 
 def check_architecture(name: str) -> str:
     """Return ``name`` if it names a backbone; ValueError, with the names there are, if not."""
-    match = _WRN.fullmatch(name)
+    base, _ = split_stem(name)
+    match = _WRN.fullmatch(base)
     depth, widen = (int(group) for group in match.groups()) if match else (0, 0)
     wide = depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1
-    if not wide and name not in RESNETS and name not in ARCHITECTURES:
+    if not wide and base not in RESNETS and name not in ARCHITECTURES:
         raise ValueError(
             f"unknown architecture {name!r}; expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN with "
-            "depth 10, 16, 22, 28, ... (6n + 4), such as wrn-16-8"
+            "depth 10, 16, 22, 28, ... (6n + 4), such as wrn-16-8; for large images with -stride2 "
+            "or -stem7 (7x7, stride 2, max pooling) at its end"
         )
+    return name
+
+
+def _is_auto(name: str) -> bool:
+    return name.endswith(_AUTO) and name not in ARCHITECTURES
+
+
+def _check_named(name: str) -> str:
+    check_architecture(name.removesuffix(_AUTO) + "-stem7" if _is_auto(name) else name)
     return name
 
 
@@ -61,8 +83,9 @@ class NetworkCard(Card):
 
     first_keys = first("architecture encoding encoding_dim norm film dropout")
 
-    architecture: Annotated[str, AfterValidator(check_architecture)] = Field(
-        description="Backbone: resnet-18, resnet-34 or wrn-DEPTH-WIDEN, such as wrn-16-8"
+    architecture: Annotated[str, AfterValidator(_check_named)] = Field(
+        description="Backbone: resnet-18, resnet-34 or wrn-DEPTH-WIDEN, such as wrn-16-8; with "
+        "-stride2 or -stem7 for large images, or -auto: what goes with their size"
     )
     encoding: Encoding = Field(
         default="orthogonal", description="Code of a lambda, which FiLM reads"
@@ -90,6 +113,14 @@ class NetworkCard(Card):
     interpolation: Interpolation = Field(
         default="linear-codes", description="Rule for a lambda between two trained ones"
     )
+
+    def for_images(self, height: int, width: int) -> "NetworkCard":
+        """Return the card with the stem that ``-auto`` is for images of so many pixels."""
+        if not _is_auto(self.architecture):
+            return self
+        side = min(height, width)
+        stem = next(stem for least, stem in _STEM_FROM.items() if side >= least)
+        return self.model_copy(update={"architecture": self.architecture.replace(_AUTO, stem)})
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> "NetworkCard":

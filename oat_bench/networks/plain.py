@@ -44,13 +44,13 @@ class PlainNetwork(backbones.Backbone):
 
 class PlainWideResNet(PlainNetwork, backbones.WideResNet):
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
+        h = self.stage3(self.stage2(self.stage1(self.pool(self.conv1(x)))))
         return F.relu(self.norm(h))
 
 
 class PlainResNet(PlainNetwork, backbones.ResNet):
     def features(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        h = F.relu(self.norm1(self.conv1(x)))
+        h = self.pool(F.relu(self.norm1(self.conv1(x))))
         return self.stage4(self.stage3(self.stage2(self.stage1(h))))  # type: ignore[no-any-return]
 
 

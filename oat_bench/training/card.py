@@ -1,10 +1,27 @@
 """Training cards: the recipe, and the loss of attacked images."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from oat_bench.cards import Card, Fraction, Lambdas, NonNegative, Positive, first
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([MG])i?B")
+
+
+def in_bytes(memory: str) -> int:
+    """Return the bytes of a size such as ``4GiB`` or ``800MB``; ValueError if it is none."""
+    match = _MEMORY.fullmatch(memory)
+    if not match:
+        raise ValueError('expected a size such as "4GiB" or "800MiB"')
+    base = 1024 if "i" in memory else 1000
+    return int(float(match[1]) * base ** (2 if match[2] == "M" else 3))
+
+
+def _memory(value: str) -> str:
+    in_bytes(value)
+    return value
 
 
 class ObjectiveCard(Card):
@@ -108,6 +125,12 @@ class TrainingCard(Card):
     )
     compile: bool | None = Field(
         default=None, description="Whether torch.compile is used; absent: where it pays"
+    )
+    memory: Annotated[str, AfterValidator(_memory)] | None = Field(
+        default=None,
+        description='Most that the process may take, such as "4GiB": of a step as many images pass '
+        "at once, and through batch norm, as fit; absent: a step is split only if it does not fit "
+        "into what is free",
     )
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ class ConditionalStep(TrainingStep):
         setting, widths = self.setting, self.network.widths
         # one stream in two: random starts of the in-house attack have streams of their own
         stream = _LAMBDA + 2 * batch.number
-        sample = sample_lambda(setting.card, batch.ids, setting.seed, stream)
+        sample = sample_lambda(setting.card, batch.step_ids, setting.seed, stream).at(batch.place)
         for width in widths:
             yield self.loss(batch, sample, width) / len(widths)
 
@@ -99,6 +99,8 @@ class ConditionalStep(TrainingStep):
         place, stream = self.network.widths.index(width), _LOSS + 2 * batch.number
         owners = torch.cat([batch.ids, batch.ids.new_tensor([_BATCH])])
         draws = uniform(owners, (place + 1,), self.setting.seed, stream)[:, place]
+        if (k := batch.place.step) is not None:  # parts start evenly spread, so that all have one
+            draws[-1] = (draws[-1] + batch.place.start / k) % 1
         return one_loss(sample, draws, keep_clean=self.objective.compares)
 
     def condition(self, sample: Sample, width: float) -> Condition:

@@ -6,6 +6,7 @@ Everything random is a function of (seed, epoch, step, example): a killed run go
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from oat_bench.acceleration import choose_compile, choose_precision
+from oat_bench.acceleration import choose_compile, choose_precision, give_back_freed_memory
 from oat_bench.cards import Threat
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
 from oat_bench.files import atomic_write
-from oat_bench.progress import Bar, bar
+from oat_bench.progress import Bar, bar, note
 from oat_bench.randomness import generator
 from oat_bench.run_folder import LOG, STATE
 from oat_bench.training import augmentation
 from oat_bench.training.card import TrainingCard
+from oat_bench.training.memory import LEAST, Cost, Statistics, fixed_cost, limits, per_image
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import evaluating, pgd
 from oat_bench.training.sampling import passes
@@ -37,7 +39,7 @@ class Trainer:
     """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
     A state of another identity is refused; without a folder nothing is kept. Without an optimizer
-    it is SGD by the card.
+    it is SGD by the card. A step that does not fit into ``room`` bytes is split, see `limits`.
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
@@ -54,6 +56,7 @@ class Trainer:
         identity: str = "",
         folder: Path | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        room: int | None = None,
     ) -> None:
         if len(train) < 2:
             raise UserError(f"{len(train)} training images; expected at least 2")
@@ -76,9 +79,16 @@ class Trainer:
         operations *= passes(card) * len(train) * card.epochs
         precision = choose_precision(card.precision, self.device, shape.numel())
         compiled = choose_compile(card.compile, self.device, operations)
-        step.ready(Setting(card, threat, seed, self.device, precision, compiled))
         # batch norm needs more than one image, so a last batch of one joins no step
         self.steps_per_epoch = max(1, math.ceil((len(train) - 1) / card.batch_size))
+        setting = Setting(card, threat, seed, self.device, precision, compiled)
+        whole = min(card.batch_size, len(train))
+        self.limit, self._validated = whole, card.batch_size
+        if room is not None:
+            step.ready(replace(setting, card=_attacked(card), compiled=False))
+            cost = self._cost(whole)
+            self.limit, self._validated = limits(cost, room, card, whole)
+        step.ready(setting)
 
     @property
     def computation(self) -> str:
@@ -103,12 +113,56 @@ class Trainer:
         if self.folder is not None:
             path = self.folder / STATE
             self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
+        self._settle_split()
         with bar("training", epochs * steps, done=self._number(), show=show) as line:
             while self.progress.epoch < epochs:
                 self._epoch(line)
         self.step.network.load_state_dict(self.state.best or self.evaluated.state_dict())
         self.step.network.eval()
         return self.progress
+
+    def _settle_split(self) -> None:
+        """Split steps by what fits; a run that goes on does so with the split it began with."""
+        progress, whole = self.progress, min(self.card.batch_size, len(self.data))
+        if self._number() == 0 and self.limit < whole:
+            progress.micro_batch = math.ceil(whole / math.ceil(whole / self.limit))
+        at_once = progress.micro_batch or whole
+        if at_once > self.limit and self.card.memory:
+            raise UserError(
+                f"{self.folder}: training began with {at_once} images at once, of which "
+                f"training.memory = {self.card.memory} holds {self.limit}; give it more, or choose "
+                "another folder with --out"
+            )
+        if progress.micro_batch:
+            bound = self.card.memory or "what is free"
+            note(f"batch norm over {at_once} of a step's {whole} images, to fit into {bound}")
+
+    def _cost(self, whole: int) -> Cost:
+        """Try a small part of a step, and of a validation, and leave no trace."""
+        network, parts = self.step.network, max(1, whole // LEAST)
+        place, index = slice(0, None, parts), next(self._batches(0, 0))
+        weights = sum(parameter.nbytes for parameter in network.parameters())
+
+        def step() -> None:
+            batch = self.batch(index, place)
+            for loss in self.step.losses(replace(batch, budget=replace(batch.budget, steps=1))):
+                loss.backward()  # type: ignore[no-untyped-call]
+
+        def validation() -> None:
+            budget = replace(self._budget(1.0), steps=1)
+            self._right(self.data, index[place].to(self.device), *self.step.points()[-1], budget)
+
+        n = len(range(len(index))[place])
+        statistics = Statistics(network)
+        beside = weights if self.step.setting.precision == "float32" else weights * 3 // 2
+        with torch.random.fork_rng():
+            network.train()
+            each = per_image(step, n, beside, self.device)
+        statistics.take(0)
+        network.zero_grad(set_to_none=True)
+        validated = per_image(validation, n, 0, self.device)
+        give_back_freed_memory()
+        return Cost(fixed_cost(weights, self.card), each, validated)
 
     def _epoch(self, line: Bar) -> None:
         progress, started = self.progress, time.monotonic()
@@ -142,17 +196,19 @@ class Trainer:
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
         yield from torch.split(order, self.card.batch_size)[done : self.steps_per_epoch]
 
-    def batch(self, index: Tensor) -> Batch:
-        """Return the batch of the step that the run stands at, of these training images."""
+    def batch(self, step_index: Tensor, place: slice = slice(None)) -> Batch:
+        """Return the batch of the step that the run stands at, or a part of it."""
         number, card = self._number(), self.card
-        index = index.to(self.device, non_blocking=True)
+        step_index = step_index.to(self.device, non_blocking=True)
+        index = step_index[place]
         epoch = self.progress.epoch
         x = augmentation.inputs(self.data, index, card, seed=self.seed, epoch=epoch)
         x = x.contiguous(memory_format=torch.channels_last)
         warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
         start = generator(self.seed, number).initial_seed()
-        return Batch(x, self.data.labels[index], index, number, start, self._budget(share))
+        budget = self._budget(share)
+        return Batch(x, self.data.labels[index], index, step_index, place, number, start, budget)
 
     def _budget(self, share: float) -> Budget:
         threat, steps = self.threat, self.card.attack_steps
@@ -162,14 +218,22 @@ class Trainer:
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _step(self, index: Tensor) -> Tensor:
-        batch = self.batch(index)
-        self._schedule(batch.number)
+        self._schedule(self._number())
         self.step.network.train()
         self.state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for loss in self.step.losses(batch):
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+        parts = math.ceil(len(index) / (self.progress.micro_batch or len(index)))
+        statistics = Statistics(self.step.network) if parts > 1 else None
+        for part in range(parts):
+            batch = self.batch(index, slice(part, None, parts) if statistics else slice(None))
+            share = len(batch.ids) / len(index)
+            for loss in self.step.losses(batch):
+                (share * loss).backward()  # type: ignore[no-untyped-call]
+                total += share * loss.detach()
+            if statistics is not None:
+                statistics.take(share)
+        if statistics is not None:
+            statistics.settle()
         self.state.optimizer.step()
         if isinstance(self.state.average, AveragedModel):
             self.state.average.update_parameters(self.step.network)
@@ -190,21 +254,23 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Measure SA and RA in percent at each trained point, under the training attack."""
-        network, data, budget = self.evaluated, self.validation, self._budget(1.0)
-        row: dict[str, float] = {}
+        data, row = self.validation, dict[str, float]()
         # no more at a time than a step: it is float32, and must not need the memory of two steps
         everything = torch.arange(len(data), device=self.device)
-        with evaluating(network), torch.no_grad():
-            for lam, width in self.step.points():
-                right = torch.zeros(2, dtype=torch.long, device=self.device)
-                for ids in torch.split(everything, self.card.batch_size):
-                    x, y = data.inputs(ids), data.labels[ids]
-                    model = self.step.classifier(network, lam, width, len(x))
-                    x_adv = pgd(model, x, y, example_ids=ids, seed=self.seed, **vars(budget))
-                    right += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
-                sa, ra = (100 * right.double() / len(data)).tolist()
-                row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
+        batches = torch.split(everything, min(self.card.batch_size, self._validated))
+        for lam, width in self.step.points():
+            right = [self._right(data, ids, lam, width, self._budget(1.0)) for ids in batches]
+            sa, ra = (100 * torch.stack(right).sum(0).double() / len(data)).tolist()
+            row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
+
+    def _right(self, data: Split, ids: Tensor, lam: float, width: float, budget: Budget) -> Tensor:
+        """Count the images that are right at a point, clean and attacked, [2]."""
+        x, y, network = data.inputs(ids), data.labels[ids], self.evaluated
+        with evaluating(network), torch.no_grad():
+            model = self.step.classifier(network, lam, width, len(x))
+            x_adv = pgd(model, x, y, example_ids=ids, seed=self.seed, **vars(budget))
+            return torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
 
     def _select(self, scores: dict[str, float]) -> None:
         """Keep the weights of the best epoch by the mean of (1 - lam) SA + lam RA over points."""
@@ -246,6 +312,14 @@ class Trainer:
         if self.progress.step == 0:
             log = pd.DataFrame(self.progress.history).to_csv(index=False, float_format="%.6g")
             atomic_write(self.folder / LOG, log)
+
+
+def _attacked(card: TrainingCard) -> TrainingCard:
+    """Return a recipe that attacks in every step: with a lambda each, some may be at 0 alone."""
+    above = [lam for lam in card.lambdas if lam > 0]
+    if card.sampling == "per-image" or not above:
+        return card
+    return card.model_copy(update={"lambdas": above, "standard_share": None})
 
 
 def _describe(row: dict[str, float]) -> str:

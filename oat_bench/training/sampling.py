@@ -34,6 +34,11 @@ class Sample:
         """Return some of the images of lambda > 0."""
         return replace(self, index=self.index[some], n_standard=0)
 
+    def at(self, place: slice) -> "Sample":
+        """Return the images at places, in their order."""
+        n_standard = len(range(self.n_standard)[place])
+        return replace(self, index=self.index[place], n_standard=n_standard)
+
     def then(self, other: "Sample") -> "Sample":
         """Let images of lambda > 0, with the same values, follow."""
         return replace(self, index=torch.cat([self.index, other.index]))

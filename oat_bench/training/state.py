@@ -25,6 +25,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)  #: the rows of ``log.csv``
     best: float = -1.0  #: the highest validation score so far, for ``selection = "best"``
     best_epoch: int = 0  #: counted from 1
+    micro_batch: int = 0  #: images of a step that pass at once, at most; 0: all
 
 
 @dataclass

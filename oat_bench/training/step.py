@@ -28,11 +28,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one optimiser step."""
+    """The images of one optimiser step, or those of it that fit into memory at once."""
 
     x: Tensor  #: images of shape [n, C, H, W] in [0, 1], augmented, channels last
     y: Tensor  #: labels of shape [n]
     ids: Tensor  #: places in the training set, shape [n] in random order; they own random draws
+    step_ids: Tensor  #: those of the whole step, of which this may be a part
+    place: slice  #: where in the step this part is: every k-th image from one of the first k on
     number: int  #: of the step, counted from the start of training
     seed: int  #: of random starts; of this step alone
     budget: Budget  #: what an attack may do; eps grows while it warms up
@@ -45,7 +47,7 @@ class TrainingStep(ABC):
     setting: Setting  #: how the run trains; there once `ready` was called
 
     def ready(self, setting: Setting) -> None:
-        """Make ready to train, on the device of the setting."""
+        """Make ready to train, on the device of the setting; again for another one."""
         self.setting = setting
 
     def points(self) -> list[tuple[float, float]]:

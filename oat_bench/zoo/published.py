@@ -125,7 +125,7 @@ def _download(model: Published, to: Path) -> None:
         ) from error
     if hashlib.sha256(content).hexdigest() != model.sha256:
         raise UserError(
-            f"{url} sent something else than was published (SHA-256 differs); try again, or put "
+            f"{url} did not send the published file (its SHA-256 differs); try again, or put "
             f"the original at {to}"
         )
     atomic_write(to, content)

@@ -16,14 +16,16 @@ def test_the_list_says_what_the_entries_say_in_80_columns(invoke):
     head, _, *lines = out.splitlines()
     assert head.split() == ["model", "method", "lambda", "SA", "RA", "size"]
     assert max(map(len, out.splitlines())) <= 80
-    files = sorted(SHIPPED.glob("*/Linf/*.safetensors"))
+    files = sorted(SHIPPED.glob("*/*/*.safetensors"))
     listed = {line.split()[0]: line for line in lines}
-    assert set(listed) == {f"{file.parts[-3]}/{file.stem}" for file in files}
-    for file in files:
+    places = [file.relative_to(SHIPPED).with_suffix("").as_posix() for file in files]
+    names = [place.replace("/Linf/", "/") for place in places]
+    assert set(listed) == set(names)
+    for name, file in zip(names, files, strict=True):
         entry = json.loads(file.with_suffix(".json").read_text())
         points = {p["lam"]: p for p in entry["operating_points"] if p["width"] == 1}
         low, high = points[0], points[1]
-        line = listed[f"{file.parts[-3]}/{file.stem}"]
+        line = listed[name]
         assert entry["method"] in line.split()
         for one in (
             f"{low['clean_acc']:.1f}, {high['clean_acc']:.1f}",

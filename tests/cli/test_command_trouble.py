@@ -81,7 +81,7 @@ def test_a_disk_that_fills_in_training(card, tmp_path):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 2
     assert err.splitlines()[1].startswith("oat-bench: the disk is full")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["card.toml"]
     code, out, err = call(*arguments, cwd=tmp_path)
     assert (code, out) == (0, "")
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
@@ -152,7 +152,7 @@ def test_ctrl_c_in_training(card, digits, tmp_path):
     )
     assert (code, printed) == (130, "")
     assert err.splitlines()[1:] == [STOPPED]
-    assert {path.name for path in out.iterdir()} == {"training.safetensors", "log.csv"}
+    assert {path.name for path in out.iterdir()} == {"card.toml", "training.safetensors", "log.csv"}
     done = len(pd.read_csv(out / "log.csv"))
     assert 1 <= done < 12
     rows = (out / "log.csv").read_text().splitlines()

@@ -395,6 +395,17 @@ def test_a_broken_image_is_named_and_left_out_only_if_asked(parted, damage, capf
     assert all(image in before for image in kept)
 
 
+@pytest.mark.parametrize("layout", ["parted", "unparted"])
+def test_no_image_is_held_twice(layout, request):
+    data = image_folder(request.getfixturevalue(layout))
+    pieces = {s.images.untyped_storage() for s in data.splits.values()}
+    held = sum({piece.data_ptr(): piece.nbytes() for piece in pieces}.values())
+    images = sum(split.images.nbytes for split in data.splits.values())
+    # what was taken out of the rest leaves a gap there
+    gap = len(data.validation) + (len(data.test) if layout == "unparted" else 0)
+    assert held == images + gap * data.test.images[0].nbytes
+
+
 def test_nothing_but_broken_images(parted):
     for path in parted.glob("test/*/*.png"):
         path.write_bytes(b"")

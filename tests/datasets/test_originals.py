@@ -132,7 +132,7 @@ def test_fashion_mnist_is_downloaded_and_what_came_is_kept(
     assert "/train-images-idx3-ubyte.gz" not in server.seen
     (server.root / "t10k-images-idx3-ubyte.gz").write_bytes(b"something else")
     (data_dir / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz").unlink()
-    assert "sent something else than was published (MD5 differs)" in refusal(
+    assert "did not send the published file (its MD5 differs)" in refusal(
         datasets.load, "fashion-mnist", data_dir
     )
 

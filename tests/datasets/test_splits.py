@@ -1,6 +1,7 @@
 """Data sets: the digits against scikit-learn's arrays, nested orders, and arrays of callers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -265,3 +266,17 @@ def test_the_ends_of_the_range_are_allowed():
     x[0, 0, 0, 0], x[0, 0, 0, 1] = 0.0, 1.0
     assert check_arrays(x, LABELS, 3)[0].aminmax() == (0.0, 1.0)
     check_arrays(np.nextafter(x.astype(np.float32), np.float32(2)), LABELS, 3)  # rounding
+
+
+@pytest.mark.parametrize(("n", "k"), [(1000, 900), (700, 256), (300, 1), (20, 0), (600, 600)])
+def test_a_split_packed_is_the_same_in_the_same_memory(n, k):
+    images = torch.randint(256, (n, 1, 3, 2), dtype=torch.uint8)
+    split = Split(images, torch.arange(n), levels=16)
+    places = torch.randperm(n)[:k].sort().values
+    expected = split.take(places)
+    packed = replace(split, images=images.clone()).packed(places)
+    assert torch.equal(packed.images, expected.images)
+    assert torch.equal(packed.labels, expected.labels)
+    assert packed.levels == 16
+    memory = images.untyped_storage().data_ptr()
+    assert split.packed(places).images.untyped_storage().data_ptr() == memory

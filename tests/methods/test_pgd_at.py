@@ -212,7 +212,7 @@ def test_the_command_line_refuses_it_too(
 
 def test_the_folder_holds_one_checkpoint_one_log_and_each_state(folder, family):
     names = [f"lambda-{lam!r}" for lam in LAMBDAS]
-    files = {"checkpoint.safetensors", "log.csv", "splits.json"}
+    files = {"card.toml", "checkpoint.safetensors", "log.csv", "splits.json"}
     assert {path.name for path in folder.iterdir()} == {*files, *names}
     for name in names:
         assert {p.name for p in (folder / name).iterdir()} == {"training.safetensors", "log.csv"}

@@ -56,15 +56,22 @@ def assert_same_network(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "function"), [("resnet-18", "resnet18"), ("resnet-34", "resnet34")]
+    ("architecture", "function", "stride"),
+    [
+        ("resnet-18", "resnet18", 1),
+        ("resnet-34", "resnet34", 1),
+        ("resnet-18-stride2", "resnet18", 2),
+        ("resnet-18-stem7", "resnet18", None),
+    ],
 )
-def test_resnet_is_torchvisions_with_another_stem(plain, architecture, function):
+def test_resnet_is_torchvisions_with_the_stem_that_it_names(plain, architecture, function, stride):
     assert oat_bench.__version__  # its hooks make torchvision importable beside any torch
     import torchvision
 
     theirs = getattr(torchvision.models, function)(num_classes=7)
-    theirs.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
-    theirs.maxpool = nn.Identity()
+    if stride is not None:
+        theirs.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=1, bias=False)
+        theirs.maxpool = nn.Identity()
     randomize(theirs)
     ours = plain(architecture, 7, 3)
     rules = [
@@ -74,8 +81,8 @@ def test_resnet_is_torchvisions_with_another_stem(plain, architecture, function)
         (r"\bbn(\d)", r"norm\1"),
         (r"^fc", "linear"),
     ]
-    x = torch.rand((3, 3, 20, 20), generator=torch.Generator().manual_seed(1))
-    assert_same_network(ours, theirs, rules, x)
+    x = torch.rand((3, 3, 40, 44), generator=torch.Generator().manual_seed(1))
+    assert_same_network(ours, theirs, rules, x if stride != 1 else x[..., :20, :20])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,44 @@ def test_parameter_count_is_the_published_one(plain, architecture, millions):
     assert round(count / 1e6, 2) == millions
 
 
-@pytest.mark.parametrize("architecture", ["wrn-10-1", "wrn-16-2", "resnet-18"])
+def test_resnet_18_for_imagenet_has_its_parameters(plain):
+    with torch.device("meta"):
+        network = plain("resnet-18-stem7", 1000, 3)
+    # as torchvision's documentation says of resnet18
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_689_512
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sides"),
+    [
+        ("wrn-10-1", [224, 112, 56]),
+        ("wrn-10-1-stride2", [112, 56, 28]),
+        ("wrn-10-1-stem7", [56, 28, 14]),
+        ("resnet-18-stem7", [56, 28, 14, 7]),
+    ],
+)
+def test_a_stem_makes_the_maps_of_the_stages_smaller(plain, architecture, sides):
+    with torch.device("meta"):
+        network, h = plain(architecture, 10, 3), torch.empty(2, 3, 224, 224)
+        seen = []
+        for name, stage in network.named_children():
+            if name.startswith("stage"):
+                stage.register_forward_hook(lambda *args: seen.append(args[2].shape[-1]))
+        network.features(h)
+    assert seen == sides
+
+
+def test_max_pooling_of_a_wide_resnet_is_that_after_norm_and_relu(plain):
+    network = randomize(plain("wrn-10-1-stem7", 10, 3)).eval()
+    first = network.stage1.blocks[0]
+    h = network.conv1(torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)))
+    before = torch.relu(first.norm1(network.pool(h)))
+    torch.testing.assert_close(before, network.pool(torch.relu(first.norm1(h))))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["wrn-10-1", "wrn-16-2", "resnet-18", "wrn-10-1-stride2", "wrn-10-1-stem7"]
+)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 47), (3, 96, 96), (5, 1, 1), (2, 7, 30)])
 @pytest.mark.parametrize("num_classes", [2, 11])
 def test_any_input_size_channels_and_classes(plain, architecture, shape, num_classes):
@@ -151,7 +195,18 @@ def test_dropout_is_refused_where_there_is_none():
         NetworkCard(architecture="resnet-18", dropout=0.1)
 
 
-@pytest.mark.parametrize("name", ["wrn-10-1", "wrn-28-10", "wrn-70-16", "resnet-18", "resnet-34"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrn-10-1",
+        "wrn-28-10",
+        "wrn-70-16",
+        "resnet-18",
+        "resnet-34",
+        "resnet-34-stem7",
+        "wrn-16-8-stride2",
+    ],
+)
 def test_known_architectures(name):
     assert check_architecture(name) == name
 
@@ -174,11 +229,30 @@ def test_known_architectures(name):
         "resnet18",
         "wrn-1e1-2",
         "wrn-99994-1",
+        "wrn-16-8-",
+        "wrn-16-8-stem",
+        "stem7",
+        "-stem7",
+        "resnet-18-stem7-stride2",
+        "wrn-16-8-auto",  # which only a card has
     ],
 )
 def test_unknown_architectures_are_refused_with_those_that_exist(name):
     with pytest.raises(ValueError, match="expected resnet-18, resnet-34 or wrn-DEPTH-WIDEN"):
         check_architecture(name)
+
+
+def test_auto_is_the_stem_for_the_size_of_the_images():
+    card = NetworkCard(architecture="wrn-16-2-auto")
+    sizes = [(8, 8), (95, 200), (96, 96), (191, 191), (192, 300), (224, 224)]
+    names = [card.for_images(*size).architecture for size in sizes]
+    stems = ["", "", "-stride2", "-stride2", "-stem7", "-stem7"]
+    assert names == [f"wrn-16-2{stem}" for stem in stems]
+    # what is stated holds
+    plain = NetworkCard(architecture="wrn-16-2")
+    assert plain.for_images(224, 224) == plain == card.for_images(95, 95)
+    with pytest.raises(ValueError, match="unknown architecture"):
+        NetworkCard(architecture="wrn-12-2-auto")
 
 
 def test_weights_are_drawn_with_he_variance_of_the_fan_out(plain):

@@ -45,6 +45,8 @@ def at(width: float) -> Condition:
         ("wrn-16-1", "dual", "published", "per-width"),
         ("resnet-18", "dual", "identity-start", "per-width"),
         ("resnet-18", "single", "published", "shared"),
+        ("resnet-18-stem7", "dual", "published", "shared"),
+        ("wrn-10-1-stride2", "single", "identity-start", "per-width"),
     ],
     ids="-".join,
 )

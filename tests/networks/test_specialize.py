@@ -245,7 +245,11 @@ def test_at_refuses_points_that_do_not_exist(classifier, point, message):
 
 @pytest.fixture(
     scope="module",
-    params=[(arch, width) for arch in ("wrn-10-1", "resnet-18") for width in (1.0, 0.5)],
+    params=[
+        *((arch, width) for arch in ("wrn-10-1", "resnet-18") for width in (1.0, 0.5)),
+        ("wrn-10-1-stem7", 0.5),
+        ("resnet-18-stride2", 1.0),
+    ],
     ids=lambda param: f"{param[0]}-{param[1]:g}",
 )
 def ordinary(request, perturbed) -> nn.Module:
@@ -253,14 +257,14 @@ def ordinary(request, perturbed) -> nn.Module:
     architecture, width = request.param
     model = specialize(perturbed(architecture, in_channels=3, widths=(1.0, 0.5)), 0.3, width)
     unfolded = any(isinstance(module, Affine) for module in model.modules())
-    assert unfolded == (architecture == "wrn-10-1")
+    assert unfolded == architecture.startswith("wrn")
     return model
 
 
 def test_every_layer_maps_one_tensor_to_one(ordinary):
     kinds = {type(module) for module in ordinary.modules()}
     assert {kind for kind in kinds if kind.__module__.startswith("torch.")} <= {
-        *(nn.Conv2d, nn.Linear, nn.Identity, nn.Dropout, nn.ModuleList)
+        *(nn.Conv2d, nn.MaxPool2d, nn.Linear, nn.Identity, nn.Dropout, nn.ModuleList)
     }
     for kind in kinds - {nn.ModuleList}:
         assert len(inspect.signature(kind.forward).parameters) == 2, kind  # self and the tensor

@@ -171,7 +171,8 @@ def test_an_exported_file_of_a_method_that_is_not_there_ends_in_one_line(
     code, out, err = invoke(command, path, *options)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
-    assert "unknown method 'mystery'; known: fixed, oat, oat-single-bn" in err
+    assert "unknown method 'mystery'; known: " in err
+    assert "oat, oat-single-bn, oats" in err
 
 
 @EVERY

@@ -9,7 +9,6 @@ from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from robustbench.model_zoo import model_dicts
@@ -97,7 +96,7 @@ def _load(dataset: BenchmarkDataset, threat: ThreatModel, model: str) -> torch.n
         with _weights_only(), redirect_stdout(sys.stderr):
             module: torch.nn.Module = load_model(model, MODEL_DIR, dataset, threat)
     except Exception as error:
-        unreadable = isinstance(error, UnpicklingError)
+        unreadable = type(error).__name__ == "UnpicklingError"  # torch.load's
         code = re.search(r"GLOBAL (\S+)", str(error)) if unreadable else None
         said = f"{type(error).__name__}: {one_line(error)}"
         if code:

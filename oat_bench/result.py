@@ -213,6 +213,10 @@ def measured(
     before = None if out is None else out / ENTRY
     counted = summarize(outcomes, worst_over, info.trained_at)
     results = with_costs(counted, classifier, data.test, device, before)
+    known = {
+        "number_forward_passes": classifier.passes,
+        "additional_data": bool(foreign_ancestors(info, data)),
+    }
     entry = make_entry(
         info,
         results,
@@ -222,14 +226,12 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
-        number_forward_passes=classifier.passes,
         frontiers=frontier.summarize(outcomes, worst_over),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
-        additional_data=bool(foreign_ancestors(info, data)),
         randomized=classifier.random
         or any(one.check.name == "repeat" and one.raised for one in doubts),
         flags=flags.flags(doubts),
-        **robustbench.described(info),
+        **known | robustbench.described(info),
     )
     return Result(entry, outcomes, classifier, data)

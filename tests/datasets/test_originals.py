@@ -172,7 +172,7 @@ def test_a_bad_download_leaves_nothing(svhn, bless, server, monkeypatch, tmp_pat
     else:
         path.write_bytes(content[::-1] if served == "another" else content[:-9])
     message = refusal(datasets.load, "svhn", tmp_path / "data")
-    expected = "(File not found)" if served == "nothing" else "else than was published (MD5 differ"
+    expected = "(File not found)" if served == "nothing" else "not send the published file (its MD5"
     assert expected in message
     assert list((tmp_path / "data").iterdir()) == []
     path.write_bytes(content)

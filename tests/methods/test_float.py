@@ -86,7 +86,7 @@ def test_a_step_is_the_mean_of_a_clean_and_an_attacked_half_written_out(network)
 
     network.train()
     losses = []
-    for loss in step.losses(Batch(x, y, ids, 0, seed, budget)):
+    for loss in step.losses(Batch(x, y, ids, ids, slice(None), 0, seed, budget)):
         loss.backward()
         losses.append(loss.item())
 

@@ -146,6 +146,7 @@ class FLOAT(OneNetwork):
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
         """Refuse what its step has no place for."""
         expected = {"order": "attack-first", "standard_share": None, "compile": None}
+        expected |= {"loss_sampling": "both"}
         for key, value in expected.items():
             if (found := getattr(training, key)) not in (value, False):
                 raise ValueError(

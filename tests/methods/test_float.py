@@ -174,6 +174,7 @@ def test_it_trains_lambda_0_and_1_whatever_a_card_samples(brief, digits, tmp_pat
     [
         ("order", "published", "training.order is 'published'; half of a batch"),
         ("standard_share", 0.3, "training.standard_share is 0.3"),
+        ("loss_sampling", "one", "training.loss_sampling is 'one'"),
         ("compile", True, "training.compile is True"),
     ],
 )

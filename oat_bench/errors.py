@@ -15,11 +15,19 @@ def one_line(text: object, limit: int | None = 200) -> str:
     return line[:limit]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which of the known names was probably meant, or list them all."""
+def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Say which of the known names was probably meant; if none, ``otherwise``, or all of them."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return otherwise or f"known: {', '.join(names)}"
+
+
+def network_reason(error: Exception) -> str:
+    """Say in one line why a download failed; urllib wraps the errors of the system."""
+    reason = getattr(error, "reason", None) or error
+    return one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -110,7 +110,8 @@ def train(
         card = without_stem if info.network == method.network_card(without_stem.network) else card
         identity = training_identity(card, data, seed, ancestors, info.micro_batch)
         # and a folder's name counted
-        before = _identity(card, data.called(info.dataset), seed, ancestors)
+        called = data.called(info.dataset)
+        before = training_identity(card, called, seed, ancestors, named=True)
         if info.benchmark_card not in (identity, before):
             raise UserError(
                 f"{checkpoint} was trained by another card, on other data, with another seed or "
@@ -213,19 +214,12 @@ def training_identity(
     seed: int,
     ancestors: Sequence[Ancestor] = (),
     micro_batch: int | None = None,
+    *,
+    named: bool = False,
 ) -> str:
-    """Hash all that decides the weights; the name of a folder does not."""
-    same = data if data.name in datasets.DATASETS else data.called("")
-    return _identity(card, same, seed, ancestors, micro_batch)
-
-
-def _identity(
-    card: BenchmarkCard,
-    data: Dataset,
-    seed: int,
-    ancestors: Sequence[Ancestor] = (),
-    micro_batch: int | None = None,
-) -> str:
+    """Hash all that decides the weights; the name of a folder does not, unless ``named``."""
+    if not (named or data.name in datasets.DATASETS):
+        data = data.called("")
     card = card.for_images(*data.input_shape[1:])
     used = (METHODS[card.method].network_card(card.network), card.training, card.threat)
     parts = [part.fingerprint() for part in used if part is not None]

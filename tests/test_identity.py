@@ -120,7 +120,10 @@ def test_training_goes_on_in_a_folder_that_was_renamed(model, shapes, brief_card
     # finished when names still counted
     data = datasets.load(str(shapes))
     again.info = load(model).info.model_copy(
-        update={"benchmark_card": run._identity(card, data, 0), "data_fingerprint": ""}
+        update={
+            "benchmark_card": run.training_identity(card, data, 0, named=True),
+            "data_fingerprint": "",
+        }
     )
     save(again, out / "checkpoint.safetensors")
     run.train(card, datasets.load(str(copy)), out, seed=0, device=device)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from oat_bench.errors import UserError, one_line
+from oat_bench.errors import UserError, network_reason
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.progress import console, note
 
@@ -111,11 +111,10 @@ def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
                 f"put the original {path.name} into {folder}"
             ) from error
         except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
-            reason = one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
             raise UserError(
-                f"{name} is not in {folder} and cannot be downloaded ({reason}); put {wanted} "
-                "there, or name the folder that holds its files with --data-dir"
+                f"{name} is not in {folder} and cannot be downloaded "
+                f"({network_reason(error)}); put {wanted} there, or name the folder that holds "
+                "its files with --data-dir"
             ) from error
         (Path(part) / path.name).replace(path)
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from oat_bench import cards
-from oat_bench.errors import UserError, one_line
+from oat_bench.errors import UserError, network_reason
 from oat_bench.files import atomic_write, is_file, make_folder
 from oat_bench.progress import note
 
@@ -117,11 +117,9 @@ def _download(model: Published, to: Path) -> None:
         with urlopen(url, timeout=_TIMEOUT) as answer:
             content: bytes = answer.read(model.bytes + 1)
     except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error  # urllib wraps the system's errors
-        reason = one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
         raise UserError(
-            f"{model.name} is not on this machine and cannot be downloaded ({reason}); put {url} "
-            f"at {to}"
+            f"{model.name} is not on this machine and cannot be downloaded "
+            f"({network_reason(error)}); put {url} at {to}"
         ) from error
     if hashlib.sha256(content).hexdigest() != model.sha256:
         raise UserError(

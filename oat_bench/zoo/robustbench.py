@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from robustbench.utils import load_model
 from oat_bench.cards import Threat
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.datasets.cifar import CLASSES_10, CLASSES_100
-from oat_bench.errors import UserError, one_line
+from oat_bench.errors import UserError, nearest, one_line
 from oat_bench.methods.fixed import LAMBDA, Fixed
 from oat_bench.results.robustbench import ZOO
 from oat_bench.wrapping import check_outputs
@@ -81,9 +80,8 @@ def _find(name: str) -> tuple[BenchmarkDataset, ThreatModel, str]:
             f"robustbench:{one_line(name)} is for corruptions, and has no eps to be attacked "
             "within; expected a model of threat model Linf or L2"
         )
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    expected = "robustbench:DATASET/THREAT MODEL/NAME, as cifar10/Linf/Carmon2019Unlabeled"
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected {expected}"
+    expected = "expected robustbench:DATASET/THREAT MODEL/NAME, as cifar10/Linf/Carmon2019Unlabeled"
+    hint = nearest(name, known, expected)
     raise UserError(f"RobustBench has no model {one_line(name)!r}; {hint}")
 
 

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test check site chromium clean
+.PHONY: run test explore check site chromium clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/oat-bench run
@@ -15,6 +15,11 @@ test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow" --durations 20
 	$(MAKE) check
+
+# properties on examples that no run has drawn before, a thousand each
+explore: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow" \
+		--hypothesis-profile explore $$(grep -rl hypothesis tests --include='test_*.py')
 
 # the code of today against the outcomes that were published; kept ones would hide a change
 PUBLISHED = leaderboards/fashion-12x12/Linf/oat-wrn-10-1

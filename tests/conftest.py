@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from reporting import evaluate_and_report
 from torch import nn
 
@@ -25,6 +26,11 @@ from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 
 torch.set_num_threads(1)
+
+# The same verdict twice for the same code; `make explore` draws new examples.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("repeatable")
 
 
 def make_network(

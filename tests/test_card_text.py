@@ -92,7 +92,7 @@ PARAMETERS = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     description=TEXT,
     eps=FRACTION,
@@ -112,7 +112,7 @@ def test_any_benchmark_is_read_the_same(again, description, eps, lr, lambdas, fe
     assert same(again(card), card)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(source=TEXT, parameters=PARAMETERS, others=PARAMETERS)
 def test_any_attack_is_read_the_same(again, source, parameters, others):
     values = {"name": "mine", "source": source, "engine": "art"}
@@ -248,7 +248,7 @@ def test_warm_ups_end_before_the_training_does():
     assert both.training.eps_warmup_epochs == 2
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(eps=st.floats(0, 1))
 def test_the_step_size_keeps_its_share_of_eps(eps):
     before = benchmark_card("cifar10")
@@ -290,7 +290,7 @@ def test_a_name_of_ones_own_stays():
     assert card.name == "mine"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(path=st.text(string.printable, min_size=1), lr=st.floats(0.001, 9), epochs=st.integers(1))
 def test_any_name_is_a_name_and_its_own(again, path, lr, epochs):
     before = benchmark_card("cifar10-small-dedicated").with_changes(

@@ -907,7 +907,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
     assert attack_card(str(absolute)).eps == pytest.approx(8 / 255)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_however_a_card_is_spread_over_files_it_is_the_same_card(folder, data):
     text, model = VALID[data.draw(st.sampled_from(sorted(VALID)))]
@@ -1099,7 +1099,7 @@ values = st.recursive(
 models = st.sampled_from([AttackCard, BenchmarkCard])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     lines=st.lists(
         st.one_of(
@@ -1116,14 +1116,14 @@ def test_any_toml_is_a_card_or_a_complaint(folder, lines, model):
     assert_card_or_complaint(folder, "\n".join(lines).encode(errors="replace"), model)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(kind=st.sampled_from(sorted(VALID)), key=keys, value=values)
 def test_a_valid_card_with_one_other_value_is_a_card_or_a_complaint(folder, kind, key, value):
     text, model = VALID[kind]
     assert_card_or_complaint(folder, changed(text, key, value), model)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     kind=st.sampled_from(sorted(VALID)),
     edits=st.lists(
@@ -1138,13 +1138,13 @@ def test_a_valid_card_with_bytes_replaced_is_a_card_or_a_complaint(folder, kind,
     assert_card_or_complaint(folder, content, model)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=200), model=models)
 def test_any_bytes_are_a_card_or_a_complaint(folder, content, model):
     assert_card_or_complaint(folder, content, model)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(selection=st.text(max_size=30) | st.text("/\\.,algdpfsm-270\n \x00~", max_size=12))
 def test_any_selection_is_attacks_or_a_complaint(selection):
     message, found = "", []

@@ -3,8 +3,9 @@
 Bars and confidences are shares in (0, 1).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
-from math import ceil, log
+from math import floor, log
 from typing import Self, TypeVar
 
 from pydantic import Field
@@ -55,15 +56,21 @@ def p_value(count: Count, bar: float) -> float:
     return float(binom.sf(count.right - 1, count.n, bar))
 
 
+def passes(right: int, n: int, bar: float, confidence: float) -> bool:
+    """Return whether so many right answers of n show an accuracy of at least the bar."""
+    return p_value(Count.of(right, n), bar) <= 1 - confidence
+
+
 def needed(n: int, bar: float, confidence: float) -> int | None:
     """Return the fewest right answers of n that pass the test; None if n of n do not."""
-    least = int(binom.isf(1 - confidence, n, bar)) + 1
-    return least if least <= n else None
+    near = max(int(binom.isf(1 - confidence, n, bar)) - 1, 0)  # rounding may decide
+    return next((k for k in range(near, n + 1) if passes(k, n, bar, confidence)), None)
 
 
 def fewest(bar: float, confidence: float) -> int:
     """Return the fewest examples with which a bar can be passed: all of them right."""
-    return ceil(log(1 - confidence) / log(bar) - 1e-9)
+    near = max(floor(log(1 - confidence) / log(bar)) - 1, 1)  # rounding may decide
+    return next(n for n in itertools.count(near) if passes(n, n, bar, confidence))
 
 
 def lower_bound(right: int, n: int, confidence: float) -> float:

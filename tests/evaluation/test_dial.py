@@ -47,7 +47,7 @@ def test_worse_in_one_accuracy_alone_or_by_chance_passes(worse):
     assert verdict({0.0: (380, 10), 0.05: worse, 0.1: (340, 150)}).verdict == "pass"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=2, max_size=5))
 def test_it_is_mcnemars_tests_the_larger_p_and_holms_correction(points):
     """Of nested sets all d that differ are on one side: p is 2**-d. Holm's rule step by step."""

@@ -142,7 +142,6 @@ def test_the_error_is_that_of_the_likelihood_under_the_hypothesis(gained, lost, 
 
 
 @given(st.integers(1, 25), st.sampled_from([0.0, 0.01, 0.05, 0.3]))
-@settings(deadline=None)
 def test_the_score_grows_with_the_lost_and_falls_with_the_gained(n, tolerance):
     # with it the exact test need only look at the edge of its hypothesis
     for gained in range(n):
@@ -215,7 +214,7 @@ def test_the_normal_approximation_would_not_keep_it():
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 400), st.sampled_from([0, 0.01, 0.1]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_p_values_are_probabilities_and_fall_with_the_lost(lost, gained, rest, tolerance):
     n = lost + gained + rest + 1
     p, more = (pairs.drop_p_value(b, gained, n, tolerance) for b in (lost, lost + 1))
@@ -235,7 +234,6 @@ def test_many_examples_take_no_time_and_agree_with_the_normal_approximation():
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.0, 0.01, 0.1, 0.4]))
-@settings(deadline=None)
 def test_of_all_or_nothing_the_test_of_a_mean_is_the_binomial_test(lost, gained, tolerance):
     d = drops(lost, gained, lost + gained)
     expected = binom.sf(lost - 1, len(d), (1 + tolerance) / 2)

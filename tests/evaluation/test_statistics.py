@@ -165,7 +165,7 @@ def test_widths_are_points_of_their_own():
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_outcomes_are_counted_as_by_hand(data):
     lambdas = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, unique=True))

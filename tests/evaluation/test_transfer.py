@@ -230,7 +230,7 @@ def test_all_that_decides_outcomes_leads_to_a_new_cell(data, tmp_path):
         assert len(list(tmp_path.iterdir())) == number, change
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), size=st.integers(1, 80), batch=st.integers(8, 80))
 def test_order_and_batches_do_not_matter(seed, size, batch):
     data, attack = make_data(), ready("pgd-7", step_size=EPS / 3)

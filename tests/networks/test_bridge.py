@@ -36,7 +36,7 @@ def network(request, perturbed):
     return perturbed(interpolation=rule, film=film, widths=(1.0, 0.5))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(share=st.floats(1e-5, 0.9999), width=st.sampled_from([1.0, 0.5]))
 def test_below_the_first_trained_lambda_the_folded_norms_are_mixed_linearly(network, share, width):
     """Against the affines by hand: BN_c's at 0, BN_a's and FiLM's at the first trained one."""

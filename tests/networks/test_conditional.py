@@ -271,7 +271,7 @@ lambda_lists = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lams=lambda_lists, seed=st.integers(0, 2**16), data=st.data())
 def test_a_mixed_batch_is_its_images_one_by_one(small, lams, seed, data):
     x = images(len(lams), seed=seed)
@@ -296,7 +296,7 @@ def test_the_singles_of_that_property_differ_between_lambdas(small):
     assert float(distance.min()) > 1e-2
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     n_standard=st.integers(0, 4), n_other=st.integers(0, 4), lam=st.floats(0.1, 1), data=st.data()
 )

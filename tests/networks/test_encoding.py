@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench.networks.card import NetworkCard, check_interpolation
@@ -74,7 +74,6 @@ def test_order_and_repetition_of_the_trained_lambdas_do_not_matter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None)
 @given(lams=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=7))
 def test_between_trained_lambdas_the_code_is_their_interpolation(kind, lams):
     """Numpy's piecewise linear interpolation, coordinate by coordinate."""
@@ -135,7 +134,6 @@ def test_between_the_rules_are_networks_of_their_own_and_all_forms_agree(kind, r
 
 
 @pytest.mark.parametrize("kind", ["one-hot", "dct", "orthogonal"])
-@settings(deadline=None)
 @given(lam=st.floats(0, 1, width=32))
 def test_a_spherical_code_is_on_the_arc(kind, lam):
     """As long as the rows, and a share w of the angle away from the lower one."""

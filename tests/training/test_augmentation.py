@@ -31,7 +31,7 @@ def theirs(image, row, column, flip, padding):
     return reference.hflip(cropped) if flip else cropped
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(*[st.integers(1, 9)] * 3),
     padding=st.integers(0, 6),

@@ -259,7 +259,7 @@ def test_random_start_is_uniform_in_the_l2_ball():
 # --- the ball and the box ---
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     norm=st.sampled_from(["Linf", "L2"]),
     eps=st.one_of(st.just(0.0), st.floats(1e-6, 3)),
@@ -326,7 +326,7 @@ def test_a_start_outside_the_ball_is_projected(norm):
 # --- random numbers belong to the example ---
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     norm=st.sampled_from(["Linf", "L2"]),
     decay=st.sampled_from([None, 1.0]),

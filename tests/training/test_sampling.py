@@ -99,7 +99,6 @@ def test_draws_belong_to_the_example_the_step_and_the_seed(lambda_sampling):
         assert equal == pytest.approx(expected, abs=0.06)
 
 
-@settings(deadline=None)
 @given(
     n=st.integers(2, 400),
     count=st.integers(1, 40),

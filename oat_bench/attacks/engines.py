@@ -170,6 +170,14 @@ def together(
     return [attack._kept(x_adv, x) for attack, x_adv in zip(attacks, found, strict=True)]
 
 
+def chains(attacks: Sequence[Attack]) -> list[list[int]]:
+    """Group attacks, by their places, that one call of `together` runs."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, attack in enumerate(attacks):
+        groups.setdefault(place if attack.start is None else attack.start, []).append(place)
+    return list(groups.values())
+
+
 class _SeededState(np.random.RandomState):
     """A generator that takes its seed from numpy's global one where it is given none."""
 

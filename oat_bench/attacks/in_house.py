@@ -190,12 +190,16 @@ def together(
 
     So FGSM takes MI-FGSM's first gradient, and PGD-7 all of its from PGD-20.
     """
-    found, walks = {}, {}
+    found: dict[int, Tensor] = {}
+    walks: dict[int, Walk] = {}
     for number, attack in enumerate(attacks):
         function = CLASSES[attack.class_]
         passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
         accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
         result = function(model, x, y, **accepted, **attack.parameters)
-        (walks if isinstance(result, Generator) else found)[number] = result
+        if isinstance(result, Generator):
+            walks[number] = result
+        else:
+            found[number] = result
     found |= zip(walks, follow(model, list(walks.values())), strict=True)
     return [found[number] for number in range(len(attacks))]

@@ -174,7 +174,7 @@ def strongest(
 
     passes = []  # of an image
     for attack in (whole, parts):
-        first, *others = (run.passes for run in attack.chain)
+        first, *others = (part.passes.total for part in attack.parts())
         passes.append(right * first + standing * sum(others))
     takes = [each * (points * n_search * passes[1] + tests * n_test * one) for one in passes]
     allowed = f"the budget of {budget / 60:g} min"
@@ -197,5 +197,5 @@ def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     started = time.perf_counter()
     attacked = at.attacked(attack, right, at.craft(attack, right))
     standing = int((attacked == labels[right]).sum())
-    each = (time.perf_counter() - started) / (attack.passes * len(right))
+    each = (time.perf_counter() - started) / (attack.passes.total * len(right))
     return each, len(right) / len(ids), standing / len(ids)

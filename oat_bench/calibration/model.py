@@ -119,7 +119,7 @@ def calibrate(
         )
     points = (GRID if smooth else len(lambdas)) * len(shares)
     # what comes out is predicted too
-    each, each_searched = attack.passes + 1, probe.attack.passes + 1
+    each, each_searched = attack.passes.total + 1, probe.attack.passes.total + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
     clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)

@@ -232,9 +232,9 @@ def seconds(
     base = suite.base.card.name
     run += [(suite.base, base)] * (len(_radii(suite.base.threat, subject.data)) - 1)
     run += [(suite.doubled, base), (suite.noise, "noise"), (suite.square, "square")]
-    passes = sum(attack.passes * len(subject.share(name)) for attack, name in run)
+    passes = sum(attack.passes.total * len(subject.share(name)) for attack, name in run)
     # what was timed is a forward and a backward pass
-    total = len(points) * passes + on_dials * suite.base.passes
+    total = len(points) * passes + on_dials * suite.base.passes.total
     return total * min(timed) / (2 * len(index))
 
 

@@ -33,7 +33,7 @@ def evaluate(
     """
     subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
-    passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
+    passes = len(points) * sum(attack.passes.total * len(share) for attack, share in pairs)
     total = len(points) * sum(len(share) for _, share in pairs)
     if images is not None:
         images.announce(total, subject.data.images[0])

@@ -96,7 +96,7 @@ def evaluate(
     """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example."""
     check_attack(attack)
     wanted = subject.ids
-    passes = attack.passes * len(wanted) * len(draw.lams)
+    passes = attack.passes.total * len(wanted) * len(draw.lams)
     points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
     origin = Origin("expectation", draw, draw.lams, "expectation", f"expectation over {draw}")
     cells = [Cell(at, attack, origin=origin) for at in points]

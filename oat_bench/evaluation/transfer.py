@@ -42,7 +42,7 @@ def transfer(
         )
     subject.check([attack])
     wanted = subject.ids
-    passes = attack.passes * len(wanted) * len(crafted)
+    passes = attack.passes.total * len(wanted) * len(crafted)
     at = {lam: subject.at(OperatingPoint(lam, width), passes) for lam in {*crafted, *tested}}
     frames = []
     with bar("transferring", len(crafted) * len(wanted), show=show) as line:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 from oat_bench.networks.plain import PlainNetwork
-from oat_bench.progress import note
+from oat_bench.progress import note, passed
 
 Precision = Literal["float32", "bf16"]
 
@@ -122,6 +122,7 @@ class Accelerated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""
+        passed(len(x), backward=x.requires_grad)
         if x.requires_grad:
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)

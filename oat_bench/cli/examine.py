@@ -46,7 +46,7 @@ def integrity(
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import examination
-    from oat_bench.progress import bar, note
+    from oat_bench.progress import note, passes
     from oat_bench.reports import integrity as reports
     from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
 
@@ -64,7 +64,8 @@ def integrity(
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
     folder, nested = context.folder(), datasets.nested_order(labels)
     subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
-    most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
+    on_dials = n_dial * len(whole) * len(dials)
+    most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
         note(
             f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
@@ -72,8 +73,8 @@ def integrity(
             "with --n-examples"
         )
     found, compared = [], []
-    stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
-    with bar("examining", stages) as line:
+    expected = examination.passes(subject, suite, len(points), on_dials)
+    with passes("examining", expected) as line:
         for point in points:
             checks = examination.examine(subject, point, suite, line)
             found.append(IntegrityPoint.of(point, checks))

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation.cells import Cell, Done, cell_name, counter, describe, fill
+from oat_bench.evaluation import stages
+from oat_bench.evaluation.cells import Cell, cell_name, describe, fill
 from oat_bench.evaluation.images import ImageFolder, Kept
+from oat_bench.evaluation.stages import Stage
 from oat_bench.evaluation.subject import AtPoint, Subject
-from oat_bench.progress import bar
+from oat_bench.progress import Bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
 
 
@@ -34,17 +37,19 @@ def evaluate(
     subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
     passes = len(points) * sum(attack.passes.total * len(share) for attack, share in pairs)
-    total = len(points) * sum(len(share) for _, share in pairs)
     if images is not None:
+        total = len(points) * sum(len(share) for _, share in pairs)
         images.announce(total, subject.data.images[0])
     frames = []
-    with bar("evaluating", total, show=show) as line:
+    planned = stages.of(subject, points, attacks)
+    with passes_bar("evaluating", stages.by_kind(planned), show=show) as line:
         for point in points:
             at = subject.at(point, passes)
             for attack, share in pairs:
-                line.note(f"{at}, {attack.label}")
-                count = counter(line, share, len(subject.data))
-                rows = _attacked(at, attack, share, count, images)
+                parts = [
+                    one for one in planned if (one.point, one.part.label) == (point, attack.label)
+                ]
+                rows = _attacked(at, attack, share, parts, line, images)
                 frames.append(rows.assign(attack=attack.label))
     return pd.concat(frames, ignore_index=True)[KEYS]
 
@@ -58,26 +63,31 @@ def outcomes(
 
 
 def _attacked(
-    at: AtPoint, attack: Attack, wanted: Tensor, count: Done, images: ImageFolder | None
+    at: AtPoint,
+    attack: Attack,
+    wanted: Tensor,
+    parts: Sequence[Stage],
+    line: Bar,
+    images: ImageFolder | None,
 ) -> pd.DataFrame:
-    standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
+    standing = stages.attacked(at.subject, attack)
     kept = lacking = None
     if images is not None and attack.card.engine != "file":
         kept = Kept(images, cell_name(at, attack, (), None))
         lacking = None if kept.there(wanted).all() else kept
     found = pd.DataFrame()
-    parts = attack.parts()
-    for number, part in enumerate(parts, 1):
+    for number, stage in enumerate(parts, 1):
+        part = stage.part
+        line.begin(part.name, stage.expected.total, f"{at}, {stage}", stage.each.total)
         cell = Cell(at, attack, number)
         if lacking is not None and cell.forget(standing[~lacking.there(standing)]):
             lacking.folder.note_again()
         craft, split = partial(_craft, at, part, lacking), partial(_split, at, part, standing)
-        fill([cell], standing, craft, split, count if part is parts[-1] else lambda _ids: None)
+        fill([cell], standing, craft, split, line.needs)
         rows = cell.rows(standing).set_index("example")
         found = rows if number == 1 else rows.combine_first(found)
-        broken = torch.tensor((rows["attacked_prediction"] != rows["label"]).to_numpy())
-        count(standing[broken])
-        standing = standing[~broken]
+        broken = (rows["attacked_prediction"] != rows["label"]).to_numpy()
+        standing = standing[torch.tensor(~broken)]
     if lacking is not None:
         # what is wrong already is attacked for its image alone: elsewhere it may be right
         wrong = found.index[found["clean_prediction"] != found["label"]].to_numpy()

@@ -167,11 +167,7 @@ def strongest(
     subject = Subject(classifier, data, "", examples, **how)
     each, right, standing = _time(subject.at(point), timed)
     n_search, n_test = procedure.split(len(examples), goal, confidence)
-    smooth = classifier.continuous
-    points = len(search.starting_lambdas(info.trained_lambdas, continuous=smooth)) * len(widths)
-    points += 2 * search.REFINEMENTS if smooth else 0
-    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
-
+    points, tests = _most(classifier, goal, widths)
     passes = []  # of an image
     for attack in (whole, parts):
         first, *others = (part.passes.total for part in attack.parts())
@@ -185,6 +181,32 @@ def strongest(
         f"RA is under {parts.label}, AutoAttack's gradient parts, up to {short}: {whole.label} "
         f"would take up to {long}, more than {allowed}; --attack autoattack forces it"
     )
+
+
+def _most(
+    classifier: TunableClassifier, goal: search.Goal, widths: Sequence[float]
+) -> tuple[int, int]:
+    """Return how many points a search attacks, and how often tests do, at most."""
+    smooth, trained = classifier.continuous, classifier.info.trained_lambdas
+    points = len(search.starting_lambdas(trained, continuous=smooth)) * len(widths)
+    points += 2 * search.REFINEMENTS if smooth else 0
+    return points, 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
+
+
+def jobs(
+    classifier: TunableClassifier,
+    attack: Attack,
+    goal: search.Goal,
+    n: int,
+    *,
+    confidence: float,
+    widths: Sequence[float],
+) -> list[tuple[OperatingPoint, Attack, int]]:
+    """Return what a calibration on n images attacks at most, for `oat_bench.planning`."""
+    n_search, n_test = procedure.split(n, goal, confidence)
+    points, tests = _most(classifier, goal, widths)
+    point = OperatingPoint(max(classifier.info.trained_lambdas), max(widths))
+    return [(point, cheaper(attack), n_search)] * points + [(point, attack, n_test)] * tests
 
 
 def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:

@@ -62,7 +62,13 @@ def integrity(
     dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
-    folder, nested = context.folder(), datasets.nested_order(labels)
+    nested = datasets.nested_order(labels)
+    if context.planned is not None:
+        subject = context.subject(nested[:n], fewer=fewer, seed=seed)
+        jobs = [(p, *run) for p in points for run in examination.runs(subject, suite)]
+        jobs += [(point, suite.base, n_dial) for each in dials for point in each]
+        context.plan(subject, jobs)
+    folder = context.folder()
     subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
     on_dials = n_dial * len(whole) * len(dials)
     most = examination.seconds(subject, points, suite, on_dials)
@@ -153,6 +159,7 @@ def transfer(
     from oat_bench import figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
+    from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
     from oat_bench.files import atomic_write
@@ -177,7 +184,13 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    examples, folder = context.examples(n_examples, 500), context.folder()
+    examples = context.examples(n_examples, 500)
+    if context.planned is not None:
+        jobs = [(OperatingPoint(lam, share), ready, len(examples)) for lam in sources]
+        # the attack on the expectation passes through all networks
+        jobs += [(OperatingPoint(lam, share), ready, len(examples)) for lam in odds if drawn]
+        context.plan(context.subject(examples, seed=seed, **asked), jobs)
+    folder = context.folder()
     subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
@@ -221,6 +234,13 @@ def corruptions(
     name = context.dataset_name
     points, data = context.points(**where), context.data
     examples = context.examples(n_examples, 1000)
+    if context.planned is not None:
+        from oat_bench import planning
+
+        plan, subject = planning.Plan(context.where), context.subject(examples)
+        times = len(evaluation.CORRUPTIONS) * len(severities)
+        planning.add_predictions(plan, subject, points, times)
+        context.planned.show(plan)
     published = None
     if name in cifar_c.PUBLISHED:
         published = cifar_c.find(name, context.data_dir, data.test.labels)

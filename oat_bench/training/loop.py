@@ -43,6 +43,7 @@ class Trainer:
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
+    cost: Cost = Cost(0, 0.0, 0.0)  #: what it takes, where it was given ``room``
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Trainer:
         self.limit, self._validated = whole, card.batch_size
         if room is not None:
             step.ready(replace(setting, card=_attacked(card), compiled=False))
-            cost = self._cost(whole)
+            self.cost = cost = self._cost(whole)
             self.limit, self._validated = limits(cost, room, card, whole)
         step.ready(setting)
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from oat_bench.acceleration import operations_per_image
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import Attack, prepare
-from oat_bench.attacks.passes import Passes
 from oat_bench.benchmark import BenchmarkCard
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Dataset, Split
 from oat_bench.evaluation import stages
 from oat_bench.evaluation.cost import machine
+from oat_bench.evaluation.stages import Stage
 from oat_bench.evaluation.subject import Subject
 from oat_bench.methods.trainable import Member, TrainableClassifier
 from oat_bench.networks.drawn import steady
@@ -143,31 +143,22 @@ class Meter:
         return time.perf_counter() - started
 
 
-Job = tuple[OperatingPoint, Attack, int]  #: an attack on so many images at a point
-
-
-def grid(
-    subject: Subject, points: Sequence[OperatingPoint], attacks: Sequence[Attack]
-) -> list[Job]:
-    """Return the jobs of an evaluation."""
-    sizes = [(attack, len(stages.attacked(subject, attack))) for attack in attacks]
-    return [(point, *one) for point in points for one in sizes]
-
-
-def add_attacks(plan: Plan, subject: Subject, jobs: Iterable[Job]) -> None:
+def add_attacks(plan: Plan, subject: Subject, work: Iterable[Stage]) -> None:
     """Add attacks, of which blocks of images can be shared out, and what their outcomes take."""
     meter, rows, outcomes = Meter(subject, plan.rate), dict[str, Step](), 0
-    for point, attack, images in jobs:
-        seconds = operations = 0.0
-        model = subject.at(point).searched if subject.classifier.random else None
-        for part in attack.parts():
-            stage = stages.Stage(point, part, images, part.passes_on(model) + Passes(1))
-            made, usual = stage.most.total, stages.usual(part)
-            takes = made * meter.operations(point), made * meter.seconds(point, part)
-            step = Step(str(stage), images, made, *takes, usual)
-            rows[step.name] = _sum(rows[step.name], step) if step.name in rows else step
-            operations, seconds = operations + usual * takes[0], seconds + usual * takes[1]
-            outcomes += images
+    units = dict[tuple[OperatingPoint, str, int], list[float]]()
+    for stage in work:
+        point, made, usual = stage.point, stage.most.total, stages.usual(stage.part)
+        outcomes += stage.images
+        if not made:  # attacked along with another
+            continue
+        takes = made * meter.operations(point), made * meter.seconds(point, stage.part)
+        step = Step(stage.kind, stage.images, made, *takes, usual)
+        rows[step.name] = _sum(rows[step.name], step) if step.name in rows else step
+        unit = units.setdefault((point, stage.part.label, stage.images), [0.0, 0.0])
+        unit[0] += usual * takes[1]
+        unit[1] += usual * takes[0]
+    for (_, _, images), (seconds, operations) in units.items():
         plan.units += [(seconds * n / images, operations * n / images) for n in _blocks(images)]
     plan.steps += rows.values()
     plan.disk["outcomes"] = _ROW * outcomes

@@ -154,10 +154,10 @@ def _drawn(progress: Progress, description: str) -> Callable[[Bar], None]:
 _counting: Bar | None = None  # what passes of images move on
 
 
-def passed(images: int, *, backward: bool) -> None:
-    """Tell that images pass through a network, and perhaps back to their gradient."""
+def passed(images: int) -> None:
+    """Tell that images passed through a network, or back to their gradient."""
     if _counting is not None:
-        _counting.advance(2 * images if backward else images)
+        _counting.advance(images)
 
 
 @contextmanager

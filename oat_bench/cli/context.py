@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from oat_bench.attacks.engines import Attack
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.evaluation.subject import Subject
-    from oat_bench.planning import Job, Plan
+    from oat_bench.planning import Plan
     from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
     from oat_bench.written import Written
@@ -217,13 +218,16 @@ class Context:
 
         return make_folder(self.out or self.default_out(name))
 
-    def plan(self, subject: "Subject", jobs: "Iterable[Job]") -> NoReturn:
-        """Say what attacks on a subject would take, and end the command."""
+    def plan(
+        self, subject: "Subject", runs: "Iterable[tuple[OperatingPoint, Attack, int]]"
+    ) -> NoReturn:
+        """Say what attacks on so many images each would take, and end the command."""
         from oat_bench import planning
+        from oat_bench.evaluation import stages
 
         assert self.planned is not None
         plan = planning.Plan(self.where)
-        planning.add_attacks(plan, subject, jobs)
+        planning.add_attacks(plan, subject, stages.apart(subject, runs))
         self.planned.show(plan)
 
 

@@ -180,6 +180,7 @@ def _plan(
     """Plan a training, unless the model is trained, and attacks on the model if there are any."""
     from oat_bench import planning
     from oat_bench import run as runs
+    from oat_bench.evaluation import stages
     from oat_bench.evaluation.subject import Subject
 
     plan = planning.Plan(context.where, rate)
@@ -196,7 +197,7 @@ def _plan(
         examples = runs.choose_examples(data, measures.n_examples)
         images = data.test.to(context.where)
         subject = Subject(trained.to(context.where), images, "", examples, **how)
-        planning.add_attacks(plan, subject, planning.grid(subject, points, attacks))
+        planning.add_attacks(plan, subject, stages.of(subject, points, attacks))
     return plan
 
 

@@ -32,9 +32,10 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import LEAST, PROCESS, per_image
 from oat_bench.training.sampling import passes
+from oat_bench.training.step import Setting
 
 START_UP = 8.0  #: seconds until a worker computes: imports, model and data (docs/scale.md)
-_MEASURED = 2e10  # operations of a measurement: some tenths of a second
+_MEASURED = 5e10  # operations of a measurement: about a second
 #: what an attack is shortened to while it is timed
 _SHORT: dict[str, Any] = {"steps": 3, "max_iter": 3, "n_queries": 20, "draws": 3, "n_classes": 3}
 _SHORT |= {"restarts": 1, "n_restarts": 1}
@@ -116,20 +117,22 @@ class Meter:
         if key not in self._known:
             at = self._subject.at(point)
             model = at.searched
-            n = max(4, min(at.batch_size, int(_MEASURED / max(1.0, self.operations(point)))))
-            x = self._images(n)
             changes = {k: v for k, v in _SHORT.items() if k in run.parameters}
             if (eps := run.parameters.get("eps")) is not None:
                 changes["eps"] = 1e-3 * eps  # so that all images stand
             short_run = run.model_copy(update={"parameters": run.parameters | changes})
             short_part = replace(part, chain=(*part.chain[:-1], short_run))
+            each = short_part.passes_on(model).total
+            if not each:
+                return 0.0
+            n = int(_MEASURED / max(1.0, each * self.operations(point)))
+            x = self._images(max(4, min(at.batch_size, n)))
             with torch.no_grad():
                 y = model(x).argmax(1)
-            made = short_part.passes_on(model).total * n
-            if not made:
-                return 0.0
-            spent = min(self._time(short_part, model, x, y) for _ in range(2))
-            self._known[key] = spent / made
+            spent = self._time(short_part, model, x, y)
+            if spent < 1:  # else what is done once in a process takes no part in it
+                spent = min(spent, self._time(short_part, model, x, y))
+            self._known[key] = spent / (each * len(x))
         return self._known[key]
 
     def _images(self, n: int) -> Tensor:
@@ -219,6 +222,7 @@ def add_training(
         images = len(data.train) * recipe.epochs
         made = passes(recipe) * images
         training.append(Step("training", images, made, made * operations, each * images))
+        member.step.ready(Setting(recipe, card.threat, seed, plan.device, "float32", False))
         points = member.step.points()
         times = math.ceil(recipe.epochs / recipe.validate_every) * len(points)
         made = 2.0 * (1 + recipe.attack_steps) * n_validation * times

@@ -17,6 +17,7 @@ console = Console(stderr=True, highlight=False)
 EVERY = 30.0  #: seconds from one line to the next, where stderr is no terminal
 _REDRAWN = 0.2  # seconds from one state of a bar to the next
 _TRUSTED = 2.0  # stages of a kind that an expectation counts for, beside those that were seen
+_NEVER = 1e8  # seconds that say no more than that nothing is known
 _MEMORY = 600.0  # seconds after which a measured speed counts for a third
 
 
@@ -123,7 +124,9 @@ class Bar:
 
 def _left(bar: Bar) -> str:
     seconds = bar.seconds_left
-    return "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
+    if seconds is None or seconds > _NEVER:
+        return "-:--:--"
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _lines() -> Callable[[Bar], None]:

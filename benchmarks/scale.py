@@ -19,7 +19,7 @@ import torch
 
 from oat_bench import datasets, zoo
 from oat_bench.attacks.card import attack_card
-from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.engines import Attack, prepare
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation import stages
 from oat_bench.evaluation.grid import evaluate
@@ -27,6 +27,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.planning import Meter, makespan
 
 Unit = tuple[float, str, int]  # lambda, attack, number of the block
+Measured = tuple[float, float, list[tuple[Unit, float]]]  # CPU s and s of a start-up, CPU s each
 LAMBDAS, ATTACKS, BLOCKS = (0.0, 0.2, 1.0), ("pgd-20", "apgd", "square"), 2
 QUERIES = 500  # of Square, which makes ten times as many in AutoAttack
 WORKERS = (1, 8, 64, 512)
@@ -47,7 +48,7 @@ def worker(model: str, units: list[Unit], out: multiprocessing.Queue, began: flo
     out.put((start_up, wall, found))
 
 
-def prepared(model: str):
+def prepared(model: str) -> tuple[Subject, dict[str, Attack]]:
     """Load the model and its data, and make the attacks ready."""
     classifier = zoo.load(model, torch.device("cpu"))
     data = datasets.load(classifier.info.dataset).test
@@ -62,7 +63,7 @@ def prepared(model: str):
     return Subject(classifier, data, "", first, compile_it=False), attacks
 
 
-def measured(model: str, shares: list[list[Unit]]):
+def measured(model: str, shares: list[list[Unit]]) -> list[Measured]:
     """Compute shares side by side; return start-ups and CPU seconds, and each unit's."""
     context = multiprocessing.get_context("spawn")
     out, began = context.Queue(), time.time()

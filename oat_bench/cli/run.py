@@ -187,6 +187,13 @@ def _plan(
     if trained is None:
         card = card.checked().for_images(*data.input_shape[1:])
         fresh = runs.fresh(card, data, seed=seed, start=start).to(context.where)
+        try:
+            fresh.at(card.training.lambdas[-1], max(fresh.info.widths))
+        except UserError as error:  # what `fit` finds is not there yet
+            raise UserError(
+                f"{error}: a run of {card.method} is not planned; once it is fitted, oat-bench "
+                "plan evaluate is"
+            ) from error
         planning.add_training(plan, card, data, fresh, seed)
         trained = fresh
     if attacks is not None:
@@ -206,8 +213,10 @@ def _warn(card: "BenchmarkCard", plan: "Callable[..., Plan]") -> None:
     from oat_bench import cards, planning
     from oat_bench.progress import note
 
-    # nothing is timed where even a slow machine is done soon
-    if plan(rate=_SLOW).seconds < _LONG or (seconds := plan().seconds) < _LONG:
+    try:  # nothing is timed where even a slow machine is done soon
+        if plan(rate=_SLOW).seconds < _LONG or (seconds := plan().seconds) < _LONG:
+            return
+    except UserError:  # what cannot be planned
         return
     small, shorter = f"{card.dataset}-small", "take fewer --epochs, --attacks or --n-examples"
     if card.name != small and small in cards.names("benchmarks"):

@@ -35,7 +35,7 @@ from oat_bench.training.sampling import passes
 from oat_bench.training.step import Setting
 
 START_UP = 5.0  #: seconds until a worker computes: imports, model and data (docs/scale.md)
-_MEASURED = 5e10  # operations of a measurement: about a second
+_MEASURED = 2e10  # operations of a measurement: less than a second
 #: what an attack is shortened to while it is timed
 _SHORT: dict[str, Any] = {"steps": 3, "max_iter": 3, "n_queries": 20, "draws": 3, "n_classes": 3}
 _SHORT |= {"restarts": 1, "n_restarts": 1}

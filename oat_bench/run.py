@@ -124,28 +124,8 @@ def train(
         names = card.network.architecture, without_stem.network.architecture
         note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
     identity = training_identity(card, data, seed, ancestors)
-    network = method.network_card(card.network)
-    info = ModelInfo(
-        method=card.method,
-        dataset=data.name,
-        classes=list(data.classes),
-        input_shape=data.input_shape,
-        network=network,
-        own_name="" if network else card.method,
-        options=card.options,
-        trained_lambdas=card.training.lambdas,
-        interpolation=network.interpolation if network and method.continuous else "none",
-        lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
-        threat=card.threat,
-        seed=seed,
-        epochs=card.training.epochs,
-        selection="",
-        benchmark_card=identity,
-        data_fingerprint=data.fingerprint(),
-        image_size=data.image_size,
-        ancestors=ancestors,
-    ).with_bridge()
-    classifier = method.build(info) if start is None else method.start(info, start)
+    classifier = fresh(card, data, seed=seed, start=start, identity=identity)
+    info = classifier.info
     classifier.to(device)
     selections, logs, seconds, micro_batches = [], [], 0.0, []
     train_split, validation = data.train.to(device), data.validation
@@ -206,6 +186,40 @@ def train(
     if selections:
         note(f"trained in {seconds:.0f} s; weights: {selection}")
     return classifier
+
+
+def fresh(
+    card: BenchmarkCard,
+    data: Dataset,
+    *,
+    seed: int,
+    start: TunableClassifier | None = None,
+    identity: str = "",
+) -> TrainableClassifier:
+    """Build the classifier that `train` trains by a card for images of this size."""
+    method: type[TrainableClassifier] = METHODS[card.method]
+    network = method.network_card(card.network)
+    info = ModelInfo(
+        method=card.method,
+        dataset=data.name,
+        classes=list(data.classes),
+        input_shape=data.input_shape,
+        network=network,
+        own_name="" if network else card.method,
+        options=card.options,
+        trained_lambdas=card.training.lambdas,
+        interpolation=network.interpolation if network and method.continuous else "none",
+        lambda_sampling=card.training.lambda_sampling if method.continuous else "list",
+        threat=card.threat,
+        seed=seed,
+        epochs=card.training.epochs,
+        selection="",
+        benchmark_card=identity,
+        data_fingerprint=data.fingerprint() if identity else "",
+        image_size=data.image_size,
+        ancestors=[] if start is None else start.lineage(),
+    ).with_bridge()
+    return method.build(info) if start is None else method.start(info, start)
 
 
 def training_identity(

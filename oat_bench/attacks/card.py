@@ -49,22 +49,6 @@ class AttackPart(Recorded):
         return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
 
     @property
-    def passes(self) -> float:
-        """Forward and backward passes of an image that survives, about, once resolved."""
-        given = self.parameters
-        if self.class_ == "Images":  # they are there already
-            return 1.0
-        counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
-        known = [float(count) for count in counts if isinstance(count, int | float)]
-        restarts = given.get("restarts", given.get("n_restarts", 1))
-        # APGD-T aims at each of the other classes; FAB where it is told to
-        aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
-        targets = given.get("n_classes", 10) - 1 if aimed else 1
-        backward = 1 if "n_queries" in given or "draws" in given else 2
-        each = backward * given.get("eot_iter", 1) * (1 + (self.class_ == "EOTPGD"))  # two losses
-        return float(each * targets * restarts * max(known, default=100.0))
-
-    @property
     def averages(self) -> bool:
         """See `averages`."""
         return averages(self.class_, self.parameters)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.attacks.card import AttackCard, AttackPart
+from oat_bench.attacks.passes import Passes, count
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
+from oat_bench.networks.drawn import RandomNetwork
 from oat_bench.randomness import uniform
 from oat_bench.registry import ENGINES
 from oat_bench.training.pgd import evaluating
@@ -61,9 +63,19 @@ class Attack:
         return [replace(self, chain=chain[: part + 1], part=part) for part in range(len(chain))]
 
     @property
-    def passes(self) -> float:
-        """Forward and backward passes that it makes of an image that survives, about."""
-        return sum(run.passes for run in (self.chain if self.part is None else self.chain[-1:]))
+    def passes(self) -> Passes:
+        """Passes that it makes of an image that survives, before the result is classified."""
+        return self.passes_on(None)
+
+    def passes_on(self, model: nn.Module | None) -> Passes:
+        """Return `passes`, on a random model through the networks that a step draws."""
+        found = Passes()
+        for run in self.chain if self.part is None else self.chain[-1:]:
+            drawn = None
+            if isinstance(model, RandomNetwork):
+                drawn = len(model.draws(run.parameters.get("eot_iter", 10), 0).networks)
+            found += count(self.card.engine, run.class_, run.parameters, self.n_classes, drawn)
+        return found
 
     @property
     def per_example(self) -> bool:

@@ -11,7 +11,16 @@ from typing import NoReturn
 import click
 
 # they add themselves to cli
-from oat_bench.cli import calibrate, check, examine, export, leaderboard, reading, run  # noqa: F401
+from oat_bench.cli import (  # noqa: F401
+    calibrate,
+    check,
+    examine,
+    export,
+    leaderboard,
+    plan,
+    reading,
+    run,
+)
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError, one_line
 

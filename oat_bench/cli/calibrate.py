@@ -83,6 +83,13 @@ def calibrate(
     threat, ready = card.with_changes(changes).threat, None
     if attack is not None:
         ready = prepare(attack_card(attack), threat, n_classes=info.num_classes, seed=seed)
+    if context.planned is not None:
+        whole = ready or prepare(
+            attack_card("autoattack"), threat, n_classes=info.num_classes, seed=seed
+        )
+        n = n_examples or min(_N, len(context.data.splits[split]))
+        jobs = calibration.jobs(trained, whole, goal, n, confidence=confidence, widths=shares)
+        context.plan(context.subject(context.examples(1, 1)), jobs)
     reading: dict[str, Any] = {one: getattr(context, one) for one in ("skip_broken", "image_size")}
     images = calibration.held_out(info, dataset, split, context.data_dir, **reading)
     n = n_examples or min(_N, len(images.data))

@@ -49,6 +49,16 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     if update_baseline and kept_because is not None:
         raise UserError(kept_because)
     data = context.data
+    if context.planned is not None:
+        attacks = against.prepare(trained.info.num_classes, asked["seed"])
+        jobs = [
+            (point, attack, len(ids))
+            for ids, names in against.shares()
+            for point in against.points
+            for attack in attacks
+            if attack.label in names
+        ]
+        context.plan(context.subject(context.examples(None, 1)), jobs)
     checks.prepare(trained, against, data, asked["seed"])
     store = store_in(context.folder("check"))
     done = checks.check(trained, against, data, device=context.where, store=store, **asked)

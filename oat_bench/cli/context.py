@@ -6,21 +6,43 @@ A command asks in the order in which mistakes are to be reported; nothing is loa
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
 
 from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
 from oat_bench.run_folder import STORE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
+    from oat_bench.attacks.engines import Attack
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
     from oat_bench.evaluation.subject import Subject
+    from oat_bench.planning import Plan
     from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
     from oat_bench.written import Written
+
+
+@dataclass(frozen=True)
+class Planned:
+    """That a command is to say what it would take, and on what."""
+
+    command: str
+    workers: int = 1
+    tflops: float | None = None  # that each worker reaches; None: as much as this machine
+
+    def show(self, plan: "Plan") -> NoReturn:
+        """Print the plan, and end the command."""
+        from oat_bench import planning
+
+        show(planning.page(plan, self.command, self.workers, self.tflops))
+        click.get_current_context().exit()
 
 
 @dataclass
@@ -37,6 +59,7 @@ class Context:
     image_size: int | None = None  # of a folder's images; None: as for the training
     device: str = "auto"
     out: Path | None = None  # None: `default_out`
+    planned: Planned | None = None  # set: nothing is computed, and data need not be there
     loaded: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)  # by what was asked
 
     @property
@@ -92,9 +115,13 @@ class Context:
     def load(self, name: str, image_size: int | None, label: str | None = None) -> "Dataset":
         """Load a data set, once; or a folder, which results call ``label``."""
         from oat_bench import datasets
+        from oat_bench.datasets.sizes import stand_in
 
         options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
         asked = (name, self.data_dir, label, *options.values())
+        if self.planned is not None and not datasets.is_folder(name):
+            datasets.check_known(name)
+            self.loaded[asked] = stand_in(name, self.data_dir)
         if asked not in self.loaded:
             self.loaded[asked] = datasets.load(name, self.data_dir, label=label, **options)
         return self.loaded[asked]
@@ -106,6 +133,8 @@ class Context:
 
         info, model = self.trained.info, self.name
         data = self.load(name, classifier.image_size(info, name, image_size))
+        if self.planned is not None:
+            return data
         fitting = classifier.check_fits(info, data)
         own = classifier.trained_on(info, data)
         if own is False:
@@ -188,6 +217,18 @@ class Context:
         from oat_bench.files import make_folder
 
         return make_folder(self.out or self.default_out(name))
+
+    def plan(
+        self, subject: "Subject", runs: "Iterable[tuple[OperatingPoint, Attack, int]]"
+    ) -> NoReturn:
+        """Say what attacks on so many images each would take, and end the command."""
+        from oat_bench import planning
+        from oat_bench.evaluation import stages
+
+        assert self.planned is not None
+        plan = planning.Plan(self.where)
+        planning.add_attacks(plan, subject, stages.apart(subject, runs))
+        self.planned.show(plan)
 
 
 def store_in(folder: Path) -> "OutcomeStore":

@@ -46,7 +46,7 @@ def integrity(
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import examination
-    from oat_bench.progress import bar, note
+    from oat_bench.progress import note, passes
     from oat_bench.reports import integrity as reports
     from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
 
@@ -62,9 +62,16 @@ def integrity(
     dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
-    folder, nested = context.folder(), datasets.nested_order(labels)
+    nested = datasets.nested_order(labels)
+    if context.planned is not None:
+        subject = context.subject(nested[:n], fewer=fewer, seed=seed)
+        jobs = [(p, *run) for p in points for run in examination.runs(subject, suite)]
+        jobs += [(point, suite.base, n_dial) for each in dials for point in each]
+        context.plan(subject, jobs)
+    folder = context.folder()
     subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
-    most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
+    on_dials = n_dial * len(whole) * len(dials)
+    most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
         note(
             f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
@@ -72,8 +79,8 @@ def integrity(
             "with --n-examples"
         )
     found, compared = [], []
-    stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
-    with bar("examining", stages) as line:
+    expected = examination.passes(subject, suite, len(points), on_dials)
+    with passes("examining", expected) as line:
         for point in points:
             checks = examination.examine(subject, point, suite, line)
             found.append(IntegrityPoint.of(point, checks))
@@ -156,6 +163,7 @@ def transfer(
     from oat_bench import figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
+    from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
     from oat_bench.files import atomic_write
@@ -180,7 +188,13 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    examples, folder = context.examples(n_examples, 500), context.folder()
+    examples = context.examples(n_examples, 500)
+    if context.planned is not None:
+        jobs = [(OperatingPoint(lam, share), ready, len(examples)) for lam in sources]
+        # the attack on the expectation passes through all networks
+        jobs += [(OperatingPoint(lam, share), ready, len(examples)) for lam in odds if drawn]
+        context.plan(context.subject(examples, seed=seed, **asked), jobs)
+    folder = context.folder()
     subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
@@ -224,6 +238,13 @@ def corruptions(
     name = context.dataset_name
     points, data = context.points(**where), context.data
     examples = context.examples(n_examples, 1000)
+    if context.planned is not None:
+        from oat_bench import planning
+
+        plan, subject = planning.Plan(context.where), context.subject(examples)
+        times = len(evaluation.CORRUPTIONS) * len(severities)
+        planning.add_predictions(plan, subject, points, times)
+        context.planned.show(plan)
     published = None
     if name in cifar_c.PUBLISHED:
         published = cifar_c.find(name, context.data_dir, data.test.labels)

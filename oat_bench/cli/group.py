@@ -52,11 +52,11 @@ def cli(context: click.Context) -> None:
 
 
 def command(
-    text: str, parent: click.Group | None = None
+    text: str, parent: click.Group | None = None, **settings: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Add a command that is named, and shown, by an example: the line after ``oat-bench``."""
     name = text.split()[0 if parent is None else 1]
-    return (parent or cli).command(name, epilog=example(text))
+    return (parent or cli).command(name, epilog=example(text), **settings)
 
 
 def command_line(*options: str) -> str:

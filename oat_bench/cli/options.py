@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from oat_bench.cli.context import Context
+from oat_bench.cli.context import Context, Planned
 from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS
 from oat_bench.errors import UserError
 
@@ -57,7 +57,9 @@ def in_context(command: Command) -> Command:
     @wraps(command)
     def call(**values: Any) -> None:
         own = [field.name for field in fields(Context) if field.name in values]
-        context = Context(**{"model": None} | {name: values.pop(name) for name in own})
+        planned = click.get_current_context().find_object(Planned)
+        given = {name: values.pop(name) for name in own}
+        context = Context(**{"model": None} | given, planned=planned)
         command(context, **values)
 
     return call

@@ -1,6 +1,8 @@
 """`run`, `evaluate` and `train`."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +13,18 @@ from oat_bench.cli.context import Context
 from oat_bench.cli.group import command, command_line, plain_console, show
 from oat_bench.cli.options import in_context, option
 from oat_bench.errors import UserError
+from oat_bench.run_folder import CHECKPOINT
 
 if TYPE_CHECKING:
+    from oat_bench.attacks.engines import Attack
     from oat_bench.benchmark import BenchmarkCard
     from oat_bench.classifier import TunableClassifier
+    from oat_bench.datasets import Dataset
     from oat_bench.networks.card import Interpolation
+    from oat_bench.planning import Plan
+
+_LONG = 3600  #: seconds from which on a run on a CPU says first how long it takes
+_SLOW = 1e10  #: operations a second that any CPU reaches
 
 
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
@@ -83,6 +92,8 @@ def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -
 
     device = context.where
     data = context.load(card.dataset, card.image_size, dataset_name)
+    if context.planned is not None:
+        context.planned.show(_plan(context, card, data, seed, start=model))
     folder = make_folder(context.out or _folder(card, seed, model))
     runs.train(card, data, folder, seed=seed, device=device, start=model)
     note(f"checkpoint and log in {folder}")
@@ -153,6 +164,65 @@ def _card(
     if context.image_size is not None:
         card = card.model_copy(update={"image_size": context.image_size})
     return card if method is None else card.with_method(method)
+
+
+def _plan(
+    context: Context,
+    card: "BenchmarkCard",
+    data: "Dataset",
+    seed: int,
+    *,
+    start: "TunableClassifier | None" = None,
+    trained: "TunableClassifier | None" = None,
+    attacks: "list[Attack] | None" = None,
+    rate: float | None = None,
+) -> "Plan":
+    """Plan a training, unless the model is trained, and attacks on the model if there are any."""
+    from oat_bench import planning
+    from oat_bench import run as runs
+    from oat_bench.evaluation import stages
+    from oat_bench.evaluation.subject import Subject
+
+    plan = planning.Plan(context.where, rate)
+    if trained is None:
+        card = card.checked().for_images(*data.input_shape[1:])
+        fresh = runs.fresh(card, data, seed=seed, start=start).to(context.where)
+        try:
+            fresh.at(card.training.lambdas[-1], max(fresh.info.widths))
+        except UserError as error:  # what `fit` finds is not there yet
+            raise UserError(
+                f"{error}: a run of {card.method} is not planned; once it is fitted, oat-bench "
+                "plan evaluate is"
+            ) from error
+        planning.add_training(plan, card, data, fresh, seed)
+        trained = fresh
+    if attacks is not None:
+        info, measures = trained.info, card.evaluation
+        points = runs.choose_points(card, info.method, info.trained_lambdas, info.widths)
+        how: dict[str, Any] = {"fewer": measures.fewer_examples, "batch_size": measures.batch_size}
+        how |= {"gradients": measures.gradients, "compile_it": False, "seed": seed}
+        examples = runs.choose_examples(data, measures.n_examples)
+        images = data.test.to(context.where)
+        subject = Subject(trained.to(context.where), images, "", examples, **how)
+        planning.add_attacks(plan, subject, stages.of(subject, points, attacks))
+    return plan
+
+
+def _warn(card: "BenchmarkCard", plan: "Callable[..., Plan]") -> None:
+    """Say of a run, before it begins, that it takes long here."""
+    from oat_bench import cards, planning
+    from oat_bench.progress import note
+
+    try:  # nothing is timed where even a slow machine is done soon
+        if plan(rate=_SLOW).seconds < _LONG or (seconds := plan().seconds) < _LONG:
+            return
+    except UserError:  # what cannot be planned
+        return
+    small, shorter = f"{card.dataset}-small", "take fewer --epochs, --attacks or --n-examples"
+    if card.name != small and small in cards.names("benchmarks"):
+        shorter = f"shorter: oat-bench run --benchmark {small}"
+    more = command_line().replace("oat-bench run", "oat-bench plan run", 1)
+    note(f"this takes about {planning.duration(seconds)} here; {shorter}; in detail: {more}")
 
 
 def _evaluate(
@@ -233,8 +303,13 @@ def _evaluate(
     random = known[0] if METHODS[known[0]].random else None
     ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
+    of_plan = partial(_plan, context, card, data, seed, start=begun, trained=trained, attacks=ready)
+    if context.planned is not None:
+        context.planned.show(of_plan())
     folder = make_folder(context.out or folder)
     if trained is None:
+        if device.type == "cpu" and not (folder / CHECKPOINT).exists():
+            _warn(card, of_plan)
         trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
     result = measured(
         trained, card, data, ready, command=command_line(), device=device, out=folder, images=images

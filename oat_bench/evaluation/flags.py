@@ -123,9 +123,9 @@ def _retry(
         frame = frames[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
-        spent += one.passes * int(whole.sum())
+        spent += one.passes.total * int(whole.sum())
     left = under_all([robust_right(f) for f in frames.values()], _ids(frames[base.label]))
-    chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes))]
+    chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes.total))]
     if len(chosen):
         stands = robust_right(outcomes_of(subject, point, attack, chosen))
         words = f"{base.label} with {attack.parameters['steps']} steps from another start"

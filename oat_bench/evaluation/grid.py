@@ -11,11 +11,14 @@ from torch import Tensor
 from oat_bench.acceleration import spending
 from oat_bench.attacks.engines import Attack, chains
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation.cells import Cell, cell_name, counter, describe, fill
+from oat_bench.evaluation import stages
+from oat_bench.evaluation.cells import Cell, cell_name, describe, fill
 from oat_bench.evaluation.cost import shares
 from oat_bench.evaluation.images import ImageFolder, Kept
+from oat_bench.evaluation.stages import Stage
 from oat_bench.evaluation.subject import AtPoint, Subject, alike
-from oat_bench.progress import Bar, bar
+from oat_bench.progress import Bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
 
 
@@ -35,17 +38,18 @@ def evaluate(
     """
     subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
-    passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
-    total = len(points) * sum(len(share) for _, share in pairs)
+    passes = len(points) * sum(attack.passes.total * len(share) for attack, share in pairs)
     if images is not None:
-        images.announce(total, subject.data.images[0])
-    frames = []
-    with bar("evaluating", total, show=show) as line:
+        images.announce(len(points) * sum(len(share) for _, share in pairs), subject.data.images[0])
+    frames, planned = [], stages.of(subject, points, attacks)
+    with passes_bar("evaluating", stages.by_kind(planned), show=show) as line:
         for point in points:
             at, found = subject.at(point, passes), {}
             for chain in chains(attacks):
-                columns = [_Column(at, *pairs[place], images, line) for place in chain]
-                line.note(f"{at}, {', '.join(column.attack.label for column in columns)}")
+                columns = []
+                for attack, share in (pairs[place] for place in chain):
+                    parts = [one for one in planned if one.of(point, attack)]
+                    columns.append(_Column(at, attack, share, images, parts, line))
                 for place, column in zip(chain, columns, strict=True):
                     found[place] = column.rows([other for other in columns if other is not column])
             frames += [found[place] for place in range(len(pairs))]
@@ -64,11 +68,17 @@ class _Column:
     """An attack at one point: the examples it is wanted of, and their images, if these are kept."""
 
     def __init__(
-        self, at: AtPoint, attack: Attack, wanted: Tensor, images: ImageFolder | None, line: Bar
+        self,
+        at: AtPoint,
+        attack: Attack,
+        wanted: Tensor,
+        images: ImageFolder | None,
+        parts: Sequence[Stage],
+        line: Bar,
     ) -> None:
         self.at, self.attack, self.wanted = at, attack, wanted
-        self.count = counter(line, wanted, len(at.data))
-        self.standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
+        self.parts, self.line = parts, line
+        self.standing = stages.attacked(at.subject, attack)
         self.kept = self.lacking = None
         if images is not None and attack.card.engine != "file":
             self.kept = Kept(images, cell_name(at, attack, (), None))
@@ -89,17 +99,16 @@ class _Column:
         at, attack, wanted, standing = self.at, self.attack, self.wanted, self.standing
         for other in others:
             other.cell.to_attack(other.wanted)
-        found, parts = pd.DataFrame(), attack.parts()
-        for number, part in enumerate(parts, 1):
+        found, line = pd.DataFrame(), self.line
+        for number, stage in enumerate(self.parts, 1):
+            line.begin(stage.kind, stage.expected.total, f"{at}, {stage.kind}", stage.each.total)
             cell = self.cell if number == 1 else self._part(number, standing)
-            craft, split = partial(self._craft, cell, others), partial(_split, at, part, standing)
-            done = self.count if part is parts[-1] else lambda _ids: None
-            fill([cell], standing, craft, split, done)
+            craft = partial(self._craft, cell, others)
+            fill([cell], standing, craft, partial(_split, at, stage.part, standing), line.needs)
             rows = cell.rows(standing).set_index("example")
             found = rows if number == 1 else rows.combine_first(found)
-            broken = torch.tensor((rows["attacked_prediction"] != rows["label"]).to_numpy())
-            self.count(standing[broken])
-            standing = standing[~broken]
+            broken = (rows["attacked_prediction"] != rows["label"]).to_numpy()
+            standing = standing[torch.tensor(~broken)]
         if self.lacking is not None:
             # what is wrong already is attacked for its image alone: elsewhere it may be right
             clean = found["clean_prediction"] == found["label"]
@@ -131,8 +140,6 @@ class _Column:
                 if (kept := columns[k].lacking) is not None:
                     kept.add(here, x_adv)
                 cells[k].keep(rows.assign(**shares(spent, len(rows), names, self.at.device)))
-                if k > 0:
-                    columns[k].count(here.cpu())
             attacked[places] = images[0]
         return attacked
 

@@ -5,7 +5,7 @@ Everything random is a function of (seed, epoch, step, example): a killed run go
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Trainer:
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
+    cost: Cost = Cost(0, 0.0, 0.0)  #: what it takes, where it was given ``room``
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Trainer:
         self.limit, self._validated = whole, card.batch_size
         if room is not None:
             step.ready(replace(setting, card=_attacked(card), compiled=False))
-            cost = self._cost(whole)
+            self.cost = cost = self._cost(whole)
             self.limit, self._validated = limits(cost, room, card, whole)
         step.ready(setting)
 
@@ -166,6 +167,7 @@ class Trainer:
 
     def _epoch(self, line: Bar) -> None:
         progress, started = self.progress, time.monotonic()
+        line.note(f"epoch {progress.epoch + 1}/{self.card.epochs}{_latest(progress.history)}")
         saved, before = started, progress.seconds
         total = torch.tensor(progress.loss, dtype=torch.float64, device=self.device)
         for index in self._batches(progress.epoch, progress.step):
@@ -184,7 +186,6 @@ class Trainer:
         if len(self.validation) and (last or progress.epoch % self.card.validate_every == 0):
             scores = self._validate()
             row |= scores
-            line.note(_describe(row))
             self._select(scores)
         progress.seconds = before + time.monotonic() - started
         progress.history.append(row | {"seconds": round(progress.seconds, 1)})
@@ -322,8 +323,15 @@ def _attacked(card: TrainingCard) -> TrainingCard:
     return card.model_copy(update={"lambdas": above, "standard_share": None})
 
 
-def _describe(row: dict[str, float]) -> str:
-    lambdas = [name[3:] for name in row if name.startswith("SA@")]
-    shown = dict.fromkeys((lambdas[0], lambdas[-1]))
-    cells = [f"lambda {v}: SA {row[f'SA@{v}']:.0f} RA {row[f'RA@{v}']:.0f}" for v in shown]
-    return ", ".join([f"loss {row['loss']:.3f}", *cells])
+def _latest(history: Sequence[Mapping[str, float]]) -> str:
+    """Say what the last validation found, from the first lambda to the last at the widest."""
+    validated = [row for row in history if any(name.startswith("SA@") for name in row)]
+    if not validated:
+        return f", loss {history[-1]['loss']:.3f}" if history else ""
+    row, said = validated[-1], []
+    width = next(name for name in row if name.startswith("SA@")).partition(" ")[2]
+    for what in ("SA", "RA"):
+        names = [n for n in row if n.startswith(f"{what}@") and n.partition(" ")[2] == width]
+        ends = dict.fromkeys(f"{row[name]:.0f}" for name in (names[0], names[-1]))
+        said.append(f"{what} {' to '.join(ends)}")
+    return f", {', '.join(said)}, loss {history[-1]['loss']:.3f}"

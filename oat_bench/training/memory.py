@@ -21,7 +21,7 @@ from oat_bench.training.card import TrainingCard, in_bytes
 
 #: images of a part of a step, at least: batch norms learn nothing of fewer
 LEAST = 8
-_PROCESS = 640 << 20  #: what Python and the libraries take, about
+PROCESS = 640 << 20  #: what Python and the libraries take, about
 #: over what operations return: their own buffers and gaps in the heap; on a CPU measured to be 2.1
 #: to 2.9 times as much, less for larger images; on a GPU a guess
 _MARGIN = {"cpu": 2.5, "cuda": 1.4}
@@ -46,7 +46,7 @@ def room(card: TrainingCard, device: torch.device, *held: Split) -> int | None:
         return free(device)
     # splits may be parts of one piece of memory
     pieces = {s.data_ptr(): s.nbytes() for s in (x.images.untyped_storage() for x in held)}
-    return in_bytes(card.memory) - _PROCESS - sum(pieces.values())
+    return in_bytes(card.memory) - PROCESS - sum(pieces.values())
 
 
 def free(device: torch.device) -> int | None:

@@ -38,6 +38,7 @@ class Counted(nn.Module):
     def forward(self, x):
         self.forwards += len(x)
         if x.requires_grad:
+            x = x.view_as(x)  # one image may pass several times: a hook for each
             x.register_hook(self._differentiated)
         return self.linear(x.flatten(1))
 
@@ -71,7 +72,7 @@ def test_each_part_makes_the_passes_of_the_authors(n_classes, norm):
         # one library looks at the clean images, or at the result, once more than the other
         assert found[1] == expected[1]
         assert abs(found[0] - expected[0]) <= 2 * min(9, n_classes - 1)
-        assert part.passes == pytest.approx(sum(expected), rel=0.35)
+        assert (part.passes.forward, part.passes.backward) == found
     # 5,000 queries, the first squares, and the clean images
     assert expected == (5003, 0)
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oat_bench.cli import options as shared
-from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.context import Context, hand_in
 from oat_bench.cli.group import command
 from oat_bench.cli.options import count, gradients, lambdas, model_options, option
 from oat_bench.cli.values import COUNTS, NAMES, SEVERITIES, WEIGHTS
@@ -32,6 +32,7 @@ _LONG = 60
     "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
 @shared.SEED
+@shared.SCALE
 @model_options()
 def integrity(
     context: Context, attacks: list[str] | None, n_examples: Any, seed: int, **where: Any
@@ -63,7 +64,9 @@ def integrity(
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
     folder, nested = context.folder(), datasets.nested_order(labels)
-    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(nested[:n], fewer=fewer, seed=seed, **kept)
+    examination.share_out(subject, points, dials, nested[:n_dial], suite)
     most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
     if most > _LONG:
         note(
@@ -134,6 +137,7 @@ def _counts(
 @shared.BATCH_SIZE
 @gradients("float32")
 @shared.SEED
+@shared.SCALE
 @model_options()
 def transfer(
     context: Context,
@@ -154,6 +158,7 @@ def transfer(
     from oat_bench.attacks.engines import prepare
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.sharing import finish
     from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import write_parquet
@@ -177,9 +182,11 @@ def transfer(
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
     examples, folder = context.examples(n_examples, 500), context.folder()
-    subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(examples, seed=seed, **kept, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
+    finish(subject)
     report = reports.make_report(
         info,
         frame,

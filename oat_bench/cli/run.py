@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @shared.ATTACK_OPTIONS
 @option("--model", "MODEL", "Evaluate this one; do not train.")
 @shared.START
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -47,6 +48,7 @@ def run(context: Context, **options: Any) -> None:
     ["linear-codes", "spherical-codes", "film"],
     "Rule for lambda that were not trained. [default: the checkpoint's]",
 )
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def evaluate(context: Context, named: str | None, **options: Any) -> None:
@@ -192,6 +194,7 @@ def _evaluate(
     from oat_bench.files import make_folder
     from oat_bench.reports import flags
     from oat_bench.result import measured
+    from oat_bench.run_folder import CHECKPOINT
 
     device, trained = context.where, None
     if model is not None:
@@ -234,10 +237,24 @@ def _evaluate(
     ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
     folder = make_folder(context.out or folder)
+    if images is not None and (context.shard is not None or context.ray is not None):
+        raise UserError("--save-images is for one process; leave out --shard or --ray")
+    if context.shard is not None and trained is None and not (folder / CHECKPOINT).exists():
+        raise UserError(f"no checkpoint in {folder}, and a shard trains none; run `train` first")
+    store, executor = context.outcomes(folder), context.executor()
     if trained is None:
         trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
     result = measured(
-        trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
+        trained,
+        card,
+        data,
+        ready,
+        command=command_line(),
+        device=device,
+        out=folder,
+        store=store,
+        executor=executor,
+        images=images,
     )
     result.save(folder)
     show(result.page)

@@ -19,8 +19,9 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import integrity, probes
-from oat_bench.evaluation.grid import outcomes
+from oat_bench.evaluation.grid import evaluate, outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
+from oat_bench.evaluation.sharing import Job, Shard, finish, part, shared
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
 from oat_bench.results.checks import LADDER, Check
@@ -203,6 +204,39 @@ def examine_dial(
     return integrity.dial(clean, robust)
 
 
+def share_out(
+    subject: Subject,
+    points: Sequence[OperatingPoint],
+    dials: Sequence[Sequence[OperatingPoint]],
+    examples: Tensor,
+    suite: Suite,
+) -> None:
+    """Fill the store with what examining points and dials looks at; a shard ends here.
+
+    What is run at a point depends on what came before, so one process examines all of it.
+    """
+    if subject.executor is None:
+        return
+    plain, ids = replace(subject, compile_it=False), subject.ids
+    each = _passes(subject, suite) / len(ids)
+    jobs = [
+        Job(f"examining {point}", ids, each, partial(examine, point=point, suite=suite), whole=True)
+        for point in points
+    ]
+    base: dict[str, Any] = {"attacks": [suite.base], "show": False}
+    jobs += [
+        Job(f"dial {point}", examples, suite.base.passes, partial(evaluate, points=[point], **base))
+        for dial in dials
+        for point in dial
+    ]
+    mine = shared(plain, jobs)
+    if isinstance(subject.executor, Shard):
+        for job, share in zip(jobs, mine, strict=True):
+            if len(share):
+                job.compute(replace(plain, **part(plain, job, share)))
+    finish(subject)
+
+
 def _run(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor, line: Bar | None
 ) -> pd.DataFrame:
@@ -228,14 +262,18 @@ def seconds(
     x, y = subject.data.inputs(index), subject.data.labels[index]
     once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)  # of one draw
     timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
+    # what was timed is a forward and a backward pass
+    total = len(points) * _passes(subject, suite) + on_dials * suite.base.passes
+    return total * min(timed) / (2 * len(index))
+
+
+def _passes(subject: Subject, suite: Suite) -> float:
+    """Return the passes at one operating point, at most."""
     run = [(attack, attack.card.name) for attack in suite.ladder]
     base = suite.base.card.name
     run += [(suite.base, base)] * (len(_radii(suite.base.threat, subject.data)) - 1)
     run += [(suite.doubled, base), (suite.noise, "noise"), (suite.square, "square")]
-    passes = sum(attack.passes * len(subject.share(name)) for attack, name in run)
-    # what was timed is a forward and a backward pass
-    total = len(points) * passes + on_dials * suite.base.passes
-    return total * min(timed) / (2 * len(index))
+    return sum(attack.passes * len(subject.share(name)) for attack, name in run)
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:

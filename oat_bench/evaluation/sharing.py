@@ -63,6 +63,13 @@ def shared(subject: "Subject", jobs: Sequence[Job]) -> list[Tensor]:
     return [job.examples[torch.isin(job.examples, m)] for job, m in zip(jobs, mine, strict=True)]
 
 
+def part(subject: "Subject", job: Job, examples: Tensor) -> dict[str, Any]:
+    """Return what of a subject is replaced for a job to compute some of its examples."""
+    fewer = subject.fewer if job.whole else {}
+    known = {"examples": examples, "fewer": fewer, "compile_it": subject.compile_it}
+    return known | {"executor": None}
+
+
 def finish(subject: "Subject") -> None:
     """Go on to the report, if all outcomes are there; a shard, which has none, ends here."""
     if subject.executor is not None:

@@ -78,14 +78,23 @@ class Place:
             self._fs.pipe_file(temporary, data)
             self._fs.mv(temporary, path)
 
-    def check(self) -> None:
+    def mark(self) -> str:
+        """Write an empty file, to be seen from elsewhere or removed; return its name."""
+        name = f".mark.{secrets.token_hex(4)}"
+        self.write(name, b"")
+        return name
+
+    def remove(self, file: str) -> None:
+        """Remove a file."""
+        self._fs.rm_file(self._path(file))
+
+    def checked(self) -> "Place":
         """Refuse a place that cannot be written to, before anything is computed for it."""
-        probe = f".writable.{secrets.token_hex(4)}"
         try:
-            self.write(probe, b"")
-            self._fs.rm_file(self._path(probe))
+            self.remove(self.mark())
         except Exception as error:  # each file system has its own kinds
             raise UserError(
                 f"cannot write to {self.address} ({one_line(error) or type(error).__name__}); "
                 "choose another place with --store"
             ) from error
+        return self

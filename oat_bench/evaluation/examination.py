@@ -21,7 +21,7 @@ from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import integrity, probes
 from oat_bench.evaluation.grid import evaluate, outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
-from oat_bench.evaluation.sharing import Job, Shard, finish, part, shared
+from oat_bench.evaluation.sharing import Job, finish, spread
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
 from oat_bench.results.checks import LADDER, Check
@@ -211,29 +211,22 @@ def share_out(
     examples: Tensor,
     suite: Suite,
 ) -> None:
-    """Fill the store with what examining points and dials looks at; a shard ends here.
+    """Have the store filled with what examining points and dials looks at; a shard ends here.
 
     What is run at a point depends on what came before, so one process examines all of it.
     """
-    if subject.executor is None:
-        return
-    plain, ids = replace(subject, compile_it=False), subject.ids
-    each = _passes(subject, suite) / len(ids)
+    each = _passes(subject, suite) / len(subject.ids)
     jobs = [
-        Job(f"examining {point}", ids, each, partial(examine, point=point, suite=suite), whole=True)
+        Job(f"{point}", subject.ids, each, partial(examine, point=point, suite=suite), whole=True)
         for point in points
     ]
-    base: dict[str, Any] = {"attacks": [suite.base], "show": False}
+    again = partial(evaluate, attacks=[suite.base], show=False)
     jobs += [
-        Job(f"dial {point}", examples, suite.base.passes, partial(evaluate, points=[point], **base))
+        Job(f"dial, {point}", examples, suite.base.passes, partial(again, points=[point]))
         for dial in dials
         for point in dial
     ]
-    mine = shared(plain, jobs)
-    if isinstance(subject.executor, Shard):
-        for job, share in zip(jobs, mine, strict=True):
-            if len(share):
-                job.compute(replace(plain, **part(plain, job, share)))
+    spread(replace(subject, compile_it=False), jobs, 0.0)
     finish(subject)
 
 

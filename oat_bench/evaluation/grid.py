@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -13,7 +12,7 @@ from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.evaluation.cells import Cell, Done, cell_name, counter, describe, fill
 from oat_bench.evaluation.images import ImageFolder, Kept
-from oat_bench.evaluation.sharing import Job, shared
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
@@ -25,42 +24,40 @@ def evaluate(
     attacks: Sequence[Attack],
     *,
     images: ImageFolder | None = None,
-    passes: float | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Return a row of `KEYS` for each operating point, attack and example; in a shard for its own.
+    """Return a row of `KEYS` for each operating point, attack and example; none in a shard.
 
     An example that is wrong already is broken and not attacked; what a targeted attack takes for
     another class than the target is written down as right. What the store holds is computed again
     only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
-    ``passes`` are those of all that this is a part of, which decide on compiling.
     """
     subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
-    if passes is None:
-        passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
-    jobs = [_job(point, attack, share, passes) for point in points for attack, share in pairs]
-    mine = shared(subject, jobs)
-    total, shares = sum(map(len, mine)), iter(mine)
+    passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
+    total = len(points) * sum(len(share) for _, share in pairs)
+    jobs = [_job(point, *pair) for point in points for pair in pairs]
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     if images is not None:
         images.announce(total, subject.data.images[0])
     frames = []
     with bar("evaluating", total, show=show) as line:
         for point in points:
             at = subject.at(point, passes)
-            for (attack, _), share in zip(pairs, shares, strict=False):
-                if len(share):
-                    line.note(f"{at}, {attack.label}")
-                    count = counter(line, share, len(subject.data))
-                    rows = _attacked(at, attack, share, count, images)
-                    frames.append(rows.assign(attack=attack.label))
-    return pd.concat(frames or [pd.DataFrame(columns=KEYS)], ignore_index=True)[KEYS]
+            for attack, share in pairs:
+                line.note(f"{at}, {attack.label}")
+                count = counter(line, share, len(subject.data))
+                rows = _attacked(at, attack, share, count, images)
+                frames.append(rows.assign(attack=attack.label))
+    return pd.concat(frames, ignore_index=True)[KEYS]
 
 
-def _job(point: OperatingPoint, attack: Attack, examples: Tensor, passes: float) -> Job:
-    one: dict[str, Any] = {"points": [point], "attacks": [attack], "passes": passes, "show": False}
-    cost = attack.passes * point.width**2  # operations of a convolution
-    return Job(f"{point}, {attack.label}", examples, cost, partial(evaluate, **one))
+def _job(point: OperatingPoint, attack: Attack, examples: Tensor) -> Job:
+    compute = partial(evaluate, points=[point], attacks=[attack], show=False)
+    # a convolution's operations go with the square of the width
+    cost = attack.passes * point.width**2
+    return Job(f"{attack.label} at {point}", examples, cost, compute)
 
 
 def outcomes(

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from oat_bench.acceleration import keep_freed_memory
 from oat_bench.classifier import TunableClassifier, check_fits
 from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError, one_line
-from oat_bench.evaluation.sharing import Job, Unit, part
+from oat_bench.evaluation.sharing import Job, Unit
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import bar, note
 from oat_bench.results.entries import versions
@@ -106,9 +106,9 @@ class Cluster:
     def finish(self) -> None:
         """Go on to the report."""
 
-    def run(self, subject: Subject, jobs: Sequence[Job], units: list[Unit]) -> list[Unit]:
-        """Have all units computed, costly ones first; return all, to be read from the store."""
-        started, spent, done, passes = time.monotonic(), 0.0, 0, sum(u.cost for u in units)
+    def run(self, subject: Subject, units: list[Unit], passes: float) -> bool:
+        """Have all units computed, costly ones first."""
+        started, spent, done, whole = time.monotonic(), 0.0, 0, sum(unit.cost for unit in units)
         queue = sorted(units, key=lambda unit: unit.cost)
         pending: dict[Any, Unit] = {}
         shared = self._share(subject)
@@ -117,19 +117,18 @@ class Cluster:
                 workers = self.workers
                 while queue and len(pending) < _AHEAD * max(1, workers):
                     unit = queue.pop()
-                    job = jobs[unit.job]
-                    own = part(subject, job, unit.examples)
-                    pending[self._task.remote(shared, job.compute, own)] = unit
+                    own = unit.job.of(subject, unit.examples, passes)
+                    pending[self._task.remote(shared, unit.job.compute, own)] = unit
                 (ready, *_), _ = self._ray.wait(list(pending))
                 unit = pending.pop(ready)
-                spent, done = spent + self._result(ready, jobs[unit.job]), done + 1
-                line.advance(100 * unit.cost / max(passes, 1e-9))
+                spent, done = spent + self._result(ready, unit.job), done + 1
+                line.advance(100 * unit.cost / max(whole, 1e-9))
                 hours = f"{spent / 3600:.2f} worker hours"
                 line.note(f"{done} of {len(units)} blocks, {workers} workers, {hours}")
         seconds = time.monotonic() - started
         words = f"{workers} workers of Ray" if workers > 1 else "a worker of Ray"
         note(f"{done} blocks by {words}: {spent:.0f} worker seconds in {seconds:.0f} s")
-        return units
+        return True
 
     def _share(self, subject: Subject) -> list[Any]:
         # put into the object store once; a task gets references, which a worker follows once

@@ -15,7 +15,7 @@ from oat_bench.attacks.expectation import climb
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Origin, counter, fill
-from oat_bench.evaluation.sharing import Job, shared
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import Subject
 from oat_bench.networks.drawn import Drawn
 from oat_bench.progress import bar
@@ -93,23 +93,19 @@ def attack_expectation(
 
 
 def evaluate(
-    subject: Subject,
-    draw: Draw,
-    attack: Attack,
-    *,
-    width: float = 1.0,
-    passes: float | None = None,
-    show: bool = True,
+    subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
     """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example.
 
-    In a shard the rows are its own; ``passes`` are those of all that this is a part of.
+    There is none in a shard.
     """
     check_attack(attack)
-    cost = attack.passes * len(draw.lams)
-    passes = cost * len(subject.ids) if passes is None else passes
-    again = partial(evaluate, draw=draw, attack=attack, width=width, passes=passes, show=False)
-    (wanted,) = shared(subject, [Job(f"expectation over {draw}", subject.ids, cost, again)])
+    wanted = subject.ids
+    passes = attack.passes * len(wanted) * len(draw.lams)
+    again = partial(evaluate, draw=draw, attack=attack, width=width, show=False)
+    jobs = [Job(f"expectation over {draw}", wanted, attack.passes * len(draw.lams), again)]
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
     origin = Origin("expectation", draw, draw.lams, "expectation", f"expectation over {draw}")
     cells = [Cell(at, attack, origin=origin) for at in points]

@@ -1,19 +1,20 @@
-"""Who computes an evaluation: this process, or it and others that write to the same store.
+"""Who computes an evaluation: this process, or others beside it that write to the same store.
 
-The unit is a block of examples of one job, an attack at an operating point. As its outcomes depend
-on nothing else, any process may compute it, in any order; what the store holds is not computed
-again.
+The unit is a block of examples of one job, such as an attack at an operating point. As its outcomes
+depend on nothing else, any process may compute it, in any order; what the store holds is not
+computed again.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from oat_bench.errors import Finished
+from oat_bench.progress import bar
 
 if TYPE_CHECKING:
     from oat_bench.evaluation.subject import Subject
@@ -21,81 +22,96 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """Examples that an evaluation computes outcomes of, and how."""
+    """Examples that outcomes are computed of, and how."""
 
     name: str
     examples: Tensor
-    passes: float  # forward passes of the whole network that one example takes, about
+    cost: float  # of one example, in passes of the whole network, about
     compute: "Callable[[Subject], Any]"  # into the subject's store, of the subject's examples
     whole: bool = False  # one process computes all of it, as what comes next depends on outcomes
+
+    def of(self, subject: "Subject", examples: Tensor, passes: float) -> dict[str, Any]:
+        """Return what of a subject to replace to compute some of the examples."""
+        known = {"examples": examples, "fewer": subject.fewer if self.whole else {}}
+        return known | {"compile_it": subject.compile_it, "passes": passes, "executor": None}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The part of a job, by its place in the list of jobs, that one process computes."""
+    """The part of a job that one process computes."""
 
-    job: int
+    job: Job
     examples: Tensor
-    cost: float
+
+    @property
+    def cost(self) -> float:
+        """About, in passes of the whole network."""
+        return self.job.cost * len(self.examples)
 
 
 class Executor(Protocol):
     """Decides who computes what."""
 
-    def run(self, subject: "Subject", jobs: Sequence[Job], units: list[Unit]) -> list[Unit]:
-        """Return the units that this process goes on with: computes, or finds in the store."""
+    def run(self, subject: "Subject", units: list[Unit], passes: float) -> bool:
+        """Have units computed into the store; say whether all are there when it returns."""
 
     def finish(self) -> None:
         """Go on to the report, or end here."""
 
 
-def shared(subject: "Subject", jobs: Sequence[Job]) -> list[Tensor]:
-    """Return the examples of each job that this process goes on with: all, but in a shard."""
+def spread(subject: "Subject", jobs: Sequence[Job], passes: float) -> bool:
+    """Have jobs computed by the subject's executor; say whether the store holds all outcomes now.
+
+    Without an executor it does, as they are computed where they lack. ``passes`` of the whole
+    decide on compiling, for each process alike.
+    """
     if subject.executor is None:
-        return [job.examples for job in jobs]
-    units = []
-    for number, job in enumerate(jobs):
-        blocks = [job.examples] if job.whole else subject.blocks.split(job.examples)
-        units += [Unit(number, ids, job.passes * len(ids)) for ids in blocks]
-    kept = subject.executor.run(subject, jobs, units)
-    none = torch.empty(0, dtype=torch.int64)
-    mine = [torch.cat([none, *(u.examples for u in kept if u.job == n)]) for n in range(len(jobs))]
-    return [job.examples[torch.isin(job.examples, m)] for job, m in zip(jobs, mine, strict=True)]
-
-
-def part(subject: "Subject", job: Job, examples: Tensor) -> dict[str, Any]:
-    """Return what of a subject is replaced for a job to compute some of its examples."""
-    fewer = subject.fewer if job.whole else {}
-    known = {"examples": examples, "fewer": fewer, "compile_it": subject.compile_it}
-    return known | {"executor": None}
+        return True
+    units = [
+        Unit(job, ids)
+        for job in jobs
+        for ids in ([job.examples] if job.whole else subject.blocks.split(job.examples))
+    ]
+    return subject.executor.run(subject, units, passes)
 
 
 def finish(subject: "Subject") -> None:
-    """Go on to the report, if all outcomes are there; a shard, which has none, ends here."""
+    """Go on to the report; a shard, which has none, ends here."""
     if subject.executor is not None:
         subject.executor.finish()
 
 
 class Shard:
-    """One of several processes that share an evaluation out, each by itself: ``--shard 2/5``."""
+    """One of several processes, each by itself, that share an evaluation out: ``--shard 2/5``."""
 
     def __init__(self, number: int, count: int) -> None:
         self.number, self.count = number, count
         self._mine = self._all = 0
 
-    def run(self, _subject: "Subject", jobs: Sequence[Job], units: list[Unit]) -> list[Unit]:
-        """Return this shard's units: costly ones first, each goes to who has the least to do."""
-        # where each list of jobs is shared out by itself, the same shard is not always the first
-        first = zlib.crc32("\n".join(job.name for job in jobs).encode()) % self.count
-        load = [0.0] * self.count
-        mine = []
+    def share(self, units: Sequence[Unit]) -> list[Unit]:
+        """Return this shard's: costly ones first, each goes to the shard with the least to do."""
+        # the first is another for other jobs, so that no shard is always ahead
+        first = zlib.crc32("\n".join(unit.job.name for unit in units).encode()) % self.count
+        load, mine = [0.0] * self.count, []
         for place in sorted(range(len(units)), key=lambda k: (-units[k].cost, k)):
             least = min(range(self.count), key=lambda k: (load[k], (k - first) % self.count))
             load[least] += units[place].cost
             if least == self.number - 1:
                 mine.append(place)
-        self._mine, self._all = self._mine + len(mine), self._all + len(units)
         return [units[place] for place in sorted(mine)]
+
+    def run(self, subject: "Subject", units: list[Unit], passes: float) -> bool:
+        """Compute this shard's units, those of one job together."""
+        mine = self.share(units)
+        self._mine, self._all = self._mine + len(mine), self._all + len(units)
+        with bar(f"shard {self.number}/{self.count}", len(mine)) as line:
+            for job in {id(unit.job): unit.job for unit in mine}.values():
+                line.note(job.name)
+                own = [unit.examples for unit in mine if unit.job is job]
+                wanted = job.examples[torch.isin(job.examples, torch.cat(own))]
+                job.compute(replace(subject, **job.of(subject, wanted, passes)))
+                line.advance(len(own))
+        return False
 
     def finish(self) -> None:
         """End: the report takes the outcomes of all shards."""

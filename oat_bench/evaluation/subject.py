@@ -62,6 +62,7 @@ class Subject:
     compile_it: bool | None = None  # None: where it pays
     seed: int = 0  # of what a random classifier draws
     executor: Executor | None = None  # shares the work out; None: this process does all of it
+    passes: float | None = None  # of all that this is a part of; they decide on compiling
 
     @cached_property
     def ids(self) -> Tensor:
@@ -93,7 +94,7 @@ class Subject:
 
     def at(self, point: OperatingPoint, passes: float = 0.0) -> "AtPoint":
         """Return the classifier at an operating point; about so many passes decide on compiling."""
-        return AtPoint(self, point, passes)
+        return AtPoint(self, point, passes if self.passes is None else self.passes)
 
 
 class AtPoint:

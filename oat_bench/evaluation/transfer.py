@@ -13,7 +13,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Origin, counter, fill
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
-from oat_bench.evaluation.sharing import Job, shared
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
@@ -31,13 +31,12 @@ def transfer(
     attack: Attack,
     *,
     width: float = 1.0,
-    passes: float | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
     """Attack at each lambda of ``crafted``, classify at each of ``tested``; return rows of `KEYS`.
 
-    An image is attacked where it is wrong too: it may be right where it is classified. In a shard
-    the rows are its own; ``passes`` are those of all that this is a part of.
+    An image is attacked where it is wrong too: it may be right where it is classified. There is no
+    row in a shard.
     """
     if attack.targeted:
         raise UserError(
@@ -46,18 +45,19 @@ def transfer(
         )
     subject.check([attack])
     wanted = subject.ids
-    if passes is None:
-        passes = attack.passes * len(wanted) * len(crafted)
-    one: dict[str, Any] = {"tested": tested, "attack": attack, "width": width, "passes": passes}
-    again, cost = partial(transfer, show=False, **one), attack.passes + len(tested)
+    passes = attack.passes * len(wanted) * len(crafted)
+    one: dict[str, Any] = {"tested": tested, "attack": attack, "width": width, "show": False}
+    cost = attack.passes + len(tested)
     jobs = [
-        Job(f"from lambda {lam:g}", wanted, cost, partial(again, crafted=[lam])) for lam in crafted
+        Job(f"from lambda {lam:g}", wanted, cost, partial(transfer, crafted=[lam], **one))
+        for lam in crafted
     ]
-    shares = shared(subject, jobs)
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     at = {lam: subject.at(OperatingPoint(lam, width), passes) for lam in {*crafted, *tested}}
     frames = []
-    with bar("transferring", sum(map(len, shares)), show=show) as line:
-        for lam, share in zip(crafted, shares, strict=True):
+    with bar("transferring", len(crafted) * len(wanted), show=show) as line:
+        for lam in crafted:
             line.note(f"attacked at lambda {lam:g}")
             cells = []
             for other in tested:
@@ -65,8 +65,8 @@ def transfer(
                 origin = Origin("transfer", at[lam].point, [lam, other], place, words)
                 cells.append(Cell(at[other], attack, origin=origin))
             craft, split = partial(at[lam].craft, attack), partial(_split, at[lam], attack)
-            fill(cells, share, craft, split, counter(line, share, len(subject.data)))
-            frames += [cell.rows(share).assign(crafted=lam) for cell in cells]
+            fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
+            frames += [cell.rows(wanted).assign(crafted=lam) for cell in cells]
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 

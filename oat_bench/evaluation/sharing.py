@@ -6,7 +6,7 @@ computed again.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,7 +59,7 @@ class Executor(Protocol):
         """Go on to the report, or end here."""
 
 
-def spread(subject: "Subject", jobs: Sequence[Job], passes: float) -> bool:
+def spread(subject: "Subject", jobs: Iterable[Job], passes: float) -> bool:
     """Have jobs computed by the subject's executor; say whether the store holds all outcomes now.
 
     Without an executor it does, as they are computed where they lack. ``passes`` of the whole

@@ -101,7 +101,7 @@ def test_units_are_whole_blocks_of_an_attack_at_a_point(trained, digits, attacks
     looks = Looks(1, 1)
     subject = digits_subject(trained, digits, executor=looks)
     evaluate(subject, POINTS, attacks, show=False)
-    sizes = [(unit.job.name.split(" at ")[0], len(unit.examples)) for unit in looks.units]
+    sizes = [(unit.job.name.split(", ")[-1], len(unit.examples)) for unit in looks.units]
     each = [("fgsm", 128), ("fgsm", 22), ("other", 128), ("other", 12)]
     assert sizes == 2 * [*each, ("autoattack", 128), ("autoattack", 22)]
 

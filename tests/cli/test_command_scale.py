@@ -72,11 +72,8 @@ def test_the_shell_loop_is_one_process(recorded, invoke, alone, monkeypatch):
         code, table, err = invoke(*commands[-1], *FEW, "--out", "shared")
     assert code == 0, err
     assert Path("shared/outcomes.parquet").read_bytes() == alone[1]
-    rows = [[line for line in text.splitlines() if "|" in line] for text in (table, alone[0])]
-    latency = re.compile(r"[\d.]+ ms")
-    assert [latency.sub("", line) for line in rows[0]] == [
-        latency.sub("", line) for line in rows[1]
-    ]
+    tables = [re.findall(r"^\|.*", text, re.MULTILINE) for text in (table, alone[0])]
+    assert tables[0] == tables[1] != []
 
 
 def test_the_array_of_slurm(recorded, invoke, alone):

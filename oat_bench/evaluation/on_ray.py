@@ -24,6 +24,7 @@ from oat_bench.progress import bar, note
 from oat_bench.results.entries import versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.results.places import Place
+from oat_bench.wrapping import OWN
 
 _RETRIES = 3  # of a block whose worker is lost
 _AHEAD = 4  # blocks a worker that are handed out at a time
@@ -150,6 +151,9 @@ class Cluster:
                 versions(),
                 [path for path in sys.path if path],
             )
+            for name, module in list(sys.modules.items()):
+                if name.startswith(OWN):  # a user's code that no worker could import by that name
+                    self._ray.cloudpickle.register_pickle_by_value(module)
             try:
                 sent = self._ray.put(classifier.to("cpu"))
             except (TypeError, ValueError, AttributeError) as error:

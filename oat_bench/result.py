@@ -19,6 +19,7 @@ from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
 from oat_bench.evaluation.cost import with_attack_costs, with_costs
 from oat_bench.evaluation.images import ImageFolder
+from oat_bench.evaluation.sharing import Executor, finish
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
@@ -186,9 +187,14 @@ def measured(
     command: str,
     device: torch.device,
     out: Path | None = None,
+    store: OutcomeStore | None = None,
+    executor: Executor | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``."""
+    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``.
+
+    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out.
+    """
     info = classifier.info
     data = check_fits(info, data)
     examples = run.choose_examples(data, card.evaluation.n_examples)
@@ -199,14 +205,16 @@ def measured(
         data.fingerprint(),
         examples,
         card.evaluation.fewer_examples,
-        OutcomeStore(None if out is None else make_folder(out / STORE)),
+        store or OutcomeStore(None if out is None else make_folder(out / STORE)),
         card.evaluation.batch_size,
         card.evaluation.gradients,
         card.evaluation.compile,
         seed=attacks[0].seed if attacks else 0,
+        executor=executor,
     )
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
+    finish(subject)
     # an attack whose card allows it a larger ball, or a target, is another threat model
     same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
     worst_over = [attack.label for attack in same]

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from oat_bench.cli import options as shared
-from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.context import Context, hand_in
 from oat_bench.cli.group import command, command_line
 from oat_bench.cli.options import MODEL_WIDTHS, SEED, count, gradients, model_options, option
 from oat_bench.cli.values import AMOUNT, SHARE, SHARE_OR_ALL, Number
@@ -37,6 +37,7 @@ _MINUTES = ("MINUTES", Number(min=0))
 @count("--n-examples", f"Held-out images. [default: {_N}, or all]", least=2)
 @gradients("float32")
 @SEED
+@shared.STORE
 @model_options(
     "A folder of your own images, all of them; or the one that the model was trained on."
 )
@@ -127,7 +128,7 @@ def calibrate(
         goal,
         data_fingerprint=images.fingerprint,
         examples=examples,
-        store=store_in(folder),
+        store=context.outcomes(folder),
         held_out=images.name,
         costs=costs,
         command=command_line(),

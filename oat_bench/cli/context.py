@@ -3,6 +3,7 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from oat_bench.attacks.engines import Attack
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
+    from oat_bench.evaluation.sharing import Executor
     from oat_bench.evaluation.subject import Subject
     from oat_bench.planning import Plan
     from oat_bench.reports.table import Page
@@ -60,7 +62,13 @@ class Context:
     device: str = "auto"
     out: Path | None = None  # None: `default_out`
     planned: Planned | None = None  # set: nothing is computed, and data need not be there
+    store: str | None = None  # None: in the folder for results
+    shard: tuple[int, int] | None = None
+    ray: str | None = None  # an address; of a cluster started here if empty
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
     loaded: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)  # by what was asked
+    load_again: "Callable[[], Dataset] | None" = None  # what was loaded last, by absolute paths
 
     @property
     def name(self) -> str:
@@ -119,6 +127,9 @@ class Context:
 
         options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
         asked = (name, self.data_dir, label, *options.values())
+        path = Path(name).absolute() if datasets.is_folder(name) else name
+        again = partial(datasets.load, str(path), self.data_dir.absolute(), label=label)
+        self.load_again = partial(again, **options)
         if self.planned is not None and not datasets.is_folder(name):
             datasets.check_known(name)
             self.loaded[asked] = stand_in(name, self.data_dir)
@@ -195,6 +206,38 @@ class Context:
         data, images = self.data, self.data.test.to(self.where)
         return Subject(self.trained, images, data.fingerprint(), examples, **options)
 
+    def outcomes(self, folder: Path) -> "OutcomeStore":
+        """Return the outcomes that --store names, or a folder of results holds."""
+        from oat_bench.files import make_folder
+        from oat_bench.results.outcomes import OutcomeStore
+        from oat_bench.results.places import Place
+
+        if self.store is not None:
+            return OutcomeStore(Place(self.store).checked().address)
+        return OutcomeStore(make_folder(folder / STORE))
+
+    def executor(self) -> "Executor | None":
+        """Return who computes, if not this process alone; a cluster is left with the command."""
+        workers = self.cpus_per_worker, self.gpus_per_worker
+        if self.ray is None and workers != (None, None):
+            raise UserError("--cpus-per-worker and --gpus-per-worker are for --ray")
+        if self.shard is not None:
+            if self.ray is not None:
+                raise UserError("--shard and --ray each share the work out; give one of them")
+            from oat_bench.evaluation.sharing import Shard
+
+            return Shard(*self.shard)
+        if self.ray is None:
+            return None
+        from oat_bench.evaluation.on_ray import Cluster
+
+        assert self.load_again is not None
+        gpus = float(self.device != "cpu" and self.where.type == "cuda")
+        gpus = gpus if self.gpus_per_worker is None else self.gpus_per_worker
+        cluster = Cluster(self.ray or None, self.load_again, cpus=workers[0] or 1, gpus=gpus)
+        click.get_current_context().call_on_close(cluster.close)
+        return cluster
+
     def provenance(self) -> dict[str, str]:
         """Return what a report says of the model, its data and the command."""
         return {
@@ -229,14 +272,6 @@ class Context:
         plan = planning.Plan(self.where)
         planning.add_attacks(plan, subject, stages.apart(subject, runs))
         self.planned.show(plan)
-
-
-def store_in(folder: Path) -> "OutcomeStore":
-    """Return the outcomes that a folder of results holds."""
-    from oat_bench.files import make_folder
-    from oat_bench.results.outcomes import OutcomeStore
-
-    return OutcomeStore(make_folder(folder / STORE))
 
 
 def hand_in(place: Path, report: "Written", page: "Page", what: str, **texts: str) -> None:

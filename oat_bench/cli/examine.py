@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oat_bench.cli import options as shared
-from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.context import Context, hand_in
 from oat_bench.cli.group import command
 from oat_bench.cli.options import count, gradients, lambdas, model_options, option
 from oat_bench.cli.values import COUNTS, NAMES, SEVERITIES, WEIGHTS
@@ -32,6 +32,7 @@ _LONG = 60
     "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
 @shared.SEED
+@shared.SCALE
 @model_options()
 def integrity(
     context: Context, attacks: list[str] | None, n_examples: Any, seed: int, **where: Any
@@ -69,7 +70,9 @@ def integrity(
         jobs += [(point, suite.base, n_dial) for each in dials for point in each]
         context.plan(subject, jobs)
     folder = context.folder()
-    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(nested[:n], fewer=fewer, seed=seed, **kept)
+    examination.share_out(subject, points, dials, nested[:n_dial], suite)
     on_dials = n_dial * len(whole) * len(dials)
     most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
@@ -145,6 +148,7 @@ def _counts(
 @shared.BATCH_SIZE
 @gradients("float32")
 @shared.SEED
+@shared.SCALE
 @model_options()
 def transfer(
     context: Context,
@@ -166,6 +170,7 @@ def transfer(
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.sharing import finish
     from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import write_parquet
@@ -195,9 +200,11 @@ def transfer(
         jobs += [(OperatingPoint(lam, share), ready, len(examples)) for lam in odds if drawn]
         context.plan(context.subject(examples, seed=seed, **asked), jobs)
     folder = context.folder()
-    subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(examples, seed=seed, **kept, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
+    finish(subject)
     report = reports.make_report(
         info,
         frame,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench import __version__
+from oat_bench.errors import Finished
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,12 +22,15 @@ def example(text: str) -> str:
 
 
 class Group(click.Group):
-    """A group whose Ctrl-C leaves a clean line."""
+    """A group that ends in a clean line at Ctrl-C, and where there is no report."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except Finished as done:
+            click.echo(str(done), err=True)
+            return None
         except KeyboardInterrupt as error:
             if sys.stderr.isatty():
                 click.echo(err=True)  # a line of its own for the ^C

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from oat_bench.cli.context import Context, Planned
-from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS
+from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, SHARD, WIDTHS, Number
 from oat_bench.errors import UserError
 
 Command = Callable[..., None]
@@ -234,6 +234,36 @@ ATTACK_OPTIONS = group(
         is_flag=False,
         flag_value="safetensors",
         help="Keep attacked images, float32. png: PNGs too, to look at: rounded to 8 bits.",
+    ),
+)
+STORE = option(
+    "--store",
+    "PLACE",
+    "Keep outcomes in another folder, or at an address that fsspec reads, such as "
+    "s3://bucket/outcomes. [default: outcomes/ in the folder for results]",
+)
+#: who computes; docs/scale.md has examples
+SCALE = group(
+    STORE,
+    option(
+        "--shard",
+        SHARD,
+        "Compute one of N shares of the work into the store, and no report; when all are done, the "
+        "same command without --shard finds them and writes it.",
+    ),
+    click.option(
+        "--ray",
+        metavar="[ADDRESS]",
+        is_flag=False,
+        flag_value="",
+        help="Compute on the workers of a Ray cluster, HOST:PORT; of one started here, if no "
+        "address follows.",
+    ),
+    count("--cpus-per-worker", "Cores and threads of a Ray worker. [default: 1]"),
+    option(
+        "--gpus-per-worker",
+        Number(min=0),
+        "GPUs of a Ray worker, or the share of one: 0.5. [default: 1, on --device cpu 0]",
     ),
 )
 _OUT = option("--out", PATH, "Folder for results. [default: under runs/]")

@@ -35,6 +35,7 @@ _SLOW = 1e10  #: operations a second that any CPU reaches
 @shared.ATTACK_OPTIONS
 @option("--model", "MODEL", "Evaluate this one; do not train.")
 @shared.START
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -56,6 +57,7 @@ def run(context: Context, **options: Any) -> None:
     ["linear-codes", "spherical-codes", "film"],
     "Rule for lambda values that were not trained. [default: the checkpoint's]",
 )
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def evaluate(context: Context, named: str | None, **options: Any) -> None:
@@ -262,6 +264,7 @@ def _evaluate(
     from oat_bench.files import make_folder
     from oat_bench.reports import flags
     from oat_bench.result import measured
+    from oat_bench.run_folder import CHECKPOINT
 
     device, trained = context.where, None
     if model is not None:
@@ -307,12 +310,26 @@ def _evaluate(
     if context.planned is not None:
         context.planned.show(of_plan())
     folder = make_folder(context.out or folder)
+    if images is not None and (context.shard is not None or context.ray is not None):
+        raise UserError("--save-images is for one process; leave out --shard or --ray")
+    if context.shard is not None and trained is None and not (folder / CHECKPOINT).exists():
+        raise UserError(f"no checkpoint in {folder}, and a shard trains none; run `train` first")
+    store, executor = context.outcomes(folder), context.executor()
     if trained is None:
         if device.type == "cpu" and not (folder / CHECKPOINT).exists():
             _warn(card, of_plan)
         trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
     result = measured(
-        trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
+        trained,
+        card,
+        data,
+        ready,
+        command=command_line(),
+        device=device,
+        out=folder,
+        store=store,
+        executor=executor,
+        images=images,
     )
     result.save(folder)
     show(result.page)

@@ -20,8 +20,9 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import integrity, probes
-from oat_bench.evaluation.grid import outcomes
+from oat_bench.evaluation.grid import evaluate, outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
+from oat_bench.evaluation.sharing import Job, finish, spread
 from oat_bench.evaluation.stages import usual
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
@@ -205,6 +206,32 @@ def examine_dial(
     return integrity.dial(clean, robust)
 
 
+def share_out(
+    subject: Subject,
+    points: Sequence[OperatingPoint],
+    dials: Sequence[Sequence[OperatingPoint]],
+    examples: Tensor,
+    suite: Suite,
+) -> None:
+    """Have the store filled with what examining points and dials looks at; a shard ends here.
+
+    What is run at a point depends on what came before, so one process examines all of it.
+    """
+    each = _most(subject, suite) / len(subject.ids)
+    jobs = [
+        Job(f"{point}", subject.ids, each, partial(examine, point=point, suite=suite), whole=True)
+        for point in points
+    ]
+    again = partial(evaluate, attacks=[suite.base], show=False)
+    jobs += [
+        Job(f"dial, {point}", examples, suite.base.passes.total, partial(again, points=[point]))
+        for dial in dials
+        for point in dial
+    ]
+    spread(replace(subject, compile_it=False), jobs, 0.0)
+    finish(subject)
+
+
 def _run(
     subject: Subject,
     point: OperatingPoint,
@@ -249,10 +276,13 @@ def seconds(
     x, y = subject.data.inputs(index), subject.data.labels[index]
     once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)  # of one draw
     timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
-    most = sum(attack.passes.total * images for attack, images in runs(subject, suite))
-    # what was timed is a forward and a backward pass
-    total = len(points) * most + on_dials * suite.base.passes.total
-    return total * min(timed) / (2 * len(index))
+    most = len(points) * _most(subject, suite) + on_dials * suite.base.passes.total
+    return most * min(timed) / (2 * len(index))  # what was timed is a forward and a backward pass
+
+
+def _most(subject: Subject, suite: Suite) -> float:
+    """Return the passes at one operating point, at most."""
+    return sum(attack.passes.total * images for attack, images in runs(subject, suite))
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:

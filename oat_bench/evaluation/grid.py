@@ -1,6 +1,6 @@
 """The evaluation grid: every lambda against every attack."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from oat_bench.evaluation import stages
 from oat_bench.evaluation.cells import Cell, cell_name, describe, fill
 from oat_bench.evaluation.cost import shares
 from oat_bench.evaluation.images import ImageFolder, Kept
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.stages import Stage
 from oat_bench.evaluation.subject import AtPoint, Subject, alike
 from oat_bench.progress import Bar
@@ -30,7 +31,7 @@ def evaluate(
     images: ImageFolder | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Return a row of `KEYS` for each operating point, attack and example.
+    """Return a row of `KEYS` for each operating point, attack and example; none in a shard.
 
     An example that is wrong already is broken and not attacked; what a targeted attack takes for
     another class than the target is written down as right. What the store holds is computed again
@@ -39,6 +40,8 @@ def evaluate(
     subject.check(attacks)
     pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
     passes = len(points) * sum(attack.passes.total * len(share) for attack, share in pairs)
+    if not spread(subject, _jobs(points, pairs), passes):
+        return pd.DataFrame(columns=KEYS)
     if images is not None:
         images.announce(len(points) * sum(len(share) for _, share in pairs), subject.data.images[0])
     frames, planned = [], stages.of(subject, points, attacks)
@@ -56,11 +59,29 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
+def _jobs(
+    points: Sequence[OperatingPoint], pairs: Sequence[tuple[Attack, Tensor]]
+) -> Iterator[Job]:
+    """Return a job for each point and attack; attacks of one chain on as many examples are one."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, chain in enumerate(chains([attack for attack, _ in pairs])):
+        for place in chain:
+            groups.setdefault((number, len(pairs[place][1])), []).append(place)
+    for point in points:
+        for group in groups.values():
+            attacks, examples = [pairs[place][0] for place in group], pairs[group[0]][1]
+            words = f"{point}, {', '.join(attack.label for attack in attacks)}"
+            # a chain costs what its longest walk does; operations go with the square of the width
+            each = max(attack.passes.total for attack in attacks)
+            compute = partial(evaluate, points=[point], attacks=attacks, show=False)
+            yield Job(words, examples, each, compute, size=point.width**2)
+
+
 def outcomes(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> pd.DataFrame:
     """Return what `evaluate` says of some examples and one attack, indexed by example."""
-    part = replace(subject, examples=examples, fewer={}, compile_it=False)
+    part = replace(subject, examples=examples, fewer={}, compile_it=False, executor=None)
     return evaluate(part, [point], [attack], show=False).set_index("example")
 
 

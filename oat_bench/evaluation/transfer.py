@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -12,6 +13,7 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cells import Cell, Origin, fill
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import AtPoint, Subject
 from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS
@@ -33,7 +35,8 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack at each lambda of ``crafted``, classify at each of ``tested``; return rows of `KEYS`.
 
-    An image is attacked where it is wrong too: it may be right where it is classified.
+    An image is attacked where it is wrong too: it may be right where it is classified. There is no
+    row in a shard.
     """
     if attack.targeted:
         raise UserError(
@@ -44,6 +47,13 @@ def transfer(
     wanted = subject.ids
     each = attack.passes.total + len(tested)
     passes = each * len(wanted) * len(crafted)
+    one: dict[str, Any] = {"tested": tested, "attack": attack, "width": width, "show": False}
+    jobs = [
+        Job(f"from lambda {lam:g}", wanted, each, partial(transfer, crafted=[lam], **one))
+        for lam in crafted
+    ]
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     at = {lam: subject.at(OperatingPoint(lam, width), passes) for lam in {*crafted, *tested}}
     frames = []
     with passes_bar("transferring", {"": passes}, show=show) as line:

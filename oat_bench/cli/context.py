@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
+from oat_bench.launch import launch
 from oat_bench.run_folder import STORE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from oat_bench.evaluation.subject import Subject
     from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
+    from oat_bench.training.ranks import Ranks
     from oat_bench.written import Written
 
 
@@ -53,6 +55,13 @@ class Context:
 
         keep_freed_memory()
         return run.choose_device(self.device)
+
+    @cached_property
+    def ranks(self) -> "Ranks":
+        """The processes that train together, which meet here."""
+        from oat_bench.training import ranks
+
+        return ranks.join(self.where)
 
     @cached_property
     def trained(self) -> "TunableClassifier":
@@ -96,7 +105,8 @@ class Context:
         options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
         asked = (name, self.data_dir, label, *options.values())
         if asked not in self.loaded:
-            self.loaded[asked] = datasets.load(name, self.data_dir, label=label, **options)
+            load = partial(datasets.load, name, self.data_dir, label=label, **options)
+            self.loaded[asked] = self.ranks.in_turn(load) if launch().size > 1 else load()
         return self.loaded[asked]
 
     def fitting(self, name: str, image_size: int | None) -> "Dataset":

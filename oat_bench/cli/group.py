@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench import __version__
+from oat_bench.errors import UserError
+from oat_bench.launch import launch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +27,9 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        commands = {*ctx.protected_args, *ctx.args} & {*self.commands}
+        if launch().size > 1 and not commands & {"train", "run"}:
+            raise UserError("torchrun is for train and run; start this command without it")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:

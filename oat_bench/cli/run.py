@@ -75,7 +75,10 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.RUN_OPTIONS
 @in_context
 def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
-    """Train by a benchmark card; go on where a killed run stopped."""
+    """Train by a benchmark card; go on where a killed run stopped.
+
+    Several processes share it: torchrun --nproc-per-node 2 -m oat_bench train ...
+    """
     card, model = _to_train(context, dataset_name=dataset_name, **named)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
@@ -84,7 +87,8 @@ def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -
     device = context.where
     data = context.load(card.dataset, card.image_size, dataset_name)
     folder = make_folder(context.out or _folder(card, seed, model))
-    runs.train(card, data, folder, seed=seed, device=device, start=model)
+    runs.train(card, data, folder, seed=seed, device=device, start=model, ranks=context.ranks)
+    context.ranks.leave()
     note(f"checkpoint and log in {folder}")
 
 
@@ -235,7 +239,11 @@ def _evaluate(
     card = runs.with_saved(card, data, ready)
     folder = make_folder(context.out or folder)
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
+        how: dict[str, Any] = {"device": device, "start": begun, "ranks": context.ranks}
+        trained = runs.train(card, data, folder, seed=seed, **how)
+        context.ranks.leave()
+        if not context.ranks.first:
+            return
     result = measured(
         trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
     )

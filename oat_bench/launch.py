@@ -28,16 +28,13 @@ def launch() -> Launch:
 
 
 def first_to_speak() -> bool:
-    """Whether no other process has said yet why all of them end."""
-    if launch().size == 1:
+    """Whether no other process of torchrun's has said yet why all of them end."""
+    if launch().size == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
-    from datetime import timedelta
-
     from torch.distributed import TCPStore
 
-    with suppress(RuntimeError):
+    with suppress(RuntimeError):  # torchrun has gone
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return int(store.add(f"oat-bench said why, {attempt}", 1)) == 1
+        return int(TCPStore(*place).add(f"oat-bench said why, attempt {attempt}", 1)) == 1
     return True

@@ -27,9 +27,6 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        commands = {*ctx.protected_args, *ctx.args} & {*self.commands}
-        if launch().size > 1 and not commands & {"train", "run"}:
-            raise UserError("torchrun is for train and run; start this command without it")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -52,8 +49,11 @@ class Group(click.Group):
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train, attack and compare classifiers whose trade-off is chosen at test time."""
-    if context.invoked_subcommand is None:
+    name = context.invoked_subcommand
+    if name is None:
         click.echo(context.get_help())
+    elif launch().size > 1 and name not in ("run", "train"):
+        raise UserError(f"torchrun is for train and run; start {name} without it")
 
 
 def command(

@@ -37,7 +37,9 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 def _explain(error: Exception) -> str | None:
     """Say in one line what the user can mend; None of a bug."""
     if isinstance(error, click.ClickException):
-        return f"{error.format_message()} (see oat-bench --help)"
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "oat-bench"
+        return f"{error.format_message()} (see {command} --help)"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -68,7 +70,7 @@ def main() -> None:
     if launch().size > 1:
         signal.signal(signal.SIGTERM, interrupt)
     try:
-        sys.exit(cli(standalone_mode=False))
+        sys.exit(cli(prog_name="oat-bench", standalone_mode=False))
     except Exception as error:
         if interrupts or isinstance(error, click.Abort):
             lost = ", as torchrun does where a rank is lost" if signal.SIGTERM in interrupts else ""

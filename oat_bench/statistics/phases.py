@@ -73,13 +73,15 @@ def phases(rows: pd.DataFrame, attack: str, design: Design) -> Phases | None:
         return Phases(right.index, everything, everything, found) if len(right) else None
     whole = [name for name in names if name not in drawn]
     first = list(dict.fromkeys([*whole, *(one for name in drawn for one in design.after[name])]))
-    last = _all_right(in_common(rows, drawn))
-    if last.empty or not set(first) <= set(rows["attack"]):
+    if not set(first) <= set(rows["attack"]):
         return None
     clean = rows.drop_duplicates("example").set_index("example").sort_index()
     standing = _all_right(in_common(rows, first)) if first else clean_right(clean)
     index = standing.index
     stands = standing.to_numpy(dtype=np.bool_)
+    last = _all_right(in_common(rows, drawn))
+    if not len(index) or (last.empty and stands.any()):  # where nothing stands, none is attacked
+        return None
     sampled = stands & index.isin(last.index)
     return Phases(
         index, stands, sampled, sampled & last.reindex(index, fill_value=False).to_numpy(np.bool_)

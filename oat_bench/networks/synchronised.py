@@ -22,11 +22,12 @@ class Synchronised(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         Synchronised.entered = True
-        return super().__enter__()  # type: ignore[no-any-return]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *error: object) -> None:
         Synchronised.entered = False
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,
@@ -54,15 +55,17 @@ def _batch_norm(
     given = (h, weight, bias, running_mean, running_var, eps, momentum)
     if h.is_cuda:
         ranks = dist.group.WORLD, dist.get_world_size()
-        return SyncBatchNorm.apply(*given, *ranks)  # type: ignore[no-any-return]
-    return _OnCPU.apply(*given)  # type: ignore[no-any-return]
+        found: Tensor = SyncBatchNorm.apply(*given, *ranks)  # type: ignore[no-untyped-call]
+    else:
+        found = _OnCPU.apply(*given)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _OnCPU(Function):
     """What torch's refuses to do on a CPU; a collective call forward, and one backward."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         h: Tensor,
         weight: Tensor | None,
@@ -73,7 +76,8 @@ class _OnCPU(Function):
         momentum: float,
     ) -> Tensor:
         channels, kind = h.shape[1], torch.promote_types(h.dtype, torch.float32)
-        own = torch.batch_norm_update_stats(h, *torch.zeros(2, channels, dtype=kind), 0.0)
+        none = torch.zeros(2, channels, dtype=kind)
+        own = torch.batch_norm_update_stats(h, none[0], none[1], 0.0)
         mean, var = (part.double() for part in own)
         sums = torch.cat([mean, var + mean.square(), mean.new_ones(1)]) * (h.numel() // channels)
         dist.all_reduce(sums)
@@ -89,8 +93,8 @@ class _OnCPU(Function):
         return F.batch_norm(h, mean, var, weight, bias, eps=eps)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, mean, var = ctx.saved_tensors
         inverse = torch.rsqrt(var + ctx.eps)
         # of this rank's images; its gradients of the weights are added to the others' later
@@ -106,4 +110,8 @@ class _OnCPU(Function):
         shape = (1, -1, *(1,) * (h.dim() - 2))
         of_h = torch.addcmul(shift.view(shape), h, slope.view(shape))
         of_h = of_h.addcmul_(grad, scale.view(shape)).to(h.dtype)
-        return of_h, *(None if weight is None else one for one in (of_weight, of_bias)), *(None,) * 4
+        return (
+            of_h,
+            *(None if weight is None else one for one in (of_weight, of_bias)),
+            *(None,) * 4,
+        )

@@ -34,7 +34,7 @@ class Ranks:
 
     number: int = 0  #: of this one, counted from 0; the first alone writes and speaks
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     names: str = ""  #: the ranks and their devices, in words
     beside: int = 1  #: how many, with this one, share the device's memory
 
@@ -90,7 +90,7 @@ class Ranks:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        sums = flat.split([tensor.numel() for tensor in tensors])
+        sums = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, total in zip(tensors, sums, strict=True):
             tensor.copy_(total.view(tensor.shape))
 

@@ -1,4 +1,4 @@
-"""Training shared by two processes: the weights of one, batch norm over both, one that is killed."""
+"""Training shared by two processes: the weights of one, batch norm, one that is killed."""
 
 import contextlib
 import multiprocessing
@@ -167,9 +167,11 @@ def trained(ranks):
 
 def agree(state, expected, rtol=1e-4, atol=1e-5):
     assert state.keys() == expected.keys()
-    for key, value in state.items():
+    for key in state:
         pair = (torch.from_numpy(one[key]) for one in (state, expected))
-        torch.testing.assert_close(*pair, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            *pair, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -366,4 +368,7 @@ def test_other_commands_are_not_for_torchrun(monkeypatch, invoke):
         monkeypatch.setenv(name, "2")
     monkeypatch.setattr(cli, "first_to_speak", lambda: True)
     code, _, err = invoke("evaluate", "runs/none")
-    assert (code, err) == (2, "oat-bench: torchrun is for train and run; start evaluate without it\n")
+    assert (code, err) == (
+        2,
+        "oat-bench: torchrun is for train and run; start evaluate without it\n",
+    )

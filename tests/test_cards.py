@@ -726,6 +726,10 @@ def test_names_of_letters_digits_and_some_signs_are_taken(tmp_path, name):
             "training: nesterov = true needs a momentum above 0",
         ),
         (
+            [("training.attack_steps_start", "9")],
+            "training: attack_steps_start is 9; expected at most attack_steps, 7",
+        ),
+        (
             [("network.encoding_dim", "2")],
             "network.encoding_dim is 2; expected at least 3, one for each lambda of",
         ),

@@ -11,7 +11,7 @@ from itertools import pairwise, product
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
@@ -20,7 +20,7 @@ from oat_bench.statistics.frontier import Bools, Ints, pareto
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
 
-COARSE, FINE = 0.25, 0.02  # lambda are at first no farther apart, at last no nearer
+COARSE, FINE = 0.25, 0.02  # the distance of lambda values, at first at most, at last at least
 REFINEMENTS = 4  # times that the neighbourhood of the best point is looked at more closely
 ROUNDS = (0.25, 0.5, 1.0)  # shares of the examples after which points are dropped
 DROP = 0.05  # level of the tests that drop points; no guarantee rests on it
@@ -191,25 +191,26 @@ def _race(probe: Probe, goal: Goal, found: list[Candidate], examples: Ints) -> N
 
 
 def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
-    """Drop the points that are below the bar beyond chance; the safest one stays."""
+    """Drop the points that are significantly below the bar; the safest one stays."""
     counts = {one: one.sa if goal.barred == "SA" else one.ra for one in found if goal.barred}
     known = {one: count for one, count in counts.items() if count is not None}
     safest = max(known, key=lambda one: known[one].share, default=None)
     for one, count in known.items():
-        hopeless = binom.cdf(count.right, count.n, goal.value) <= DROP
-        if hopeless and not one.dropped and one is not safest:
+        if one.dropped or one is safest:
+            continue
+        if bdtr(count.right, count.n, goal.value) <= DROP:
             one.dropped = "below the bar"
 
 
 def _drop_beaten(found: Sequence[Candidate]) -> None:
-    """Drop the points that another beats in RA beyond chance (McNemar), and equals in SA."""
+    """Drop the points that another beats significantly in RA (McNemar), and equals in SA."""
     for one, other in product(found, found):
         if one.dropped or other.dropped or other.sa.right < one.sa.right:
             continue
         both = min(len(one.robust), len(other.robust))
         gained = int((other.robust[:both] & ~one.robust[:both]).sum())
         lost = int((one.robust[:both] & ~other.robust[:both]).sum())
-        if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
+        if gained > lost and bdtrc(gained - 1, gained + lost, 0.5) <= DROP:
             at = f"lambda {other.point.lam:g}"
             if other.point.width != one.point.width:
                 at += f", width {other.point.width:g}"

@@ -42,6 +42,12 @@ class Accuracy(Estimate):
     n: Count | None = Field(
         default=None, ge=1, description="examples, where fewer than the point's n"
     )
+    left: Count | None = Field(
+        default=None, ge=0, description="of two phases: examples that the first leaves standing"
+    )
+    sampled: Count | None = Field(
+        default=None, ge=0, description="of two phases: how many of these the second attacked"
+    )
 
     @classmethod
     def of(cls, right: pd.Series, usual_n: int | None = None) -> Self:
@@ -55,6 +61,30 @@ class Accuracy(Estimate):
         """Give a count its interval."""
         ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
         return cls(value=100 * hits / n, low=100 * ends.low, high=100 * ends.high)
+
+    @classmethod
+    def two_phase(cls, n: int, left: int, sampled: int, hits: int) -> Self:
+        """Estimate what is right in the end; see `oat_bench.statistics.phases`.
+
+        The interval is made of the two phases' own (MOVER: Zou and Donner, Stat. Med. 27, 2008).
+        """
+        if sampled == left:
+            return cls.counted(hits, n)
+        if not sampled:
+            raise ValueError(f"none of {left} examples is sampled; expected at least one")
+        first, second = (
+            binomtest(*of).proportion_ci(0.95, "wilson") for of in ((left, n), (hits, sampled))
+        )
+        p, q = left / n, hits / sampled
+        low = p * q - np.hypot(q * (p - first.low), p * (q - second.low))
+        high = p * q + np.hypot(q * (first.high - p), p * (second.high - q))
+        return cls(
+            value=100 * p * q,
+            low=100 * max(float(low), 0.0),
+            high=100 * min(float(high), 1.0),
+            left=left,
+            sampled=sampled,
+        )
 
 
 class Spread(Estimate):

@@ -80,8 +80,12 @@ def measure(
 def published(card: BenchmarkCard, data: Dataset, args: argparse.Namespace) -> Rightness:
     """Read what is right of each test image of a published entry, which must be of the card."""
     record = records.read(args.against)
-    outcomes = record.outcomes()
-    if record.entry.benchmark_card != training_identity(card, data, record.entry.seed):
+    entry, outcomes = record.entry, record.outcomes()
+    identities = [  # of older entries a folder's name counted
+        training_identity(card, data, entry.seed),
+        training_identity(card, data.called(entry.dataset), entry.seed, named=True),
+    ]
+    if entry.benchmark_card not in identities:
         raise SystemExit(f"{args.against} was not trained by the first recipe on this data")
     if outcomes is None:
         raise SystemExit(f"{args.against}: expected outcomes beside it, {record.outcomes_path}")

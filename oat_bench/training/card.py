@@ -145,8 +145,11 @@ class TrainingCard(Card):
     def _keys_go_together(self) -> "TrainingCard":
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov = true needs a momentum above 0")
-        if (start := self.attack_steps_start or 1) > (most := self.attack_steps):
-            raise ValueError(f"attack_steps_start is {start}; expected at most attack_steps, {most}")
+        start, most = self.attack_steps_start or 1, self.attack_steps
+        if start > most:
+            raise ValueError(
+                f"attack_steps_start is {start}; expected at most attack_steps, {most}"
+            )
         ends = (self.lambdas[0], self.lambdas[-1])
         if self.lambda_sampling == "uniform" and ends != (0, 1):
             raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')

@@ -31,10 +31,10 @@ def first_to_speak() -> bool:
     """Whether no other process of torchrun's has said yet why all of them end."""
     if launch().size == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
-    from torch.distributed.distributed_c10d import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     with suppress(RuntimeError):  # torchrun has gone
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return TCPStore(*place).add(f"oat-bench said why, {attempt}", 1) == 1
+        return bool(TCPStore(*place).add(f"oat-bench said why, {attempt}", 1) == 1)
     return True

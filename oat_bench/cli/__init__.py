@@ -19,7 +19,12 @@ from oat_bench.launch import first_to_speak, launch
 #: what a full disk looks like, by quota or by limit too
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: how gloo and NCCL say that another process has gone
-_LOST = ("Connection closed by peer", "Connection reset by peer", "ncclRemoteError", "Broken pipe")
+_LOST = (
+    "gloo/transport",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "ncclRemoteError",
+)
 _KEPT = "what was finished is kept, the same command goes on from there"
 #: how torch says that there is no memory left, on a GPU and on a CPU
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")

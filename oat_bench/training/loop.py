@@ -28,7 +28,7 @@ from oat_bench.training.memory import LEAST, Cost, Statistics, fixed_cost, limit
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import evaluating, pgd
 from oat_bench.training.ranks import Ranks
-from oat_bench.training.sampling import passes
+from oat_bench.training.sampling import attack_steps, passes
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
@@ -158,7 +158,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
 
         def validation() -> None:
-            budget = replace(self._budget(1.0), steps=1)
+            budget = replace(self._budget(), steps=1)
             self._right(self.data, index[place].to(self.device), *self.step.points()[-1], budget)
 
         n = len(range(len(index))[place])
@@ -221,13 +221,17 @@ class Trainer:
         warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
         start = generator(self.seed, number).initial_seed()
-        budget = self._budget(share)
+        budget = self._budget(share, number / (card.epochs * self.steps_per_epoch))
         labels, part = self.data.labels[index], place if part is None else part
         return Batch(x, labels, index, step_index, place, number, start, budget, part)
 
-    def _budget(self, share: float) -> Budget:
-        threat, steps = self.threat, self.card.attack_steps
-        return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
+    def _budget(self, share: float = 1.0, done: float = 1.0) -> Budget:
+        """Return what an attack may do at a share of eps, a share of the training being done."""
+        threat, whole, size = self.threat, self.card.attack_steps, self.threat.step_size
+        if (steps := attack_steps(self.card, done)) < whole:
+            # fewer steps go as far, but a single one not far beyond eps (arXiv:2001.03994)
+            size = max(size, min(size * whole / steps, 1.25 * threat.eps))
+        return Budget(threat.norm, share * threat.eps, share * size, steps)
 
     def _number(self) -> int:
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
@@ -267,7 +271,9 @@ class Trainer:
         if step < warmup:
             factor = (step + 1) / warmup
         else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+            done = (step - warmup) / max(1, total - warmup)
+            linear = self.card.lr_schedule == "linear"
+            factor = 1 - done if linear else 0.5 * (1 + math.cos(math.pi * done))
         for group in self.state.optimizer.param_groups:
             group["lr"] = self.card.lr * factor
 
@@ -281,7 +287,7 @@ class Trainer:
         for point in points:
             right[point] = torch.zeros(2, dtype=torch.long, device=self.device)
             for ids in batches[self.ranks.number :: self.ranks.size]:
-                right[point] += self._right(data, ids, *point, self._budget(1.0))
+                right[point] += self._right(data, ids, *point, self._budget())
         self.ranks.add_up([*right.values()])
         for lam, width in points:
             sa, ra = (100 * right[lam, width].double() / len(data)).tolist()

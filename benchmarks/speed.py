@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
-    python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
+    python benchmarks/speed.py --only scaling       # cost against batch, width, lambda, and ranks
+    python benchmarks/speed.py --only ranks         # of these, ranks alone
     python benchmarks/speed.py --only memory --size 224 --batch 16 --repeats 1   # of large images
     python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
     python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
@@ -20,6 +21,7 @@ import io
 import json
 import math
 import multiprocessing
+import os
 import re
 import statistics
 import sys
@@ -31,6 +33,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
 from oat_bench import datasets
@@ -39,6 +42,7 @@ from oat_bench.acceleration import (
     Precision,
     autocast,
     choose_precision,
+    keep_freed_memory,
     operations_per_image,
 )
 from oat_bench.attacks.card import attack_card
@@ -58,6 +62,7 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
+from oat_bench.training.ranks import join
 
 LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
 THREAT = Threat(eps="8/255", step_size="2/255")
@@ -220,10 +225,83 @@ def scaling(args: argparse.Namespace) -> Alternatives:
     cases += [(size, architecture, 6) for size in (batch // 4, batch // 2, 2 * batch)]
     cases += [(batch, f"{family}-{depth}-{factor * int(widen)}", 6) for factor in (2, 4)]
     cases += [(batch, architecture, count) for count in (2, 32, 128)]
-    return {
+    alone = {
         f"batch {size}, {name}, {count} lambda": step(size, name, count)
         for size, name, count in cases
     }
+    return alone | ranks(args)
+
+
+def ranks(args: argparse.Namespace) -> Alternatives:
+    """The usual step by one rank with one thread, and with two, and by two with one each."""
+    cases = {"1 rank of 1 thread": (1, 1), "1 rank of 2 threads": (1, 2)}
+    cases |= {"2 ranks of 1 thread": (2, 1)}
+    norm = "2 ranks of 1 thread, batch norm per rank"
+    shared = {name: Together(args, *how) for name, how in cases.items()}
+    return shared | {norm: Together(args, 2, 1, batch_norm="per-rank")}
+
+
+class Together:
+    """A step that processes of their own share; they start with the first, and wait between."""
+
+    def __init__(self, args: argparse.Namespace, size: int, threads: int, **card: object) -> None:
+        self.given = (args, size, threads, card)
+        self.pipes: list[Connection] = []
+
+    def start(self) -> None:
+        """Start the processes, and wait until all are ready."""
+        context = multiprocessing.get_context("spawn")
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for rank in range(self.given[1]):
+            ours, theirs = context.Pipe()
+            values = (rank, self.store.port, theirs, *self.given)
+            context.Process(target=steps_of_rank, args=values, daemon=True).start()
+            self.pipes.append(ours)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def __call__(self) -> None:
+        """Take a step."""
+        if not self.pipes:
+            self.start()
+        for pipe in self.pipes:
+            pipe.send(None)
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+def steps_of_rank(
+    rank: int,
+    port: int,
+    pipe: Connection,
+    args: argparse.Namespace,
+    size: int,
+    threads: int,
+    card: dict[str, object],
+) -> None:
+    """In a process of its own, as of torchrun: take a step whenever the pipe says so."""
+    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": True}
+    os.environ.update({name: str(value) for name, value in given.items()})
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    images = (255 * make_images(args, args.batch)).to(torch.uint8)
+    data = Split(images, (torch.arange(args.batch) % 10).to(args.device))
+    trainer = Trainer(
+        ConditionalStep(make_network(args)),
+        TrainingCard(epochs=1, lr=0.01, batch_size=args.batch, lambdas=LAMBDAS, **card),
+        THREAT,
+        data,
+        data.take(torch.arange(0)),
+        ranks=join(args.device),
+    )
+    trainer._settle_split()
+    pipe.send(None)
+    while True:
+        pipe.recv()
+        trainer._step(torch.arange(args.batch))
+        pipe.send(None)
 
 
 def memory(args: argparse.Namespace) -> Alternatives:
@@ -495,6 +573,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "training": training,
     "oats": oats,
     "scaling": scaling,
+    "ranks": ranks,
     "memory": memory,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
@@ -569,7 +648,9 @@ def main() -> None:
                     "what": name,
                     "seconds": round(statistics.median(times), 3),
                     "times oat-bench's": round(statistics.median(ratios), 2),
-                    "peak memory, MiB": None if long else round(memory_of(part, name, args)),
+                    "peak memory, MiB": None
+                    if long or " rank" in name
+                    else round(memory_of(part, name, args)),
                     "all seconds": [round(t, 4) for t in times],
                 }
             )

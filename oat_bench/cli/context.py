@@ -13,6 +13,7 @@ import click
 
 from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
+from oat_bench.launch import launch
 from oat_bench.run_folder import STORE
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from oat_bench.planning import Plan
     from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
+    from oat_bench.training.ranks import Ranks
     from oat_bench.written import Written
 
 
@@ -86,6 +88,13 @@ class Context:
         return run.choose_device(self.device)
 
     @cached_property
+    def ranks(self) -> "Ranks":
+        """The processes that train together, which meet here."""
+        from oat_bench.training import ranks
+
+        return ranks.join(self.where)
+
+    @cached_property
     def trained(self) -> "TunableClassifier":
         """The model, loaded."""
         from oat_bench import zoo
@@ -134,7 +143,8 @@ class Context:
             datasets.check_known(name)
             self.loaded[asked] = stand_in(name, self.data_dir)
         if asked not in self.loaded:
-            self.loaded[asked] = datasets.load(name, self.data_dir, label=label, **options)
+            load = partial(datasets.load, name, self.data_dir, label=label, **options)
+            self.loaded[asked] = self.ranks.in_turn(load) if launch().size > 1 else load()
         return self.loaded[asked]
 
     def fitting(self, name: str, image_size: int | None) -> "Dataset":

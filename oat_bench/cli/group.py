@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench import __version__
-from oat_bench.errors import Finished
+from oat_bench.errors import Finished, UserError
+from oat_bench.launch import launch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +52,11 @@ class Group(click.Group):
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train, attack and compare classifiers whose trade-off is chosen at test time."""
-    if context.invoked_subcommand is None:
+    name = context.invoked_subcommand
+    if name is None:
         click.echo(context.get_help())
+    elif launch().size > 1 and name not in ("run", "train"):
+        raise UserError(f"torchrun is for train and run; start {name} without it")
 
 
 def command(

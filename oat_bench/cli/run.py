@@ -86,7 +86,10 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.RUN_OPTIONS
 @in_context
 def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
-    """Train by a benchmark card; go on where a killed run stopped."""
+    """Train by a benchmark card; go on where a killed run stopped.
+
+    Several processes share it: torchrun --nproc-per-node 2 -m oat_bench train ...
+    """
     card, model = _to_train(context, dataset_name=dataset_name, **named)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
@@ -97,7 +100,8 @@ def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -
     if context.planned is not None:
         context.planned.show(_plan(context, card, data, seed, start=model))
     folder = make_folder(context.out or _folder(card, seed, model))
-    runs.train(card, data, folder, seed=seed, device=device, start=model)
+    runs.train(card, data, folder, seed=seed, device=device, start=model, ranks=context.ranks)
+    context.ranks.leave()
     note(f"checkpoint and log in {folder}")
 
 
@@ -264,7 +268,6 @@ def _evaluate(
     from oat_bench.files import make_folder
     from oat_bench.reports import flags
     from oat_bench.result import measured
-    from oat_bench.run_folder import CHECKPOINT
 
     device, trained = context.where, None
     if model is not None:
@@ -314,11 +317,16 @@ def _evaluate(
         raise UserError("--save-images is for one process; leave out --shard or --ray")
     if context.shard is not None and trained is None and not (folder / CHECKPOINT).exists():
         raise UserError(f"no checkpoint in {folder}, and a shard trains none; run `train` first")
-    store, executor = context.outcomes(folder), context.executor()
+    store = context.outcomes(folder)
+    executor = context.executor() if context.ranks.first else None
     if trained is None:
-        if device.type == "cpu" and not (folder / CHECKPOINT).exists():
+        if device.type == "cpu" and context.ranks.size == 1 and not (folder / CHECKPOINT).exists():
             _warn(card, of_plan)
-        trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
+        how: dict[str, Any] = {"device": device, "start": begun, "ranks": context.ranks}
+        trained = runs.train(card, data, folder, seed=seed, **how)
+    context.ranks.leave()
+    if not context.ranks.first:
+        return
     result = measured(
         trained,
         card,

@@ -226,7 +226,7 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
-        frontiers=frontier.summarize(outcomes, worst_over),
+        frontiers=frontier.summarize(outcomes, Design(worst_over)),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=classifier.random

@@ -14,6 +14,7 @@ from oat_bench.errors import UserError, one_line
 from oat_bench.results.entries import Entry, threat_of
 from oat_bench.results.outcomes import KEYS, read_parquet
 from oat_bench.run_folder import CHECKPOINT, ENTRY, INTEGRITY, OUTCOMES
+from oat_bench.statistics.phases import Design
 
 _MAX_WORDS = 200  # characters in what tells models apart
 _KINDS = dict.fromkeys(KEYS, "int64") | {"lam": "float64", "width": "float64", "attack": "str"}
@@ -75,6 +76,11 @@ class Record:
         """Return the attacks of the worst case: those within the threat model, not targeted."""
         most = self.eps * (1 + 1e-5)
         return [a.name for a in self.entry.attacks if a.eps <= most and a.targeted is None]
+
+    def design(self) -> Design:
+        """Return over which attacks the worst case is, and which were run on survivors."""
+        after = {a.name: a.after for a in self.entry.attacks if a.after is not None}
+        return Design(self.worst_over(), after)
 
     @property
     def eps(self) -> float:

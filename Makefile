@@ -13,13 +13,13 @@ test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow" --durations 20
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "not exhaustive" --durations 20
 	$(MAKE) check
 
-# properties on examples that no run has drawn before, a thousand each
+# properties on examples that no run has drawn before, a thousand each, and tests that are exhaustive
 explore: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "slow or not slow" \
-		--hypothesis-profile explore $$(grep -rl hypothesis tests --include='test_*.py')
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "exhaustive or not slow" \
+		--hypothesis-profile explore $$(grep -rlE 'hypothesis|fuzzing|exhaustive' tests --include='test_*.py')
 
 # the code of today against the outcomes that were published; kept ones would hide a change
 PUBLISHED = leaderboards/fashion-12x12/Linf/oat-wrn-10-1

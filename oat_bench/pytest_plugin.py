@@ -83,6 +83,7 @@ class RobustAccuracy:
         from oat_bench.evaluation.subject import Subject
         from oat_bench.results.points import summarize
         from oat_bench.run import choose_examples
+        from oat_bench.statistics.phases import Design
 
         context = self._context(model, dataset, data_dir)
         classifier, data = context.trained, context.data
@@ -91,7 +92,7 @@ class RobustAccuracy:
         ready = prepare(card, classifier.info.threat, n_classes=len(data.classes), seed=seed)
         subject = Subject(classifier, data.test, data.fingerprint(), examples, seed=seed)
         outcomes = evaluate(subject, [OperatingPoint(lam, width)], [ready], show=False)
-        (result,) = summarize(outcomes, [])
+        (result,) = summarize(outcomes, Design())
         return result.robust[ready.label].model_copy(update={"n": len(examples)})
 
     def check(

@@ -31,6 +31,7 @@ from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
 from oat_bench.run_folder import ENTRY, FIGURES, IMAGES, OUTCOMES, REPORT, STORE
 from oat_bench.statistics import frontier
+from oat_bench.statistics.phases import Design
 from oat_bench.wrapping import wrap
 from oat_bench.zoo import load
 
@@ -211,7 +212,7 @@ def measured(
     worst_over = [attack.label for attack in same]
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     before = None if out is None else out / ENTRY
-    counted = summarize(outcomes, worst_over, info.trained_at)
+    counted = summarize(outcomes, Design(worst_over), info.trained_at)
     results = with_costs(counted, classifier, data.test, device, before)
     known = {
         "number_forward_passes": classifier.passes,

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from oat_bench.errors import UserError
 
-#: inputs of a fuzz test: some hundred always, some thousand where slow tests run too
-COUNTS = pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.slow)])
+#: inputs of a fuzz test: some hundred always, some thousand where tests are to be exhaustive
+COUNTS = pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.exhaustive)])
 #: what reading a small file may take on a busy machine: bytes of address space, seconds
 MEMORY, SECONDS = 3 << 29, 20
 

@@ -40,7 +40,7 @@ ENTRY = (
     Path(oat_bench.__file__).parents[1] / "leaderboards" / "digits" / "Linf" / "oat-wrn-10-1.json"
 )
 
-EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 
 
 def check_each(tree, write, use, *, every, stride=1):

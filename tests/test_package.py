@@ -1,14 +1,19 @@
 """The built wheel, installed where nothing else is, used where nothing lies."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
+from contextlib import suppress
+from email import message_from_bytes
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from oat_bench import cards
 from oat_bench.checkpoint import load
@@ -74,24 +79,56 @@ def test_versions_agree():
     assert oat_bench.__version__ == project["version"]
 
 
+def declared(wheel: Path) -> set[str]:
+    """Return the distributions that come with a wheel: its dependencies, and theirs."""
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = [name for name in file.namelist() if name.endswith(".dist-info/METADATA")]
+        texts = message_from_bytes(file.read(name)).get_all("Requires-Dist")
+    found: set[str] = set()
+    left = [Requirement(text) for text in texts]
+    while left:
+        one = left.pop()
+        extras = one.extras or {""}
+        if not (one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras)):
+            continue
+        name = canonicalize_name(one.name)
+        if name not in found:
+            found.add(name)
+            with suppress(metadata.PackageNotFoundError):  # of another platform
+                own = [Requirement(text) for text in metadata.requires(name) or ()]
+                left += [r for r in own if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
-    venv.create(tmp_path / "venv", with_pip=True)
-    scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-    install = [scripts / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
-    subprocess.run([*install, wheel], check=True)
-    empty = tmp_path / "empty"
+    target, empty = tmp_path / "installed", tmp_path / "empty"
     empty.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", target, wheel], check=True)
+    # what the wheel declares is there, and nothing else of what is installed here
+    names = declared(wheel)
+    assert {"torch", "torchattacks", "pandas"} <= names
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            installed = metadata.distribution(name)
+            for top in {path.parts[0] for path in installed.files or ()} - {".."}:
+                if not (target / top).exists():
+                    (target / top).symlink_to(installed.locate_file(top))
+    assert not (target / "pytest").exists()
+    options = ["--attacks", "fgsm,pgd-7", "--n-examples", "100", "--epochs", "2"]
     run = subprocess.run(
-        [scripts / "oat-bench", "run", "--attacks", "fgsm,pgd-7", "--n-examples", "100"],
+        [sys.executable, "-S", target / "bin" / "oat-bench", "run", *options],
         cwd=empty,
+        env=os.environ | {"PYTHONPATH": str(target)},
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("**fashion-12x12, wrn-10-1, OAT, Linf eps")
     assert [path.name for path in empty.iterdir()] == ["runs"]
-    written = {path.name for path in (empty / "runs" / "fashion-12x12-seed0").iterdir()}
+    (folder,) = (empty / "runs").iterdir()
+    written = {path.name for path in folder.iterdir()}
     assert written >= {
         "checkpoint.safetensors",
         "entry.json",

@@ -9,6 +9,7 @@ from math import floor, log
 from typing import Self, TypeVar
 
 from pydantic import Field
+from scipy.special import bdtrc
 from scipy.stats import beta, binom
 
 from oat_bench.statistics.accuracy import Estimate
@@ -53,7 +54,7 @@ class BarTest(Written):
 
 def p_value(count: Count, bar: float) -> float:
     """Return the exact one-sided p-value of the accuracy being below a bar."""
-    return float(binom.sf(count.right - 1, count.n, bar))
+    return float(bdtrc(count.right - 1, count.n, bar)) if count.right else 1.0
 
 
 def passes(right: int, n: int, bar: float, confidence: float) -> bool:

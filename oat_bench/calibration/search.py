@@ -11,7 +11,7 @@ from itertools import pairwise, product
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 from oat_bench.calibration.guarantee import Count
 from oat_bench.classifier import OperatingPoint
@@ -196,8 +196,9 @@ def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
     known = {one: count for one, count in counts.items() if count is not None}
     safest = max(known, key=lambda one: known[one].share, default=None)
     for one, count in known.items():
-        hopeless = binom.cdf(count.right, count.n, goal.value) <= DROP
-        if hopeless and not one.dropped and one is not safest:
+        if one.dropped or one is safest:
+            continue
+        if bdtr(count.right, count.n, goal.value) <= DROP:
             one.dropped = "below the bar"
 
 
@@ -209,7 +210,7 @@ def _drop_beaten(found: Sequence[Candidate]) -> None:
         both = min(len(one.robust), len(other.robust))
         gained = int((other.robust[:both] & ~one.robust[:both]).sum())
         lost = int((one.robust[:both] & ~other.robust[:both]).sum())
-        if gained > lost and binom.sf(gained - 1, gained + lost, 0.5) <= DROP:
+        if gained > lost and bdtrc(gained - 1, gained + lost, 0.5) <= DROP:
             at = f"lambda {other.point.lam:g}"
             if other.point.width != one.point.width:
                 at += f", width {other.point.width:g}"

@@ -151,7 +151,7 @@ class Baseline:
             seed = entry.seed if entry.attack_seed is None else entry.attack_seed
         for attack in self.attacks:
             try:
-                own = attack.model_dump(exclude={"card"})
+                own = attack.model_dump(exclude={"card", "after"})
                 card = attack.shipped() or AttackCard.model_validate(own)
                 # the step size, which an entry does not record, is in the parameters by now
                 threat = Threat.model_validate({"norm": entry.threat_model, "eps": attack.eps})

@@ -135,7 +135,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     results = with_costs(results, classifier, data.test, done.device, record.entry_path)
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
-    run = map(EntryAttack.of, done.attacks)
+    run = [EntryAttack.of(attack, design.after.get(attack.label)) for attack in done.attacks]
     described = ["authors", "venue", "link", "footnote", "gradients"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")

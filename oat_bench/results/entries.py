@@ -5,6 +5,7 @@ lambda, width, intervals and provenance on top. A key that came later has a defa
 what was done before there was the key; so ``format_version`` stays while entries grow.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +21,10 @@ from oat_bench.registry import METHODS
 from oat_bench.results.checks import Verdict
 from oat_bench.results.points import PointResult
 from oat_bench.statistics.frontier import Summary
+from oat_bench.statistics.phases import Design
 from oat_bench.written import Written
 
-SCHEMA_VERSION = "1.4"  # the format, and how often keys were added to it
+SCHEMA_VERSION = "1.5"  # the format, and how often keys were added to it
 
 
 class EntryPart(Written):
@@ -46,10 +48,15 @@ class EntryAttack(Written):
         default=None, description="the class that images are to be taken for; RA: all but those"
     )
     card: str = Field(description="fingerprint of the card")
+    after: list[Name] | None = Field(
+        default=None,
+        description="attacks whose survivors it was run on, a random sample of them at each "
+        "operating point; absent: the first n examples",
+    )
 
     @classmethod
-    def of(cls, attack: Attack) -> "EntryAttack":
-        """Write down what was run."""
+    def of(cls, attack: Attack, after: Sequence[str] | None = None) -> "EntryAttack":
+        """Write down what was run; ``after`` is its first phase, if it has one."""
         runs: list[dict[str, object]] = [
             {"name": run.name, "class": run.class_, "parameters": run.parameters}
             for run in attack.chain
@@ -58,7 +65,7 @@ class EntryAttack(Written):
         whole: dict[str, object] = {"class": "", "parameters": {}, "parts": runs}
         own = whole if card.parts else runs[0]
         own |= {"name": attack.label, "engine": card.engine, "targeted": card.targeted}
-        own |= {"eps": attack.threat.eps, "card": card.fingerprint()}
+        own |= {"eps": attack.threat.eps, "card": card.fingerprint(), "after": after}
         return cls.model_validate(own)
 
     def shipped(self) -> AttackCard | None:
@@ -174,14 +181,16 @@ def make_entry(
     *,
     eps: float,
     norm: Norm,
+    design: Design | None = None,
     **fields: Any,
 ) -> Entry:
     """Build the entry of an evaluation; ``fields`` are those that the model does not tell."""
+    after = {} if design is None else design.after
     known: dict[str, Any] = {
         "name": METHODS[info.method].label(info),
         "dataset": info.dataset,
         "attack_seed": run[0].seed if run else None,
-        "attacks": [EntryAttack.of(attack) for attack in run],
+        "attacks": [EntryAttack.of(attack, after.get(attack.label)) for attack in run],
         "gradients": "float32",
         "bridge": info.with_bridge().bridge,
         "versions": versions(),

@@ -1,20 +1,13 @@
 """What was measured at each operating point, counted from outcomes, as it stands in entries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
 from pydantic import Field
 
 from oat_bench.cards import Name
-from oat_bench.statistics.accuracy import (
-    WORST,
-    Accuracy,
-    Count,
-    Percent,
-    clean_right,
-    in_common,
-    robust_right,
-)
+from oat_bench.statistics.accuracy import WORST, Accuracy, Count, Percent, clean_right
+from oat_bench.statistics.phases import Design, phases
 from oat_bench.written import Written
 
 
@@ -60,21 +53,18 @@ class PointResult(Written):
 
 def summarize(
     outcomes: pd.DataFrame,
-    worst_over: Sequence[str],
+    design: Design,
     trained: Callable[[float], bool] = lambda _lam: True,
 ) -> list[PointResult]:
     """Sum up outcomes per operating point; the worst case is of examples that all attacks saw."""
-    frame = outcomes.assign(clean=clean_right(outcomes), robust=robust_right(outcomes))
-    results = []
-    for _, rows in frame.groupby(["width", "lam"]):
+    names, results = list(map(str, outcomes["attack"].unique())), []
+    for _, rows in outcomes.groupby(["width", "lam"]):
         lam, width = float(rows["lam"].iloc[0]), float(rows["width"].iloc[0])
-        clean = rows.drop_duplicates("example")["clean"]
+        clean = clean_right(rows.drop_duplicates("example"))
         n, accuracy = len(clean), Accuracy.of(clean)
-        robust = {
-            str(name): Accuracy.of(part["robust"], n)
-            for name, part in rows.groupby("attack", sort=False)
-        }
-        counted = in_common(rows, worst_over).groupby("example")["robust"].all()
+        found = {name: phases(rows, name, design) for name in (*names, WORST)}
+        robust = {name: one.accuracy(n) for name, one in found.items() if one is not None}
+        worst = robust.pop(WORST, None)
         results.append(
             PointResult(
                 lam=lam,
@@ -85,7 +75,7 @@ def summarize(
                 clean_acc_interval=accuracy,
                 autoattack_acc=robust["autoattack"].value if "autoattack" in robust else None,
                 robust_acc=robust,
-                worst_case_acc=Accuracy.of(counted, n) if len(counted) else None,
+                worst_case_acc=worst,
             )
         )
     return results

@@ -205,7 +205,7 @@ def _outcomes(record: Record) -> Iterator[str]:
         if outcomes.duplicated(["lam", "width", "attack", "example"]).any():
             yield f"{name} holds an outcome twice"
             return
-        results = summarize(outcomes, record.worst_over())
+        results = summarize(outcomes, record.design())
     except UserError as error:
         yield str(error)
         return

@@ -155,10 +155,10 @@ def rightness(
 def rightness_of(ends: Ends, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Do as `rightness` does of outcomes that are sorted."""
     entered, *found = ends.under(attack, design)
-    if not entered.any():
-        raise ValueError(f"no outcomes of {attack} at width {width:g}")
     known = ends.predicted.all(axis=1)
     attacked = entered.all(axis=1)[known]
+    if not attacked.any():
+        raise ValueError(f"no outcomes of {attack} at width {width:g}")
     return Rightness(
         ends.lams,
         ends.examples[known],
@@ -170,13 +170,16 @@ def rightness_of(ends: Ends, attack: str, design: Design, width: float = 1.0) ->
 
 
 def summarize(outcomes: pd.DataFrame, design: Design) -> list[Summary]:
-    """Sum up the frontier of every width under every attack, the worst case last."""
+    """Sum up the frontier of every width under each attack on all points, the worst case last."""
     attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if design.worst_over else [])]
     found = []
     for width in sorted(set(outcomes["width"]), reverse=True):
         ends = Ends.of(outcomes[outcomes["width"] == width])
         for attack in attacks:
-            right = rightness_of(ends, attack, design, width)
+            try:
+                right = rightness_of(ends, attack, design, width)
+            except ValueError:  # it was not run at every lambda
+                continue
             points = right.points()
             found.append(
                 Summary(

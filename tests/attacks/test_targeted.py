@@ -24,6 +24,7 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.results.points import summarize
 from oat_bench.results.records import read
 from oat_bench.run import prepare_attacks
+from oat_bench.statistics.phases import Design
 from oat_bench.training.pgd import pgd
 
 THREAT = Threat(eps=0.3, step_size=0.05)
@@ -218,7 +219,7 @@ def test_broken_is_what_is_taken_for_its_target(outcomes, model, digits):
 
 def test_the_worst_case_leaves_it_out(outcomes):
     by_name, frame = outcomes
-    (result,) = summarize(frame, ["a"])
+    (result,) = summarize(frame, Design(["a"]))
     assert result.robust["worst"] == result.robust["a"]
     assert result.robust["a-targeted"].value > result.robust["a"].value
     assert set(by_name) == {"a", "a-targeted"}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import WORST, Accuracy
+from oat_bench.statistics.phases import Design
 
 percent = st.floats(0, 100).map(lambda value: round(value, 3))
 points = st.lists(st.tuples(percent, percent), min_size=1, max_size=8)
@@ -164,7 +165,7 @@ def test_the_bootstrap_interval_of_an_accuracy_is_near_its_standard_error():
     assert (found.low, found.high) == pytest.approx((75 - margin, 75 + margin), abs=0.6)
     again = frontier.bootstrapped(lambda i: 100 * right[i].mean(), [np.arange(400)])
     assert again == found
-    assert dict(frontier.mean_accuracy(right)) == {**dict(found), "n": None}
+    assert frontier.mean_accuracy(right) == Accuracy(**dict(found))
     alone = frontier.bootstrapped(lambda i: 1.0, [np.arange(1)], (-5, 100))
     assert (alone.value, alone.low, alone.high) == (1, -5, 100)
 
@@ -202,7 +203,7 @@ def outcomes():
 
 
 def test_the_points_are_those_of_the_table(outcomes):
-    results = summarize(outcomes, ["fgsm", "pgd-7"])
+    results = summarize(outcomes, Design(["fgsm", "pgd-7"]))
     for result in results:
         for attack, accuracy in result.robust.items():
             right = frontier.rightness(outcomes, attack, ["fgsm", "pgd-7"], result.width)

@@ -178,7 +178,7 @@ print("alive")
 """
 
 
-@pytest.mark.parametrize("stride", [29, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [29, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_no_bit_of_a_footer_kills_the_process(whole, tmp_path, stride):
     done = subprocess.run(
         [sys.executable, "-c", FLIPPER, str(tmp_path), str(stride)],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy, Spread
+from oat_bench.statistics.phases import Design
 
 #: the 97.5% quantile of the normal distribution
 Z = 1.959963984540054
@@ -96,7 +97,7 @@ def outcomes(table):
 
 def test_robust_means_right_clean_and_right_attacked():
     triples = [(1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 2, 1)]
-    (point,) = summarize(outcomes({(0.5, "a"): triples}), ["a"])
+    (point,) = summarize(outcomes({(0.5, "a"): triples}), Design(["a"]))
     assert point.lam == 0.5
     assert point.width == 1.0
     assert point.clean_acc == 50
@@ -114,7 +115,7 @@ def test_the_worst_case_is_per_example():
                 (1.0, "b"): [(0, 0, 2), (0, 0, 0), (0, 0, 0)],
             }
         ),
-        ["a", "b"],
+        Design(["a", "b"]),
     )
     assert point.robust["a"].value == pytest.approx(200 / 3, abs=1e-4)
     assert point.robust["b"].value == pytest.approx(200 / 3, abs=1e-4)
@@ -124,10 +125,10 @@ def test_the_worst_case_is_per_example():
 
 def test_the_worst_case_leaves_out_other_threat_models():
     frame = outcomes({(0.0, "a"): [(0, 0, 0)], (0.0, "wider"): [(0, 0, 1)]})
-    (point,) = summarize(frame, ["a"])
+    (point,) = summarize(frame, Design(["a"]))
     assert point.robust["wider"].value == 0
     assert point.robust[WORST].value == 100
-    (alone,) = summarize(frame, [])
+    (alone,) = summarize(frame, Design())
     assert WORST not in alone.robust
 
 
@@ -136,7 +137,7 @@ def test_the_worst_case_is_of_the_examples_that_every_attack_saw():
         (0.5, "weak"): [(1, 1, 1), (1, 1, 0), (1, 1, 1), (1, 0, 0)],
         (0.5, "long"): [(1, 1, 0), (1, 1, 1)],
     }
-    (result,) = summarize(outcomes(table), ["weak", "long"])
+    (result,) = summarize(outcomes(table), Design(["weak", "long"]))
     assert (result.n, result.clean_acc) == (4, 75.0)
     assert (result.robust["weak"].n or result.n, result.robust["weak"].value) == (4, 50.0)
     assert (result.robust["long"].n, result.robust["long"].value) == (2, 50.0)
@@ -150,7 +151,7 @@ def test_the_worst_case_is_of_the_examples_that_every_attack_saw():
 def test_points_come_by_lambda_and_attacks_in_the_order_of_the_columns():
     triples = [(0, 0, 0)]
     frame = outcomes({(lam, a): triples for lam in (1.0, 0.0, 0.15) for a in ("z", "b", "m")})
-    points = summarize(frame, ["z"])
+    points = summarize(frame, Design(["z"]))
     assert [point.lam for point in points] == [0.0, 0.15, 1.0]
     assert all(list(point.robust) == ["z", "b", "m", WORST] for point in points)
 
@@ -158,7 +159,7 @@ def test_points_come_by_lambda_and_attacks_in_the_order_of_the_columns():
 def test_widths_are_points_of_their_own():
     frame = outcomes({(0.5, "a"): [(0, 0, 0), (0, 0, 1)]})
     narrow = frame.assign(width=0.5, attacked_prediction=1)
-    points = summarize(pd.concat([frame, narrow]), ["a"])
+    points = summarize(pd.concat([frame, narrow]), Design(["a"]))
     assert [(p.width, p.lam, p.robust["a"].value) for p in points] == [
         (0.5, 0.5, 0.0),
         (1.0, 0.5, 50.0),
@@ -184,7 +185,7 @@ def test_any_outcomes_are_counted_as_by_hand(data):
     )
     shuffled = frame.sample(frac=1, random_state=data.draw(st.integers(0, 99)))
     for table in (frame, shuffled):
-        points = summarize(table, attacks)
+        points = summarize(table, Design(attacks))
         assert [point.lam for point in points] == sorted(lambdas)
         for point in points:
             lam = point.lam

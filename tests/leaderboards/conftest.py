@@ -14,6 +14,7 @@ from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
+from oat_bench.statistics.phases import Design
 
 
 def make_outcomes(points, n, width=1.0):
@@ -53,7 +54,7 @@ def publish(build_classifier, tmp_path):
         frame = pd.concat([make_outcomes(points, n, width) for width in widths])
         attacks = list(dict.fromkeys(frame["attack"]))
         info = build_classifier().info.model_copy(update={"benchmark_card": "b" * 64})
-        results = summarize(frame, attacks, info.trained_at)
+        results = summarize(frame, Design(attacks), info.trained_at)
         if costs is not None:
             results = [
                 result.model_copy(update={"cost": costs[result.width]}) for result in results

@@ -18,6 +18,7 @@ from oat_bench.results.outcomes import write_parquet
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Estimate
+from oat_bench.statistics.phases import Design
 
 ATTACKS = ["fgsm", "pgd-7"]
 
@@ -53,7 +54,7 @@ def write_run(build_classifier, tmp_path):
         ]
         entry = make_entry(
             info,
-            summarize(outcomes, ATTACKS, info.trained_at),
+            summarize(outcomes, Design(ATTACKS), info.trained_at),
             attacks,
             model_fingerprint="",
             command="",

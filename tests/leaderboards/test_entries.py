@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
+from oat_bench.results import records
 from oat_bench.results.entries import Entry, make_entry
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy
+from oat_bench.statistics.phases import Design
 
 #: the fields of a model_info file of RobustBench
 ROBUSTBENCH = {
@@ -54,7 +56,8 @@ def make(build_classifier):
         ]
         frame = outcomes() if frame is None else frame
         info = build_classifier().info
-        results = summarize(frame[frame["attack"].isin(attacks)], list(attacks), info.trained_at)
+        seen = frame[frame["attack"].isin(attacks)]
+        results = summarize(seen, Design(attacks), info.trained_at)
         return make_entry(
             info, results, ready, model_fingerprint="f" * 64, command="c", eps=eps, norm=norm
         )
@@ -161,7 +164,7 @@ def test_parameters_without_a_finite_value_survive_json(build_classifier):
     assert card.fingerprint() != other.fingerprint()
     attack = prepare(card, Threat(eps=0.1), n_classes=10, seed=0)
     frame = outcomes().assign(attack="art-pgd").drop_duplicates(["lam", "example"])
-    results = summarize(frame, ["art-pgd"])
+    results = summarize(frame, Design(["art-pgd"]))
     entry = make_entry(
         build_classifier().info,
         results,
@@ -204,7 +207,7 @@ def test_summary_numbers_of_every_frontier_are_in_the_entry(build_classifier):
     summaries = frontier.summarize(frame, ["fgsm", "pgd-7"])
     entry = make_entry(
         build_classifier().info,
-        summarize(frame, []),
+        summarize(frame, Design()),
         [],
         model_fingerprint="",
         command="",
@@ -223,3 +226,14 @@ def test_an_entry_without_summary_numbers_stays_valid(make):
     values = json.loads(make().model_dump_json(by_alias=True))
     del values["frontiers"]
     assert Entry.model_validate(values).frontiers is None
+
+
+def test_an_attack_on_survivors_names_its_first_phase(make, tmp_path):
+    """The design of an evaluation stands in its entry, whole; entries of before have none."""
+    plain = make()
+    assert [attack.after for attack in plain.attacks] == [None] * 3
+    costly = plain.attacks[-1].model_copy(update={"after": ["fgsm", "pgd-7"]})
+    entry = plain.model_copy(update={"attacks": [*plain.attacks[:-1], costly]})
+    (tmp_path / "entry.json").write_text(entry.as_json())
+    design = records.read(tmp_path).design()
+    assert design == Design(["fgsm", "pgd-7", "autoattack"], {"autoattack": ["fgsm", "pgd-7"]})

@@ -16,6 +16,7 @@ from oat_bench.methods.oat import OAT
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
 from oat_bench.results.points import summarize
+from oat_bench.statistics.phases import Design
 
 ATTACKS = ("fgsm", "pgd-7")
 
@@ -35,7 +36,9 @@ def publish(path: Path, classifier, data, ready, outcomes, **changes) -> Path:
     threat = classifier.info.threat
     entry = make_entry(
         classifier.info,
-        summarize(outcomes, [attack.card.name for attack in ready], classifier.info.trained_at),
+        summarize(
+            outcomes, Design([attack.card.name for attack in ready]), classifier.info.trained_at
+        ),
         ready,
         model_fingerprint=classifier.fingerprint(),
         command="oat-bench run",

@@ -240,7 +240,7 @@ def measured(
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
         design=design,
-        frontiers=frontier.summarize(outcomes, worst_over),
+        frontiers=frontier.summarize(outcomes, design),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=classifier.random

@@ -27,6 +27,7 @@ from oat_bench.errors import UserError, unknown
 from oat_bench.results import records, validation
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
+from oat_bench.statistics.phases import Design
 
 _SAME_EPS = 1e-5  # an entry writes eps in six digits
 
@@ -46,10 +47,11 @@ class Baseline:
         entry, held = self.record.entry, (len(self.attacks), len(self.points))
         return held == (len(entry.attacks), len(entry.operating_points))
 
-    def worst_over(self) -> list[str]:
-        """Return the attacks of the worst case."""
-        names = {attack.name for attack in self.attacks}
-        return [name for name in self.record.worst_over() if name in names]
+    def design(self) -> Design:
+        """Return the attacks of the worst case, none unless all are checked, and the two-phase."""
+        names, whole = {attack.name for attack in self.attacks}, self.record.design()
+        after = {name: first for name, first in whole.after.items() if name in names}
+        return Design(whole.worst_over if names.issuperset(whole.worst_over) else (), after)
 
     def restricted(
         self,
@@ -184,7 +186,8 @@ def read(path: str | Path) -> Baseline:
     found = validation.contradictions(record)
     if found:
         raise UserError(f"{record.entry_path}: no baseline: {found[0]}; evaluate the model again")
-    seen = outcomes.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
+    plain = outcomes[~outcomes["attack"].isin(record.design().after.keys())]
+    seen = plain.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
     if (seen.groupby("attack").nunique() > 1).any():
         raise UserError(
             f"{record.outcomes_path}: an attack saw other examples at another operating point; "

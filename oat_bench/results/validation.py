@@ -237,7 +237,7 @@ def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
     for stated in record.entry.frontiers or ():
         where = f"frontier of {stated.attack} at width {stated.width:g}"
         try:
-            right = frontier.rightness(outcomes, stated.attack, record.worst_over(), stated.width)
+            right = frontier.rightness(outcomes, stated.attack, record.design(), stated.width)
             points = right.points()
             volume = frontier.hypervolume(points, stated.reference)
         except (ValueError, ZeroDivisionError):

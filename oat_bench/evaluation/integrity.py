@@ -186,8 +186,8 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
     sa, ra = ({lam: _value(s) for lam, s in right.items()} for right in (clean, robust))
     listed = ", ".join(f"{sa[lam]:.1f}%/{ra[lam]:.1f}% at {lam:g}" for lam in clean)
     complaints = [
-        f"lambda {lam:g} is worse than {other:g} in both (SA {sa[lam] - sa[other]:+.1f}, RA "
-        f"{ra[lam] - ra[other]:+.1f}; p {p:.2g})"
+        f"lambda {lam:g} is worse than {other:g} in both (SA {sa[lam] - sa[other]:+z.1f}, RA "
+        f"{ra[lam] - ra[other]:+z.1f}; p {p:.2g})"
         for lam, (other, p) in beaten.items()
     ]
     evidence, least = "; ".join([f"SA/RA {listed}", *complaints]), fewest(len(pairs))

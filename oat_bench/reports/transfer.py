@@ -200,7 +200,7 @@ def _draws(drawn: Drawn) -> str:
         verdict = "breaks less than that of the best one lambda, and is too weak"
     return (
         f"Lambda is drawn from {lams}, {how}. The attack on the expectation {verdict}: its "
-        f"expected RA is {drawn.gain:+.1f} points from that under images attacked at lambda "
+        f"expected RA is {drawn.gain:+z.1f} points from that under images attacked at lambda "
         f"{drawn.best_single:g}."
     )
 

@@ -113,8 +113,7 @@ class Rightness:
         def value(sums: Floats, draw: np.random.Generator | None = None) -> Floats:
             parts = np.split(sums, ends, axis=-1)
             found = [
-                statistic(side._points(part, draw))
-                for side, part in zip(sides, parts, strict=True)
+                statistic(side._points(part, draw)) for side, part in zip(sides, parts, strict=True)
             ]
             return found[0] if other is None else found[0] - found[1]
 
@@ -145,9 +144,7 @@ class Rightness:
         return 100.0 * np.stack([clean / len(self.examples), robust], axis=-1)
 
 
-def rightness(
-    outcomes: pd.DataFrame, attack: str, design: Design, width: float = 1.0
-) -> Rightness:
+def rightness(outcomes: pd.DataFrame, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Tell which examples are right under an attack or `WORST`; a ValueError if it was not run."""
     return rightness_of(Ends.of(outcomes[outcomes["width"] == width]), attack, design, width)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST, Accuracy
+from oat_bench.statistics.accuracy import WORST
 from oat_bench.statistics.phases import Design
 
 percent = st.floats(0, 100).map(lambda value: round(value, 3))

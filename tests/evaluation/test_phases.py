@@ -236,9 +236,7 @@ def test_where_nothing_stands_in_a_resample_ra_is_0():
 
 
 def test_an_attack_that_lacks_a_lambda_has_no_frontier():
-    rows = two_phase_outcomes(
-        np.random.default_rng(0), 50, 9, {0.5: (1, 0.5, 1), 1.0: (1, 0.5, 1)}
-    )
+    rows = two_phase_outcomes(np.random.default_rng(0), 50, 9, {0.5: (1, 0.5, 1), 1.0: (1, 0.5, 1)})
     rows = rows[(rows["attack"] == "cheap") | (rows["lam"] == 1.0)]
     assert [one.attack for one in frontier.summarize(rows, COSTLY)] == ["cheap"]
     with pytest.raises(ValueError, match="no outcomes of costly at width 1"):

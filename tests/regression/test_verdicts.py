@@ -72,7 +72,9 @@ def test_clean_accuracy_is_checked():
     assert {row.measure for row in result.of("worse")} == {"SA"}
     # an example that is wrong without an attack is not robust
     clean = {lam: ~first(100) for lam in (0.0, 1.0)}
-    result = compare(BEFORE, outcomes({cell: first(300) for cell in CELLS}, clean), Design(["fgsm"]))
+    result = compare(
+        BEFORE, outcomes({cell: first(300) for cell in CELLS}, clean), Design(["fgsm"])
+    )
     assert {row.now for row in result.rows if row.measure == "fgsm"} == {50}
 
 

@@ -51,8 +51,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
             return f"{before}{relative}{hash_}{anchor}"
         if not file.exists() and folder == here:
             return match[0]  # a page that is made here, or a mistake that the build reports
-        kind = "tree" if file.is_dir() else "blob"
-        return f"{before}{config.extra['repository']}/{kind}/main/{file.relative_to(ROOT)}{hash_}{anchor}"
+        there = f"{config.extra['repository']}/{'tree' if file.is_dir() else 'blob'}/main"
+        return f"{before}{there}/{file.relative_to(ROOT)}{hash_}{anchor}"
 
     parts = re.split(r"(```.*?```)", markdown, flags=re.DOTALL)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)

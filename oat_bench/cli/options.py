@@ -152,7 +152,7 @@ START = option(
     "--from",
     "MODEL",
     "Start from the weights of this model, a checkpoint, a run's folder or a name: network, method "
-    "and lambda are its own, the recipe is the card's. [default: fresh weights]",
+    "and lambda values are its own, the recipe is the card's. [default: fresh weights]",
     None,
     "start",
 )

@@ -98,7 +98,7 @@ def strongest(frame: pd.DataFrame) -> dict[float, float]:
 
 
 def pairs(frame: pd.DataFrame) -> list[tuple[float, float]]:
-    """Return the pairs (attacked at, classified at) of two lambda that `masked` looks at."""
+    """Return the pairs (attacked at, classified at) of two lambda values that `masked` looks at."""
     sources, lams = sorted(set(frame["crafted"])), sorted(set(frame["lam"]))
     return [(s, lam) for s, lam in product(sources, lams) if s != lam and lam in sources]
 

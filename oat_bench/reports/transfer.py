@@ -177,7 +177,7 @@ def _verdict(report: Transfer) -> str:
     )
     if not report.masked:
         return (
-            "No lambda is broken more, beyond chance, by images attacked at another one: no sign "
+            "No lambda is broken significantly more by images attacked at another one: no sign "
             f"of gradients masked at one lambda ({tests}; {fewest(report.compared)} images to none "
             "would have been one)."
         )

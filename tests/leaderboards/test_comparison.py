@@ -60,7 +60,7 @@ def write_run(build_classifier, tmp_path):
             command="",
             eps=8 / 255,
             norm="Linf",
-            frontiers=frontier.summarize(outcomes, ATTACKS),
+            frontiers=frontier.summarize(outcomes, Design(ATTACKS)),
         ).model_copy(update=changes)
         folder = tmp_path / name
         folder.mkdir()

@@ -15,6 +15,7 @@ from oat_bench.regression import baseline as baselines
 from oat_bench.regression import check as checks
 from oat_bench.regression.comparison import compare
 from oat_bench.results.entries import Entry
+from oat_bench.statistics.phases import Design
 
 ROBUST = {"attacks": ("pgd-7",), "lambdas": (0.5, 1.0), "n": 800}
 
@@ -122,7 +123,7 @@ def test_a_better_model_passes_and_may_become_the_baseline(invoke, tmp_path, hon
     code, out, _ = invoke(*arguments)
     assert code == 0
     assert "\nok: " in out
-    assert compare(baselines.read(path).outcomes, outcomes, ["pgd-7"]).verdict == "ok"
+    assert compare(baselines.read(path).outcomes, outcomes, Design(["pgd-7"])).verdict == "ok"
     assert not list(tmp_path.glob(".*.tmp"))
 
 

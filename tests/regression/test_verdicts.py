@@ -53,7 +53,27 @@ def test_a_drop_within_the_tolerance_is_none():
     # of nothing but losses eight in 400 are a drop, and one of less than 5 points
     lost_more = outcomes({cell: first(280) for cell in CELLS})
     assert compare(BEFORE, lost_more, BOTH, max_drop=0).verdict == "worse"
-    assert compare(BEFORE, lost_more, BOTH, max_drop=5).verdict == "ok"
+    # five points are lost, and more are not excluded
+    assert compare(BEFORE, lost_more, BOTH, max_drop=5).verdict == "not excluded"
+    assert compare(BEFORE, lost_more, BOTH, max_drop=8).verdict == "ok"
+
+
+def test_a_strict_check_asks_for_every_interval_within_the_tolerance():
+    for lost, tolerance, strict, failed in (
+        (0, 1, True, False),  # nothing changed
+        (12, 2, False, False),
+        (12, 2, True, True),  # a drop of 3 points: 2 are exceeded, though not beyond doubt
+        (12, 6, True, False),
+    ):
+        now = outcomes({cell: first(300 - lost) for cell in CELLS})
+        result = compare(BEFORE, now, BOTH, max_drop=tolerance, strict=strict)
+        reaching = [row for row in result.rows if -row.low > tolerance]
+        assert result.of("not excluded") == [row for row in reaching if strict or row.high < 0]
+        assert (result.failed, bool(result.failures)) == (failed, failed)
+    # noise alone is not within a fine tolerance
+    noisy = {cell: np.roll(first(300), 40) for cell in CELLS}
+    assert compare(BEFORE, outcomes(noisy), BOTH, max_drop=1).verdict == "ok"
+    assert compare(BEFORE, outcomes(noisy), BOTH, max_drop=1, strict=True).failed
 
 
 def test_a_rise_is_better_unless_something_is_worse():

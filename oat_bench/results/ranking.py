@@ -262,14 +262,14 @@ def _on_the_same_examples(rows: Sequence[Row]) -> None:
     usual = max(counted, key=lambda one: (counted[one], one[1], one), default=None)
     for row in placed:
         if usual is not None and (own := examples(row)) != usual and not row.remark:
-            row.remark = f"of {_of(own)}, the ranked ones of {_of(usual)}"
+            row.remark = f"of {_of(own)} examples, the ranked ones of {_of(usual)}"
             if own[0] != usual[0]:
                 row.remark = "of other images than the ranked ones"
 
 
 def _of(examples: tuple[str, int, int]) -> str:
     _, n, clean = examples
-    return f"{n} examples" if n == clean else f"{n} examples (SA: {clean})"
+    return f"{n}" if n == clean else f"{n} (SA: {clean})"
 
 
 # --- ranks

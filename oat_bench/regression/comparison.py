@@ -220,7 +220,8 @@ def _pairs(
             ]
             # of the examples of every operating point
             both = reduce(np.intersect1d, [one.examples for one in sides[0]])
-            places.append((None, None, measure, *([p.among(both) for p in side] for side in sides)))
+            ours, theirs = ([one.among(both) for one in side] for side in sides)
+            places.append((None, None, measure, ours, theirs))
     return [
         (_Pair.of(*place), (_most_sampled(place[3]), _most_sampled(place[4]))) for place in places
     ]

@@ -216,7 +216,8 @@ def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], Floats]) 
     both = model.clean(), model.robust(attack)
     low = statistic(np.array([[one.low for one in each] for each in both]).T)
     high = statistic(np.array([[one.high for one in each] for each in both]).T)
-    return Estimate(value=statistic(model.accuracies(attack)), low=low, high=high)
+    value = statistic(model.accuracies(attack))
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:

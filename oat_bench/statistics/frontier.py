@@ -11,8 +11,12 @@ from pydantic import Field
 
 from oat_bench.cards import Name
 from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate, Number
-from oat_bench.statistics.phases import Bools, Design, Ends, Floats, Ints, Phases
+from oat_bench.statistics.phases import Design, Ends, Phases
 from oat_bench.written import Written
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 ORIGIN = (0.0, 0.0)  # (SA, RA) in percent that hypervolumes are measured from
 RESAMPLES = 1000  # bootstrap resamples behind an interval
@@ -159,8 +163,8 @@ def rightness(outcomes: pd.DataFrame, attack: str, design: Design, width: float 
 def rightness_of(ends: Ends, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Do as `rightness` does of outcomes that are sorted."""
     entered, *found = ends.under(attack, design)
-    known = ends.predicted.all(axis=1)
-    attacked = entered.all(axis=1)[known]
+    known: Bools = np.asarray(ends.predicted.all(axis=1))
+    attacked: Bools = np.asarray(entered.all(axis=1))[known]
     if not attacked.any():
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
     return Rightness(

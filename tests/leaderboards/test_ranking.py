@@ -123,7 +123,7 @@ def test_models_of_fewer_examples_have_no_rank(publish):
     # an estimate for all examples is of all
     (point,) = many[1].entry.operating_points
     point.robust_acc["pgd-20"] = Accuracy.two_phase(200, 150, 40, 30)
-    board = ranking.rank([few, *many])
+    board = ranking.rank([few, *many], attack="pgd-20")
     assert [(row.label, row.sampled) for row in board.rows if row.rank] == [("b", 40), ("a", None)]
     rows = reports.page(board).tables[0].rows
     assert [row["m"] for row in rows] == ["40", "", ""]

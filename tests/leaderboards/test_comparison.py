@@ -21,6 +21,7 @@ from oat_bench.statistics.accuracy import WORST, Estimate
 from oat_bench.statistics.phases import Design
 
 ATTACKS = ["fgsm", "pgd-7"]
+PLAIN = Design(ATTACKS)
 
 
 def make_outcomes(seed, lambdas=(0.0, 0.15, 1.0), n=60, widths=(1.0,), lift=0.0):
@@ -47,9 +48,7 @@ def make_outcomes(seed, lambdas=(0.0, 0.15, 1.0), n=60, widths=(1.0,), lift=0.0)
 
 @pytest.fixture
 def write_run(build_classifier, tmp_path):
-    def write_run(
-        name, outcomes, *, with_outcomes=True, method="oat", design=Design(ATTACKS), **changes
-    ):
+    def write_run(name, outcomes, *, with_outcomes=True, method="oat", design=PLAIN, **changes):
         info = build_classifier().info.model_copy(update={"method": method})
         attacks = [
             prepare(attack_card(attack), Threat(), n_classes=10, seed=0) for attack in ATTACKS
@@ -140,7 +139,7 @@ def of_survivors(outcomes, m):
     stands = fgsm[fgsm["attacked_prediction"] == fgsm["label"]].groupby("lam").head(m)
     keys = set(zip(stands["lam"], stands["example"], strict=True))
     kept = [key in keys for key in zip(outcomes["lam"], outcomes["example"], strict=True)]
-    return outcomes[(outcomes["attack"] == "fgsm") | kept]
+    return outcomes[(outcomes["attack"] == "fgsm") | np.array(kept)]
 
 
 def test_models_of_samples_are_compared_by_estimates(write_run):

@@ -14,7 +14,6 @@ is trained or attacked already in --out is not done again.
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,8 @@ from oat_bench.evaluation.subject import Subject
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.run import choose_device, train
 from oat_bench.run_folder import LOG, STORE
-from oat_bench.statistics.frontier import Rightness, bootstrapped, hypervolume, rightness
+from oat_bench.statistics.frontier import Rightness, combined, hypervolume, rightness
+from oat_bench.statistics.phases import Design
 from oat_bench.training.sampling import passes
 
 
@@ -56,29 +56,24 @@ def measure(
         gradients="bf16",
     )
     points = [OperatingPoint(lam) for lam in card.training.lambdas]
-    return rightness(evaluate(subject, points, [attack]), attack.label, []), seconds
+    return rightness(evaluate(subject, points, [attack]), attack.label, Design()), seconds
 
 
 def compared(measured: dict[str, list[Rightness]]) -> pd.DataFrame:
     """Return each recipe's hypervolume, mean over seeds, and its difference from the first's."""
     first = next(iter(measured.values()))
-    images = np.arange(len(first[0].examples))
-
-    def mean(of: list[Rightness], index: np.ndarray) -> float:
-        return float(np.mean([hypervolume(one.points(index)) for one in of]))
-
-    def less_first(of: list[Rightness], index: np.ndarray) -> float:
-        return mean(of, index) - mean(first, index)
+    less = [(-1 / len(first), one) for one in first]
 
     rows = []
     for name, of in measured.items():
-        found = bootstrapped(partial(mean, of), [images])
+        own = [(1 / len(of), one) for one in of]
+        found = combined(hypervolume, own)
         row = {
             "recipe": name,
             "hypervolume": f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
         }
         if of is not first:
-            found = bootstrapped(partial(less_first, of), [images], (-100.0, 100.0))
+            found = combined(hypervolume, [*own, *less])
             row["less the first's"] = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
         ends = np.mean([one.points()[[0, -1]] for one in of], axis=0)
         row |= {

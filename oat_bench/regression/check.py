@@ -82,6 +82,7 @@ def check(
         store=store,
         gradients=gradients,
         seed=attacks[0].seed,
+        samples=baseline.samples(),
     )
     frames = []
     for examples, names in baseline.shares():

@@ -215,10 +215,13 @@ def _pairs(
         places.append((lam, width, measure, [right], [other]))
     if len({key[:2] for key in first}) > 1:
         for measure in dict.fromkeys(measure for _, _, measure in first):
-            sides = [[one for k, one in side.items() if k[2] == measure] for side in (first, second)]
+            sides = [
+                [one for k, one in side.items() if k[2] == measure] for side in (first, second)
+            ]
             # of the examples of every operating point
             both = reduce(np.intersect1d, [one.examples for one in sides[0]])
-            places.append((None, None, measure, *([p.among(both) for p in side] for side in sides)))
+            ours, theirs = ([one.among(both) for one in side] for side in sides)
+            places.append((None, None, measure, ours, theirs))
     return [
         (_Pair.of(*place), (_most_sampled(place[3]), _most_sampled(place[4]))) for place in places
     ]

@@ -216,7 +216,8 @@ def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], Floats]) 
     both = model.clean(), model.robust(attack)
     low = statistic(np.array([[one.low for one in each] for each in both]).T)
     high = statistic(np.array([[one.high for one in each] for each in both]).T)
-    return Estimate(value=statistic(model.accuracies(attack)), low=low, high=high)
+    value = statistic(model.accuracies(attack))
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
@@ -262,14 +263,14 @@ def _on_the_same_examples(rows: Sequence[Row]) -> None:
     usual = max(counted, key=lambda one: (counted[one], one[1], one), default=None)
     for row in placed:
         if usual is not None and (own := examples(row)) != usual and not row.remark:
-            row.remark = f"of {_of(own)}, the ranked ones of {_of(usual)}"
+            row.remark = f"of {_of(own)} examples, the ranked ones of {_of(usual)}"
             if own[0] != usual[0]:
                 row.remark = "of other images than the ranked ones"
 
 
 def _of(examples: tuple[str, int, int]) -> str:
     _, n, clean = examples
-    return f"{n} examples" if n == clean else f"{n} examples (SA: {clean})"
+    return f"{n}" if n == clean else f"{n} (SA: {clean})"
 
 
 # --- ranks

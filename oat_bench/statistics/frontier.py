@@ -11,8 +11,12 @@ from pydantic import Field
 
 from oat_bench.cards import Name
 from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate, Number
-from oat_bench.statistics.phases import Bools, Design, Ends, Floats, Ints, Phases
+from oat_bench.statistics.phases import Design, Ends, Phases
 from oat_bench.written import Written
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 ORIGIN = (0.0, 0.0)  # (SA, RA) in percent that hypervolumes are measured from
 RESAMPLES = 1000  # bootstrap resamples behind an interval
@@ -106,24 +110,7 @@ class Rightness:
 
         ``statistic`` takes points [..., k, 2] to [...]. See `resampled`.
         """
-        sides = [self] if other is None else [self, other]
-        columns = [side._columns() for side in sides]
-        ends = np.cumsum([one.shape[1] for one in columns])[:-1]
-
-        def value(sums: Floats, draw: np.random.Generator | None = None) -> Floats:
-            parts = np.split(sums, ends, axis=-1)
-            found = [
-                statistic(side._points(part, draw))
-                for side, part in zip(sides, parts, strict=True)
-            ]
-            return found[0] if other is None else found[0] - found[1]
-
-        rows, low = np.concatenate(columns, axis=1), 0.0 if other is None else -100.0
-        drawn = resampled(rows, self.attacked)
-        whole = value(rows.sum(axis=0))
-        if drawn is None:
-            return Estimate(value=whole, low=low, high=100.0)
-        return _percentiles(whole, value(drawn, np.random.default_rng(1)))
+        return combined(statistic, [(1.0, self)] if other is None else [(1.0, self), (-1.0, other)])
 
     def _columns(self) -> Bools:
         return np.concatenate([self.clean, self.standing, self.sampled, self.robust], axis=1)
@@ -145,9 +132,30 @@ class Rightness:
         return 100.0 * np.stack([clean / len(self.examples), robust], axis=-1)
 
 
-def rightness(
-    outcomes: pd.DataFrame, attack: str, design: Design, width: float = 1.0
-) -> Rightness:
+def combined(
+    statistic: Callable[[Floats], Floats], parts: Sequence[tuple[float, Rightness]]
+) -> Estimate:
+    """Add up a statistic of models on the same examples, each times a weight: see `estimate`."""
+    columns = [side._columns() for _, side in parts]
+    ends = np.cumsum([one.shape[1] for one in columns])[:-1]
+
+    def value(sums: Floats, draw: np.random.Generator | None = None) -> Floats:
+        split = np.split(sums, ends, axis=-1)
+        found = [
+            weight * statistic(side._points(own, draw))
+            for (weight, side), own in zip(parts, split, strict=True)
+        ]
+        return np.asarray(np.sum(found, axis=0))
+
+    rows, (_, first) = np.concatenate(columns, axis=1), parts[0]
+    low = 0.0 if all(weight > 0 for weight, _ in parts) else -100.0
+    drawn, whole = resampled(rows, first.attacked), value(rows.sum(axis=0))
+    if drawn is None:
+        return Estimate(value=float(whole), low=low, high=100.0)
+    return _percentiles(whole, value(drawn, np.random.default_rng(1)))
+
+
+def rightness(outcomes: pd.DataFrame, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Tell which examples are right under an attack or `WORST`; a ValueError if it was not run."""
     return rightness_of(Ends.of(outcomes[outcomes["width"] == width]), attack, design, width)
 
@@ -155,8 +163,8 @@ def rightness(
 def rightness_of(ends: Ends, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Do as `rightness` does of outcomes that are sorted."""
     entered, *found = ends.under(attack, design)
-    known = ends.predicted.all(axis=1)
-    attacked = entered.all(axis=1)[known]
+    known: Bools = np.asarray(ends.predicted.all(axis=1))
+    attacked: Bools = np.asarray(entered.all(axis=1))[known]
     if not attacked.any():
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
     return Rightness(

@@ -70,8 +70,8 @@ class Phases:
     def among(self, examples: Ints) -> "Phases":
         """Keep some examples, each of which is here."""
         kept = np.isin(self.examples, examples)
-        found = (self.examples, self.standing, self.sampled, self.right)
-        return Phases(*(one[kept] for one in found))
+        ends = (one[kept] for one in (self.standing, self.sampled, self.right))
+        return Phases(self.examples[kept], *ends)
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def test_a_sample_grows_until_the_interval_is_as_narrow_as_asked(costly):
     attack, seen = costly
     lines, data = Lines(torch.linspace(-2, 2, 9), name="many"), make_data(3000, seed=1)
     order, sizes = nested_order(data.labels), []
-    for precision in (1.2, 0.9, 0.8, 0.1):
+    for precision in (1.2, 0.9, 0.1):
         how = {"sample": {"precision": precision}, "batch_size": 3000}
         frame = sampled(lines, data, order, attack, (0.5,), **how)
         left = standing(frame, 0.5, order)
@@ -262,7 +262,7 @@ def test_a_sample_grows_until_the_interval_is_as_narrow_as_asked(costly):
         assert half(point.robust["costly"]) <= precision or len(seen) == len(left)
         sizes.append(len(seen))
         seen.clear()
-    assert 64 <= sizes[0] < sizes[1] < sizes[2] < sizes[3] == len(left)
+    assert 64 <= sizes[0] < sizes[1] < sizes[2] == len(left)
 
 
 def grown(draw, n, p, q, precision):
@@ -279,7 +279,7 @@ def grown(draw, n, p, q, precision):
     [
         (2000, 0.35, 0.9, 2.5, 120),
         *(
-            pytest.param(n, p, q, precision, 1500, marks=pytest.mark.slow)
+            pytest.param(n, p, q, precision, 400, marks=pytest.mark.slow)
             for n, precision in ((10_000, 1.5), (2000, 2.5))
             for p in (0.1, 0.35, 0.6)
             for q in (0.5, 0.8, 0.95, 0.99)

@@ -36,7 +36,6 @@ def evaluate(
     Attacks of which the subject has a `Sample` come last, on survivors of those before.
     """
     subject.check(attacks)
-    whole = [attack for attack in attacks if attack.label not in subject.samples]
     samples, n = subject.samples, len(subject.ids)
     seen = {attack.label: len(subject.share(attack.card.name)) for attack in attacks}
     seen |= {label: sample.most(n) for label, sample in samples.items() if label in seen}
@@ -49,18 +48,19 @@ def evaluate(
         for point in points:
             at = subject.at(point, passes)
             found: dict[str, pd.DataFrame] = {}
+            whole = [attack for attack in attacks if attack.label not in samples]
             for chain in chains(whole):
                 columns = [
-                    _Column(at, attack, subject.share(attack.card.name), images, line)
-                    for attack in (whole[place] for place in chain)
+                    _Column(at, whole[k], subject.share(whole[k].card.name), images, line)
+                    for k in chain
                 ]
                 line.note(f"{at}, {', '.join(column.attack.label for column in columns)}")
                 for column in columns:
                     others = [other for other in columns if other is not column]
                     found[column.attack.label] = column.rows(others)
-            for attack in (one for one in attacks if one.label in samples):
+            for attack in (attack for attack in attacks if attack.label in samples):
                 line.note(f"{at}, {attack.label}")
-                found[attack.label] = _sampled(at, attack, found, line, images)
+                found[attack.label] = _sampled(at, attack, found, images, line)
             frames += [found[attack.label] for attack in attacks if len(found[attack.label])]
     return pd.concat(frames, ignore_index=True)[KEYS]
 
@@ -77,8 +77,8 @@ def _sampled(
     at: AtPoint,
     attack: Attack,
     found: Mapping[str, pd.DataFrame],
-    line: Bar,
     images: ImageFolder | None,
+    line: Bar,
 ) -> pd.DataFrame:
     """Attack a sample of what stands after the attacks whose outcomes were ``found``."""
     ids, sample = at.subject.ids, at.subject.samples[attack.label]
@@ -86,9 +86,8 @@ def _sampled(
     standing = ids[torch.stack(stands or [at.right(ids.to(at.device)).cpu()]).all(0)]
     rows, size, hits = pd.DataFrame(), 0, 0
     while (more := sample.size(len(ids), len(standing), size, hits)) > size:
-        column = _Column(at, attack, standing[:more], images, line)
-        column.count = counter(line, standing[size:more], len(at.data))
-        rows = column.rows(())
+        line.advance(-size)  # which are counted again
+        rows = _Column(at, attack, standing[:more], images, line).rows([])
         size, hits = more, int(robust_right(rows).sum())
     line.advance(sample.most(len(ids)) - size)
     return rows

@@ -259,18 +259,18 @@ def _on_the_same_examples(rows: Sequence[Row]) -> None:
         points = row.model.points if row.model else ()
         return own, row.n, min(point.n for point in points)
 
-    counted = Counter(map(examples, placed))
+    counted = Counter(own for own, _ in {(examples(row), row.record.path) for row in placed})
     usual = max(counted, key=lambda one: (counted[one], one[1], one), default=None)
     for row in placed:
         if usual is not None and (own := examples(row)) != usual and not row.remark:
-            row.remark = f"of {_of(own)} examples, the ranked ones of {_of(usual)}"
+            row.remark = f"of {_of(own, ' examples')}, the ranked ones of {_of(usual)}"
             if own[0] != usual[0]:
                 row.remark = "of other images than the ranked ones"
 
 
-def _of(examples: tuple[str, int, int]) -> str:
+def _of(examples: tuple[str, int, int], what: str = "") -> str:
     _, n, clean = examples
-    return f"{n}" if n == clean else f"{n} (SA: {clean})"
+    return f"{n}{what}" + ("" if n == clean else f" (SA: {clean})")
 
 
 # --- ranks

@@ -194,7 +194,7 @@ def test_a_board_is_ordered_and_the_unreliable_are_last(pages, entry):
     # those of other examples are below those with a rank
     ranked = [row["scores"]["worst"]["rank"] is not None for row in rows[:5]]
     assert ranked == sorted(ranked, reverse=True)
-    assert sum(ranked) >= 3
+    assert sum(ranked) >= 2
     assert all(a >= b for a, b in pairwise(volumes[: sum(ranked)]))
     for row, place in zip(rows, ranked, strict=False):
         remark = row["scores"]["worst"]["remark"]

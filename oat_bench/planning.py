@@ -64,6 +64,7 @@ class Plan:
     units: list[tuple[float, float]] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)  # bytes, by what takes them
     disk: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # on attacks, by name
 
     @property
     def seconds(self) -> float:
@@ -151,10 +152,15 @@ def add_attacks(plan: Plan, subject: Subject, work: Iterable[Stage]) -> None:
     meter, rows, outcomes = Meter(subject, plan.rate), dict[str, Step](), 0
     units = dict[tuple[OperatingPoint, str, int], list[float]]()
     for stage in work:
-        point, made, usual = stage.point, stage.most.total, stages.usual(stage.part)
+        point, made, usual = stage.point, stage.most.total, stage.usual
         outcomes += stage.images
         if not made:  # attacked along with another
             continue
+        if (label := stage.part.label) in subject.samples:
+            plan.notes[label] = (
+                f"{label}: at each point a sample of what the other attacks leave, "
+                f"at most {stage.images} images"
+            )
         takes = made * meter.operations(point), made * meter.seconds(point, stage.part)
         step = Step(stage.kind, stage.images, made, *takes, usual)
         rows[step.name] = _sum(rows[step.name], step) if step.name in rows else step
@@ -288,6 +294,7 @@ def page(plan: Plan, command: str, workers: int, tflops: float | None) -> Page:
         "images: times operating points or epochs. passes: forward and backward, of one image. "
         f"time: where {100 * stages.RIGHT:.0f}% of images are right and "
         f"{100 * stages.STANDING:.0f}% survive an attack's first part; at most: where all do.",
+        *(f"{text}." for text in plan.notes.values()),
         *takes,
     ]
     return Page(command, [Table(rows, words=("stage",))], notes, said)

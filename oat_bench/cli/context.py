@@ -236,7 +236,7 @@ class Context:
                 raise UserError("--shard and --ray each share the work out; give one of them")
             from oat_bench.evaluation.sharing import Shard
 
-            return Shard(*self.shard)
+            return Shard(*self.shard, command_line())
         if self.ray is None:
             return None
         from oat_bench.evaluation.on_ray import Cluster

@@ -223,7 +223,14 @@ ATTACK_OPTIONS = group(
     option(
         "--n-examples",
         COUNTS,
-        "Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
+        "Test images; for some attacks, at each lambda, a sample of those that the others leave "
+        "standing: 10000,autoattack=256. [default: the card's]",
+    ),
+    option(
+        "--precision",
+        ("POINTS", Number(0, 50, min_open=True, max_open=True)),
+        "In place of such a number: run AutoAttack, or any attack of several [[parts]], until the "
+        "95% interval of its RA is +-POINTS wide at each lambda.",
     ),
     BATCH_SIZE,
     gradients(),

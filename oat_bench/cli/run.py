@@ -186,7 +186,7 @@ def _plan(
     """Plan a training, unless the model is trained, and attacks on the model if there are any."""
     from oat_bench import planning
     from oat_bench import run as runs
-    from oat_bench.evaluation import stages
+    from oat_bench.evaluation import stages, survivors
     from oat_bench.evaluation.subject import Subject
 
     plan = planning.Plan(context.where, rate)
@@ -205,9 +205,10 @@ def _plan(
     if attacks is not None:
         info, measures = trained.info, card.evaluation
         points = runs.choose_points(card, info.method, info.trained_lambdas, info.widths)
-        how: dict[str, Any] = {"fewer": measures.fewer_examples, "batch_size": measures.batch_size}
-        how |= {"gradients": measures.gradients, "compile_it": False, "seed": seed}
         examples = runs.choose_examples(data, measures.n_examples)
+        how = survivors.shares(card, attacks, len(examples))
+        how |= {"batch_size": measures.batch_size, "gradients": measures.gradients}
+        how |= {"compile_it": False, "seed": seed}
         images = data.test.to(context.where)
         subject = Subject(trained.to(context.where), images, "", examples, **how)
         planning.add_attacks(plan, subject, stages.of(subject, points, attacks))

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,6 +23,7 @@ from oat_bench.evaluation.subject import AtPoint, Subject, alike
 from oat_bench.progress import Bar
 from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
+from oat_bench.statistics.accuracy import robust_right
 
 
 def evaluate(
@@ -36,27 +39,60 @@ def evaluate(
     An example that is wrong already is broken and not attacked; what a targeted attack takes for
     another class than the target is written down as right. What the store holds is computed again
     only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
+    Attacks of which the subject has a `Sample` come last, on survivors of those before.
     """
     subject.check(attacks)
-    pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
-    passes = len(points) * sum(attack.passes.total * len(share) for attack, share in pairs)
-    if not spread(subject, _jobs(points, pairs), passes):
+    planned = stages.of(subject, points, attacks)
+    passes = sum(stage.most.total for stage in planned)
+    if not _shared_out(subject, points, attacks, passes):
         return pd.DataFrame(columns=KEYS)
+    whole, sampled = _phases(subject, attacks)
     if images is not None:
-        images.announce(len(points) * sum(len(share) for _, share in pairs), subject.data.images[0])
-    frames, planned = [], stages.of(subject, points, attacks)
+        most = [subject.samples[attack.label].most(len(subject.ids)) for attack in sampled]
+        each = sum(len(subject.share(attack.card.name)) for attack in whole) + sum(most)
+        images.announce(len(points) * each, subject.data.images[0])
+    frames = []
     with passes_bar("evaluating", stages.by_kind(planned), show=show) as line:
         for point in points:
-            at, found = subject.at(point, passes), {}
-            for chain in chains(attacks):
-                columns = []
-                for attack, share in (pairs[place] for place in chain):
-                    parts = [one for one in planned if one.of(point, attack)]
-                    columns.append(_Column(at, attack, share, images, parts, line))
-                for place, column in zip(chain, columns, strict=True):
-                    found[place] = column.rows([other for other in columns if other is not column])
-            frames += [found[place] for place in range(len(pairs))]
+            at, found = subject.at(point, passes), dict[str, pd.DataFrame]()
+            parts = {a.label: [one for one in planned if one.of(point, a)] for a in attacks}
+            for chain in chains(whole):
+                columns = [
+                    _Column(at, a, subject.share(a.card.name), images, parts[a.label], line)
+                    for a in (whole[place] for place in chain)
+                ]
+                for column in columns:
+                    others = [other for other in columns if other is not column]
+                    found[column.attack.label] = column.rows(others)
+            for attack in sampled:
+                how = images, parts[attack.label], line
+                found[attack.label] = _sampled(at, attack, attacks, *how)
+            frames += [found[attack.label] for attack in attacks if len(found[attack.label])]
     return pd.concat(frames, ignore_index=True)[KEYS]
+
+
+def _phases(subject: Subject, attacks: Sequence[Attack]) -> tuple[list[Attack], list[Attack]]:
+    """Return the attacks that run on all their examples, and those on samples of survivors."""
+    sampled = [attack for attack in attacks if attack.label in subject.samples]
+    return [attack for attack in attacks if attack.label not in subject.samples], sampled
+
+
+def _shared_out(
+    subject: Subject, points: Sequence[OperatingPoint], attacks: Sequence[Attack], passes: float
+) -> bool:
+    """Have the subject's executor fill the store; say whether it holds all outcomes now."""
+    if subject.executor is None:
+        return True
+    whole, sampled = _phases(subject, attacks)
+    pairs = [(attack, subject.share(attack.card.name)) for attack in whole]
+    done, jobs = spread(subject, _jobs(points, pairs), passes), []
+    for point, attack in product(points, sampled):
+        standing = _standing(subject.at(point, passes), attack, attacks)
+        if standing is None:
+            subject.executor.wait()
+            return False
+        jobs.append(_sample_job(subject, point, attack, standing, attacks))
+    return spread(subject, jobs, passes) if sampled else done
 
 
 def _jobs(
@@ -77,12 +113,70 @@ def _jobs(
             yield Job(words, examples, each, compute, size=point.width**2)
 
 
+def _sample_job(
+    subject: Subject,
+    point: OperatingPoint,
+    attack: Attack,
+    standing: Tensor,
+    attacks: Sequence[Attack],
+) -> Job:
+    """Return the job of an attack on a sample of what stands; one that grows is not divided."""
+    sample, grows = subject.samples[attack.label], subject.samples[attack.label].examples is None
+    run = [*_before(subject, attack, attacks), attack] if grows else [attack]
+    examples = subject.ids if grows else standing[: sample.most(len(standing))]
+    compute = partial(evaluate, points=[point], attacks=run, show=False)
+    words, each = f"{point}, {attack.label}", attack.passes.total
+    return Job(words, examples, each, compute, size=point.width**2, whole=grows)
+
+
+def _before(subject: Subject, attack: Attack, attacks: Sequence[Attack]) -> list[Attack]:
+    after = subject.samples[attack.label].after
+    return [other for other in attacks if other.label in after]
+
+
+def _standing(at: AtPoint, attack: Attack, attacks: Sequence[Attack]) -> Tensor | None:
+    """Return the ids that those before an attack leave, by the store; None where it lacks some."""
+    ids, before = at.subject.ids, _before(at.subject, attack, attacks)
+    if not before:
+        return ids[at.right(ids.to(at.device)).cpu()]
+    for other in before:
+        for number in range(1, 1 + len(other.parts())):
+            cell = Cell(at, other, number)
+            if cell.lacks(ids).any():
+                return None
+            ids = ids[torch.tensor(robust_right(cell.rows(ids)).to_numpy())]
+    return ids
+
+
 def outcomes(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> pd.DataFrame:
     """Return what `evaluate` says of some examples and one attack, indexed by example."""
-    part = replace(subject, examples=examples, fewer={}, compile_it=False, executor=None)
+    known: dict[str, Any] = {"fewer": {}, "samples": {}, "compile_it": False, "executor": None}
+    part = replace(subject, examples=examples, **known)
     return evaluate(part, [point], [attack], show=False).set_index("example")
+
+
+def _sampled(
+    at: AtPoint,
+    attack: Attack,
+    attacks: Sequence[Attack],
+    images: ImageFolder | None,
+    parts: Sequence[Stage],
+    line: Bar,
+) -> pd.DataFrame:
+    """Attack a sample of what those before the attack, which were run, leave standing."""
+    sample, n = at.subject.samples[attack.label], len(at.subject.ids)
+    standing = _standing(at, attack, attacks)
+    assert standing is not None
+    rows, size, hits = pd.DataFrame(), 0, 0
+    while (more := sample.size(n, len(standing), size, hits)) > size:
+        look = [replace(part, images=more - size, usual=1.0) for part in parts]
+        rows = _Column(at, attack, standing[:more], images, look, line).rows(())
+        size, hits = more, int(robust_right(rows).sum())
+    for part in parts:
+        line.drop(part.kind, part.expected.total - size * part.each.total)
+    return rows
 
 
 class _Column:
@@ -99,7 +193,7 @@ class _Column:
     ) -> None:
         self.at, self.attack, self.wanted = at, attack, wanted
         self.parts, self.line = parts, line
-        self.standing = stages.attacked(at.subject, attack)
+        self.standing = stages.attacked(at.subject, attack, wanted)
         self.kept = self.lacking = None
         if images is not None and attack.card.engine != "file":
             self.kept = Kept(images, cell_name(at, attack, (), None))

@@ -104,6 +104,10 @@ class Cluster:
             place, mark = self._mark
             place.remove(mark)
 
+    def wait(self) -> None:
+        """Refuse a store that does not show what workers wrote."""
+        raise UserError("the store lacks outcomes of workers; expected a --store that all reach")
+
     def finish(self) -> None:
         """Go on to the report."""
 

@@ -33,8 +33,8 @@ class Job:
 
     def of(self, subject: "Subject", examples: Tensor, passes: float) -> dict[str, Any]:
         """Return what of a subject to replace to compute some of the examples."""
-        known = {"examples": examples, "fewer": subject.fewer if self.whole else {}}
-        return known | {"compile_it": subject.compile_it, "passes": passes, "executor": None}
+        known: dict[str, Any] = {"examples": examples, "passes": passes, "executor": None}
+        return known if self.whole else known | {"fewer": {}, "samples": {}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class Executor(Protocol):
 
     def run(self, subject: "Subject", units: list[Unit], passes: float) -> bool:
         """Have units computed into the store; say whether all are there when it returns."""
+
+    def wait(self) -> None:
+        """Take note that more can be shared out once others have computed theirs."""
 
     def finish(self) -> None:
         """Go on to the report, or end here."""
@@ -85,9 +88,10 @@ def finish(subject: "Subject") -> None:
 class Shard:
     """One of several processes, each by itself, that share an evaluation out: ``--shard 2/5``."""
 
-    def __init__(self, number: int, count: int) -> None:
-        self.number, self.count = number, count
+    def __init__(self, number: int, count: int, command: str = "the same command") -> None:
+        self.number, self.count, self._command = number, count, command
         self._mine = self._all = 0
+        self._waits = False
 
     def share(self, units: Sequence[Unit]) -> list[Unit]:
         """Return this shard's: costly ones first, each goes to the shard with the least to do."""
@@ -114,9 +118,16 @@ class Shard:
                 job.compute(replace(subject, **job.of(subject, wanted, passes)))
         return False
 
+    def wait(self) -> None:
+        """Take note that other shards lack what comes next depends on."""
+        self._waits = True
+
     def finish(self) -> None:
         """End: the report takes the outcomes of all shards."""
+        last = "the same command without --shard writes the report"
+        if self._waits:
+            last = f"run this array again, for the attacks on survivors: {self._command}"
         raise Finished(
             f"shard {self.number}/{self.count}: its {self._mine} of {self._all} blocks are in the "
-            "store; once all shards are done, the same command without --shard writes the report"
+            f"store; once all shards are done, {last}"
         )

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from oat_bench.evaluation.subject import Subject
 
 #: shares of images, where nothing is known: right, and attacked by all parts but the first
 RIGHT, STANDING = 0.85, 0.5
+_LEFT = 0.9  # of those that cheap attacks leave, what a costly one does
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Stage:
     part: Attack
     images: int
     each: Passes  # of an image that survives; none where it is attacked along with another's
+    usual: float  # the share of the images that is attacked, where nothing is known
 
     @property
     def kind(self) -> str:
@@ -42,7 +45,7 @@ class Stage:
     @property
     def expected(self) -> Passes:
         """The passes where nothing is known of the classifier."""
-        return self.most * usual(self.part)
+        return self.most * self.usual
 
 
 def usual(part: Attack) -> float:
@@ -50,10 +53,9 @@ def usual(part: Attack) -> float:
     return STANDING if part.part else RIGHT
 
 
-def attacked(subject: Subject, attack: Attack) -> Tensor:
-    """Return the ids that an attack works on: its share, or all of the blocks that hold it."""
-    share = subject.share(attack.card.name)
-    return share if attack.per_example else subject.blocks.whole(share)
+def attacked(subject: Subject, attack: Attack, wanted: Tensor) -> Tensor:
+    """Return the ids that an attack works on: those wanted, or all of the blocks that hold them."""
+    return wanted if attack.per_example else subject.blocks.whole(wanted)
 
 
 def of(
@@ -62,19 +64,37 @@ def of(
     """Return the stages of an evaluation."""
     # what is random passes through some of the networks that it may be
     model = subject.at(points[-1]).searched if subject.classifier.random else None
+    whole = [attack for attack in attacks if attack.label not in subject.samples]
     found = []
-    for chain in chains(attacks):
+    for chain in chains(whole):
         # attacked together, they take as many passes as the longest, and each is classified
-        every = [part for place in chain for part in attacks[place].parts()]
+        every = [part for place in chain for part in whole[place].parts()]
         longest = max((part.passes_on(model) for part in every), key=lambda one: one.total)
         for place in chain:
-            n = len(attacked(subject, attacks[place]))
-            for part in attacks[place].parts():
+            attack = whole[place]
+            n = len(attacked(subject, attack, subject.share(attack.card.name)))
+            for part in attack.parts():
                 each = Passes() if place != chain[0] else part.passes_on(model) + Passes(1)
                 if len(chain) > 1 and place == chain[0]:
                     each = longest + Passes(len(chain))
-                found.append((part, n, each))
+                found.append((part, n, each, usual(part)))
+    for attack in (one for one in attacks if one.label in subject.samples):
+        n, share = _sampled(subject, attack)
+        found += [(p, n, p.passes_on(model) + Passes(1), share) for p in attack.parts()]
     return [Stage(point, *one) for point in points for one in found]
+
+
+def _sampled(subject: Subject, attack: Attack) -> tuple[int, float]:
+    """Return how many images at most an attack works on for its sample, and the usual share."""
+    sample, n = subject.samples[attack.label], len(subject.ids)
+    left = max(1, round(STANDING * n))
+    first = sample.size(n, left)
+    size = sample.size(n, left, first, round(_LEFT * first))
+    if attack.per_example:
+        return sample.most(n), size / sample.most(n)
+    # blocks are attacked as a whole, those that hold the first that stand
+    most, held = (len(subject.blocks.whole(subject.ids[:k])) for k in (n, ceil(size / STANDING)))
+    return most, usual(attack) * held / most
 
 
 def apart(subject: Subject, runs: Iterable[tuple[OperatingPoint, Attack, int]]) -> Iterator[Stage]:
@@ -82,7 +102,7 @@ def apart(subject: Subject, runs: Iterable[tuple[OperatingPoint, Attack, int]]) 
     for point, attack, images in runs:
         model = subject.at(point).searched if subject.classifier.random else None
         for part in attack.parts():
-            yield Stage(point, part, images, part.passes_on(model) + Passes(1))
+            yield Stage(point, part, images, part.passes_on(model) + Passes(1), usual(part))
 
 
 def by_kind(stages: Iterable[Stage]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """What a command is said to take, against what it takes."""
 
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,9 +14,10 @@ from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split, nested_order, sizes
 from oat_bench.datasets import load as load_data
-from oat_bench.evaluation import stages
+from oat_bench.evaluation import grid, stages
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
+from oat_bench.evaluation.survivors import Sample
 
 POINTS = [OperatingPoint(0.0), OperatingPoint(1.0)]
 
@@ -51,6 +54,41 @@ def test_where_all_stands_an_evaluation_makes_the_passes_of_its_plan(subject):
     operations = planning.Meter(subject).operations(POINTS[0])
     assert plan.steps[0].operations == plan.steps[0].passes * operations
     assert sum(seconds for seconds, _ in plan.units) == pytest.approx(plan.seconds)
+
+
+@pytest.mark.parametrize(
+    ("sample", "images", "usual"),
+    [(Sample(["fgsm"], 50), 50, 50), (Sample(["fgsm"], precision=6.0), 300, 96)],
+    ids=["a number", "a precision"],
+)
+def test_an_attack_on_survivors_is_planned_by_its_sample(
+    subject, sample, images, usual, monkeypatch
+):
+    """It ends with nothing left, whatever size a sample grew to."""
+    subject = replace(subject, fewer={}, samples={"pgd-20": sample})
+    attacks = [ready("fgsm"), ready("pgd-20")]
+    first, second = stages.of(subject, POINTS[:1], attacks)
+    assert (first.images, second.images) == (300, images)
+    assert second.usual * second.images == pytest.approx(usual)
+    plan = planning.Plan(torch.device("cpu"), rate=1e9)
+    planning.add_attacks(plan, subject, [first, second])
+    (note,) = plan.notes.values()
+    assert note.endswith(f"at most {images} images")
+
+    lines = []
+
+    @contextmanager
+    def watch(*args, **kwargs):
+        with progress.passes(*args, **kwargs) as line:
+            lines.append(line)
+            yield line
+
+    monkeypatch.setattr(grid, "passes_bar", watch)
+    found = grid.evaluate(subject, POINTS, attacks)
+    # at the other point some are wrong
+    (sampled, _) = (found.groupby("lam")["attack"].apply(lambda a: (a == "pgd-20").sum())).tolist()
+    assert sampled == images if sample.examples else 64 <= sampled < 300
+    assert (lines[0].left, lines[0].share) == (0, 1)
 
 
 def test_the_time_at_a_given_rate_is_that_of_the_operations(subject):

@@ -113,6 +113,8 @@ class Cluster:
 
     def run(self, subject: Subject, units: list[Unit], passes: float) -> bool:
         """Have all units computed, costly ones first."""
+        if not units:
+            return True
         started, spent, done, whole = time.monotonic(), 0.0, 0, sum(unit.cost for unit in units)
         queue = sorted(units, key=lambda unit: unit.cost)
         pending: dict[Any, Unit] = {}

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("ray", reason="--ray needs the extra [ray]")
@@ -36,7 +37,7 @@ def build():
 
 def test_a_worker_that_is_killed_in_mid_cell_is_replaced(invoke, tmp_path):
     Path("frail.py").write_text(SOURCE.format(mark=str(tmp_path / "killed")))
-    few = ["--attacks", "fgsm,pgd-7", "--n-examples", "300", "--batch-size", "20"]
+    few = ["--attacks", "noise,fgsm", "--n-examples", "300,fgsm=10", "--batch-size", "20"]
     command = ["evaluate", "./frail.py:build", "--dataset", "digits", *few]
     code, _, err = invoke(*command, "--out", "alone")
     assert code == 0, err
@@ -47,4 +48,6 @@ def test_a_worker_that_is_killed_in_mid_cell_is_replaced(invoke, tmp_path):
     assert "digits" in out
     frames = [Path(folder, "outcomes.parquet").read_bytes() for folder in ("alone", "shared")]
     assert frames[0] == frames[1]
+    rows = pd.read_parquet("shared/outcomes.parquet")["attack"].value_counts()
+    assert rows.to_dict() == {"noise": 300, "fgsm": 10}
     assert list(Path("shared/outcomes").glob(".mark*")) == []

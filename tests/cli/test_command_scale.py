@@ -15,8 +15,11 @@ FEW = ["--attacks", "fgsm,pgd-7", "--lambda", "0,1", "--n-examples", "150"]
 RUN = "runs/digits-seed0"
 
 
-def examples(language):
-    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(), re.DOTALL)
+def example(language, words):
+    """Return the one example that holds some words."""
+    found = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    (one,) = (text for text in found if words in text)
+    return one
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def shares(commands):
 
 
 def test_the_shell_loop_is_one_process(recorded, invoke, alone, monkeypatch):
-    commands = recorded(examples("sh")[0])
+    commands = recorded(example("sh", "for i in"))
     assert shares(commands[:-1]) == ([1, 2, 3, 4], 4)
     for words in commands[:-1]:
         code, out, err = invoke(*words, *FEW, "--out", "shared")
@@ -77,7 +80,7 @@ def test_the_shell_loop_is_one_process(recorded, invoke, alone, monkeypatch):
 
 
 def test_the_array_of_slurm(recorded, invoke, alone):
-    body, submit = examples("sh")[1:3]
+    body, submit = example("sh", "#SBATCH"), example("sh", "--wrap")
     first, last = map(int, re.search(r"--array=(\d+)-(\d+)", body).groups())
     task = {"SLURM_CPUS_PER_TASK": "4", "SLURM_ARRAY_TASK_COUNT": str(last - first + 1)}
     commands = []
@@ -99,8 +102,30 @@ def test_the_array_of_slurm(recorded, invoke, alone):
     assert not Path("shared/outcomes").exists()
 
 
+def test_an_array_with_attacks_on_survivors_is_run_twice(invoke, run):
+    few = ["--attacks", "fgsm,pgd-20", "--lambda", "0,1", "--n-examples", "150,pgd-20=20"]
+    code, _, err = invoke("evaluate", RUN, *few, "--out", "alone")
+    assert code == 0, err
+    for last in (
+        "run this array again, for the attacks on survivors: oat-bench ",
+        "without --shard",
+    ):
+        for shard in ("1/2", "2/2"):
+            code, out, err = invoke("evaluate", RUN, *few, "--out", "shared", "--shard", shard)
+            assert (code, out) == (0, "")
+            # the last finds what both did
+            assert (last if shard == "1/2" else "without --shard") in err
+            assert err.count("\n") == 1
+    code, _, err = invoke("evaluate", RUN, *few, "--out", "shared")
+    assert code == 0, err
+    alone, shared = (Path(folder, "outcomes.parquet") for folder in ("alone", "shared"))
+    assert shared.read_bytes() == alone.read_bytes()
+    submit = example("sh", "first=")
+    assert [*re.findall(r"afterok:\"\$(\w+)\" shards.sbatch", submit)] == ["first"]
+
+
 def test_the_job_of_kubernetes(recorded):
-    job = yaml.safe_load(examples("yaml")[0])["spec"]
+    job = yaml.safe_load(example("yaml", "kind: Job"))["spec"]
     pod = job["template"]["spec"]["containers"][0]
     shell, flag = pod["command"]
     assert (job["completionMode"], flag, job["parallelism"]) == ("Indexed", "-c", 50)

@@ -2,9 +2,10 @@
 
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from inspect import Parameter
 from typing import Any
@@ -63,7 +64,21 @@ class Attack:
     @property
     def passes(self) -> float:
         """Forward and backward passes that it makes of an image that survives, about."""
-        return sum(run.passes for run in (self.chain if self.part is None else self.chain[-1:]))
+        return sum(run.passes for run in self._own)
+
+    @property
+    def _own(self) -> tuple[AttackPart, ...]:
+        return self.chain if self.part is None else self.chain[-1:]
+
+    @cached_property
+    def engine(self) -> str:
+        """The engine that computes: the card's, or one with the same outcomes in its place."""
+        return self._engine_of(self._own)
+
+    def _engine_of(self, runs: Sequence[AttackPart]) -> str:
+        instead = getattr(ENGINES[self.card.engine], "instead", lambda _part, targeted: None)
+        found = {instead(run, targeted=self.targeted) for run in runs}
+        return found.pop() or self.card.engine if len(found) == 1 else self.card.engine
 
     @property
     def per_example(self) -> bool:
@@ -95,12 +110,12 @@ class Attack:
 
     @property
     def _engine(self) -> Any:
-        """What runs the card; ``docs/add-an-attack.md`` says what it has."""
-        return ENGINES[self.card.engine]
+        """What runs it; ``docs/add-an-attack.md`` says what it has."""
+        return ENGINES[self.engine]
 
     def fingerprint(self) -> str:
         """Hash of all that decides the attacked images of a given model and example."""
-        library = f"{self.card.engine} {version(self._engine.DISTRIBUTION)}"
+        library = f"{self.engine} {version(self._engine.DISTRIBUTION)}"
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
         drawn = [] if self.per_example else ["blocks from 128"]
@@ -109,6 +124,9 @@ class Attack:
         # what a part is given depends on those before it
         *earlier, last = [(run.class_, repr(sorted(run.parameters.items()))) for run in self.chain]
         before = [word for words in earlier for word in words]
+        # a part of its library sees what others left than it did after its library's own
+        by = [self._engine_of([run]) for run in self.chain[:-1]] if self.engine == self.card.engine else []
+        before += [f"after {engine}" for engine in by if engine != self.card.engine]
         own = (last[0], str(self.card.version), library, last[1])
         # what earlier releases ran otherwise
         known = getattr(self._engine, "REVISED_L2", ())

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oat_bench.attacks.card import Count, Number, Quiet, Seed
+from oat_bench.attacks.card import Count, Number, Seed, Switch
 from oat_bench.attacks.standing import Attempt, fooled, in_turn
 from oat_bench.cards import Norm
 from oat_bench.errors import UserError
@@ -36,7 +36,7 @@ def apgd(
     loss: Literal["ce", "dlr"] = "ce",
     eot_iter: Literal[1] = 1,
     rho: Number = 0.75,
-    verbose: Quiet = False,
+    verbose: Switch = False,
 ) -> Tensor:
     """Climb the cross-entropy or the difference of logits ratio, from random starts."""
     climb = partial(_climb, model, norm=norm, eps=eps, steps=steps, rho=rho, loss=_LOSSES[loss])
@@ -61,7 +61,7 @@ def apgd_t(
     seed: Seed = 0,
     eot_iter: Literal[1] = 1,
     rho: Number = 0.75,
-    verbose: Quiet = False,
+    verbose: Switch = False,
     n_classes: Count = 10,
 ) -> Tensor:
     """Climb the targeted DLR loss of ``n_classes`` - 1 targets in turn, the likeliest first."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -25,7 +25,6 @@ Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Switch = Annotated[bool, Field(strict=True)]
 Seed = Annotated[int, Field(strict=True)]
-Quiet = Literal[False]  #: the verbose of a library's class, which nothing here prints
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 

@@ -125,7 +125,11 @@ class Attack:
         *earlier, last = [(run.class_, repr(sorted(run.parameters.items()))) for run in self.chain]
         before = [word for words in earlier for word in words]
         # a part of its library sees what others left than it did after its library's own
-        by = [self._engine_of([run]) for run in self.chain[:-1]] if self.engine == self.card.engine else []
+        by = (
+            [self._engine_of([run]) for run in self.chain[:-1]]
+            if self.engine == self.card.engine
+            else []
+        )
         before += [f"after {engine}" for engine in by if engine != self.card.engine]
         own = (last[0], str(self.card.version), library, last[1])
         # what earlier releases ran otherwise

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from oat_bench.attacks.card import Count, Number, Quiet, Seed
+from oat_bench.attacks.card import Count, Number, Seed, Switch
 from oat_bench.cards import Norm
 
 
@@ -24,7 +24,7 @@ def fab(
     alpha_max: Number = 0.1,
     eta: Number = 1.05,
     beta: Number = 0.9,
-    verbose: Quiet = False,
+    verbose: Switch = False,
     seed: Seed = 0,
     n_classes: Count = 10,
 ) -> Tensor:

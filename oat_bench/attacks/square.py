@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oat_bench.attacks.card import Count, Number, Quiet, Seed, Switch
+from oat_bench.attacks.card import Count, Number, Seed, Switch
 from oat_bench.attacks.standing import fooled, in_turn
 from oat_bench.cards import Norm
 from oat_bench.randomness import uniform
@@ -39,7 +39,7 @@ def square(
     loss: Literal["margin", "ce"] = "margin",
     resc_schedule: Switch = True,
     seed: Seed = 0,
-    verbose: Quiet = False,
+    verbose: Switch = False,
 ) -> Tensor:
     """Search the ball without gradients, one square of an image at a time."""
 
@@ -103,7 +103,7 @@ def square(
 
 
 def _sign(draws: Tensor) -> Tensor:
-    return torch.sign(2 * draws - 1)
+    return (2 * draws - 1).sign()
 
 
 def _stripes(x: Tensor, draw: Draw, eps: float) -> Tensor:
@@ -139,7 +139,7 @@ def _tiles(x: Tensor, draw: Draw, eps: float) -> Tensor:
     u = draw((down * across, 1 + channels))
     for k in range(down * across):
         top, left = (first + side * place for place in divmod(k, across))
-        tile = _bumps(u[:, k], side, x).unflatten(2, (side, side))
+        tile = _bumps(u[:, k], side, x).view(-1, channels, side, side)
         inside = tile[:, :, : max(height - top, 0), : max(width - left, 0)]
         delta[:, :, top : top + side, left : left + side] += inside
     return _moved(x, delta.flatten(2), eps)

@@ -1,19 +1,14 @@
 """The in-house parts of AutoAttack against torchattacks' classes, given the same draws."""
 
-import inspect
-
 import pytest
 import torch
 import torchattacks
 from torch import nn
 
-from oat_bench.acceleration import Accelerated
 from oat_bench.attacks import apgd, in_house, mended, square, with_torchattacks
-from oat_bench.attacks.card import AttackCard, attack_card
+from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
-from oat_bench.evaluation.subject import AtPoint, Subject
-from oat_bench.classifier import OperatingPoint
 
 IDS = torch.arange(40)
 
@@ -137,7 +132,9 @@ def test_square_of_linf_breaks_with_the_same_images(monkeypatch, size, eps, chan
 
     replayed(monkeypatch, square)
     monkeypatch.setattr(square, "uniform", uniform)
-    ours, found = model.asked(lambda *batch: square.square(model, *batch, example_ids=IDS, **given), x, y)
+    ours, found = model.asked(
+        lambda *batch: square.square(model, *batch, example_ids=IDS, **given), x, y
+    )
     assert torch.equal(ours, theirs)
     broken = int((model(ours).argmax(1) != y).sum())
     assert 5 < broken < len(x)
@@ -164,7 +161,9 @@ def test_square_of_l2_breaks_with_the_same_images(monkeypatch, size, channels):
 
     replayed(monkeypatch, square)
     monkeypatch.setattr(square, "uniform", uniform)
-    ours, _ = model.asked(lambda *batch: square.square(model, *batch, example_ids=IDS, **given), x, y)
+    ours, _ = model.asked(
+        lambda *batch: square.square(model, *batch, example_ids=IDS, **given), x, y
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     broken = int((model(ours).argmax(1) != y).sum())
     assert 5 < broken < len(x)

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test explore check site chromium clean
+.PHONY: run test explore check site docs chromium clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/oat-bench run
@@ -14,7 +14,7 @@ test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "not exhaustive" --durations 20
-	$(MAKE) check
+	$(MAKE) docs check
 
 # properties on examples that no run has drawn before, a thousand each, and tests that are exhaustive
 explore: $(VENV)/.installed-test
@@ -34,6 +34,10 @@ check: $(VENV)/.installed-test
 site: $(VENV)/.installed-site
 	$(VENV)/bin/oat-bench leaderboard build --out site
 
+# the documentation: build/docs/index.html; strict, so that a broken link or anchor fails
+docs: $(VENV)-docs/.installed
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet
+
 # the browser that the site is tested in; without one its tests say so, and fail where CI is set
 chromium:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
@@ -41,7 +45,7 @@ chromium:
 		|| echo 'no Chromium could be installed: the site will not be tested in a browser' >&2
 
 clean:
-	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-docs site build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,4 +60,10 @@ $(VENV)/.installed-site: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
+	touch $@
+
+# an environment of its own: see docs/requirements.txt
+$(VENV)-docs/.installed: docs/requirements.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	touch $@

@@ -1,9 +1,11 @@
 """Precision, layout and compilation, by device and work: a run started again chooses the same."""
 
 import ctypes
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -100,6 +102,32 @@ def compiled(function: Callable[..., Tensor], *, dynamic: bool = False) -> Calla
     return call
 
 
+@dataclass
+class Spent:
+    """What was computed: passes of single images through `Accelerated` networks, and seconds."""
+
+    forward: int = 0
+    backward: int = 0  # to the gradient of the image
+    seconds: float = 0.0
+
+
+_MADE = Spent()  # by this process
+
+
+@contextmanager
+def spending() -> Iterator[Spent]:
+    """Count what is computed inside; read it after."""
+    forward, backward, began, spent = _MADE.forward, _MADE.backward, perf_counter(), Spent()
+    yield spent
+    spent.forward, spent.backward = _MADE.forward - forward, _MADE.backward - backward
+    spent.seconds = perf_counter() - began
+
+
+def _contiguous(gradient: Tensor) -> Tensor:
+    _MADE.backward += len(gradient)
+    return gradient.contiguous()
+
+
 class Accelerated(nn.Module):
     """A plain classifier, faster, its weights channels_last; bf16 is to attack, not to count by."""
 
@@ -129,10 +157,11 @@ class Accelerated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""
+        _MADE.forward += len(x)
         if x.requires_grad:
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
-            x.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+            x.register_hook(_contiguous)  # type: ignore[no-untyped-call]
         return self._in_parts(x, self._call)
 
     def _in_parts(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:

@@ -279,7 +279,7 @@ class TunableClassifier(ABC):
         raise UserError(f"a model of method {self.info.method!r} does not interpolate")
 
     def rules(self, lambdas: Iterable[float]) -> tuple[str, ...]:
-        """Name the rules, newer than some stored outcomes, that decide networks at these lambda."""
+        """Name the rules, newer than some stored outcomes, behind the networks at lambda values."""
         return ()
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:

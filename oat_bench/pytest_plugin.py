@@ -114,7 +114,7 @@ class RobustAccuracy:
             model: as in a call of the fixture, like what is not named here.
             baseline: a run's folder, or an entry's JSON file with its outcomes beside it.
             max_drop: the drop that is tolerated, in points.
-            confidence: how sure a verdict must be, all together.
+            confidence: family-wise confidence of the verdicts.
             attacks: some of the baseline's attacks, by name; all if None.
             lambdas: some of its lambda values; all if None.
             seed: of the attacks' random numbers; the baseline's if None.

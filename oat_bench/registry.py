@@ -61,6 +61,11 @@ class Registry(Mapping[str, Any]):
             raise unknown(self.kind, name, self)
         return name
 
+    def meant(self, name: str) -> str:
+        """Return the name that is meant, whatever its case, dashes and underscores."""
+        plain = {_plain(known): known for known in self}
+        return name if name in self else plain.get(_plain(name), name)
+
     def __getitem__(self, name: str) -> Any:
         """Return the object of a name; a UserError if there is none, or its package fails."""
         if name in self.registered:
@@ -77,6 +82,10 @@ class Registry(Mapping[str, Any]):
                 f"{self.kind} {name!r} is {point.value}, which cannot be imported "
                 f"({type(error).__name__}: {one_line(error)}); mend or remove its package"
             ) from error
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
 
 
 METHODS = Registry(

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,6 +90,13 @@ class Attack:
         """Whether only an image that is taken for its target counts as broken."""
         return self.card.targeted is not None
 
+    @property
+    def start(self) -> Hashable | None:
+        """What attacks that `together` may run in fewer passes have in common; None: none may."""
+        find = getattr(self._engine, "start", None)
+        start = None if find is None or len(self.chain) > 1 else find(self)
+        return None if start is None else (self.card.engine, self.card.targeted, self.seed, start)
+
     def aim(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         """Return what the attack is told of clean images, [n]: their labels, or other classes."""
         if self.card.targeted is None:
@@ -157,7 +164,10 @@ class Attack:
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
         with evaluating(model), _library(self, self.seed + int(example_ids[0])):
-            x_adv: Tensor = self._engine.run(self, model, x, y, example_ids).to(x.dtype)
+            return self._kept(self._engine.run(self, model, x, y, example_ids), x)
+
+    def _kept(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        x_adv = x_adv.to(x.dtype)
         return torch.where(self.allowed(x_adv, x)[:, None, None, None], x_adv, x)
 
     def allowed(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -168,6 +178,26 @@ class Attack:
         # false for NaN too
         in_ball: Tensor = size <= self.threat.eps * (1 + TOLERANCE) + TOLERANCE
         return in_ball & (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
+
+
+def together(
+    attacks: Sequence[Attack], model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor
+) -> list[Tensor]:
+    """Attack images by attacks of one `Attack.start`, each as it would alone; y as of `Attack`."""
+    first, *others = attacks
+    if not others:
+        return [first(model, x, y, example_ids)]
+    with evaluating(model), _library(first, first.seed + int(example_ids[0])):
+        found = first._engine.together(attacks, model, x, y, example_ids)
+    return [attack._kept(x_adv, x) for attack, x_adv in zip(attacks, found, strict=True)]
+
+
+def chains(attacks: Sequence[Attack]) -> list[list[int]]:
+    """Group attacks, by their places, that one call of `together` runs."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, attack in enumerate(attacks):
+        groups.setdefault(place if attack.start is None else attack.start, []).append(place)
+    return list(groups.values())
 
 
 class _SeededState(np.random.RandomState):

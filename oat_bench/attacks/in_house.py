@@ -3,7 +3,7 @@
 Annotations say what a card may write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from oat_bench.attacks.square import square
 from oat_bench.cards import Norm
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 from oat_bench.randomness import generator
-from oat_bench.training.pgd import pgd
+from oat_bench.training.pgd import Walk, follow, walk
 
 DISTRIBUTION = "oat-bench"  #: whose version goes into results
 PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
@@ -38,10 +38,10 @@ def fgsm(
     targeted: bool = False,
     eps: Number,
     norm: Norm = "Linf",
-) -> Tensor:
+) -> Walk:
     """One step of length eps along the gradient's sign (arXiv:1412.6572); of L2 along itself."""
-    step = partial(pgd, eps=eps, step_size=eps, steps=1, norm=norm)
-    return step(model, x, y, random_start=False, targeted=targeted)
+    step = partial(walk, eps=eps, step_size=eps, steps=1, norm=norm)
+    return step(x, y, random_start=False, targeted=targeted)
 
 
 def mi_fgsm(
@@ -55,10 +55,10 @@ def mi_fgsm(
     steps: Count = 10,
     decay: Number = 1.0,
     norm: Norm = "Linf",
-) -> Tensor:
+) -> Walk:
     """Iterative FGSM with momentum (arXiv:1710.06081; of L2 its MI-FGM, section 3.3)."""
-    walk = partial(pgd, eps=eps, step_size=step_size, steps=steps, decay=decay, norm=norm)
-    return walk(model, x, y, random_start=False, targeted=targeted)
+    path = partial(walk, eps=eps, step_size=step_size, steps=steps, decay=decay, norm=norm)
+    return path(x, y, random_start=False, targeted=targeted)
 
 
 def projected_gradient_descent(
@@ -75,17 +75,16 @@ def projected_gradient_descent(
     norm: Norm = "Linf",
     random_start: Switch = True,
     restarts: Count = 1,
-) -> Tensor:
+) -> Walk:
     """PGD with restarts; each restart only attacks what still stands (arXiv:1706.06083)."""
-    walk = partial(pgd, norm=norm, eps=eps, step_size=step_size, steps=steps)
+    path = partial(walk, norm=norm, eps=eps, step_size=step_size, steps=steps)
     x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         if restart > 0:
             standing = standing[(model(x_adv[standing]).argmax(1) == y[standing]) != targeted]
         if len(standing) == 0:
             break
-        x_adv[standing] = walk(
-            model,
+        x_adv[standing] = yield from path(
             x[standing],
             y[standing],
             random_start=random_start,
@@ -123,11 +122,11 @@ def eot_pgd(
             return Drawn([model], torch.ones(1))
         return model.draws(eot_iter, generator(seed, _DRAWS, number).initial_seed())
 
-    walk: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
-    walk |= {"random_start": random_start, "example_ids": example_ids}
+    given: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "norm": norm}
+    given |= {"random_start": random_start, "example_ids": example_ids}
     if isinstance(model, RandomNetwork):
-        walk["losses"] = (expected_losses, mixture_losses)
-    return climb(draw, draw(-1), x, y, seed=seed, restarts=restarts, **walk)
+        given["losses"] = (expected_losses, mixture_losses)
+    return climb(draw, draw(-1), x, y, seed=seed, restarts=restarts, **given)
 
 
 def noise(
@@ -140,14 +139,14 @@ def noise(
     eps: Number,
     draws: Count,
     norm: Norm = "Linf",
-) -> Tensor:
+) -> Tensor | Walk:
     """Uniform noise in the ball; each draw only tries what still stands (arXiv:1802.00420)."""
     attack = eot_pgd if isinstance(model, RandomNetwork) else projected_gradient_descent
     still = partial(attack, eps=eps, step_size=0.0, steps=0, norm=norm)
     return still(model, x, y, example_ids=example_ids, seed=seed, restarts=draws)
 
 
-CLASSES: dict[str, Callable[..., Tensor]] = {
+CLASSES: dict[str, Callable[..., Tensor | Walk]] = {
     "FGSM": fgsm,
     "MIFGSM": mi_fgsm,
     "PGD": projected_gradient_descent,
@@ -196,7 +195,34 @@ def _complaint(class_: str, key: str, value: object) -> str:
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
     """Attack images with the card's class."""
-    function = CLASSES[attack.class_]
-    passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
-    accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
-    return function(model, x, y, **(accepted | attack.parameters))
+    return together([attack], model, x, y, example_ids)[0]
+
+
+def start(attack: Attack) -> Hashable | None:
+    """Say where an attack starts, if at a gradient that others of the same start may share."""
+    given = attack.parameters
+    if attack.class_ == "PGD" and given.get("random_start", True):
+        return given.get("norm", "Linf"), given["eps"], attack.seed
+    return "image" if attack.class_ in ("FGSM", "MIFGSM", "PGD") else None
+
+
+def together(
+    attacks: Sequence[Attack], model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor
+) -> list[Tensor]:
+    """Attack images by several attacks; gradients at the same images are computed once.
+
+    So FGSM takes MI-FGSM's first gradient, and PGD-7 all of its from PGD-20.
+    """
+    found: dict[int, Tensor] = {}
+    walks: dict[int, Walk] = {}
+    for number, attack in enumerate(attacks):
+        function = CLASSES[attack.class_]
+        passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
+        accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
+        result = function(model, x, y, **(accepted | attack.parameters))
+        if isinstance(result, Generator):
+            walks[number] = result
+        else:
+            found[number] = result
+    found |= zip(walks, follow(model, list(walks.values())), strict=True)
+    return [found[number] for number in range(len(attacks))]

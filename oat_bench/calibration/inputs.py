@@ -195,7 +195,7 @@ def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     if not len(right):
         return 0.0, 0.0, 0.0
     started = time.perf_counter()
-    attacked = at.attacked(attack, right, at.craft(attack, right))
+    attacked = at.attacked(attack, right, *at.craft([attack], right))
     standing = int((attacked == labels[right]).sum())
     each = (time.perf_counter() - started) / (attack.passes * len(right))
     return each, len(right) / len(ids), standing / len(ids)

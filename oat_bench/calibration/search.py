@@ -20,7 +20,7 @@ from oat_bench.statistics.frontier import Bools, Ints, pareto
 #: the accuracy that has a bar, by the kind of goal
 BARRED: Mapping[str, Literal["SA", "RA"]] = {"min-sa": "SA", "min-ra": "RA"}
 
-COARSE, FINE = 0.25, 0.02  # lambda are at first no farther apart, at last no nearer
+COARSE, FINE = 0.25, 0.02  # the distance of lambda values, at first at most, at last at least
 REFINEMENTS = 4  # times that the neighbourhood of the best point is looked at more closely
 ROUNDS = (0.25, 0.5, 1.0)  # shares of the examples after which points are dropped
 DROP = 0.05  # level of the tests that drop points; no guarantee rests on it
@@ -191,7 +191,7 @@ def _race(probe: Probe, goal: Goal, found: list[Candidate], examples: Ints) -> N
 
 
 def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
-    """Drop the points that are below the bar beyond chance; the safest one stays."""
+    """Drop the points that are significantly below the bar; the safest one stays."""
     counts = {one: one.sa if goal.barred == "SA" else one.ra for one in found if goal.barred}
     known = {one: count for one, count in counts.items() if count is not None}
     safest = max(known, key=lambda one: known[one].share, default=None)
@@ -203,7 +203,7 @@ def _drop_hopeless(goal: Goal, found: Sequence[Candidate]) -> None:
 
 
 def _drop_beaten(found: Sequence[Candidate]) -> None:
-    """Drop the points that another beats in RA beyond chance (McNemar), and equals in SA."""
+    """Drop the points that another beats significantly in RA (McNemar), and equals in SA."""
     for one, other in product(found, found):
         if one.dropped or other.dropped or other.sa.right < one.sa.right:
             continue

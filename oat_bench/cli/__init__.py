@@ -32,7 +32,9 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 def _explain(error: Exception) -> str | None:
     """Say in one line what the user can mend; None of a bug."""
     if isinstance(error, click.ClickException):
-        return f"{error.format_message()} (see oat-bench --help)"
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "oat-bench"
+        return f"{error.format_message()} (see {command} --help)"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -59,7 +61,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        sys.exit(cli(standalone_mode=False))
+        sys.exit(cli(prog_name="oat-bench", standalone_mode=False))
     except Exception as error:
         if interrupts or isinstance(error, click.Abort):
             _fail("stopped; what was finished is kept, the same command goes on from there", 130)

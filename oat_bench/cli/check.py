@@ -19,7 +19,7 @@ _SURE = ("SHARE", Number(0.5, 1, max_open=True))
 @command("check runs/new --baseline baselines/digits.json --max-drop 2")
 @option("--baseline", "ENTRY", "A run's folder, or an entry's JSON file.", required=True)
 @option("--max-drop", _POINTS, "The drop that is tolerated, of each accuracy.", 1.0)
-@option("--confidence", _SURE, "How sure a verdict must be, all together.", 0.95)
+@option("--confidence", _SURE, "Family-wise confidence of the verdicts.", 0.95)
 @option("--attacks", NAMES, "Some of the baseline's attacks, by name. [default: all]")
 @lambdas("Some of the baseline's lambda. [default: all]")
 @option(

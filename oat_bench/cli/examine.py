@@ -114,8 +114,12 @@ def _counts(
 
 @command("transfer runs/fashion-12x12-seed0 --attack pgd-7 --lambda 0,0.1,1")
 @option("--attack", "NAME", "Attack card, or path.", "pgd-20")
-@lambdas("Lambda that images are classified at. [default: the trained ones]")
-@lambdas("Lambda that images are attacked at. [default: those of --lambda]", "--crafted", "crafted")
+@lambdas("Lambda values that images are classified at. [default: the trained ones]")
+@lambdas(
+    "Lambda values that images are attacked at. [default: those of --lambda]",
+    "--crafted",
+    "crafted",
+)
 @option("--width", float, "Share of the channels. [default: the widest]")
 @count("--n-examples", "Test images. [default: 500, or all]")
 @click.option(
@@ -127,7 +131,7 @@ def _counts(
 @option(
     "--draw",
     WEIGHTS,
-    "Lambda that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
+    "Lambda values that this defender draws, with weights: 0=1,1=3. [default: --lambda, all alike]",
     None,
     "weights",
 )

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.values import COUNTS, EPS, LAMBDAS, SETTING, WIDTHS
+from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS
 from oat_bench.errors import UserError
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 PATH = click.Path(path_type=Path)
 FILE, FOLDER = ("FILE", PATH), ("FOLDER", PATH)
-_SET = "NAME|FOLDER"
+_SET = ("NAME|FOLDER", DATASET)
 
 
 def option(
@@ -152,7 +152,7 @@ START = option(
     "--from",
     "MODEL",
     "Start from the weights of this model, a checkpoint, a run's folder or a name: network, method "
-    "and lambda are its own, the recipe is the card's. [default: fresh weights]",
+    "and lambda values are its own, the recipe is the card's. [default: fresh weights]",
     None,
     "start",
 )

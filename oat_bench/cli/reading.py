@@ -118,7 +118,7 @@ def show_card(card: str, changes: dict[str, object]) -> None:
 @option("--model", "LIST", "Only these fingerprints, or how they begin.")
 @option("--attack", "LIST", "Only these attacks.")
 @option("--seed", "LIST", "Only attacks of these seeds.")
-@lambdas("Only these lambda.")
+@lambdas("Only these lambda values.")
 @flag("--examples", "A row for each example, not a row for all.")
 @option("--out", FILE, "Write a .csv or .parquet with all columns, and print nothing.")
 def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only: Any) -> None:
@@ -160,11 +160,11 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
 
 @command("compare runs/fashion-12x12-seed0 runs/fashion-12x12-seed1")
 @shared.RUNS
-@option("--reference", "RUN", "What differences are to. [default: the first]")
+@option("--reference", "RUN", "The run to compare with. [default: the first]")
 @option(
     "--reference-lambda",
     ("LAMBDA", Number(0, 1)),
-    "Of one RUN alone, what its lambda are compared to. [default: each to the one before]",
+    "Of one RUN: the lambda to compare with. [default: the one before]",
 )
 @shared.ATTACK
 @option("--out", PATH, "Folder for tables and figure.", Path("runs") / "compare")
@@ -173,7 +173,7 @@ def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: An
 
     A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
     folder or an entry.json. Where two runs have outcomes of the same examples, differences are
-    tested in pairs. Of one RUN alone, its lambda are compared with each other. Runs that differ in
+    tested in pairs. Of one RUN, the lambda values are compared with each other. Runs that differ in
     the seed alone are also summed up as mean and spread.
     """
     if reference is not None and reference not in runs:
@@ -209,7 +209,7 @@ _OF_RUNS = {
     "lambda": ("8", "SA and RA over lambda.", "runs/a --attack pgd-7"),
     "widths": ("6", "SA against RA, a panel for each width.", "runs/a runs/b --out f.png"),
     "cost": ("", _OVER_FLOPS, "runs/a --attack pgd-7"),
-    "unseen": ("5", "Lambda that were never trained, as stars.", "runs/a --out unseen.svg"),
+    "unseen": ("5", "Lambda values that were never trained, as stars.", "runs/a --out unseen.svg"),
 }
 _FILE = option(
     "--out",

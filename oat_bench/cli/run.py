@@ -45,7 +45,7 @@ def run(context: Context, **options: Any) -> None:
 @option(
     "--interpolation",
     ["linear-codes", "spherical-codes", "film"],
-    "Rule for lambda that were not trained. [default: the checkpoint's]",
+    "Rule for lambda values that were not trained. [default: the checkpoint's]",
 )
 @shared.RUN_OPTIONS
 @in_context

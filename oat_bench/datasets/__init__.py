@@ -64,6 +64,7 @@ def load(
     Raises:
         UserError: if there is none of that name, or its files are absent or damaged.
     """
+    name = name if is_folder(name) else DATASETS.meant(name)
     check_known(name)
     if is_folder(name):
         if label is not None and label != (free := free_name(label)):

@@ -101,29 +101,33 @@ class Cell:
         lacking = examples[self.lacks(examples)].to(self.at.device)
         if len(lacking):
             wrong = lacking[~self.at.right(lacking)]
-            self._keep(wrong, self.at.clean(wrong))
+            self.keep(self._outcomes(wrong, self.at.clean(wrong)))
         return self.lacks(examples)
 
-    def classify(self, ids: Tensor, x_adv: Tensor) -> None:
-        """Classify attacked images of what is lacking; ids are on the device of the data."""
+    def classify(self, ids: Tensor, x_adv: Tensor) -> pd.DataFrame:
+        """Return the outcomes of what is lacking; ids are on the device of the data."""
         lacking = self.lacks(ids.cpu()).to(ids.device)
-        if lacking.any():
-            ids = ids[lacking]
-            attacked = self.at.attacked(self.attack, ids, x_adv[lacking])
-            self._keep(ids, torch.where(self.at.right(ids), attacked, self.at.clean(ids)))
+        ids = ids[lacking]
+        if not len(ids):
+            return self._outcomes(ids, ids)
+        attacked = self.at.attacked(self.attack, ids, x_adv[lacking])
+        return self._outcomes(ids, torch.where(self.at.right(ids), attacked, self.at.clean(ids)))
 
-    def _keep(self, ids: Tensor, attacked: Tensor) -> None:
-        if len(ids):
-            columns = (ids, self.at.data.labels[ids], self.at.clean(ids), attacked)
-            values = {k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)}
+    def _outcomes(self, ids: Tensor, attacked: Tensor) -> pd.DataFrame:
+        columns = (ids, self.at.data.labels[ids], self.at.clean(ids), attacked)
+        return pd.DataFrame({k: v.cpu().numpy() for k, v in zip(COLUMNS, columns, strict=True)})
+
+    def keep(self, rows: pd.DataFrame) -> None:
+        """Keep outcomes, and what they cost, if it is known: `COLUMNS`, `COSTS`."""
+        if len(rows):
             self._store.describe(self.name, self._about)
-            self._frames.append(pd.DataFrame(values))
+            self._frames.append(rows)
             self._store.append(self.name, self._frames[-1])
-            self._known[ids.cpu()] = True
+            self._known[torch.tensor(rows["example"].to_numpy())] = True
 
     def rows(self, examples: Tensor) -> pd.DataFrame:
         """Return the outcomes of examples, in their order: lam, width and `COLUMNS`."""
-        rows = pd.concat(self._frames).drop_duplicates("example").set_index("example")
+        rows = pd.concat(self._frames)[COLUMNS].drop_duplicates("example").set_index("example")
         point = self.at.point
         return rows.loc[examples.numpy()].reset_index().assign(lam=point.lam, width=point.width)
 
@@ -155,5 +159,5 @@ def fill(
         ids = batch.to(cells[0].at.device)
         x_adv = craft(ids)
         for cell in cells:
-            cell.classify(ids, x_adv)
+            cell.keep(cell.classify(ids, x_adv))
         done(batch)

@@ -4,12 +4,14 @@ import platform
 import statistics
 import timeit
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from oat_bench.acceleration import operations_per_image
+from oat_bench.acceleration import Spent, operations_per_image
 from oat_bench.classifier import TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
@@ -46,12 +48,22 @@ def machine(device: torch.device) -> str:
     """Name the GPU, or the processor and the number of threads that torch computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+@cache
+def _processor() -> str:
     about = Path("/proc/cpuinfo")  # of Linux
     lines = about.read_text().splitlines() if about.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    threads = torch.get_num_threads()
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def shares(spent: Spent, n: int, attacks: str, device: torch.device) -> dict[str, Any]:
+    """Return the share of one of n rows in what attacks spent on them together: `COSTS`."""
+    each = {name: value / max(1, n) for name, value in vars(spent).items()}
+    return each | {"attacks": attacks, "machine": machine(device)}
 
 
 def with_costs(

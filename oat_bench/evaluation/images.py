@@ -52,6 +52,10 @@ class Kept:
         """Say of which examples an earlier evaluation wrote the images: bool, shape [n]."""
         return torch.isin(examples, self._before)
 
+    def holds(self, examples: Tensor) -> Tensor:
+        """Say of which examples there are images by now: bool, shape [n]."""
+        return torch.isin(examples, torch.tensor(list(self._images), dtype=torch.int64))
+
     def add(self, ids: Tensor, x_adv: Tensor) -> None:
         """Keep images of examples, in the place of those of before."""
         self._images |= zip(ids.tolist(), x_adv.detach().cpu(), strict=True)

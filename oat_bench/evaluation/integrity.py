@@ -19,7 +19,7 @@ from oat_bench.statistics.pairs import drop_p_value, holm, mcnemar, paired
 Stands = Mapping[str, "pd.Series[bool]"]
 
 LEVEL = 0.01  # the chance that a check fails an honest model, at most
-NEGLIGIBLE = 0.02  # the share of examples that is of no account
+NEGLIGIBLE = 0.02  # the share of examples that is negligible
 MISSED = 0.05  # the share that trusted attacks by gradients may miss, but for chance
 #: the share that an attack may leave more than the strongest: without masking, networks of
 #: adversarial training lose two to five points from PGD-20 to AutoAttack
@@ -41,7 +41,7 @@ def above(share: float, count: int, n: int) -> float:
 
 
 def inversions(ladder: Stands) -> list[str]:
-    """Say which attacks broke more, beyond chance, than one that comes later in the ladder."""
+    """Say which attacks broke significantly more than one that comes later in the ladder."""
     pairs = list(combinations(ladder, 2))
     tests = [breaks_more(ladder[weak], ladder[strong]) for weak, strong in pairs]
     corrected = holm([p for _, _, p in tests])
@@ -54,7 +54,7 @@ def inversions(ladder: Stands) -> list[str]:
 
 
 def fewest(n_tests: int) -> int:
-    """Return how many examples, all to one side, are beyond chance in one of so many tests."""
+    """Return how many examples, all to one side, are significant in one of so many tests."""
     return int(np.ceil(np.log2(n_tests / LEVEL))) if n_tests else 0
 
 
@@ -125,7 +125,7 @@ def sweep(clean: pd.Series, stands: Mapping[float, pd.Series]) -> Check:
 
 
 def steps(name: str, once: pd.Series, doubled: pd.Series) -> Check:
-    """Twice the steps of an attack do not lower RA by more than is of no account."""
+    """Twice the steps of an attack lower RA by a negligible share at most."""
     test = paired(once, doubled)
     verdict: Verdict = "warn" if test.low > 100 * NEGLIGIBLE else "pass"
     evidence = (
@@ -173,7 +173,7 @@ def gradient_free(attack: str, budget: str, free: pd.Series, gradient: pd.Series
 
 
 def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) -> Check:
-    """No lambda is worse than any other both clean and attacked, beyond chance."""
+    """No lambda is significantly worse than another both clean and attacked."""
     pairs = list(permutations(clean, 2))
     tests = [  # worse in both is only what both find (intersection-union)
         max(breaks_more(right[lam], right[other])[2] for right in (clean, robust))
@@ -186,8 +186,8 @@ def dial(clean: Mapping[float, pd.Series], robust: Mapping[float, pd.Series]) ->
     sa, ra = ({lam: _value(s) for lam, s in right.items()} for right in (clean, robust))
     listed = ", ".join(f"{sa[lam]:.1f}%/{ra[lam]:.1f}% at {lam:g}" for lam in clean)
     complaints = [
-        f"lambda {lam:g} is worse than {other:g} in both (SA {sa[lam] - sa[other]:+.1f}, RA "
-        f"{ra[lam] - ra[other]:+.1f}; p {p:.2g})"
+        f"lambda {lam:g} is worse than {other:g} in both (SA {sa[lam] - sa[other]:+z.1f}, RA "
+        f"{ra[lam] - ra[other]:+z.1f}; p {p:.2g})"
         for lam, (other, p) in beaten.items()
     ]
     evidence, least = "; ".join([f"SA/RA {listed}", *complaints]), fewest(len(pairs))

@@ -1,6 +1,6 @@
 """What is evaluated: a classifier and examples, and that classifier at one operating point."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from oat_bench import acceleration
 from oat_bench.acceleration import Precision
-from oat_bench.attacks.engines import Attack
+from oat_bench.attacks.engines import Attack, together
 from oat_bench.attacks.selection import RANDOM_SUITE
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
@@ -200,22 +200,26 @@ class AtPoint:
         return torch.split(ids, self.batch_size) if len(ids) else ()
 
     @torch.no_grad()
-    def craft(self, attack: Attack, ids: Tensor) -> Tensor:
-        """Attack images."""
+    def craft(self, attacks: Sequence[Attack], ids: Tensor) -> list[Tensor]:
+        """Attack images by one attack, or by several of one `Attack.start`."""
         x = self.data.inputs(ids)
-        aim = attack.aim(self.exact, x, self.data.labels[ids], ids)
+        aim = attacks[0].aim(self.exact, x, self.data.labels[ids], ids)
         with torch.enable_grad():
-            x_adv = attack(self.searched, x, aim, ids)
+            found = together(attacks, self.searched, x, aim, ids)
         if self.searched is not self.exact and self.drawn is None:
             # an attack that took for broken what only rounding broke has not searched to its end
-            stands = attack.stands(self.exact(x_adv).argmax(1), aim)
-            unsure = stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
-            if unsure.any():
-                again = (part[unsure] for part in (x, aim, ids))
+            unsure = torch.stack([self._unsure(attacks[0], x_adv, aim) for x_adv in found])
+            for chosen, places in alike(unsure):
+                again = (part[places] for part in (x, aim, ids))
                 with torch.enable_grad():
-                    found = attack(self.exact, *again)
-                x_adv[unsure] = found
-        return x_adv
+                    exact = together([attacks[k] for k in chosen], self.exact, *again)
+                for k, x_adv in zip(chosen, exact, strict=True):
+                    found[k][places] = x_adv
+        return found
+
+    def _unsure(self, attack: Attack, x_adv: Tensor, aim: Tensor) -> Tensor:
+        stands = attack.stands(self.exact(x_adv).argmax(1), aim)
+        return stands & ~attack.stands(self.searched(x_adv).argmax(1), aim)
 
     def attacked(self, attack: Attack, ids: Tensor, x_adv: Tensor) -> Tensor:
         """Predict attacked images; of those that missed a target, return the label."""
@@ -224,3 +228,11 @@ class AtPoint:
             aim = attack.aim(self.exact, self.data.inputs(ids), labels, ids)
             predicted = torch.where(attack.stands(predicted, aim), labels, predicted)
         return predicted
+
+
+def alike(wanted: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """Group the columns of bool [k, n] that are alike: the rows that are true, and their places."""
+    kinds, which = torch.unique(wanted.cpu(), dim=1, return_inverse=True)
+    for number, kind in enumerate(kinds.T):
+        if kind.any():
+            yield kind.nonzero()[:, 0].tolist(), (which == number).nonzero()[:, 0]

@@ -53,10 +53,14 @@ def transfer(
                 place, words = f"lambda{lam:g}-to", f"lambda {lam:g}"
                 origin = Origin("transfer", at[lam].point, [lam, other], place, words)
                 cells.append(Cell(at[other], attack, origin=origin))
-            craft, split = partial(at[lam].craft, attack), partial(_split, at[lam], attack)
+            craft, split = partial(_craft, at[lam], attack), partial(_split, at[lam], attack)
             fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
             frames += [cell.rows(wanted).assign(crafted=lam) for cell in cells]
     return pd.concat(frames, ignore_index=True)[KEYS]
+
+
+def _craft(source: AtPoint, attack: Attack, ids: Tensor) -> Tensor:
+    return source.craft([attack], ids)[0]
 
 
 def _split(source: AtPoint, attack: Attack, ids: Tensor) -> Sequence[Tensor]:
@@ -98,7 +102,7 @@ def strongest(frame: pd.DataFrame) -> dict[float, float]:
 
 
 def pairs(frame: pd.DataFrame) -> list[tuple[float, float]]:
-    """Return the pairs (attacked at, classified at) of two lambda that `masked` looks at."""
+    """Return the pairs (attacked at, classified at) of two lambda values that `masked` looks at."""
     sources, lams = sorted(set(frame["crafted"])), sorted(set(frame["lam"]))
     return [(s, lam) for s, lam in product(sources, lams) if s != lam and lam in sources]
 

@@ -31,7 +31,7 @@ def transfer(report: Transfer) -> Figure:
     for one in report.masked:
         corner = (lams.index(one.lam) - 0.46, sources.index(one.crafted) - 0.46)
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, ec=style.colour(1), lw=2))
-    framed = "; framed: beyond chance, gradients are masked" if report.masked else ""
+    framed = "; framed: significant, gradients are masked" if report.masked else ""
     figure.colorbar(image, ax=axes, label="RA, %")
     figure.suptitle(f"{title(report)}\nbold: what breaks most at a lambda{framed}", fontsize=9)
     return figure

@@ -104,7 +104,7 @@ def _notes(report: Calibration) -> list[str]:
     if dropped := len(report.points) - len(_shown(report)):
         parts.append(
             f"{dropped} more point{'s were' if dropped > 1 else ' was'} dropped early, beaten by "
-            "another or below the bar beyond chance: see calibration.json."
+            "another, or below the bar, significantly: see calibration.json."
         )
     if report.costs:
         known = [

@@ -58,7 +58,7 @@ def verdict(report: Report) -> str:
 
 
 def _listed(rows: list[Row]) -> str:
-    named = [f"{_place(row)} {row.accuracy} {row.change:+.1f}" for row in rows]
+    named = [f"{_place(row)} {row.accuracy} {row.change:+z.1f}" for row in rows]
     return ", ".join([*named[:5], *([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])])
 
 
@@ -131,7 +131,7 @@ def page(report: Report) -> Page:
             "n": str(row.n),
             "baseline": f"{row.baseline:.1f}",
             "now": f"{row.now:.1f}",
-            "change": f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+            "change": f"{row.change:+z.1f} [{row.low:+z.1f}, {row.high:+z.1f}]",
         }
         style = _STYLES[row.verdict]
         verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
@@ -207,7 +207,7 @@ def junit(report: Report) -> str:
 def _told(row: Row, comparison: Comparison) -> str:
     return (
         f"{_at(row)}: {row.baseline:.1f} before, {row.now:.1f} now, "
-        f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}] on {row.n} examples; tolerance "
+        f"{row.change:+z.1f} [{row.low:+z.1f}, {row.high:+z.1f}] on {row.n} examples; tolerance "
         f"{_points(comparison.max_drop)}, p {row.p_worse:.2g} for all rows together"
     )
 

@@ -47,15 +47,15 @@ def _lambda(lam: float, trained: bool) -> str:
 
 def _difference(difference: Difference | None) -> str:
     if not isinstance(difference, Paired):
-        return "" if difference is None else f"{difference:+.1f}"
+        return "" if difference is None else f"{difference:+z.1f}"
     p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
-    return f"{difference:+.1f}, {p}"
+    return f"{difference:+z.1f}, {p}"
 
 
 def _frontier(total: Total) -> table.Row:
     gap = epsilon = hole = ""
     if (distance := total.distance) is not None:
-        gap = "none" if math.isnan(distance.mean_gap) else f"{distance.mean_gap:+.1f}"
+        gap = "none" if math.isnan(distance.mean_gap) else f"{distance.mean_gap:+z.1f}"
         gap += f" ({distance.unreached})" if distance.unreached else ""
         epsilon = f"{distance.epsilon:.1f}"
     if total.hole is not None:
@@ -64,7 +64,7 @@ def _frontier(total: Total) -> table.Row:
     return {
         "method": total.method,
         "hypervolume": volume if isinstance(volume, Estimate) else f"{volume:.1f}",
-        "difference": "" if total.difference is None else f"{total.difference:+.1f}",
+        "difference": "" if total.difference is None else f"{total.difference:+z.1f}",
         "RA at equal SA": gap,
         "epsilon": epsilon,
         "hole": hole,

@@ -47,7 +47,7 @@ def _notes(report: Integrity) -> list[str]:
     return [
         f"n {report.n}{fewer}. fail: the attacks cannot be trusted; warn: they may be too weak. "
         f"What chance explains is no violation: exact paired tests on the same examples, level "
-        f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are of no account."
+        f"{LEVEL:g} a check, Holm. Up to {100 * NEGLIGIBLE:g}% of the examples are negligible."
         f"{unseen}",
         "order: no attack breaks more than a stronger one. estimate: RA under PGD-20 is at most "
         f"{100 * CLOSE:g} points above RA under the strongest attack; it fails beyond "

@@ -103,7 +103,7 @@ def _rows(
 def _beside(measured: Accuracy, value: float, row: Published) -> str:
     doubt = row.uncertainty
     written = f"{value:.1f} +/- {doubt:.1f}" if doubt >= 0.05 else f"{value:.2f}"
-    return f"{written} ({measured.value - value:+.1f})"
+    return f"{written} ({measured.value - value:+z.1f})"
 
 
 def _notes(
@@ -142,7 +142,7 @@ def _summary(frontier: Summary, *, with_width: bool) -> str:
     )
     if (hole := frontier.hole) is not None:
         said += (
-            f"; hole between lambda 0 and {hole.lam:g}: SA {-hole.sa:+.1f}, RA {hole.ra:+.1f}, "
+            f"; hole between lambda 0 and {hole.lam:g}: SA {-hole.sa:+z.1f}, RA {hole.ra:+z.1f}, "
             f"{hole.distance:.1f} points apart"
         )
     return said + "."

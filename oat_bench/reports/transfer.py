@@ -177,7 +177,7 @@ def _verdict(report: Transfer) -> str:
     )
     if not report.masked:
         return (
-            "No lambda is broken more, beyond chance, by images attacked at another one: no sign "
+            "No lambda is broken significantly more by images attacked at another one: no sign "
             f"of gradients masked at one lambda ({tests}; {fewest(report.compared)} images to none "
             "would have been one)."
         )
@@ -200,7 +200,7 @@ def _draws(drawn: Drawn) -> str:
         verdict = "breaks less than that of the best one lambda, and is too weak"
     return (
         f"Lambda is drawn from {lams}, {how}. The attack on the expectation {verdict}: its "
-        f"expected RA is {drawn.gain:+.1f} points from that under images attacked at lambda "
+        f"expected RA is {drawn.gain:+z.1f} points from that under images attacked at lambda "
         f"{drawn.best_single:g}."
     )
 

@@ -5,6 +5,7 @@ the fingerprint of all that decides the outcomes, which ``cell.json`` has in wor
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ _MAX_BYTES = 1 << 20
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
+#: what attacking the row took, in equal shares of what was attacked at once: passes, seconds, by
+#: which attacks together (a comma between two), where; not of what is wrong already
+COSTS = ["forward", "backward", "seconds", "attacks", "machine"]
+_COST_KINDS = dict.fromkeys(COSTS, "float64") | {"attacks": "str", "machine": "str"}
 #: the columns of an evaluation of several operating points and attacks
 KEYS = ["lam", "width", "attack", *COLUMNS]
 RETRIED_NAME = "-retried-on-survivors"  # ends that of an attack on what others left standing
@@ -41,7 +46,18 @@ class OutcomeStore:
             parts = [_read(path) for path in sorted((self.folder / cell).glob("*.parquet"))]
         if not parts:
             return pd.DataFrame({name: pd.Series(dtype="int64") for name in COLUMNS})
-        return pd.concat(parts, ignore_index=True).drop_duplicates("example", ignore_index=True)
+        rows = pd.concat(parts, ignore_index=True)[COLUMNS]
+        return rows.drop_duplicates("example", ignore_index=True)
+
+    def costs(self, cell: str) -> pd.DataFrame:
+        """Return what is known of a cell's cost: ``example`` and `COSTS`, a row an example."""
+        parts = [part for part in self._memory.get(cell, []) if {*COSTS} <= {*part}]
+        if self.folder is not None:
+            for path in sorted((self.folder / cell).glob("*.parquet")):
+                with suppress(ValueError):  # of what was wrong already, or of earlier releases
+                    parts.append(read_parquet(path, {"example": "int64"} | _COST_KINDS))
+        rows = pd.concat([pd.DataFrame(columns=["example", *COSTS]), *parts], ignore_index=True)
+        return rows[["example", *COSTS]].drop_duplicates("example", ignore_index=True)
 
     def describe(self, cell: str, about: Callable[[], CellInfo]) -> None:
         """Say what a cell holds, before its first rows; ``about`` is only called where it does."""

@@ -26,7 +26,7 @@ class TransferPoint(Written):
 
 
 class MaskedGradients(Written):
-    """A lambda at which images attacked elsewhere break more, beyond chance."""
+    """A lambda at which images attacked elsewhere break significantly more."""
 
     lam: float
     crafted: float

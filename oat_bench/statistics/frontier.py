@@ -46,7 +46,7 @@ class Summary(Written):
         description="whose RA it is, or worst: the worst case over attacks"
     )
     width: float
-    pareto: list[float] = Field(description="lambda that no other beats in SA and RA")
+    pareto: list[float] = Field(description="lambda values that no other beats in SA and RA")
     reference: tuple[float, float] = Field(description="SA, RA that the hypervolume begins at")
     hypervolume: Accuracy = Field(description="percent of the box from there to (100, 100)")
     hole: Hole | None

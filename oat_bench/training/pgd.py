@@ -1,7 +1,7 @@
 """The in-house attack of training and evaluation: PGD, and with it FGSM and MI-FGSM."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,8 @@ from oat_bench.randomness import normal, uniform
 
 Model = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+#: asks for the gradient at images with labels, as often as it needs one; returns attacked images
+Walk = Generator[tuple[Tensor, Tensor], Tensor, Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -66,6 +68,39 @@ def pgd(
     Raises:
         ValueError: if eps, step_size or steps is negative, or the norm is unknown.
     """
+    path = walk(
+        x,
+        y,
+        eps=eps,
+        step_size=step_size,
+        steps=steps,
+        norm=norm,
+        random_start=random_start,
+        targeted=targeted,
+        decay=decay,
+        start=start,
+        example_ids=example_ids,
+        seed=seed,
+    )
+    return follow(model, [path], loss)[0]
+
+
+def walk(
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    norm: Norm = "Linf",
+    random_start: bool = True,
+    targeted: bool = False,
+    decay: float | None = None,
+    start: Tensor | None = None,
+    example_ids: Tensor | None = None,
+    seed: int = 0,
+) -> Walk:
+    """`pgd` as a walk, which `follow` tells its gradients; the arguments are the same."""
     if not (eps >= 0 and step_size >= 0 and steps >= 0):
         raise ValueError(f"negative eps ({eps}), step_size ({step_size}) or steps ({steps})")
     if norm not in ("Linf", "L2"):
@@ -79,17 +114,48 @@ def pgd(
     x_adv = _project(start.detach(), x, eps, norm)
     direction = -1.0 if targeted else 1.0
     momentum = torch.zeros_like(x)
-    with evaluating(model), torch.enable_grad():
-        for _ in range(steps):
-            x_adv.requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(model(x_adv), y), x_adv)
-            with torch.no_grad():
-                if decay is not None:
-                    gradient = gradient / _per_example(gradient.abs().flatten(1).mean(1))
-                    gradient = momentum = gradient + decay * momentum
-                x_adv = x_adv + direction * step_size * _steepest(gradient, norm)
-                x_adv = _project(x_adv, x, eps, norm)
-    return x_adv.detach()
+    for _ in range(steps):
+        gradient = yield x_adv, y
+        if decay is not None:
+            gradient = gradient / _per_example(gradient.abs().flatten(1).mean(1))
+            gradient = momentum = gradient + decay * momentum
+        x_adv = x_adv + direction * step_size * _steepest(gradient, norm)
+        x_adv = _project(x_adv, x, eps, norm)
+    return x_adv
+
+
+def follow(model: Model, walks: Sequence[Walk], loss: Loss = cross_entropy) -> list[Tensor]:
+    """Go several walks side by side; return the attacked images of each.
+
+    What several ask for at the same images, to the last bit, is computed once: walks from one start
+    share their gradients for as long as they are on one path.
+    """
+    ends: dict[int, Tensor] = {}
+    told: dict[int, Tensor | None] = dict.fromkeys(range(len(walks)))
+    with evaluating(model):
+        while told:
+            asked: list[tuple[Tensor, Tensor, Tensor]] = []  # images, labels, gradient
+            for number, before in list(told.items()):
+                try:
+                    x, y = walks[number].send(before)  # type: ignore[arg-type]  # None begins it
+                except StopIteration as end:
+                    ends[number] = end.value
+                    del told[number]
+                    continue
+                known = (g for a, b, g in asked if torch.equal(a, x) and torch.equal(b, y))
+                gradient = next(known, None)
+                if gradient is None:
+                    gradient = _gradient(model, x, y, loss)
+                    asked.append((x, y, gradient))
+                told[number] = gradient
+    return [ends[number] for number in range(len(walks))]
+
+
+def _gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(model(x), y), x)
+    return gradient
 
 
 def _per_example(values: Tensor) -> Tensor:

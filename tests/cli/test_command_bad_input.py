@@ -34,6 +34,8 @@ from oat_bench.errors import UserError
         (["train", "--dataset", "."], "class folders found: none; expected at least two"),
         (["run", "--dataset", "cifar10", "--benchmark", "svhn"], "is of data set 'svhn', not 'cif"),
         (["train", "--dataset", "digist"], "did you mean digits"),
+        (["train", "--epochs", "few"], "(see oat-bench train --help)"),
+        (["leaderboard", "table", "--sort", "luck"], "(see oat-bench leaderboard table --help)"),
         (["run", "--benchmark", "digitz"], "unknown benchmark 'digitz'; did you mean digits"),
         (["run", "--benchmark", ""], "unknown benchmark ''"),
         (["run", "--benchmark", "no.toml"], "no benchmark card at no.toml"),

@@ -280,3 +280,8 @@ def test_a_split_packed_is_the_same_in_the_same_memory(n, k):
     assert packed.levels == 16
     memory = images.untyped_storage().data_ptr()
     assert split.packed(places).images.untyped_storage().data_ptr() == memory
+
+
+@pytest.mark.parametrize("name", ["Digits", "DIGITS", "dig-its"])
+def test_a_data_set_is_known_however_it_is_spelled(name):
+    assert datasets.load(name).fingerprint() == datasets.load("digits").fingerprint()

@@ -209,8 +209,8 @@ def test_a_second_check_computes_nothing(problem, brief, tmp_path, monkeypatch):
     ("only_strong", "n", "verdict"),
     [
         (0, 100, "pass"),
-        (5, 100, "pass"),  # of no account
-        (9, 100, "warn"),  # 9 to 0 is beyond chance
+        (5, 100, "pass"),  # negligible
+        (9, 100, "warn"),  # 9 to 0 is significant
         (14, 100, "fail"),  # a binomial share of 5% gives 14 of 100 with p 0.0003
         (6, 50, "pass"),  # 12 points, but 6 to 0 is chance at 1%
         (90, 1000, "warn"),  # nine points are certain, but no more than a warning

@@ -168,7 +168,7 @@ def test_order_is_of_the_examples_in_common():
     ("stands", "words"),
     [
         ({0.0: series(99), 0.1: series(*range(50), 99), 0.2: series(*range(100))}, None),
-        ({0.0: series(99), 0.2: series(*range(99))}, None),  # one of 100 is of no account
+        ({0.0: series(99), 0.2: series(*range(99))}, None),  # one of 100 is negligible
         ({0.0: series(98), 0.2: series(*range(100))}, "2 predictions change at eps 0"),
         ({0.0: series(99), 0.2: series(*range(92))}, "RA does not vanish"),
         (

@@ -173,7 +173,7 @@ def _bumps(u: Tensor, side: int, x: Tensor) -> Tensor:
 def _bump(side: int) -> Tensor:
     """Return a pyramid over one that is turned down, of norm 1 (section 3.4)."""
     bump = torch.cat([_pyramid(side // 2, side), -_pyramid(side - side // 2, side)])
-    return bump / bump.norm()
+    return bump / bump.square().sum().sqrt()
 
 
 def _pyramid(height: int, width: int) -> Tensor:
@@ -181,7 +181,7 @@ def _pyramid(height: int, width: int) -> Tensor:
     for k in range(max(height, width) // 2 + 1):
         rows, columns = (slice(max(at - k, 0), at + k + 1) for at in middle)
         steps[rows, columns] += 1 / (k + 1) ** 2
-    return steps / steps.norm()
+    return steps / steps.square().sum().sqrt()
 
 
 def _unit(delta: Tensor) -> Tensor:

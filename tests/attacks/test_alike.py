@@ -1,17 +1,60 @@
 """The in-house parts of AutoAttack against torchattacks' classes, given the same draws."""
 
+import inspect
+
 import pytest
 import torch
 import torchattacks
 from pyautoattack.square import SquareAttack
 from torch import nn
 
+from oat_bench.acceleration import Accelerated
 from oat_bench.attacks import apgd, in_house, square, with_torchattacks
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.attacks.standing import fooled
 from oat_bench.cards import Threat
+from oat_bench.results.entries import EntryAttack
 
 IDS = torch.arange(40)
+
+
+@pytest.mark.parametrize("class_", in_house.ALIKE)
+def test_what_a_card_leaves_out_is_what_torchattacks_takes(class_):
+    ours = inspect.signature(in_house.CLASSES[class_]).parameters
+    theirs = inspect.signature(getattr(torchattacks, class_)).parameters
+    assert {*theirs} - {"model"} <= {*ours}
+    for name in {*theirs} - {"model", "multi_targeted"}:
+        assert ours[name].default == theirs[name].default
+
+
+def test_cards_go_on_naming_torchattacks_and_entries_what_computed():
+    attack = prepare(attack_card("autoattack"), Threat(), n_classes=10, seed=0)
+    assert (attack.card.engine, attack.engine, attack.per_example) == (
+        "torchattacks",
+        "oat_bench",
+        True,
+    )
+    assert EntryAttack.of(attack).engine == "oat_bench"
+    # means over draws of a random model are torchattacks' own
+    attack = prepare(attack_card("autoattack-rand"), Threat(), n_classes=10, seed=0)
+    assert (attack.engine, attack.per_example) == ("torchattacks", False)
+
+
+class Rounded(Accelerated):
+    """A network whose rounded logits call every image broken."""
+
+    def forward(self, x):
+        return self.plain(x).flip(1)
+
+
+def test_only_float32_says_that_an_image_is_broken():
+    torch.set_default_dtype(torch.float32)
+    model, x, y = problem()
+    logits = model(x).flip(1)
+    assert (logits.argmax(1) != y).sum() > 20
+    assert not fooled(Rounded(model, precision="bf16"), x, y, logits).any()
+    assert fooled(Rounded(model), x, y, logits).sum() > 20
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,13 @@ from oat_bench.attacks.selection import select_attacks
 from oat_bench.benchmark import BenchmarkCard, benchmark_card
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
+from oat_bench.results.entries import Entry
+from oat_bench.run import training_identity
+from oat_bench.training.card import TrainingCard
+from oat_bench.training.sampling import passes
+
+LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
+SMALL = [name for name in cards.names("benchmarks") if name.endswith("-small")]
 
 ATTACK = """
 description = "an attack"
@@ -172,6 +180,37 @@ def test_benchmarks_at_the_papers_scale(name, network, epochs, lr, augmentation,
     assert small.training.augmentation == augmentation
     assert small.training.epochs <= 20
     assert "autoattack" not in [attack.name for attack in select_attacks(small.evaluation.attacks)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "card", "changes"),
+    [
+        ("cifar10/Linf/oat", "cifar10-small-both", {}),
+        ("cifar10/Linf/oat-single-bn", "cifar10-small-both", {}),
+        ("cifar10/Linf/pgd-at", "cifar10-small-dedicated", {}),
+        ("svhn-part/Linf/oat", "image-folder-both", {}),
+        ("svhn-part/Linf/oat-single-bn", "image-folder-both", {}),
+        ("svhn-part/Linf/pgd-at", "image-folder-both", {"training.lambdas": [0, 0.4, 1]}),
+    ],
+)
+def test_published_models_have_a_card_that_trains_them_again(entry, card, changes):
+    published = Entry.read(LEADERBOARDS / f"{entry}-wrn-16-2.json")
+    data = SimpleNamespace(
+        name=published.dataset,
+        input_shape=(3, 32, 32),
+        fingerprint=lambda: published.data_fingerprint,
+    )
+    recipe = benchmark_card(card).with_changes(changes).with_method(published.method)
+    identity = training_identity(recipe, data, published.seed, named=True)
+    assert identity == published.benchmark_card
+    assert recipe.training.loss_sampling == "both"
+
+
+@pytest.mark.parametrize("name", [*SMALL, "image-folder", "fashion-mnist"])
+def test_cards_for_a_cpu_take_a_quarter_of_the_passes(name):
+    card, paper = benchmark_card(name), TrainingCard(epochs=1, lr=1)
+    usual = {"svhn-small": 8, "stl10-small": 20, "image-folder": 30}.get(name, 10)
+    assert passes(card.training) * card.training.epochs <= passes(paper) * usual / 4
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10-small", "fashion-12x12"])
@@ -724,6 +763,10 @@ def test_names_of_letters_digits_and_some_signs_are_taken(tmp_path, name):
         (
             [("training.nesterov", "true"), ("training.momentum", "0")],
             "training: nesterov = true needs a momentum above 0",
+        ),
+        (
+            [("training.attack_steps_start", "9")],
+            "training: attack_steps_start is 9; expected at most attack_steps, 7",
         ),
         (
             [("network.encoding_dim", "2")],

@@ -60,7 +60,7 @@ class TrainingCard(Card):
 
     epochs: Annotated[int, Field(ge=1)] = Field(description="Passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="Images of a step")
-    lr: Positive = Field(description="Learning rate of SGD, from which a cosine goes to 0")
+    lr: Positive = Field(description="Learning rate of SGD, its highest")
     momentum: Annotated[Fraction, Field(ge=0, lt=1)] = Field(
         default=0.9, description="Momentum of SGD"
     )
@@ -68,6 +68,9 @@ class TrainingCard(Card):
     nesterov: bool = Field(default=False, description="Nesterov's momentum")
     lr_warmup_epochs: NonNegative = Field(
         default=0.0, description="Epochs over which the learning rate grows linearly; may be a part"
+    )
+    lr_schedule: Literal["cosine", "linear"] = Field(
+        default="cosine", description="How the learning rate goes to 0 after its warm-up"
     )
     eps_warmup_epochs: NonNegative = Field(
         default=0.0, description="Epochs over which eps and step size of the attack grow linearly"
@@ -77,6 +80,11 @@ class TrainingCard(Card):
     )
     attack_steps: Annotated[int, Field(ge=1)] = Field(
         default=7, description="Steps of PGD in training, under [threat]"
+    )
+    attack_steps_start: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Steps of PGD at the start, longer ones; their number grows to attack_steps "
+        "over the training; absent: attack_steps throughout",
     )
     lambdas: Lambdas = Field(
         default=[0, 0.1, 0.2, 0.3, 0.4, 1], description="Lambda values to train at"
@@ -137,6 +145,11 @@ class TrainingCard(Card):
     def _keys_go_together(self) -> "TrainingCard":
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov = true needs a momentum above 0")
+        start, most = self.attack_steps_start or 1, self.attack_steps
+        if start > most:
+            raise ValueError(
+                f"attack_steps_start is {start}; expected at most attack_steps, {most}"
+            )
         ends = (self.lambdas[0], self.lambdas[-1])
         if self.lambda_sampling == "uniform" and ends != (0, 1):
             raise ValueError('lambda_sampling = "uniform" needs 0 and 1 among lambdas')

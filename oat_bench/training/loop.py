@@ -27,7 +27,7 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.memory import LEAST, Cost, Statistics, fixed_cost, limits, per_image
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import evaluating, pgd
-from oat_bench.training.sampling import passes
+from oat_bench.training.sampling import attack_steps, passes
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
 
@@ -149,7 +149,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
 
         def validation() -> None:
-            budget = replace(self._budget(1.0), steps=1)
+            budget = replace(self._budget(), steps=1)
             self._right(self.data, index[place].to(self.device), *self.step.points()[-1], budget)
 
         n = len(range(len(index))[place])
@@ -207,12 +207,16 @@ class Trainer:
         warmup = card.eps_warmup_epochs * self.steps_per_epoch
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
         start = generator(self.seed, number).initial_seed()
-        budget = self._budget(share)
+        budget = self._budget(share, number / (card.epochs * self.steps_per_epoch))
         return Batch(x, self.data.labels[index], index, step_index, place, number, start, budget)
 
-    def _budget(self, share: float) -> Budget:
-        threat, steps = self.threat, self.card.attack_steps
-        return Budget(threat.norm, share * threat.eps, share * threat.step_size, steps)
+    def _budget(self, share: float = 1.0, done: float = 1.0) -> Budget:
+        """Return what an attack may do at a share of eps, a share of the training being done."""
+        threat, whole, size = self.threat, self.card.attack_steps, self.threat.step_size
+        if (steps := attack_steps(self.card, done)) < whole:
+            # fewer steps go as far, but a single one not far beyond eps (arXiv:2001.03994)
+            size = max(size, min(size * whole / steps, 1.25 * threat.eps))
+        return Budget(threat.norm, share * threat.eps, share * size, steps)
 
     def _number(self) -> int:
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
@@ -248,7 +252,9 @@ class Trainer:
         if step < warmup:
             factor = (step + 1) / warmup
         else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+            done = (step - warmup) / max(1, total - warmup)
+            linear = self.card.lr_schedule == "linear"
+            factor = 1 - done if linear else 0.5 * (1 + math.cos(math.pi * done))
         for group in self.state.optimizer.param_groups:
             group["lr"] = self.card.lr * factor
 
@@ -259,7 +265,7 @@ class Trainer:
         everything = torch.arange(len(data), device=self.device)
         batches = torch.split(everything, min(self.card.batch_size, self._validated))
         for lam, width in self.step.points():
-            right = [self._right(data, ids, lam, width, self._budget(1.0)) for ids in batches]
+            right = [self._right(data, ids, lam, width, self._budget()) for ids in batches]
             sa, ra = (100 * torch.stack(right).sum(0).double() / len(data)).tolist()
             row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row

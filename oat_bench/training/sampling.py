@@ -99,17 +99,26 @@ def standard_share(card: TrainingCard) -> float:
     return 1 / len(card.lambdas) if card.standard_share is None else card.standard_share
 
 
+def attack_steps(card: TrainingCard, done: float) -> int:
+    """Return the steps of the attack when a share of the training is done."""
+    first, last = card.attack_steps_start or card.attack_steps, card.attack_steps
+    return min(last, first + int(done * (last + 1 - first)))
+
+
 def passes(card: TrainingCard) -> float:
-    """Return what training on an image costs, by cross-entropy, in passes.
+    """Return what an epoch costs an image, by cross-entropy, in passes; the mean over training.
 
     A forward pass counts 1, the gradient of an image 1, that of image and weights 2.
     """
     above = [lam for lam in card.lambdas if lam > 0]
     attacked = 1 - standard_share(card)
+    trained = 3 + 3 * attacked
     if card.loss_sampling == "one":
         mean = 0.5 if card.lambda_sampling == "uniform" else sum(above) / max(1, len(above))
-        return 3 + 2 * card.attack_steps * attacked * mean
-    return 3 + (3 + 2 * card.attack_steps) * attacked
+        trained, attacked = 3.0, attacked * mean
+    # each number of steps from the first to the last has the same share of the training
+    steps = (attack_steps(card, 0.0) + card.attack_steps) / 2
+    return trained + 2 * steps * attacked
 
 
 def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sample:

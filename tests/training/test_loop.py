@@ -169,21 +169,35 @@ def test_the_attack_runs_in_eval_mode_and_leaves_the_statistics_alone():
     assert all(p.grad is None for p in run.step.network.parameters())
 
 
-def test_learning_rate_warms_up_then_follows_a_cosine_to_zero():
-    run = trainer(epochs=10, lr=0.1, lr_warmup_epochs=2)
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_learning_rate_warms_up_then_goes_to_zero(schedule):
+    run = trainer(epochs=10, lr=0.1, lr_warmup_epochs=2, lr_schedule=schedule)
     total, warmup = 10 * run.steps_per_epoch, 2 * run.steps_per_epoch
     rates = []
     for step in range(total):
         run._schedule(step)
         rates.append(run.state.optimizer.param_groups[0]["lr"])
-    assert rates[0] == pytest.approx(0.1 / warmup)
-    assert rates[warmup - 1] == pytest.approx(0.1)
-    middle = warmup + (total - warmup) // 2
-    assert rates[middle] == pytest.approx(0.05, rel=1e-6)
-    assert rates[-1] == pytest.approx(
-        0.05 * (1 + math.cos(math.pi * (total - 1 - warmup) / (total - warmup)))
-    )
-    assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    assert rates[:warmup] == pytest.approx([0.1 * (k + 1) / warmup for k in range(warmup)])
+    for step in range(warmup, total):
+        done = (step - warmup) / (total - warmup)
+        left = 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        assert rates[step] == pytest.approx(0.1 * left)
+
+
+def test_attacks_grow_from_few_long_steps_to_those_of_the_threat():
+    run = trainer(epochs=5, attack_steps=5, attack_steps_start=1, eps_warmup_epochs=1)
+    budgets = []
+    for number in range(5 * run.steps_per_epoch):
+        run.progress.epoch, run.progress.step = divmod(number, run.steps_per_epoch)
+        budgets.append(run.batch(torch.arange(32)).budget)
+    # five steps of 0.1 go 0.5 in all; a single one goes no further than 1.25 eps, which is 0.3
+    expected = [(1, 0.375), (2, 0.5 / 2), (3, 0.5 / 3), (4, 0.5 / 4), (5, 0.1)]
+    for number, budget in enumerate(budgets):
+        share = min(1, (number + 1) / run.steps_per_epoch)
+        steps, size = expected[number // run.steps_per_epoch]
+        assert budget.steps == steps
+        assert (budget.eps, budget.step_size) == pytest.approx((share * 0.3, share * size))
+    assert run._budget() == run._budget(1.0, 0.9)  # validation is under the whole attack
 
 
 def test_eps_warms_up():
@@ -352,7 +366,11 @@ def test_every_epoch_augments_anew_and_the_step_sees_it(monkeypatch):
 
 @pytest.mark.parametrize(
     "extra",
-    [{}, {"ema_decay": 0.9, "selection": "best"}, {"augmentation": "crop-flip", "crop_padding": 1}],
+    [
+        {"lr_schedule": "linear", "attack_steps_start": 1, "loss_sampling": "one"},
+        {"ema_decay": 0.9, "selection": "best"},
+        {"augmentation": "crop-flip", "crop_padding": 1},
+    ],
 )
 def test_a_run_broken_at_any_step_ends_with_the_same_weights(tmp_path, monkeypatch, extra):
     whole = trainer(epochs=3, folder=tmp_path / "whole", **extra)

@@ -223,6 +223,7 @@ def test_an_image_is_attacked_with_probability_lambda():
     [
         ({}, 3 + 17 * 5 / 6),
         ({"loss_sampling": "one"}, 3 + 14 / 3),  # lambda is 1/3 on average
+        ({"loss_sampling": "one", "attack_steps_start": 1}, 3 + 8 / 3),  # 1, 2, ... 7 steps
         ({"lambdas": [0]}, 3),
         ({"lambdas": [1], "loss_sampling": "one"}, 17),
         ({"lambda_sampling": "uniform", "standard_share": 0.5, "loss_sampling": "one"}, 6.5),

@@ -11,6 +11,7 @@ from pyautoattack.autopgd_base import APGDAttack_targeted
 from torch import nn
 
 from oat_bench import cards, datasets
+from oat_bench.acceleration import Accelerated
 from oat_bench.attacks import in_house, with_torchattacks
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
@@ -267,7 +268,7 @@ def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monk
 )
 def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(entry, norm, eps, parts):
     classifier = load(ROOT / "leaderboards" / entry / "oat-wrn-10-1.safetensors")
-    model, test = classifier.at(1.0), datasets.load(classifier.info.dataset).test
+    model, test = Accelerated(classifier.at(1.0)), datasets.load(classifier.info.dataset).test
     ids = torch.arange(200)
     x, y = test.inputs(ids), test.labels[ids]
     right = model(x).argmax(1) == y

@@ -544,29 +544,29 @@ def resident(field: str) -> float:
 
 
 def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
-    """In a process of its own: run one alternative, send by how many MiB its memory grew."""
+    """In a process of its own: run one alternative, send how many MiB it grew by, and seconds."""
     torch.set_num_threads(args.threads)
     run = PARTS[part](args)[name]
     if args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        run()
-        pipe.send(torch.cuda.max_memory_allocated() / 2**20)
+        seconds = in_turns({name: run}, 1, 0)[name][0]
+        pipe.send((torch.cuda.max_memory_allocated() / 2**20, seconds))
         return
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
-    run()
-    pipe.send(resident("VmHWM") - before)
+    seconds = in_turns({name: run}, 1, 0)[name][0]
+    pipe.send((resident("VmHWM") - before, seconds))
 
 
-def memory_of(part: str, name: str, args: argparse.Namespace) -> float:
+def alone(part: str, name: str, args: argparse.Namespace) -> tuple[float, float]:
     """Start `peak_memory` and wait for its answer."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=peak_memory, args=(part, name, args, send))
     process.start()
-    grown: float = receive.recv()
+    found: tuple[float, float] = receive.recv()
     process.join()
-    return grown
+    return found
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
@@ -638,7 +638,15 @@ def main() -> None:
     for part in args.only.split(","):
         # minutes: a first round would change nothing
         long, first = part == "autoattack", int(part not in ("autoattack", "memory"))
-        seconds = in_turns(PARTS[part](args), 1 if long else args.repeats, first)
+        alternatives = PARTS[part](args)
+        if long:  # once, in the process that measures memory
+            found = {name: alone(part, name, args) for name in alternatives}
+            seconds = {name: [taken] for name, (_, taken) in found.items()}
+        else:
+            seconds = in_turns(alternatives, args.repeats, first)
+            # of ranks, processes of their own, nothing is known
+            lone = [name for name in alternatives if " rank" not in name]
+            found = {name: alone(part, name, args) for name in lone}
         reference = next(iter(seconds))
         for name, times in seconds.items():
             ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
@@ -648,9 +656,7 @@ def main() -> None:
                     "what": name,
                     "seconds": round(statistics.median(times), 3),
                     "times oat-bench's": round(statistics.median(ratios), 2),
-                    "peak memory, MiB": None
-                    if long or " rank" in name
-                    else round(memory_of(part, name, args)),
+                    "peak memory, MiB": round(found[name][0]) if name in found else None,
                     "all seconds": [round(t, 4) for t in times],
                 }
             )

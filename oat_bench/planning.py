@@ -114,7 +114,7 @@ class Meter:
         if self._rate is not None:
             return self.operations(point) / self._rate
         run = part.chain[-1]
-        key = (point.width, part.card.engine, run.class_, part.threat.norm)
+        key = (point.width, part.engine, run.class_, part.threat.norm)
         if key not in self._known:
             at = self._subject.at(point)
             model = at.searched

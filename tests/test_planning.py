@@ -27,7 +27,7 @@ def subject(build_classifier, digits):
     model, x = build_classifier(), digits.test
     right = model.at(0.0)(x.inputs()).argmax(1)  # by definition
     data = Split(x.images[:300], right[:300], x.levels)
-    fewer = {"square": 100}
+    fewer = {"apgd-ce": 100}
     order = nested_order(data.labels)
     return Subject(model, data, "data", order, fewer, compile_it=False)
 
@@ -39,8 +39,8 @@ def ready(name, **changes):
 
 
 def test_where_all_stands_an_evaluation_makes_the_passes_of_its_plan(subject):
-    attacks = [ready("fgsm"), ready("mi-fgsm"), ready("pgd-7"), ready("square", n_queries=5)]
-    attacks.append(ready("apgd-ce", steps=4))
+    attacks = [ready("fgsm"), ready("mi-fgsm"), ready("pgd-7"), ready("apgd-t", steps=3)]
+    attacks.append(ready("apgd-ce", steps=4, eot_iter=2))
     plan = planning.Plan(torch.device("cpu"))
     work = stages.of(subject, POINTS[:1], attacks)
     planning.add_attacks(plan, subject, work)
@@ -49,8 +49,8 @@ def test_where_all_stands_an_evaluation_makes_the_passes_of_its_plan(subject):
     said = sum(step.passes for step in plan.steps)
     # clean images pass once; each of the attacks classifies what it made
     assert line.done == said + len(subject.data)
-    # 128 images of a block for the 100 that Square is wanted of
-    assert [step.images for step in plan.steps if step.name == "square"] == [128]
+    # 128 images of a block for the 100 that torchattacks' class is wanted of
+    assert [step.images for step in plan.steps if step.name == "apgd-ce"] == [128]
     operations = planning.Meter(subject).operations(POINTS[0])
     assert plan.steps[0].operations == plan.steps[0].passes * operations
     assert sum(seconds for seconds, _ in plan.units) == pytest.approx(plan.seconds)

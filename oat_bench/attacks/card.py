@@ -13,13 +13,18 @@ from oat_bench.registry import ENGINES
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
 #: classes of attacks that take no gradient of the model, by engine
 GRADIENT_FREE = {
-    "oat_bench": {"Noise"},
+    "oat_bench": {"Noise", "Square"},
     "torchattacks": {"GN", "OnePixel", "Pixle", "SPSA", "Square"},
     "art": {
         *("BoundaryAttack", "GeoDA", "HopSkipJump", "PixelAttack", "SignOPTAttack", "SimBA"),
         *("SpatialTransformation", "SquareAttack", "ThresholdAttack", "ZooAttack"),
     },
 }
+# what a card may write for a parameter of an in-house attack
+Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Switch = Annotated[bool, Field(strict=True)]
+Seed = Annotated[int, Field(strict=True)]
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 

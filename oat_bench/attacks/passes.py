@@ -72,6 +72,21 @@ def _square(given: Parameters, _classes: int, _networks: int | None) -> Passes:
     return Passes(1 + given.get("n_restarts", 1) * (given.get("n_queries", 5000) + 2))
 
 
+def _own_apgd(given: Parameters, _classes: int, _networks: int | None) -> Passes:
+    walks, steps = given.get("n_restarts", 1), given.get("steps", 10)
+    return Passes(1 + walks * (steps + 1), walks * steps)  # no gradient of the last images
+
+
+def _own_apgdt(given: Parameters, classes: int, networks: int | None) -> Passes:
+    walks = given.get("n_restarts", 1) * (given.get("n_classes", 10) - 1)
+    return _own_apgd({**given, "n_restarts": walks}, classes, networks) + Passes(1)  # ranks targets
+
+
+def _own_square(given: Parameters, _classes: int, _networks: int | None) -> Passes:
+    # at most: what clipping undoes is not asked about
+    return Passes(1 + given.get("n_restarts", 1) * (given.get("n_queries", 5000) + 1))
+
+
 #: what counts the passes of a class, by engine: from its parameters, the number of classes, and
 #: the networks that a step on a random model passes through (None: the model is not random)
 RULES: dict[tuple[str, str], Callable[[Parameters, int, int | None], Passes]] = {
@@ -80,6 +95,10 @@ RULES: dict[tuple[str, str], Callable[[Parameters, int, int | None], Passes]] = 
     ("oat_bench", "PGD"): _pgd,
     ("oat_bench", "EOTPGD"): _climb,
     ("oat_bench", "Noise"): _noise,
+    ("oat_bench", "APGD"): _own_apgd,
+    ("oat_bench", "APGDT"): _own_apgdt,
+    ("oat_bench", "FAB"): _fab,
+    ("oat_bench", "Square"): _own_square,
     ("torchattacks", "APGD"): _apgd,
     ("torchattacks", "APGDT"): _apgdt,
     ("torchattacks", "FAB"): _fab,

@@ -59,7 +59,7 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
         part=part,
         parts=1 if origin else len(attack.chain),
         crafted=origin.words if origin else "",
-        engine=attack.card.engine,
+        engine=attack.engine,
         norm=attack.threat.norm,
         eps=attack.threat.eps,
         seed=attack.seed,

@@ -64,7 +64,7 @@ class EntryAttack(Written):
         card = attack.card
         whole: dict[str, object] = {"class": "", "parameters": {}, "parts": runs}
         own = whole if card.parts else runs[0]
-        own |= {"name": attack.label, "engine": card.engine, "targeted": card.targeted}
+        own |= {"name": attack.label, "engine": attack.engine, "targeted": card.targeted}
         own |= {"eps": attack.threat.eps, "card": card.fingerprint(), "after": after}
         return cls.model_validate(own)
 

@@ -35,7 +35,9 @@ def counted(model, attack, inner=None):
         ("noise", {}, (99, 0)),
         ("apgd-ce", {"eot_iter": 3, "n_restarts": 2}, (1 + 2 * 3 * 101, 2 * 3 * 101)),
         ("fab-t", {"multi_targeted": False, "steps": 5}, (1 + 2 * 5 + 2, 5 * 4)),
-        ("square", {"n_queries": 7, "n_restarts": 2}, (1 + 2 * 9, 0)),
+        ("apgd-ce", {"n_restarts": 2}, (1 + 2 * 101, 2 * 100)),
+        # in-house it is another count, and 0 no switch
+        ("square", {"n_queries": 7, "n_restarts": 2, "verbose": 0}, (1 + 2 * 9, 0)),
     ],
 )
 def test_passes_are_those_that_are_made(name, changes, expected):
@@ -44,6 +46,15 @@ def test_passes_are_those_that_are_made(name, changes, expected):
     said = attack.passes.forward, attack.passes.backward
     assert counted(model, attack) == said
     assert expected in (None, said)
+
+
+def test_a_square_is_not_asked_about_where_clipping_undoes_it():
+    torch.manual_seed(0)
+    attack, model = ready("square", n_queries=50, n_restarts=2), Counted(4)
+    assert (attack.passes.forward, attack.passes.backward) == (1 + 2 * 51, 0)
+    forward, backward = counted(model, attack)
+    assert 1 + 2 * 21 < forward < attack.passes.forward
+    assert backward == 0
 
 
 class Random(RandomNetwork):

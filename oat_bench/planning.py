@@ -156,11 +156,8 @@ def add_attacks(plan: Plan, subject: Subject, work: Iterable[Stage]) -> None:
         outcomes += stage.images
         if not made:  # attacked along with another
             continue
-        if (label := stage.part.label) in subject.samples:
-            plan.notes[label] = (
-                f"{label}: at each point a sample of what the other attacks leave, "
-                f"at most {stage.images} images"
-            )
+        if stage.part.label in subject.samples:
+            plan.notes[stage.part.label] = _on_survivors(subject, stage)
         takes = made * meter.operations(point), made * meter.seconds(point, stage.part)
         step = Step(stage.kind, stage.images, made, *takes, usual)
         rows[step.name] = _sum(rows[step.name], step) if step.name in rows else step
@@ -173,6 +170,14 @@ def add_attacks(plan: Plan, subject: Subject, work: Iterable[Stage]) -> None:
     plan.disk["outcomes"] = _ROW * outcomes
     if plan.rate is None:
         plan.memory["evaluation"] = _memory(subject, plan.device)
+
+
+def _on_survivors(subject: Subject, stage: Stage) -> str:
+    label, most = stage.part.label, subject.samples[stage.part.label].most(len(subject.ids))
+    said = f"{label}: at each point on at most {most} of the images that the other attacks leave"
+    if not stage.part.per_example:
+        return f"{said}, and on those in blocks with them, {stage.images} in all"
+    return f"{said}, usually {round(stage.usual * stage.images)}"
 
 
 def _memory(subject: Subject, device: torch.device) -> float:

@@ -73,7 +73,8 @@ def test_an_attack_on_survivors_is_planned_by_its_sample(
     plan = planning.Plan(torch.device("cpu"), rate=1e9)
     planning.add_attacks(plan, subject, [first, second])
     (note,) = plan.notes.values()
-    assert note.endswith(f"at most {images} images")
+    assert f"at each point on at most {images} of the images" in note
+    assert note.endswith(f"usually {usual}")
 
     lines = []
 

@@ -86,6 +86,8 @@ def main() -> None:
     try:
         sys.exit(cli(prog_name="oat-bench", standalone_mode=False))
     except Exception as error:
+        if launch().size > 1:  # it ends, whatever torchrun asks for meanwhile
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if interrupts or isinstance(error, click.Abort):
             lost = ", as torchrun does where a rank is lost" if signal.SIGTERM in interrupts else ""
             _fail(f"stopped{lost}; {_KEPT}", 130)

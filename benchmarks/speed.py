@@ -6,12 +6,13 @@
     python benchmarks/speed.py --only ranks         # of these, ranks alone
     python benchmarks/speed.py --only memory --size 224 --batch 16 --repeats 1   # of large images
     python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
-    python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
+    python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR     # takes minutes
 
 Every alternative does the same work on the same images; a bound is what the passes alone take, in
 a plain network. The alternatives of a part take turns, repeat by repeat, and the ratio is taken
 within a repeat, so that a machine whose speed drifts does not favour one. Medians are printed. Peak
-memory is that of a process which does nothing else.
+memory is that of a process which does nothing else. AutoAttack takes minutes: each alternative runs
+once, its seconds are those of the processor, and a row that --out already holds is not run again.
 """
 
 import argparse
@@ -26,9 +27,10 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -44,6 +46,7 @@ from oat_bench.acceleration import (
     choose_precision,
     keep_freed_memory,
     operations_per_image,
+    spending,
 )
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
@@ -67,10 +70,13 @@ from oat_bench.training.ranks import join
 LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
 THREAT = Threat(eps="8/255", step_size="2/255")
 Alternatives = dict[str, Callable[[], object]]
+RATIO = "times oat-bench's"
 
 
 class AtLambda(nn.Module):
     """The conditional network at one lambda, as people attack it today."""
+
+    passes = 0  #: of single images, forward and backward, by all of them in this process
 
     def __init__(self, network: ConditionalNetwork, lam: float) -> None:
         super().__init__()
@@ -78,7 +84,14 @@ class AtLambda(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run FiLM and batch norm anew, step by step."""
+        AtLambda.passes += len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self._count)
         return self.network(x, self.lam)
+
+    def _count(self, gradient: Tensor) -> None:
+        AtLambda.passes += len(gradient)
 
 
 def make_network(
@@ -543,28 +556,38 @@ def resident(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
 
 
-def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
-    """In a process of its own: run one alternative, send how many MiB it grew by, and seconds."""
+def measure(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
+    """In a process of its own: run one alternative, send by how many MiB it grew, and its cost.
+
+    The cost is seconds, on a CPU those of the process alone, and passes of single images.
+    """
     torch.set_num_threads(args.threads)
     run = PARTS[part](args)[name]
-    if args.device.type == "cuda":
+    cuda = args.device.type == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
-        seconds = in_turns({name: run}, 1, 0)[name][0]
-        pipe.send((torch.cuda.max_memory_allocated() / 2**20, seconds))
-        return
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
-    seconds = in_turns({name: run}, 1, 0)[name][0]
-    pipe.send((resident("VmHWM") - before, seconds))
+    else:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
+    clock = time.perf_counter if cuda else time.process_time
+    with spending() as spent:
+        start = clock()
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = clock() - start
+    grown = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before
+    pipe.send((grown, seconds, AtLambda.passes + spent.forward + spent.backward))
 
 
-def alone(part: str, name: str, args: argparse.Namespace) -> tuple[float, float]:
-    """Start `peak_memory` and wait for its answer."""
+def alone(part: str, name: str, args: argparse.Namespace) -> tuple[float, float, int]:
+    """Start `measure` and wait for its answer."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=peak_memory, args=(part, name, args, send))
+    process = context.Process(target=measure, args=(part, name, args, send))
     process.start()
-    found: tuple[float, float] = receive.recv()
+    send.close()  # or a process that dies would be waited for
+    found: tuple[float, float, int] = receive.recv()
     process.join()
     return found
 
@@ -629,43 +652,56 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def rows_of(part: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure the alternatives of a part, the first of them what the others are compared with."""
+    alternatives = PARTS[part](args)
+    what = {"part": described(part, args)}
+    if part == "autoattack":
+        first = 0.0
+        for name in alternatives:
+            named = what | {"what": name}
+            known = [row for row in args.earlier if named.items() <= row.items()]
+            if not known:
+                grown, seconds, passes = alone(part, name, args)
+                ratio = {RATIO: round(seconds / (first or seconds), 2)}
+                cost = {"seconds": round(seconds, 1)} | ratio | {"passes": passes}
+                known = [named | cost | {"peak memory, MiB": round(grown)}]
+            first = first or known[0]["seconds"]
+            yield known[0]
+        return
+    times_of = in_turns(alternatives, args.repeats, int(part != "memory"))
+    reference = next(iter(times_of.values()))
+    for name, times in times_of.items():
+        ratios = [b / a for a, b in zip(reference, times, strict=True)]
+        # ranks are processes of their own
+        grown = None if " rank" in name else round(alone(part, name, args)[0])
+        yield what | {
+            "what": name,
+            "seconds": round(statistics.median(times), 3),
+            RATIO: round(statistics.median(ratios), 2),
+            "peak memory, MiB": grown,
+            "all seconds": [round(t, 4) for t in times],
+        }
+
+
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write, row by row."""
     args = parse()
     torch.set_num_threads(args.threads)
     title = f"{args.architecture}, {args.size}x{args.size}, batch {args.batch}, {machine(args)}"
-    rows = []
+    about = {"machine": machine(args), "torch": str(torch.__version__), "title": title}
+    about |= {"threads": args.threads, "model": str(args.model)}
+    out, rows = args.out.with_suffix(".json"), []
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    args.earlier = earlier["rows"] if about.items() <= earlier.items() else []
     for part in args.only.split(","):
-        # minutes: a first round would change nothing
-        long, first = part == "autoattack", int(part not in ("autoattack", "memory"))
-        alternatives = PARTS[part](args)
-        if long:  # once, in the process that measures memory
-            found = {name: alone(part, name, args) for name in alternatives}
-            seconds = {name: [taken] for name, (_, taken) in found.items()}
-        else:
-            seconds = in_turns(alternatives, args.repeats, first)
-            # of ranks, processes of their own, nothing is known
-            lone = [name for name in alternatives if " rank" not in name]
-            found = {name: alone(part, name, args) for name in lone}
-        reference = next(iter(seconds))
-        for name, times in seconds.items():
-            ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
-            rows.append(
-                {
-                    "part": described(part, args),
-                    "what": name,
-                    "seconds": round(statistics.median(times), 3),
-                    "times oat-bench's": round(statistics.median(ratios), 2),
-                    "peak memory, MiB": round(found[name][0]) if name in found else None,
-                    "all seconds": [round(t, 4) for t in times],
-                }
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
-    table = pd.DataFrame(rows).drop(columns="all seconds").to_markdown(index=False)
+        for row in rows_of(part, args):
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+            out.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+    table = pd.DataFrame(rows).drop(columns="all seconds", errors="ignore").to_markdown(index=False)
     text = f"**{title}**\n\n{table}\n"
     args.out.with_suffix(".md").write_text(text)
-    result = {"machine": machine(args), "torch": torch.__version__, "title": title, "rows": rows}
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     print(text)
 
 

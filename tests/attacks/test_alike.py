@@ -159,13 +159,19 @@ def test_apgd_asks_the_same_and_breaks_the_same(
         (13, 0.06, {}),
         (8, 0.06, {"loss": "ce", "p_init": 0.3, "n_restarts": 2, "n_queries": 150}),
         (13, 0.03, {"resc_schedule": True}),
+        (8, 0.03, {"targeted": True}),
     ],
-    ids=["card", "larger", "ce", "rescaled"],
+    ids=["card", "larger", "ce", "rescaled", "targeted"],
 )
 def test_square_of_linf_breaks_with_the_same_images(monkeypatch, size, eps, changes):
     model, x, y = problem(size=size)
     given = resolved("square", "Linf", eps, **({"n_queries": 600} | changes))
-    theirs, expected = model.asked(torchattacks.Square(model, **given), x, y)
+    aimed = given.pop("targeted", False)
+    attack = torchattacks.Square(model, **given)
+    if aimed:
+        attack.set_mode_targeted_by_label(quiet=True)
+        y = model(x).argsort(1)[:, -2]
+    theirs, expected = model.asked(attack, x, y)
 
     def uniform(ids, shape, *_, **__):
         if len(shape) == 3:
@@ -177,10 +183,10 @@ def test_square_of_linf_breaks_with_the_same_images(monkeypatch, size, eps, chan
     replayed(monkeypatch, square)
     monkeypatch.setattr(square, "uniform", uniform)
     ours, found = model.asked(
-        lambda *batch: square.square(model, *batch, example_ids=IDS, **given), x, y
+        lambda *batch: square.square(model, *batch, example_ids=IDS, targeted=aimed, **given), x, y
     )
     assert torch.equal(ours, theirs)
-    broken = int((model(ours).argmax(1) != y).sum())
+    broken = int(((model(ours).argmax(1) != y) != aimed).sum())
     assert 5 < broken < len(x)
     # what clipping undoes is not asked about
     assert sum(map(len, found)) < sum(map(len, expected))
@@ -214,7 +220,7 @@ def test_square_of_l2_is_the_authors_draw_for_draw(monkeypatch, size, channels):
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "square"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
 def test_outcomes_depend_on_the_example_alone(name, norm):
     torch.set_default_dtype(torch.float32)
     model, x, y = problem()

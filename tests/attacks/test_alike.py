@@ -8,7 +8,7 @@ import torchattacks
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from oat_bench.acceleration import Accelerated
+from oat_bench.acceleration import Accelerated, spending
 from oat_bench.attacks import apgd, in_house, square, with_torchattacks
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
@@ -53,7 +53,9 @@ def test_only_float32_says_that_an_image_is_broken():
     model, x, y = problem()
     logits = model(x).flip(1)
     assert (logits.argmax(1) != y).sum() > 20
-    assert not fooled(Rounded(model, precision="bf16"), x, y, logits).any()
+    with spending() as spent:
+        assert not fooled(Rounded(model, precision="bf16"), x, y, logits).any()
+    assert spent.forward == (logits.argmax(1) != y).sum()
     assert fooled(Rounded(model), x, y, logits).sum() > 20
 
 

@@ -57,10 +57,14 @@ from oat_bench.datasets import Split
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
+from oat_bench.evaluation.survivors import Sample
 from oat_bench.methods.oat import OAT
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
+from oat_bench.results.points import summarize
+from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.phases import Design
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
@@ -448,18 +452,30 @@ def of_model(part: str, n_examples: int, args: argparse.Namespace) -> tuple[OAT,
 
 
 def robust_table(
-    classifier: OAT, data: Split, name: str, gradients: Precision, args: argparse.Namespace
+    classifier: OAT,
+    data: Split,
+    names: Sequence[str],
+    gradients: Precision,
+    args: argparse.Namespace,
+    sampled: int = 0,
 ) -> Callable[[], None]:
-    """Return oat-bench's evaluation: the robust accuracies at six lambda under an attack."""
+    """Return oat-bench's evaluation: the robust accuracies at six lambda under the last attack.
+
+    It attacks all images, or at each lambda so many of those that the other attacks leave standing.
+    """
     info = classifier.info
-    ready = prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=0)
+    given = {"n_classes": info.num_classes, "seed": 0}
+    attacks = [prepare(attack_card(name), info.threat, **given) for name in names]
+    *first, last = (attack.label for attack in attacks)
+    samples = {last: Sample(first, sampled)} if sampled else {}
+    design = Design(after={label: sample.after for label, sample in samples.items()})
 
     def run() -> None:
-        subject = Subject(classifier, data, "", gradients=gradients, compile_it=args.compile)
-        points = [OperatingPoint(lam) for lam in LAMBDAS]
-        frame = evaluate(subject, points, [ready], show=False)
-        right = frame["attacked_prediction"] == frame["label"]
-        report(f"oat-bench, {gradients}", right.groupby(frame["lam"]).mean().to_list())
+        options = {"gradients": gradients, "compile_it": args.compile, "samples": samples}
+        subject = Subject(classifier, data, "", **options)
+        frame = evaluate(subject, [OperatingPoint(lam) for lam in LAMBDAS], attacks, show=False)
+        points = summarize(frame, design)
+        report(f"oat-bench, {gradients}", [point.robust[last] for point in points])
 
     return run
 
@@ -471,15 +487,15 @@ def by_hand(
     models = [AtLambda(classifier.network, lam).eval() for lam in LAMBDAS]
 
     def run() -> None:
-        robust = [(m(attacked(m)).argmax(1) == data.labels).float().mean() for m in models]
-        report(name, [value.item() for value in robust])
+        right = [int((m(attacked(m)).argmax(1) == data.labels).sum()) for m in models]
+        report(name, [Accuracy.counted(hits, len(data)) for hits in right])
 
     return run
 
 
-def report(name: str, robust: list[float]) -> None:
-    """Print the robust accuracies that an alternative found."""
-    print(name, "RA", *[f"{100 * value:.1f}" for value in robust], file=sys.stderr, flush=True)
+def report(name: str, robust: Sequence[Accuracy]) -> None:
+    """Print the robust accuracies that an alternative found, with their intervals."""
+    print(f"{name}: RA {', '.join(map(format, robust))}", file=sys.stderr, flush=True)
 
 
 def evaluation(args: argparse.Namespace) -> Alternatives:
@@ -498,8 +514,8 @@ def evaluation(args: argparse.Namespace) -> Alternatives:
         return torch.cat([adversary(images, targets) for images, targets in pairs])
 
     return {
-        "oat-bench": robust_table(classifier, data, "pgd-20", "float32", args),
-        "oat-bench, attacks in bfloat16": robust_table(classifier, data, "pgd-20", "bf16", args),
+        "oat-bench": robust_table(classifier, data, ["pgd-20"], "float32", args),
+        "oat-bench, attacks in bfloat16": robust_table(classifier, data, ["pgd-20"], "bf16", args),
         "torchattacks": by_hand(classifier, data, "torchattacks", attacked),
     }
 
@@ -507,12 +523,15 @@ def evaluation(args: argparse.Namespace) -> Alternatives:
 def autoattack(args: argparse.Namespace) -> Alternatives:
     """AutoAttack, standard: robust accuracies at six lambda, of as many test images as asked for.
 
-    `--model` is attacked, a trained one: of an untrained network all images fall or all stand.
+    `--model` is attacked, a trained one: of an untrained network all images fall or all stand. The
+    last alternative attacks other images, `--two-phase`: what APGD-CE leaves of many is sampled.
     """
     import pyautoattack
     import torchattacks
 
     classifier, data = of_model("autoattack", args.autoattack, args)
+    n, sampled = args.two_phase
+    _, more = of_model("autoattack", n, args)
     x, labels, eps = data.inputs(), data.labels, classifier.info.threat.eps
     n_classes = classifier.info.num_classes
     ready = prepare(attack_card("autoattack"), classifier.info.threat, n_classes=n_classes, seed=0)
@@ -527,12 +546,15 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
         return adversary.run_standard_evaluation(x, labels, batch_size=len(x))[0]
 
     return {
-        "oat-bench": robust_table(classifier, data, "autoattack", "float32", args),
+        "oat-bench": robust_table(classifier, data, ["autoattack"], "float32", args),
         "oat-bench, attacks in bfloat16": robust_table(
-            classifier, data, "autoattack", "bf16", args
+            classifier, data, ["autoattack"], "bf16", args
         ),
         "torchattacks": by_hand(classifier, data, "torchattacks", with_torchattacks),
         "pyautoattack": by_hand(classifier, data, "pyautoattack", with_pyautoattack),
+        f"oat-bench, bfloat16, {sampled} survivors of {n}": robust_table(
+            classifier, more, ["apgd-ce", "autoattack"], "bf16", args, sampled
+        ),
     }
 
 
@@ -631,6 +653,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
+    parser.add_argument(
+        "--two-phase",
+        type=int,
+        nargs=2,
+        default=[1000, 16],
+        metavar=("N", "M"),
+        help="M survivors of N images, in the part autoattack",
+    )
     parser.add_argument("--evaluated", type=int, default=256, help="images for evaluation")
     parser.add_argument("--model", type=Path, help="checkpoint for autoattack and evaluation")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="its data set")

@@ -1,6 +1,7 @@
 """`leaderboard`, a command for each thing that is done with entries."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,17 +266,37 @@ def schema() -> None:
 )
 @flag("--no-examples", "Attack no images.")
 @option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
-def build(leaderboards: Path, out: Path, no_examples: bool, **options: Path | None) -> None:
+@click.option(
+    "--link",
+    "links",
+    metavar="NAME=ADDRESS",
+    multiple=True,
+    help="Linked from the first page, such as Code=https://...; may be repeated.",
+)
+def build(
+    leaderboards: Path, out: Path, no_examples: bool, links: tuple[str, ...], **options: Path | None
+) -> None:
     """Build a static site of all entries.
 
     A page a data set and threat model, a page a model; open index.html in a browser, or put the
     folder on any web server. Where a checkpoint lies beside an entry (model.safetensors beside
     model.json), images are attacked at each lambda and shown.
     """
-    from oat_bench.leaderboards import site
+    try:
+        from oat_bench.leaderboards import site
+    except ModuleNotFoundError as error:
+        if error.name != "jinja2":
+            raise
+        raise UserError(
+            "the site's pages need jinja2; install it with pip install 'oat-bench[site]'"
+        ) from error
     from oat_bench.progress import note
 
-    made = site.build(leaderboards, out, with_examples=not no_examples, **options)
+    for link in links:
+        if not re.fullmatch(r"[^=]+=https?://\S+", link):
+            raise UserError(f"--link {link!r}: expected NAME=ADDRESS, such as Code=https://...")
+    named = dict(link.split("=", 1) for link in links)
+    made = site.build(leaderboards, out, with_examples=not no_examples, links=named, **options)
     for model, reason in made.without_examples.items():
         note(f"{model}: no attacked images: {reason}")
     models = _count(made.models, "model")

@@ -96,6 +96,12 @@ def shown_first(records: Sequence[Record]) -> str:
     return _choose(records, None)[0]
 
 
+def fitting_sa(records: Sequence[Record]) -> float:
+    """Return the required SA that fits entries: what more than half reach, down to a step of 5."""
+    reached = (max(point.clean_acc for point in one.entry.operating_points) for one in records)
+    return 5.0 * (sorted(reached, reverse=True)[len(records) // 2] // 5)
+
+
 def rank(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> Board:

@@ -68,7 +68,8 @@ def visit(browser, site_folder):
         page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.goto((site_folder / path).as_uri())
+        path, _, chosen = path.partition("#")
+        page.goto((site_folder / path).as_uri() + (f"#{chosen}" if chosen else ""))
         return page
 
     yield visit
@@ -87,7 +88,7 @@ def entry(leaderboards_folder):
 def drawn(page):
     """Wait until the chart is drawn."""
     page.locator("#chart").scroll_into_view_if_needed()
-    page.wait_for_selector("#chart .scatterlayer .trace .points path")
+    page.wait_for_selector("#chart .view:visible .mark .symbol")
 
 
 def eventually(true, seconds=15):
@@ -127,7 +128,7 @@ def test_every_page_fits_and_is_in_the_readers_colours(visit, site_folder, viewp
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= viewport["width"], path
         grounds = page.evaluate(
-            """() => ["body", "#chart .main-svg"].map((selector) => {
+            """() => ["body"].map((selector) => {
                 const found = document.querySelector(selector);
                 return found ? getComputedStyle(found).backgroundColor : null;
             })"""
@@ -141,10 +142,10 @@ def test_every_page_fits_and_is_in_the_readers_colours(visit, site_folder, viewp
 def test_the_colours_follow_while_the_page_is_open(visit):
     page = visit(BOARD, color_scheme="light")
     drawn(page)
-    ground = "getComputedStyle(document.querySelector('#chart .main-svg')).backgroundColor"
-    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    drawn_in = "getComputedStyle(document.querySelector('#chart .tick')).fill"
+    assert page.evaluate(drawn_in) == "rgb(85, 97, 108)"
     page.emulate_media(color_scheme="dark")
-    eventually(lambda: page.evaluate(ground) == "rgb(20, 24, 28)")
+    eventually(lambda: page.evaluate(drawn_in) == "rgb(163, 175, 186)")
 
 
 def test_links_lead_from_page_to_page(visit):
@@ -188,6 +189,7 @@ def test_without_javascript_the_numbers_are_there(visit, entry):
     assert page.locator(".points tbody tr").count() == len(entry["operating_points"])
     assert not page.locator("#slider").is_visible()
     assert page.locator("#examples img").count() == 16
+    assert page.locator("#chart .mark:visible").count() > len(entry["operating_points"])
 
 
 def test_on_paper_controls_are_left_out(visit):
@@ -227,7 +229,7 @@ def test_the_table_sorts_by_each_head(visit):
 def test_filters_choose_rows_and_curves(visit):
     page = visit(BOARD)
     drawn(page)
-    curves = page.locator("#chart .scatterlayer .trace")
+    curves = page.locator("#chart .view:visible .curve:not([hidden])")
     assert curves.count() == page.locator("#models tbody tr:visible").count() == 6
     page.locator("#filter").fill("OATS width 0.5")
     assert column(page, "Method") == ["oats"]
@@ -288,18 +290,10 @@ def test_ra_at_a_required_sa_is_that_of_the_package(visit, entry):
 def test_a_point_says_what_it_is(visit, entry):
     page = visit(MODEL)
     drawn(page)
-    # the first attack's point at the last lambda lies apart from all others
     point = entry["operating_points"][-1]
     ra, clean = point["robust_acc"]["fgsm"], point["clean_acc_interval"]
-    box = (
-        page.locator("#chart .scatterlayer .trace")
-        .first.locator(".points path")
-        .last.bounding_box()
-    )
-    page.mouse.move(box["x"] - 60, box["y"] - 60)
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
-    page.wait_for_selector("#chart .hoverlayer .hovertext")
-    says = page.locator("#chart .hoverlayer").text_content()
+    page.locator("#chart .curve[data-curve=fgsm] .mark .symbol").last.hover(force=True)
+    says = page.locator("#chart-says").inner_text()
     for words in (
         "fgsm",
         "lambda 1",
@@ -309,6 +303,21 @@ def test_a_point_says_what_it_is(visit, entry):
         f"RA {ra['value']:.1f} [{ra['low']:.1f}, {ra['high']:.1f}]",
     ):
         assert words in says
+
+
+def test_points_stand_where_their_numbers_are(visit, entry):
+    page = visit(MODEL)
+    ticks = [
+        (float(tick.inner_html()), box["x"] + box["width"] / 2)
+        for tick in page.locator("#chart .view:visible .tick[text-anchor=middle]").all()
+        if (box := tick.bounding_box())
+    ]
+    scale = np.polyfit(*zip(*ticks, strict=True), 1)
+    symbols = page.locator("#chart .curve[data-curve=worst] .mark .symbol").all()
+    for point, symbol in zip(entry["operating_points"], symbols, strict=True):
+        box = symbol.bounding_box()
+        expected = np.polyval(scale, point["clean_acc"])
+        assert abs(box["x"] + box["width"] / 2 - expected) < 1.5
 
 
 def test_keys_go_from_point_to_point(visit):
@@ -324,14 +333,45 @@ def test_keys_go_from_point_to_point(visit):
     assert said[2].split(";")[0] != said[1].split(";")[0]
 
 
-def test_intervals_can_be_hidden(visit):
+def test_what_is_chosen_is_in_the_address(visit):
+    """A view is linked by its address alone."""
     page = visit(BOARD)
-    drawn(page)
-    bars = page.locator("#chart .errorbar path")
-    page.get_by_label("95% intervals").check()
-    assert bars.count() > 0
-    page.get_by_label("95% intervals").uncheck()
-    assert bars.count() == 0
+    page.locator("#attack").select_option("pgd-20")
+    page.locator("#filter").fill("oats")
+    page.locator("#models thead th", has_text="FLOPs").locator("button").click()
+    rows = page.locator("#models").inner_text()
+    address = page.url
+    assert address.endswith("#attack=pgd-20&filter=oats&sort=flops")
+    other = visit(BOARD + "#" + address.split("#")[1])
+    assert other.locator("#models").inner_text() == rows
+    # a choice of a page that it does not have changes nothing
+    other.goto(address.replace("pgd-20", "none"))
+    eventually(lambda: other.locator("#attack").input_value() == "pgd-20")
+    model = visit(WIDTHS + "#attack=pgd-20&width=1&lambda=0.2")
+    assert model.locator("#at-lambda").inner_text() == "0.2"
+    assert model.locator("#attack").input_value() == "pgd-20"
+    assert model.locator("#width").input_value() == "1"
+
+
+@pytest.mark.parametrize("path", ["index.html", BOARD, MODEL])
+def test_every_button_and_box_can_be_used(visit, path):
+    """`visit` fails where any of them asks for something outside the site."""
+    page = visit(path)
+    for control in page.locator("button:visible, [type=checkbox]:visible").all():
+        control.click()
+    for mark in page.locator("#chart .mark:visible").all()[:8]:
+        mark.dispatch_event("click")
+    assert page.locator("[href*='plotly'], .modebar").count() == 0
+
+
+def test_rows_are_cards_on_a_phone(visit):
+    page = visit(BOARD, viewport=PHONE)
+    for cell in page.locator("#models tbody tr").first.locator("th, td").all():
+        box = cell.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE["width"]
+    heads = page.locator("#models tbody td").evaluate_all("cells => cells.map(c => c.dataset.head)")
+    assert all(heads)
 
 
 # --- the slider
@@ -339,7 +379,8 @@ def test_intervals_can_be_hidden(visit):
 
 def marker(page):
     """Return where the marker is, as SA and RA."""
-    return page.evaluate("(({x, y}) => [x[0], y[0]])(document.getElementById('chart').data.at(-1))")
+    says = page.locator("#chart .view:visible .mark.here title").text_content()
+    return [float(re.search(rf"{what} ([\d.]+) \[", says)[1]) for what in ("SA", "RA")]
 
 
 def check_at(page, point):
@@ -350,7 +391,7 @@ def check_at(page, point):
     assert page.locator("#at-ra").inner_text().startswith(f"{ra:.1f}")
     text = page.locator("#lambda").get_attribute("aria-valuetext")
     assert text == f"lambda {point['lam']:g}: SA {point['clean_acc']:.1f}, RA {ra:.1f}"
-    assert marker(page) == [point["clean_acc"], ra]
+    assert marker(page) == [float(f"{value:.1f}") for value in (point["clean_acc"], ra)]
     assert page.locator("tr[aria-current] th").inner_text() == f"{point['lam']:g}"
     assert page.locator("#examples-at").inner_text() == f"at lambda {point['lam']:g}"
 
@@ -413,13 +454,7 @@ def test_predictions_are_those_of_the_lambda(visit):
 def test_a_click_on_the_frontier_moves_the_slider(visit, entry):
     page = visit(MODEL)
     drawn(page)
-    last = page.locator("#chart .scatterlayer .trace").nth(-2).locator(".points path").last
-    box = last.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 20, y - 20)
-    page.mouse.move(x, y, steps=4)
-    page.wait_for_selector("#chart .hoverlayer .hovertext")
-    page.mouse.click(x, y)
+    page.locator("#chart .curve[data-curve=worst] .mark .ring").last.click(force=True)
     eventually(lambda: page.locator("#at-lambda").inner_text() == "1")
     check_at(page, entry["operating_points"][-1])
 
@@ -459,7 +494,7 @@ def test_a_hostile_entry_is_text_everywhere(visit, site_folder, hostile):
     assert page.evaluate("typeof pwned") == "undefined"
     links = page.locator("#models th a").all_inner_texts()
     assert hostile in " ".join(links)
-    legend = page.locator("#chart .legendtext").all_text_contents()
+    legend = [text.strip() for text in page.locator("#chart .legend li").all_text_contents()]
     assert any(text.startswith("<b>bold</b></script><script>pwned") for text in legend)
     page.locator("#models th a", has_text="<script>").click()
     assert page.locator("h1").inner_text() == hostile

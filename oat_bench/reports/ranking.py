@@ -1,5 +1,6 @@
 """Leaderboards as tables; RobustBench's models, measured by others, stand there without a rank."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,10 @@ def _notes(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[str]:
     if board.rule.sort == "cost":
         paragraphs[1] = "A rank is shared by models of equal cost."
     paragraphs[1] += " Only models whose numbers are of the same examples are ranked."
+    if len({row.cost.machine for row in board.rows if row.cost}) > 1:
+        paragraphs.append(
+            "ms: of the machine on which most were timed; latency compares on one machine only."
+        )
     if any(row.sampled is not None for row in board.rows):
         paragraphs.append(
             "m: RA is a two-phase estimate for all n examples; of those that cheaper attacks left "
@@ -100,7 +105,9 @@ def _notes(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[str]:
 
 
 def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
-    lines = [_of_row(row, board) for row in board.rows]
+    machines = Counter(row.cost.machine for row in board.rows if row.cost)
+    usual = max(machines, key=machines.__getitem__, default="")
+    lines = [_of_row(row, board, usual) for row in board.rows]
     theirs = [_of_point(point, board) for point in fixed]
     placed = [line for line in lines if line.value is not None]
     # ours keep the order of their ranks
@@ -111,7 +118,7 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
     return [*placed, *[line for line in [*theirs, *lines] if line.value is None]]
 
 
-def _of_row(row: Row, board: Board) -> _Line:
+def _of_row(row: Row, board: Board, machine: str) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
     said = ["random at inference" if entry.randomized else "", doubts, row.remark]
@@ -135,7 +142,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         "lambda": lams,
         "parameters": short(cost.parameters) if cost else "",
         "FLOPs": short(cost.flops) if cost else "",
-        "ms": f"{cost.latency_ms:.3g}" if cost else "",
+        "ms": f"{cost.latency_ms:.3g}" if cost and cost.machine == machine else "",
         "integrity": row.verdict or "",
         "extra data": "yes" if entry.additional_data else "",
         "venue": entry.venue,

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -174,13 +173,10 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 
 def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
     points, robust = model.accuracies(attack), model.robust(attack)
-    at_sa = cost = None
+    at_sa = None
     if (points[:, 0] >= rule.min_sa).any():
         at_sa = _estimate(model, attack, partial(_robust_at, sa=rule.min_sa))
-    costs = [point.cost for point in model.points if point.cost is not None]
-    if costs:
-        latency = median(one.latency_ms for one in costs)
-        cost = costs[0].model_copy(update={"latency_ms": latency})
+    cost = Cost.typical([point.cost for point in model.points if point.cost is not None])
     stated = [
         one.hypervolume
         for one in record.entry.frontiers or ()

@@ -33,6 +33,7 @@ class Chart {
     for (const curve of this.view.querySelectorAll(".curve")) {
       const chosen = curve.dataset.curve === key;
       curve.classList.toggle("chosen", chosen);
+      if (chosen) curve.parentNode.append(curve);
       for (const mark of curve.querySelectorAll(".mark")) {
         mark.classList.toggle("here", chosen && Number(mark.dataset.lam) === lam);
       }

@@ -99,7 +99,11 @@ def _count(number: int, one: str, more: str | None = None) -> str:
     "Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
     "hypervolume",
 )
-@option("--min-sa", _PERCENT, "The required SA.", 90)
+@option(
+    "--min-sa",
+    _PERCENT,
+    "The required SA. [default: what more than half of a board's models reach, in steps of 5]",
+)
 @option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
 @option("--cost", ["flops", "latency", "parameters"], "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
@@ -119,6 +123,7 @@ def table(
     robustbench: Path | None,
     form: str | None,
     out: Path | None,
+    min_sa: float | None,
     **rule: Any,
 ) -> None:
     """Rank the models of each data set; or show one entry, lambda by lambda.
@@ -141,8 +146,11 @@ def table(
         pages = [per_lambda.of_entry(entry)]
         csv = per_lambda.csv(entry.operating_points, per_lambda.trained_of(entry))
     else:
-        found, theirs, scale = [], [], ranking.Rule(**rule)
-        for board in ranking.boards(_records(folder, what), attack=attack, rule=scale):
+        found, theirs = [], []
+        for group in ranking.groups(_records(folder, what), attack):
+            sa = ranking.fitting_sa(group) if min_sa is None else min_sa
+            scale = ranking.Rule(min_sa=sa, **rule)
+            board = ranking.rank(group, attack=attack, rule=scale)
             if robustbench is not None:
                 theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
             found.append((board, boards.fixed_points(board, theirs)))

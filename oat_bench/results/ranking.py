@@ -71,23 +71,16 @@ class Board:
     rows: list[Row]  # ranked ones in order, then those without a place, the unreliable last
 
 
-def boards(
-    records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
-) -> list[Board]:
-    """Rank the entries of each data set and threat model, by RA under one attack."""
-    found = groups(records)
-    if attack is not None:
-        found = [group for group in found if attack in _attacks(group)] or found
-    return [rank(group, attack=attack, rule=rule) for group in found]
-
-
-def groups(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the entries of each data set and threat model."""
+def groups(records: Sequence[Record], attack: str | None = None) -> list[list[Record]]:
+    """Return the entries of each data set and threat model; those with ``attack``, if any has."""
     found: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         entry = record.entry
         found.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
-    return [found[key] for key in sorted(found)]
+    ordered = [found[key] for key in sorted(found)]
+    if attack is None:
+        return ordered
+    return [group for group in ordered if attack in _attacks(group)] or ordered
 
 
 def shown_first(records: Sequence[Record]) -> str:

@@ -1,102 +1,15 @@
 """The site as its readers meet it, in Chromium: what moves, what is said, what is asked for."""
 
 import json
-import os
 import re
-import shutil
-import time
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from visits import BOARD, DESKTOP, MODEL, PHONE, WIDTHS, drawn, eventually
 
 from oat_bench.statistics.frontier import robustness_at
 
 pytestmark = pytest.mark.slow
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-BOARD, MODEL = "digits-Linf-0.375/index.html", "digits-Linf-0.375/oat-wrn-10-1.html"
-WIDTHS = "digits-Linf-0.375/oats-wrn-10-1.html"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-def no_browser(reason: str) -> None:
-    """Skip so that it is seen; where everything must run, fail."""
-    message = f"NO BROWSER, THE SITE WAS NOT TESTED IN ONE: {reason}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    warnings.warn(message, stacklevel=2)
-    pytest.skip(message)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        no_browser("playwright is not installed; pip install 'oat-bench[test]'")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        no_browser("there is no Chromium; apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, site_folder):
-    """Open a page of the site; when the test is over, nothing may have gone wrong on it."""
-    contexts, requests, complaints = [], [], []
-
-    def visit(path, *, viewport=DESKTOP, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        context.set_default_timeout(15_000)
-        context.on("request", lambda request: requests.append(request.url))
-        context.route(re.compile("^(https?|wss?):"), lambda route: route.abort())
-        page = context.new_page()
-        page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        path, _, chosen = path.partition("#")
-        page.goto((site_folder / path).as_uri() + (f"#{chosen}" if chosen else ""))
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    root = site_folder.as_uri()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith((f"{root}/", "data:", "blob:"))] == []
-
-
-@pytest.fixture(scope="module")
-def entry(leaderboards_folder):
-    return json.loads((leaderboards_folder / "digits/Linf/oat-wrn-10-1.json").read_text())
-
-
-def drawn(page):
-    """Wait until the chart is drawn."""
-    page.locator("#chart").scroll_into_view_if_needed()
-    page.wait_for_selector("#chart .view:visible .mark .symbol")
-
-
-def eventually(true, seconds=15):
-    """Wait until something is true; the pages' policy leaves no way to wait in them."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def column(page, head):
@@ -199,6 +112,20 @@ def test_on_paper_controls_are_left_out(visit):
     assert not page.locator("#controls").is_visible()
     assert page.locator("table.points").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit, viewport, scheme):
+    """Rules of accessibility by axe-core."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # it would fetch the style once more, which the pages' policy forbids
+    options = {"resultTypes": ["violations"], "preload": False}
+    for path in ("index.html", BOARD, MODEL, WIDTHS, "digits-Linf-0.375/masked.html"):
+        page = visit(path, viewport=viewport, color_scheme=scheme)
+        found = Axe().run(page, options=options)
+        assert found.violations_count == 0, (path, found.generate_report())
 
 
 # --- the table
@@ -372,117 +299,6 @@ def test_rows_are_cards_on_a_phone(visit):
         assert box["x"] + box["width"] <= PHONE["width"]
     heads = page.locator("#models tbody td").evaluate_all("cells => cells.map(c => c.dataset.head)")
     assert all(heads)
-
-
-# --- the slider
-
-
-def marker(page):
-    """Return where the marker is, as SA and RA."""
-    says = page.locator("#chart .view:visible .mark.here title").text_content()
-    return [float(re.search(rf"{what} ([\d.]+) \[", says)[1]) for what in ("SA", "RA")]
-
-
-def check_at(page, point):
-    """Check that every part of the page is at an operating point."""
-    ra = point["worst_case_acc"]["value"]
-    assert page.locator("#at-lambda").inner_text() == f"{point['lam']:g}"
-    assert page.locator("#at-sa").inner_text().startswith(f"{point['clean_acc']:.1f}")
-    assert page.locator("#at-ra").inner_text().startswith(f"{ra:.1f}")
-    text = page.locator("#lambda").get_attribute("aria-valuetext")
-    assert text == f"lambda {point['lam']:g}: SA {point['clean_acc']:.1f}, RA {ra:.1f}"
-    assert marker(page) == [float(f"{value:.1f}") for value in (point["clean_acc"], ra)]
-    assert page.locator("tr[aria-current] th").inner_text() == f"{point['lam']:g}"
-    assert page.locator("#examples-at").inner_text() == f"at lambda {point['lam']:g}"
-
-
-def test_keys_move_the_slider_along_the_operating_points(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    points = entry["operating_points"]
-    check_at(page, points[0])
-    page.locator("#lambda").focus()
-    before = page.locator("#examples .attacked").first.get_attribute("src")
-    for point in points[1:]:
-        page.keyboard.press("ArrowRight")
-        check_at(page, point)
-        after = page.locator("#examples .attacked").first.get_attribute("src")
-        assert after != before
-        before = after
-    page.keyboard.press("ArrowRight")
-    check_at(page, points[-1])
-    page.keyboard.press("Home")
-    check_at(page, points[0])
-    page.keyboard.press("End")
-    check_at(page, points[-1])
-
-
-def test_the_mouse_moves_the_slider_and_it_snaps(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    page.locator("#lambda").scroll_into_view_if_needed()
-    box = page.locator("#lambda").bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 8, y)
-    page.mouse.down()
-    # a little past the third of six stops
-    page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 0.43, y, steps=5)
-    check_at(page, entry["operating_points"][2])
-    page.mouse.move(box["x"] + box["width"], y, steps=5)
-    page.mouse.up()
-    check_at(page, entry["operating_points"][-1])
-
-
-def test_predictions_are_those_of_the_lambda(visit):
-    page = visit(MODEL)
-    data = json.loads(page.locator("#data").text_content())
-    page.locator("#lambda").focus()
-    page.keyboard.press("End")
-    cards = page.locator("#examples li").all()
-    assert len(cards) == 8
-    for card, (image, clean, attacked) in zip(
-        cards, data["widths"][0]["examples"][-1], strict=True
-    ):
-        label = card.locator("dl").get_attribute("data-label")
-        assert card.locator(".attacked").get_attribute("src") == image
-        for name, says in (("clean", clean), ("attacked", attacked)):
-            cell = card.locator(f"[data-says={name}]")
-            assert cell.inner_text() == says
-            assert cell.get_attribute("class") == ("right" if says == label else "wrong")
-
-
-def test_a_click_on_the_frontier_moves_the_slider(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    page.locator("#chart .curve[data-curve=worst] .mark .ring").last.click(force=True)
-    eventually(lambda: page.locator("#at-lambda").inner_text() == "1")
-    check_at(page, entry["operating_points"][-1])
-
-
-def test_another_width_keeps_the_lambda(visit):
-    page = visit(WIDTHS)
-    drawn(page)
-    page.locator("#lambda").focus()
-    page.keyboard.press("ArrowRight")
-    page.locator("#width").select_option(index=1)
-    assert page.locator("#at-lambda").inner_text() == "0.1"
-    assert page.locator("tr[aria-current]").count() == 1
-    assert page.locator("table[data-width='1'] tr[aria-current] th").inner_text() == "0.1"
-    assert page.locator("#examples-at").inner_text() == "at lambda 0.1, width 0.75"
-
-
-def test_the_command_is_copied(visit, entry):
-    page = visit(MODEL)
-    page.get_by_role("button", name="Copy").click()
-    page.get_by_role("button", name="Copied").wait_for()
-    page.evaluate(
-        """() => {
-            document.body.prepend(document.createElement("textarea"));
-            document.querySelector("textarea").focus();
-        }"""
-    )
-    page.keyboard.press("Control+V")
-    assert page.locator("textarea").input_value() == entry["command"]
 
 
 # --- hostile entries

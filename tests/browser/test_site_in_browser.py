@@ -114,8 +114,7 @@ def test_on_paper_controls_are_left_out(visit):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_axe_finds_nothing(visit, viewport, scheme):
     """Rules of accessibility by axe-core."""
     from axe_playwright_python.sync_playwright import Axe

@@ -13,6 +13,7 @@ import torch
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
+from oat_bench.cards import format_eps
 from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
@@ -22,17 +23,18 @@ from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.sharing import Executor, finish
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
+from oat_bench.progress import note
 from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
 from oat_bench.results import published, robustbench
-from oat_bench.results.entries import Entry, make_entry
+from oat_bench.results.covered import Covered, beyond, differs, earlier
+from oat_bench.results.entries import Entry, EntryAttack, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
 from oat_bench.results.published import Published
 from oat_bench.run_folder import ENTRY, FIGURES, IMAGES, OUTCOMES, REPORT, STORE
 from oat_bench.statistics import frontier
-from oat_bench.statistics.phases import Design
 from oat_bench.wrapping import wrap
 from oat_bench.zoo import load
 
@@ -101,6 +103,10 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Write ``report.md``, entry, table, outcomes and ``figures``; return the folder."""
         out = make_folder(Path(folder))
+        if (there := earlier(out)) is not None:
+            had = differs(there[0], self.entry.model_dump()) or beyond(there[1], self.outcomes)
+            if had:
+                note(f"{out / ENTRY}: replaced; the earlier one had {'; '.join(had)}")
         write_parquet(out / OUTCOMES, self.outcomes)
         atomic_write(out / ENTRY, self.entry.as_json())
         atomic_write(out / "table.md", self.markdown)
@@ -198,10 +204,12 @@ def measured(
     store: OutcomeStore | None = None,
     executor: Executor | None = None,
     images: Literal["safetensors", "png"] | None = None,
+    only: bool = False,
 ) -> Result:
     """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``.
 
-    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out.
+    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out. What the
+    report in ``out`` has of the same model stays in it, unless ``only`` what is asked for is to.
     """
     info = classifier.info
     data = check_fits(info, data)
@@ -226,13 +234,30 @@ def measured(
     finish(subject)
     same = [attack for attack in attacks if survivors.within(attack, card)]
     worst_over = [attack.label for attack in same]
-    design = Design(worst_over, {label: one.after for label, one in subject.samples.items()})
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
+    after = {label: one.after for label, one in subject.samples.items()}
+    ran = [EntryAttack.of(attack, after.get(attack.label)) for attack in attacks]
+    covered = Covered(outcomes, ran, flags.flags(doubts), command)
+    about: dict[str, Any] = {
+        "model_fingerprint": classifier.fingerprint(),
+        "data_fingerprint": data.fingerprint(),
+        "threat_model": card.threat.norm,
+        "eps": format_eps(card.threat.eps),
+        "attack_seed": attacks[0].seed if attacks else None,
+        "gradients": card.evaluation.gradients,
+        "interpolation": info.interpolation,
+        "bridge": info.with_bridge().bridge,
+    }
+    if not only and out is not None:
+        covered = _with_earlier(covered, out, about)
+        worst_over = [a.name for a in covered.attacks if a.within(card.threat.eps)]
+    design = covered.design(worst_over)
+    counted = summarize(covered.outcomes, design, info.trained_at)
+    counted = with_attack_costs(counted, subject, covered.outcomes, attacks)
     before = None if out is None else out / ENTRY
-    counted = summarize(outcomes, design, info.trained_at)
-    counted = with_attack_costs(counted, subject, outcomes, attacks)
-    results = with_costs(counted, classifier, data.test, device, before)
-    known = {
+    results = with_costs(covered.costed(counted), classifier, data.test, device, before)
+    known = {key: about[key] for key in about if key not in ("threat_model", "eps")}
+    known |= {
         "number_forward_passes": classifier.passes,
         "additional_data": bool(foreign_ancestors(info, data)),
     }
@@ -240,18 +265,26 @@ def measured(
         info,
         results,
         attacks,
-        model_fingerprint=classifier.fingerprint(),
-        command=command,
         eps=card.threat.eps,
         norm=card.threat.norm,
-        gradients=card.evaluation.gradients,
-        design=design,
-        frontiers=frontier.summarize(outcomes, design),
+        attacks=covered.attacks,
+        command=covered.command,
+        frontiers=frontier.summarize(covered.outcomes, design),
         dataset=data.name,
-        data_fingerprint=data.fingerprint(),
         randomized=classifier.random
         or any(one.check.name == "repeat" and one.raised for one in doubts),
-        flags=flags.flags(doubts),
+        flags=covered.flags,
         **known | robustbench.described(info),
     )
-    return Result(entry, outcomes, classifier, data)
+    return Result(entry, covered.outcomes, classifier, data)
+
+
+def _with_earlier(covered: Covered, out: Path, about: Mapping[str, object]) -> Covered:
+    """Take in what the report in a folder has of the same model, and say so."""
+    there = earlier(out)
+    if there is None or differs(there[0], about):
+        return covered
+    joined = covered.joined(*there)
+    if more := beyond(joined.outcomes, covered.outcomes):
+        note(f"the report also covers {'; '.join(more)}, as before; --only leaves that out")
+    return joined

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
 from oat_bench.training.ranks import Ranks
 from oat_bench.training.sampling import describe_lambdas
+from oat_bench.training.tracking import Track
 
 
 def choose_device(name: str) -> torch.device:
@@ -106,11 +108,12 @@ def train(
     device: torch.device,
     start: TunableClassifier | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008
+    track: Track = lambda _network, _row: None,
 ) -> TunableClassifier:
     """Train by a card into ``out``; continue what it holds, or load that if it is finished.
 
     Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`. Of
-    several ``ranks`` the first writes, all return the classifier.
+    several ``ranks`` the first writes, all return the classifier. ``track`` takes the log's rows.
     """
     write = atomic_write if ranks.first else _write_nothing
     ancestors = [] if start is None else start.lineage()
@@ -167,6 +170,7 @@ def train(
             folder=out / member.name,
             room=bytes_free,
             ranks=ranks,
+            track=partial(track, member.name),
         )
         loss = recipe.objective.loss
         by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")

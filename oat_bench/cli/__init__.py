@@ -72,6 +72,8 @@ def _explain(error: Exception) -> str | None:
 
 def main() -> None:
     """Run the command line; turn every error of the user's into one line and exit code 2."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of other libraries
     # a library that is loading may turn a Ctrl-C into another error
     interrupts: list[int] = []
 

@@ -43,6 +43,7 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     Exit code 0: no drop beyond the tolerance is supported; 1: one is, or with --strict one is not
     excluded; 2: bad input.
     """
+    from oat_bench.progress import note
     from oat_bench.regression import baseline as baselines
     from oat_bench.regression import check as checks
     from oat_bench.reports import check as formats
@@ -65,12 +66,13 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
         ]
         context.plan(context.subject(context.examples(None, 1)), jobs)
     checks.prepare(trained, against, data, asked["seed"])
+    folder = context.folder("check")
     done = checks.check(
         trained,
         against,
         data,
         device=context.where,
-        store=context.outcomes(context.folder("check")),
+        store=context.outcomes(folder),
         executor=context.executor(),
         **asked,
     )
@@ -92,4 +94,5 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     if form == "github" and summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(formats.markdown(report) + "\n")
+    note(f"outcomes in {context.store or folder}")
     click.get_current_context().exit(1 if failed else 0)

@@ -59,9 +59,9 @@ def export(
         runtime = {".onnx": "onnxruntime", ".pt2": "torch.export"}[done.path.suffix.lower()]
         took = f"{latency_ms(program, image):.3f} ms by {runtime}, {took}"
     click.echo(
-        f"{done.path}: {done.size / 1e3:.0f} kB, {inputs} to {about.model.num_classes} logits "
-        f"at {where}, width {about.width:g}\n"
+        f"{inputs} to {about.model.num_classes} logits at {where}, width {about.width:g}\n"
         f"largest difference to the checkpoint's logits on {done.n_images} images: "
         f"{done.difference:.1e} (allowed: {done.tolerance:g} of the largest logit)\n"
-        f"one image: {took} ({machine(image.device)})"
+        f"one image: {took} ({machine(image.device)})\n"
+        f"{done.path}: {done.size / 1e3:.0f} kB"
     )

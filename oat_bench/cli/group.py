@@ -82,11 +82,13 @@ def plain_console() -> "Console":
 
 
 def show(page: "Page", where: str = "") -> None:
-    """Draw a report in a terminal, and say where its files are; in a pipe write it as Markdown."""
+    """Draw a report in a terminal, in a pipe write it as Markdown; say where its files are."""
+    from oat_bench.progress import note
+
     console = plain_console()
-    if not console.is_terminal:
+    if console.is_terminal:
+        page.draw(console)
+    else:
         click.echo(page.markdown(), nl=False)
-        return
-    page.draw(console)
     if where:
-        console.print(where, soft_wrap=True)
+        note(where)

@@ -190,11 +190,13 @@ def _records(folder: Path, dataset: str | None) -> "list[Record]":
 
 def _write(written: str, out: Path | None) -> None:
     from oat_bench.files import atomic_write, make_folder
+    from oat_bench.progress import note
 
     if out is None:
         click.echo(written, nl=False)
     else:
         atomic_write(make_folder(out.parent) / out.name, written)
+        note(f"written to {out}")
 
 
 @command("leaderboard export runs/fashion-12x12-seed0 --lambda 0.4 --out model.json", leaderboard)

@@ -158,6 +158,24 @@ START = option(
     None,
     "start",
 )
+
+
+def _check_logs(_context: Any, _option: Any, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    if kinds:
+        from oat_bench.training import tracking
+
+        tracking.check(kinds)
+    return kinds
+
+
+LOG = click.option(
+    "--log",
+    "logs",
+    type=click.Choice(["tensorboard", "wandb"]),
+    multiple=True,
+    callback=_check_logs,
+    help="Show the training log there too; may be repeated. [default: log.csv alone]",
+)
 CARD_WIDTHS = option(
     "--widths",
     WIDTHS,
@@ -231,6 +249,11 @@ ATTACK_OPTIONS = group(
         ("POINTS", Number(0, 50, min_open=True, max_open=True)),
         "In place of such a number: run AutoAttack, or any attack of several [[parts]], until the "
         "95% interval of its RA is +-POINTS wide at each lambda.",
+    ),
+    flag(
+        "--only",
+        "Report what is asked for alone. [default: also what the folder's report has of this "
+        "model]",
     ),
     BATCH_SIZE,
     gradients(),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: columns of `results` that are set to the right
 _NUMBERS = {"lambda", "width", "eps", "seed", "n", "m", "SA", "RA"}
+#: and those that tell rows apart
+_KEYS = ("model", "lambda", "width", "attack")
 
 
 @command("list attacks")
@@ -63,7 +65,7 @@ def list_(kind: str) -> None:
         rows = [(n, (f.__doc__ or "").splitlines()[0]) for n, f in registry.DATASETS.items()]
     words = headers[: len(headers) - numbers]
     found_rows = [dict(zip(headers, row, strict=True)) for row in rows]
-    Table(found_rows, words, fold=words[-1]).draw(plain_console())
+    Table(found_rows, words).draw(plain_console())
 
 
 def _published(model: "Published") -> tuple[str, ...]:
@@ -131,13 +133,14 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
     if examples and out is None:
         raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
     from oat_bench.files import atomic_write
+    from oat_bench.progress import note
     from oat_bench.reports.table import Table
     from oat_bench.results import listing as found
     from oat_bench.results.outcomes import write_parquet
 
     table = found.outcomes(found.stores(folders or (Path("runs"),)))
-    if not examples:  # before some are chosen: attacks are run on what others left
-        table = found.summarize(table)
+    # before some are chosen: attacks are run on what others left
+    table = table.drop(columns="after") if examples else found.summarize(table)
     for column in ("dataset", "method", "attack", "seed", "model"):
         table = found.only(table, column, only[column], prefix=column == "model")
     if only["lambdas"] is not None:
@@ -147,12 +150,14 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
             atomic_write(out, table.to_csv(index=False))
         else:
             write_parquet(out, table)
+        note(f"{len(table)} rows in {out}")
     elif table.empty:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
     else:
         table, console = found.shown(table), plain_console()
         rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
-        drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False)
+        several = [name for name in _KEYS if name in table and table[name].nunique() > 1]
+        drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False, keys=several)
         if console.is_terminal:
             drawn.draw(console)
         else:
@@ -173,9 +178,10 @@ def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: An
     """Compare runs: every lambda, and the frontiers.
 
     A row for each method and lambda, a row for each frontier, and their figure. A RUN is a run's
-    folder or an entry.json. Where two runs have outcomes of the same examples, differences are
-    tested in pairs. Of one RUN, the lambda values are compared with each other. Runs that differ in
-    the seed alone are also summed up as mean and spread.
+    folder, an entry.json, a checkpoint that was evaluated, or a published model. Where two runs
+    have outcomes of the same examples, differences are tested in pairs. Of one RUN, the lambda
+    values are compared with each other. Runs that differ in the seed alone are also summed up as
+    mean and spread.
     """
     if reference is not None and reference not in runs:
         raise UserError(
@@ -185,8 +191,9 @@ def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: An
     from oat_bench.files import atomic_write, make_folder
     from oat_bench.reports import comparison as reports
     from oat_bench.results import comparison, published, records
+    from oat_bench.zoo.evaluated import entry_of
 
-    found = records.read_all(runs)
+    found = records.read_all(map(entry_of, runs))
     place = 0 if reference is None else runs.index(reference)
     lam = asked.pop("reference_lambda")
     result = comparison.compare(found, reference=place, reference_lam=lam, **asked)
@@ -230,8 +237,9 @@ def _add(kind: str, number: str, text: str, options: str) -> None:
     def draw(runs: str | tuple[str, ...], out: Path | None, **attack: Any) -> None:
         from oat_bench import figures
         from oat_bench.results import published, records
+        from oat_bench.zoo.evaluated import entry_of
 
-        found = records.read_all([runs] if isinstance(runs, str) else runs)
+        found = records.read_all(map(entry_of, [runs] if isinstance(runs, str) else runs))
         entries = [record.entry for record in found]
         given: list[Any] = [entries[0] if kind == "cost" else entries]
         if kind not in ("cost", "unseen"):

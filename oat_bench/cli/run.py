@@ -35,6 +35,7 @@ _SLOW = 1e10  #: operations a second that any CPU reaches
 @shared.ATTACK_OPTIONS
 @option("--model", "MODEL", "Evaluate this one; do not train.")
 @shared.START
+@shared.LOG
 @shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
@@ -83,15 +84,17 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.TRAINING_BATCH_SIZE
 @shared.THREAT_OPTIONS
 @shared.START
+@shared.LOG
 @shared.RUN_OPTIONS
 @in_context
-def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
+def train(
+    context: Context, dataset_name: str | None, seed: int, logs: tuple[str, ...], **named: Any
+) -> None:
     """Train by a benchmark card; go on where a killed run stopped.
 
     Several processes share it: torchrun --nproc-per-node 2 -m oat_bench train ...
     """
     card, model = _to_train(context, dataset_name=dataset_name, **named)
-    from oat_bench import run as runs
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
@@ -100,9 +103,32 @@ def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -
     if context.planned is not None:
         context.planned.show(_plan(context, card, data, seed, start=model))
     folder = make_folder(context.out or _folder(card, seed, model))
-    runs.train(card, data, folder, seed=seed, device=device, start=model, ranks=context.ranks)
+    how: dict[str, Any] = {"device": device, "start": model, "logs": logs}
+    _train(context, card, data, folder, seed, **how)
     context.ranks.leave()
     note(f"checkpoint and log in {folder}")
+
+
+def _train(
+    context: Context,
+    card: "BenchmarkCard",
+    data: "Dataset",
+    folder: Path,
+    seed: int,
+    *,
+    logs: tuple[str, ...],
+    **how: Any,
+) -> "TunableClassifier":
+    """Train, and show the log where it is asked for."""
+    from oat_bench import run as runs
+    from oat_bench.training.tracking import tracked
+
+    if not context.ranks.first or (folder / CHECKPOINT).exists():
+        logs = ()
+    settings = card.model_dump(mode="json", exclude={"evaluation"}) | {"seed": seed}
+    with tracked(logs, folder, settings) as track:
+        how |= {"ranks": context.ranks, "track": track}
+        return runs.train(card, data, folder, seed=seed, **how)
 
 
 def _to_train(
@@ -246,14 +272,19 @@ def _evaluate(
     dataset_name: str | None = None,
     interpolation: "Interpolation | None" = None,
     start: str | None = None,
+    logs: tuple[str, ...] = (),
+    only: bool = False,
     **evaluation: Any,
 ) -> None:
     """Attack the model, or the one that is trained first, by a card that options change."""
     model, dataset = context.model, context.dataset
-    of_training = (("--method", method), ("--dataset-name", dataset_name), ("--from", start))
-    for only, value in of_training:
+    of_training = (
+        *(("--method", method), ("--dataset-name", dataset_name)),
+        *(("--from", start), ("--log", logs or None)),
+    )
+    for flag, value in of_training:
         if model is not None and value is not None:
-            raise UserError(f"{only} is for training; a checkpoint given by --model has its own")
+            raise UserError(f"{flag} is for training; a checkpoint given by --model has its own")
     card, begun = None, None
     if model is None:
         of_card: dict[str, Any] = {"benchmark": benchmark, "dataset_name": dataset_name}
@@ -267,6 +298,7 @@ def _evaluate(
     from oat_bench import datasets, deployment
     from oat_bench import run as runs
     from oat_bench.files import make_folder
+    from oat_bench.progress import note
     from oat_bench.reports import flags
     from oat_bench.result import measured
 
@@ -323,8 +355,8 @@ def _evaluate(
     if trained is None:
         if device.type == "cpu" and context.ranks.size == 1 and not (folder / CHECKPOINT).exists():
             _warn(card, of_plan)
-        how: dict[str, Any] = {"device": device, "start": begun, "ranks": context.ranks}
-        trained = runs.train(card, data, folder, seed=seed, **how)
+        how: dict[str, Any] = {"device": device, "start": begun, "logs": logs}
+        trained = _train(context, card, data, folder, seed, **how)
     context.ranks.leave()
     if not context.ranks.first:
         return
@@ -339,6 +371,7 @@ def _evaluate(
         store=store,
         executor=executor,
         images=images,
+        only=only,
     )
     result.save(folder)
     show(result.page)
@@ -346,5 +379,4 @@ def _evaluate(
     console.print()
     for line in flags.lines(raised):
         console.print(line, style="yellow" if raised else "dim", soft_wrap=not console.is_terminal)
-    if console.is_terminal:
-        console.print(f"table, entry, outcomes and figure in {folder}", soft_wrap=True)
+    note(f"table, entry, outcomes and figures in {folder}")

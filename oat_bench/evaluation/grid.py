@@ -172,7 +172,9 @@ def _sampled(
     rows, size, hits = pd.DataFrame(), 0, 0
     while (more := sample.size(n, len(standing), size, hits)) > size:
         look = [replace(part, images=more - size, usual=1.0) for part in parts]
-        rows = _Column(at, attack, standing[:more], images, look, line).rows(())
+        column = _Column(at, attack, standing[:more], images, look, line)
+        rows = column.rows(())
+        at.subject.store.sampled(column.cell.name, sample.after)
         size, hits = more, int(robust_right(rows).sum())
     for part in parts:
         line.drop(part.kind, part.expected.total - size * part.each.total)

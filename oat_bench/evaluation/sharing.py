@@ -91,7 +91,7 @@ class Shard:
     def __init__(self, number: int, count: int, command: str = "the same command") -> None:
         self.number, self.count, self._command = number, count, command
         self._mine = self._all = 0
-        self._waits = False
+        self._waits, self._place = False, "the store"
 
     def share(self, units: Sequence[Unit]) -> list[Unit]:
         """Return this shard's: costly ones first, each goes to the shard with the least to do."""
@@ -108,6 +108,8 @@ class Shard:
     def run(self, subject: "Subject", units: list[Unit], passes: float) -> bool:
         """Compute this shard's units, those of one job together."""
         mine = self.share(units)
+        if subject.store.place is not None:
+            self._place = subject.store.place.address
         self._mine, self._all = self._mine + len(mine), self._all + len(units)
         expected = {"": sum(unit.job.passes * len(unit.examples) for unit in mine)}
         with passes_bar(f"shard {self.number}/{self.count}", expected) as line:
@@ -128,6 +130,6 @@ class Shard:
         if self._waits:
             last = f"run this array again, for the attacks on survivors: {self._command}"
         raise Finished(
-            f"shard {self.number}/{self.count}: its {self._mine} of {self._all} blocks are in the "
-            f"store; once all shards are done, {last}"
+            f"shard {self.number}/{self.count}: its {self._mine} of {self._all} blocks are in "
+            f"{self._place}; once all shards are done, {last}"
         )

@@ -15,7 +15,7 @@ def page(report: Calibration) -> Page:
     }[report.goal]
     model = f"{report.dataset}, {report.architecture}, {report.method.upper()}"
     title = f"{model}: {aim}, {report.threat_model} eps {report.eps}"
-    table = Table([_row(report, point) for point in _shown(report)])
+    table = Table([_row(report, point) for point in _shown(report)], keys=("lambda", "width"))
     return Page(title, [table], _notes(report), [sentence(report)], snippet(report))
 
 

@@ -22,7 +22,7 @@ def page(comparison: Comparison) -> Page:
         [_frontier(total) for total in comparison.totals],
         [_seeds(row) for row in comparison.over_seeds],
     ]
-    tables = [Table(rows, ["method"]) for rows in parts if rows]
+    tables = [Table(rows, ["method"], keys=("method", "lambda")) for rows in parts if rows]
     return Page(comparison.title, tables, _notes(comparison))
 
 

@@ -56,7 +56,7 @@ def page(report: Corruptions) -> Page:
         row |= {"width": f"{point.width:g}" if several else "", "SA": point.sa, "mean": point.mean}
         row |= {k.replace("_", " "): f"{np.mean(v):.1f}" for k, v in point.corruptions.items()}
         rows.append(row)
-    return Page(title, [Table(rows)], _notes(report))
+    return Page(title, [Table(rows, keys=("lambda", "width"))], _notes(report))
 
 
 def _notes(report: Corruptions) -> list[str]:

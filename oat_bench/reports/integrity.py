@@ -23,7 +23,7 @@ def page(report: Integrity) -> Page:
         for check in part.checks:
             verdict = Cell(check.verdict, _STYLES[check.verdict])
             rows.append({"check": check.name, "verdict": verdict, "evidence": check.evidence})
-        tables.append(Table(rows, _COLUMNS, _heading(report, part), foreign=False, fold="evidence"))
+        tables.append(Table(rows, _COLUMNS, _heading(report, part), foreign=False))
     return Page(title, tables, _notes(report))
 
 

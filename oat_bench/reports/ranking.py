@@ -50,7 +50,7 @@ def page(board: Board, fixed: Sequence[RobustBenchPoint] = ()) -> Page:
         hidden.add("width")
     lines = _lines(board, fixed)
     rows = [{k: v for k, v in line.cells.items() if k not in hidden} for line in lines]
-    return Page(_title(board), [Table(rows, _WORDS)], _notes(board, fixed))
+    return Page(_title(board), [Table(rows, _WORDS, keys=("rank", "model"))], _notes(board, fixed))
 
 
 def csv(found: Sequence[tuple[Board, Sequence[RobustBenchPoint]]]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as Drawing
 from rich.text import Text
@@ -18,6 +19,8 @@ from oat_bench import escape
 from oat_bench.statistics.accuracy import Estimate
 
 Content = str | Estimate | None
+_ENDLESS, _GAP = 10_000, 2  # characters: where there is no terminal, and between two columns
+_FOLDED = 24  # a column of words is not narrower, unless all fits
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Table:
     words: Collection[str] = ()  # the columns of text, to the left; numbers stand to the right
     heading: str = ""
     foreign: bool = True  # words may be anybody's, and are escaped
-    fold: str = ""  # the column of long text, which a terminal folds; nothing else is cut
+    keys: Collection[str] = ()  # the columns that tell rows apart; the first if none is named
     digits: int = 1  # of the ends of intervals in a terminal
     gaps: Collection[int] = ()  # rows that a terminal sets apart from the one before
 
@@ -106,19 +109,6 @@ class Table:
         lines = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", header, r"\midrule", *body]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
-    def terminal(self) -> Drawing:
-        """Draw it for a terminal, each interval below its number."""
-        drawn = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-        columns = self.columns
-        for name in columns:
-            drawn.add_column(name, overflow="fold", no_wrap=self.fold not in ("", name))
-            drawn.columns[-1].justify = "left" if name in self.words else "right"
-        for place, row in enumerate(self.rows):
-            if place in self.gaps:
-                drawn.add_section()
-            drawn.add_row(*[self._drawn(_cell(row, name)) for name in columns])
-        return drawn
-
     def _drawn(self, cell: Cell) -> Text:
         text = Text(escape.one_line(cell.text), style=cell.style)
         interval = cell.interval(self.digits, ", " if self.digits else "-")
@@ -127,12 +117,80 @@ class Table:
         return text
 
     def draw(self, console: Console) -> None:
-        """Print it; a table whose numbers would be cut runs over the terminal."""
-        drawing, width = self.terminal(), console.width
-        if not self.fold or not console.is_terminal:
-            unfolded = console.options.update(width=10_000)
-            width = max(console.measure(drawing, options=unfolded).maximum, width)
-        Console(file=console.file, force_terminal=console.is_terminal, width=width).print(drawing)
+        """Print it, each interval below its number; all of it fits into a terminal.
+
+        Of a table that is too wide, what all rows share is said above, and the other columns stand
+        in parts below one another, each with the `keys`.
+        """
+        room = console.width if console.is_terminal else _ENDLESS
+        shared, columns = self._split(room)
+        widths = [self._fitted(part, room) for part in columns]
+        if shared:
+            console.print(shared, style="dim")
+        room = max(room, *(sum(part.values()) + _GAP * (len(part) - 1) for part in widths))
+        wide = Console(file=console.file, force_terminal=console.is_terminal, width=room)
+        for place, part in enumerate(widths):
+            if place or shared:
+                console.print()
+            wide.print(self._drawing(part))
+
+    def _drawing(self, widths: Mapping[str, int]) -> Drawing:
+        drawn = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+        for name, width in widths.items():
+            drawn.add_column(name, overflow="fold", width=width, vertical="top")
+            drawn.columns[-1].justify = "left" if name in self.words else "right"
+        for place, row in enumerate(self.rows):
+            if place in self.gaps:
+                drawn.add_section()
+            drawn.add_row(*[self._drawn(_cell(row, name)) for name in widths])
+        return drawn
+
+    def _split(self, room: int) -> tuple[str, list[list[str]]]:
+        """Return what all rows share, in words, if there is no room for all columns, and parts."""
+        columns = self.columns
+        if sum(self._widths(name)[1] + _GAP for name in columns) - _GAP <= room:
+            return "", [columns]
+        keys = [name for name in columns if name in self.keys] or columns[:1]
+        shared = [name for name in columns if name not in keys and self._is_shared(name)]
+        left = room - sum(self._widths(name)[0] + _GAP for name in keys)
+        parts: list[list[str]] = []
+        free = 0
+        for name in (name for name in columns if name not in (*keys, *shared)):
+            needed = self._widths(name)[0] + _GAP
+            if not parts or needed > free + _GAP:
+                parts.append(list(keys))
+                free = left
+            parts[-1].append(name)
+            free -= needed
+        said = [f"{name} {_cell(self.rows[0], name).text}" for name in shared]
+        return escape.one_line(", ".join(said)), parts or [keys]
+
+    def _is_shared(self, name: str) -> bool:
+        cells = [_cell(row, name) for row in self.rows]
+        return len(cells) > 1 and len({(c.text, c.beside, c.interval()) for c in cells}) == 1
+
+    def _widths(self, name: str) -> tuple[int, int]:
+        """Return how much room a column needs, and how much it would take; words may be folded."""
+        lines = [
+            line for row in self.rows for line in self._drawn(_cell(row, name)).plain.split("\n")
+        ]
+        whole = max(map(cell_len, lines))
+        heading = max(map(cell_len, name.split()))
+        most = max(cell_len(name), whole)
+        if name not in self.words:
+            return max(heading, whole), most
+        longest = max(cell_len(word) for line in lines for word in [*line.split(), ""])
+        return max(heading, longest, min(most, _FOLDED)), most
+
+    def _fitted(self, columns: Sequence[str], room: int) -> dict[str, int]:
+        """Share the room out: what columns need, then to those first that would take more."""
+        widths = {name: self._widths(name) for name in columns}
+        free = room - sum(least + _GAP for least, _ in widths.values()) + _GAP
+        fitted = {}
+        for name, (least, most) in widths.items():
+            more = min(max(free, 0), most - least)
+            fitted[name], free = least + more, free - more
+        return fitted
 
 
 @dataclass(frozen=True)

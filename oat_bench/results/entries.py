@@ -68,6 +68,10 @@ class EntryAttack(Written):
         own |= {"eps": attack.threat.eps, "card": card.fingerprint(), "after": after}
         return cls.model_validate(own)
 
+    def within(self, eps: float) -> bool:
+        """Whether it counts for the worst case: no ball larger than that of eps, and no target."""
+        return self.eps <= eps * (1 + 1e-5) and self.targeted is None
+
     def shipped(self) -> AttackCard | None:
         """Return the card that ships, where it has not changed since."""
         card = attack_card(self.name) if self.name in names("attacks") else None

@@ -32,21 +32,26 @@ def stores(folders: Iterable[Path]) -> list[Path]:
 
 
 def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read every settled outcome, one row an example: the columns of `IDENTITY` and `COLUMNS`."""
+    """Read every settled outcome, one row an example: the columns of `IDENTITY` and `COLUMNS`.
+
+    And ``after``: the attacks, by commas, of whose survivors some of the rows are a sample.
+    """
     frames = []
     for path in paths:
         store = OutcomeStore(path)
         for name, info in store.cells():
             if not info.attack.endswith(RETRIED_NAME):  # on some that stood: of no whole model
-                about = info.model_dump(exclude={"format_version"})
-                frames.append(store.read(name).assign(store=str(path), **about))
+                about = info.model_dump(exclude={"format_version"}) | {"store": str(path)}
+                after = store.after(name)
+                about["after"] = None if after is None else ",".join(after)
+                frames.append(store.read(name).assign(**about))
     if not frames:
-        return pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
+        return pd.DataFrame(columns=[*IDENTITY, *COLUMNS, "after"])
     frame = pd.concat(frames, ignore_index=True)
     # of an attack made of parts an example is settled that one broke, or that the last one saw
     broken = frame["attacked_prediction"] != frame["label"]
     frame = frame[broken | (frame["part"] == frame["parts"])]
-    return frame.drop(columns="part")[[*IDENTITY, *COLUMNS]]
+    return frame[[*IDENTITY, *COLUMNS, "after"]]
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
@@ -71,8 +76,9 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 def _on_survivors(part: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, Accuracy]:
     """Return the examples that outcomes are of, and RA.
 
-    They are of survivors if the attack saw none that had fallen under others, which saw such. Then
-    the first phase is those that saw all of its examples and more.
+    They are of survivors if the store says so, or else if the attack saw none that had fallen under
+    others, which saw such. Then the first phase is those that saw all of its examples and more.
+    What was seen besides, of a first n, are some more of the same sample: the first in one order.
     """
     (name,) = set(part["attack"])
     seen = others[others["attack"] != name].drop_duplicates(["attack", "example"])
@@ -83,7 +89,12 @@ def _on_survivors(part: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFram
     ]
     before = seen[seen["attack"].isin(more)]
     fallen = before.loc[~robust_right(before), "example"]
-    if fallen.empty or part["example"].isin(fallen).any():
+    said = part["after"].dropna()
+    first = {attack for names in said.unique() for attack in names.split(",") if attack}
+    if first and first <= set(seen["attack"]):
+        more = sorted(first)
+        before = seen[seen["attack"].isin(more)]
+    elif (said.empty or not more) and (fallen.empty or part["example"].isin(fallen).any()):
         return part, Accuracy.of(robust_right(part))
     found = phases(pd.concat([before, part]), name, Design(after={name: more}))
     assert found is not None

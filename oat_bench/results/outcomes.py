@@ -4,7 +4,7 @@ A cell is a folder of Parquet files: one model at one operating point under one 
 the fingerprint of all that decides the outcomes, which ``cell.json`` has in words.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from oat_bench.attacks.cell import CellInfo
+from oat_bench.cards import Name
 from oat_bench.errors import UserError, one_line
 from oat_bench.files import atomic_write, check_unfolded, sha256
 from oat_bench.results.checks import Check
@@ -30,7 +31,8 @@ _COST_KINDS = dict.fromkeys(COSTS, "float64") | {"attacks": "str", "machine": "s
 #: the columns of an evaluation of several operating points and attacks
 KEYS = ["lam", "width", "attack", *COLUMNS]
 RETRIED_NAME = "-retried-on-survivors"  # ends that of an attack on what others left standing
-_CHECKS = TypeAdapter(list[Check])
+_CHECKS, _NAMES = TypeAdapter(list[Check]), TypeAdapter(list[Name])
+_SAMPLED = "sampled.json"
 
 
 class OutcomeStore:
@@ -86,6 +88,22 @@ class OutcomeStore:
         # named by its examples, so that two processes that computed the same rows write one file
         name = sha256(rows["example"].to_numpy(dtype="<i8").tobytes())[:16]
         self.place.write(f"{cell}/{name}.parquet", to_parquet(rows))
+
+    def sampled(self, cell: str, after: Sequence[str]) -> None:
+        """Note that a cell has rows of what was sampled of the survivors of other attacks."""
+        file = f"{cell}/{_SAMPLED}"
+        if self.place is not None and not self.place.exists(file):
+            self.place.write(file, _NAMES.dump_json([*after], indent=2).decode() + "\n")
+
+    def after(self, cell: str) -> list[str] | None:
+        """Return the attacks that `sampled` named; None if it did not."""
+        if self.place is None or not self.place.exists(file := f"{cell}/{_SAMPLED}"):
+            return None
+        try:
+            what = "what a sample was of"
+            return _NAMES.validate_json(self.place.read(file, _MAX_CHECKS, what))
+        except ValidationError as error:
+            raise UserError(f"{self.place.name(file)}: damaged{CellInfo.mend}") from error
 
     def checks(self, cell: str, compute: Callable[[], list[Check]]) -> list[Check]:
         """Return what was found of a network, kept under a name of its own; compute it once."""

@@ -74,8 +74,7 @@ class Record:
 
     def worst_over(self) -> list[str]:
         """Return the attacks of the worst case: those within the threat model, not targeted."""
-        most = self.eps * (1 + 1e-5)
-        return [a.name for a in self.entry.attacks if a.eps <= most and a.targeted is None]
+        return [attack.name for attack in self.entry.attacks if attack.within(self.eps)]
 
     def design(self) -> Design:
         """Return over which attacks the worst case is, and which were run on survivors."""

@@ -127,7 +127,8 @@ class Ends:
         """Say of an attack or `WORST` what each example went through, each of shape [n, k].
 
         That is: whether it was in the first phase, and the three of `Phases`. An attack that was
-        not run at an operating point, or on no example that stood, leaves none in the first phase.
+        not run at an operating point, or on no example that stood, leaves none in the first phase:
+        there is then no worst case there.
         """
         names = design.worst_over if attack == WORST else [attack]
         drawn = [name for name in names if name in design.after]
@@ -135,7 +136,7 @@ class Ends:
         cheap = [name for one in drawn for name in design.after[one]]
         entered, standing = self._together([*first, *cheap] if drawn else first)
         if not drawn:
-            ran = self._ran(first).any(axis=0)
+            ran = self._ran(first).all(axis=0) & bool(first)
             return entered & ran, entered & ran, entered & ran, standing & ran
         seen, right = self._together(drawn)
         sampled = standing & seen & self._ran(drawn).any(axis=0)

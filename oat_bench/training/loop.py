@@ -5,7 +5,7 @@ Everything random is a function of (seed, epoch, step, example): a killed run go
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Trainer:
 
     A state of another identity is refused; without a folder nothing is kept. Without an optimizer
     it is SGD by the card. A step that does not fit into ``room`` bytes is split, see `limits`; the
-    ``ranks`` share it.
+    ``ranks`` share it. ``track`` takes each row of the log, after a restart from the first on.
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
@@ -61,6 +61,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer | None = None,
         room: int | None = None,
         ranks: Ranks = Ranks(),  # noqa: B008
+        track: Callable[[Mapping[str, float]], None] = lambda _row: None,
     ) -> None:
         if len(train) < 2:
             raise UserError(f"{len(train)} training images; expected at least 2")
@@ -68,7 +69,7 @@ class Trainer:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step, self.card, self.threat = step, card, threat
         self.data, self.validation, self.seed = train, validation, seed
-        self.identity, self.folder, self.ranks = identity, folder, ranks
+        self.identity, self.folder, self.ranks, self.track = identity, folder, ranks, track
         self.rate = 0.0  #: images of all ranks a second, in the steps of the last epoch
         self.device = train.labels.device
         self.scheduled = optimizer is None
@@ -120,6 +121,8 @@ class Trainer:
             self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
             self.ranks.agree(self._number(), self.folder)
         self._settle_split()
+        for row in self.progress.history:
+            self.track(row)
         with bar("training", epochs * steps, done=self._number(), show=show) as line:
             while self.progress.epoch < epochs:
                 self._epoch(line)
@@ -204,6 +207,7 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         progress.history.append(row | {"seconds": round(progress.seconds, 1)})
         self._save()
+        self.track(progress.history[-1])
         if self.scheduler is not None:
             self.scheduler.step()
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -51,6 +52,28 @@ def test_compare_sums_up_runs_that_differ_in_the_seed_alone(invoke, two_runs, tm
     assert code == 0
     assert "seeds |" not in out
     assert not (tmp_path / "there" / "seeds.csv").exists()
+
+
+def test_a_checkpoint_is_compared_by_what_was_evaluated_of_it(invoke, two_runs, tmp_path):
+    code, expected, _ = invoke("compare", two_runs / "two", "--out", "there")
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(two_runs / "two", tmp_path / "runs" / "deep" / "two")
+    shutil.copy(two_runs / "one" / "checkpoint.safetensors", "mine.safetensors")
+    assert invoke("compare", "mine.safetensors", "--out", "there")[:2] == (code, expected)
+    # beside it comes first
+    code, expected, _ = invoke("compare", two_runs / "one", "--out", "there")
+    checkpoint = two_runs / "one" / "checkpoint.safetensors"
+    assert invoke("compare", checkpoint, "--out", "there")[:2] == (code, expected)
+    shutil.rmtree(tmp_path / "runs")
+    code, out, err = invoke("compare", "mine.safetensors")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "oat-bench evaluate mine.safetensors makes one" in err
+    # a published model is one by its name, and by its checkpoint
+    code, out, _ = invoke("compare", "digits/oat-wrn-10-1")
+    assert (code, "**digits, Linf eps 0.375" in out) == (0, True)
+    shipped = Path(__file__).parents[2] / "leaderboards/digits/Linf/oat-wrn-10-1.safetensors"
+    shutil.copy(shipped, tmp_path / "b.safetensors")
+    assert invoke("compare", "b.safetensors")[1] == out
 
 
 def test_an_entry_alone_can_be_compared(invoke, two_runs, tmp_path):

@@ -18,9 +18,10 @@ def folder(trained_folder, tmp_path_factory):
     path = folder / "lambda0.5.onnx"
     assert path.is_file()
     assert re.match(
-        rf"{path}: \d+ kB, images \[n, 1, 8, 8\] in \[0, 1\] to 10 logits at lambda 0\.5, width 1\n"
+        r"images \[n, 1, 8, 8\] in \[0, 1\] to 10 logits at lambda 0\.5, width 1\n"
         r"largest difference to the checkpoint's logits on 32 images: \d\.\de-0\d .*\n"
-        r"one image: \d+\.\d+ ms by onnxruntime, \d+\.\d+ ms by torch \(.*\)\n$",
+        r"one image: \d+\.\d+ ms by onnxruntime, \d+\.\d+ ms by torch \(.*\)\n"
+        rf"{path}: \d+ kB\n$",
         said,
     )
     return folder

@@ -50,7 +50,7 @@ def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
     assert out.count(" * ") == 2  # in the row, and in the note below the table
     assert "\x1b" not in out + err
     notes = err.splitlines()
-    assert len(notes) == 2
+    assert (len(notes), notes[-1]) == (3, "table, entry, outcomes and figures in results")
     assert notes[0].startswith(
         "training wrn-10-1 on digits by OAT: 897 images, 1 epoch, lambda 0, 0.5, 1, on cpu"
     )
@@ -67,7 +67,7 @@ def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
         name: (results / name).stat().st_mtime_ns
         for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
     }
-    said = "results/checkpoint.safetensors: trained already\n"
+    said = "results/checkpoint.safetensors: trained already\ntable, entry, outcomes and figures in results\n"
     assert invoke("run", "--benchmark", card, "--out", "results") == (0, out, said)
     after = files(results / "outcomes") | {
         name: (results / name).stat().st_mtime_ns
@@ -93,10 +93,11 @@ def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
     tables = []
     for model in (folder, (folder / "checkpoint.safetensors").absolute()):
         code, out, err = invoke("evaluate", "--model", model, *options)
-        assert (code, err) == (0, "")
-        tables.append(out)
+        assert code == 0
+        tables.append((out, err))
     assert tables[0] == tables[1]
-    rows = [line.split("|") for line in tables[0].splitlines() if line[:1] == "|"]
+    table, err = tables[0]
+    rows = [line.split("|") for line in table.splitlines() if line[:1] == "|"]
     assert [row[1].strip() for row in rows] == [
         "lambda",
         "---------:"[: len(rows[1][1])],
@@ -108,10 +109,10 @@ def test_train_then_evaluate_its_file_and_its_folder(invoke, card, tmp_path):
     (results,) = set(Path("runs").iterdir()) - {folder}
     fingerprint = oat_bench.load(folder).fingerprint()
     assert results.name == f"digits-{fingerprint[:8]}"
+    assert err == f"table, entry, outcomes and figures in {results}\n"
     assert {path.name for path in results.iterdir()} == FILES | {"outcomes"}
     # `run --model` is the same
-    code, out, err = invoke("run", "--model", folder, *options)
-    assert (code, out, err) == (0, tables[0], "")
+    assert invoke("run", "--model", folder, *options) == (0, *tables[0])
 
 
 def test_options_win_over_the_card(invoke, card, finished):
@@ -174,7 +175,10 @@ def test_an_attack_card_beside_the_user(invoke, card, finished, tmp_path):
         *["--attacks", f"fgsm,{attack}"],
     )
     assert code == 0
-    assert err == f"{finished}/checkpoint.safetensors: trained already\n"
+    assert err.splitlines() == [
+        f"{finished}/checkpoint.safetensors: trained already",
+        f"table, entry, outcomes and figures in {finished}",
+    ]
     assert "my-bim" in out
     table = pd.read_csv(finished / "table.csv")
     assert table["my-bim"][0] <= table["fgsm"][0] < table["SA"][0]
@@ -185,7 +189,10 @@ def test_names_that_look_like_markup_are_shown_as_they_are(invoke, card, trained
     shutil.copytree(trained_folder, folder)
     code, _, err = invoke("run", "--benchmark", card, "--out", folder, "--n-examples", 2)
     assert code == 0
-    assert err == f"{folder}/checkpoint.safetensors: trained already\n"
+    assert err.splitlines() == [
+        f"{folder}/checkpoint.safetensors: trained already",
+        f"table, entry, outcomes and figures in {folder}",
+    ]
 
 
 def test_names_that_are_not_utf_8(invoke, card, finished, tmp_path):
@@ -214,7 +221,8 @@ def test_flags_follow_the_table(invoke, finished, tmp_path):
     arguments = ["evaluate", "masked.safetensors", "--attacks", "pgd-7,square", "--lambda", "1"]
     arguments += ["--n-examples", "20", "--out", "results"]
     code, out, err = invoke(*arguments)
-    assert (code, err) == (0, "")
+    said = "table, entry, outcomes and figures in results\n"
+    assert (code, err) == (0, said)
     entry = Entry.model_validate_json(Path("results/entry.json").read_text())
     names = {flag.name for flag in entry.flags}
     assert names >= {"estimate", "gradient-free", "zero gradients"}
@@ -226,7 +234,7 @@ def test_flags_follow_the_table(invoke, finished, tmp_path):
     assert page.count("\n* ", page.index("## Flags"), page.index("## Figures")) == len(names)
     # once more: nothing is computed
     before = files(Path("results/outcomes"))
-    assert invoke(*arguments) == (0, out, "")
+    assert invoke(*arguments) == (0, out, said)
     assert files(Path("results/outcomes")) == before
     code, shown = in_terminal(*arguments, cwd=tmp_path, columns=80)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)

@@ -67,7 +67,7 @@ def test_the_shell_loop_is_one_process(recorded, invoke, alone, monkeypatch):
         code, out, err = invoke(*words, *FEW, "--out", "shared")
         assert (code, out) == (0, "")
         shard = words[words.index("--shard") + 1]
-        assert re.fullmatch(rf"shard {shard}: its [1-3] of 8 blocks are in the store; .*\n", err)
+        assert re.fullmatch(rf"shard {shard}: its [1-3] of 8 blocks are in .*outcomes; .*\n", err)
         assert not Path("shared/report.md").exists()
     with monkeypatch.context() as patch:
         patch.setattr("oat_bench.evaluation.subject.AtPoint.craft", None)

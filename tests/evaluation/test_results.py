@@ -120,3 +120,11 @@ def test_an_attack_on_survivors_is_listed_with_all_examples_and_its_sample(tmp_p
     assert (table.loc["fgsm", "n"], table.loc["fgsm", "ra"]) == (3, 0.0)
     shown = results.shown(table.reset_index()).set_index("attack")
     assert shown["m"].to_dict() == {"autoattack": "3 of 5", "fgsm": "", "pgd-7": ""}
+    # a first n of the same attack, seen before, makes the sample no other
+    OutcomeStore(tmp_path / "o").sampled("costly", ["pgd-7"])
+    before = pd.DataFrame([(0, 1, 0, 0), (1, 1, 1, 0), (8, 1, 1, 1)], columns=COLUMNS)
+    OutcomeStore(tmp_path / "o").append("costly", before)
+    table = results.summarize(results.outcomes([tmp_path / "o"])).set_index("attack")
+    found, expected = table.loc["autoattack"], Accuracy.two_phase(10, 5, 4, 3)
+    assert (found["n"], found["left"], found["sampled"], found["sa"]) == (10, 5, 4, 90.0)
+    assert (found["ra"], found["ra_high"]) == (expected.value, expected.high)

@@ -45,22 +45,52 @@ def test_latex_is_as_booktabs_wants_it():
     ]
 
 
+def drawn(table, width, terminal=True):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+    table.draw(console)
+    return plain(console)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_has_intervals_below_and_cuts_no_number(terminal):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=8, color_system=None)
-    TABLE.draw(console)
-    lines = [line.split() for line in plain(console).splitlines()]
+def test_intervals_stand_below_numbers(terminal):
+    lines = [line.split() for line in drawn(TABLE, 21 if terminal else 8, terminal).splitlines()]
     assert lines[0] == ["model", "n", "RA"]
     assert lines[2:] == [["a_b", "7", "50.0"], ["40.2,", "60.0"], ["c|d", "1", "*"]]
 
 
-def test_only_the_column_that_is_meant_to_is_folded():
-    rows = [{"name": "long-name", "what": "so many words " * 3}]
-    console = Console(file=io.StringIO(), force_terminal=True, width=24, color_system=None)
-    Table(rows, ["name", "what"], fold="what").draw(console)
-    shown = plain(console)
-    assert max(map(len, shown.splitlines())) <= 24
-    assert (shown.count("long-name"), shown.count("words")) == (1, 3)
+WIDE = Table(
+    [
+        {
+            "rank": str(place),
+            "model": f"OAT wrn-{place}",
+            "network": "wrn-10-1",
+            "SA at lambda": Estimate(value=90 + place, low=80.25, high=95),
+            "RA": Estimate(value=40 + place, low=30.25, high=45),
+            "parameters": "77.5 k",
+            "remark": f"no. {place}, " + "trained by the recipe of the paper " * 3,
+        }
+        for place in range(1, 4)
+    ],
+    words=["model", "network", "remark"],
+    keys=["rank", "model"],
+)
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 120, 200])
+def test_a_table_too_wide_for_a_terminal_is_set_in_parts_that_fit(width):
+    shown = drawn(WIDE, width)
+    assert max(map(len, shown.splitlines())) <= width
+    parts = shown.count("rank")
+    assert parts == (2 if width < 80 else 1)
+    # what all rows share is said once
+    assert ("network wrn-10-1, parameters 77.5 k\n" in shown) == (width < 200)
+    # no word and no number is broken, nothing is left out, and every part says whose it is
+    words = shown.split()
+    for place in range(1, 4):
+        assert words.count(f"wrn-{place}") == parts
+        assert {f"{90 + place}.0", f"{40 + place}.0"} <= set(words)
+    assert words.count("80.2,") == words.count("30.2,") == 3
+    assert words.count("recipe") == 9
 
 
 def test_what_a_page_says_first():

@@ -95,7 +95,7 @@ def test_the_star_marks_what_was_not_trained_and_nothing_else(results):
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_shows_every_number_whole(results, width):
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(tables.page(results, TRAINED, "t").tables[0].terminal())
+    tables.page(results, TRAINED, "t").tables[0].draw(console)
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0].split() == ["lambda", "n", "SA", *ATTACKS]
@@ -183,7 +183,7 @@ def test_csv_holds_published_values_and_differences(results, known):
 
 def test_the_terminal_shows_them_too(results, known):
     console = Console(width=200, file=io.StringIO())
-    console.print(tables.page(results, TRAINED, "t", known).tables[0].terminal())
+    tables.page(results, TRAINED, "t", known).tables[0].draw(console)
     assert "80.0 +/- 0.3 (+5.0)" in console.file.getvalue()
 
 

@@ -1,0 +1,101 @@
+"""The training log in TensorBoard and W&B: the rows of log.csv, each once, after a restart too."""
+
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from oat_bench import run
+from oat_bench.errors import UserError
+from oat_bench.training import tracking
+
+
+def shown(folder):
+    """What TensorBoard reads: by name, epochs and values."""
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    names = events.Tags()["scalars"]
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
+
+
+def test_tensorboard_shows_the_log_once_also_after_a_restart(brief, digits, tmp_path):
+    training = brief.training.model_copy(update={"epochs": 2})
+    card, device = brief.model_copy(update={"training": training}), torch.device("cpu")
+    for _ in range(2):  # a run that is killed before it writes its checkpoint goes on
+        with tracking.tracked(["tensorboard"], tmp_path, {}) as track:
+            run.train(card, digits, tmp_path, seed=0, device=device, track=track)
+        (tmp_path / "checkpoint.safetensors").unlink()
+    log, found = pd.read_csv(tmp_path / "log.csv"), shown(tmp_path)
+    assert {name.replace("/", "@", 1) for name in found} == set(log.columns)
+    for name, points in found.items():
+        assert [epoch for epoch, _ in points] == [1, 2]
+        column = log[name.replace("/", "@", 1)]
+        assert [value for _, value in points] == pytest.approx(column.to_list(), rel=1e-5)
+
+
+class Recorded:
+    """W&B's interface, as of 0.18 to 0.31, that records what it is told; steps only go up there."""
+
+    Error = type("Error", (Exception,), {})
+
+    def __init__(self, refuses=""):
+        self.started, self.rows, self.failed, self.refuses = [], [], [], refuses
+
+    def init(self, *, dir, id, resume, project, name, config):
+        if self.refuses:
+            raise self.Error(self.refuses)
+        self.started.append((name, id, resume, config))
+        return self
+
+    def log(self, data, step):
+        self.rows.append((step, data))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.failed.append(kind)
+
+
+def test_wandb_is_told_each_row_under_its_own_number(monkeypatch, tmp_path):
+    wandb = Recorded()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: SimpleNamespace(name=name))
+    rows = [{"epoch": 1, "loss": 0.5, "SA@0.4": 90.0}, {"epoch": 2, "loss": 0.25}]
+    with tracking.tracked(["wandb"], tmp_path / "a", {"lr": 0.1}) as track:
+        for network in ("lambda0", "lambda1"):
+            for row in rows:
+                track(network, row)
+    values = {"lambda0/epoch": 1, "lambda0/loss": 0.5, "lambda0/SA/0.4": 90.0}
+    assert wandb.rows[0] == (1, values)
+    assert [step for step, _ in wandb.rows] == [1, 2, 3, 4]
+    assert wandb.rows[3][1] == {"lambda1/epoch": 2, "lambda1/loss": 0.25}
+    # the same training goes on as the same run, another is another; one that fails is known to
+    for folder, settings in (("a", {"lr": 0.1}), ("a", {"lr": 0.2}), ("b", {"lr": 0.1})):
+        with (
+            pytest.raises(ZeroDivisionError),
+            tracking.tracked(["wandb"], tmp_path / folder, settings),
+        ):
+            raise ZeroDivisionError
+    names, ids = zip(*[(name, identity) for name, identity, *_ in wandb.started], strict=True)
+    assert names == ("a", "a", "a", "b")
+    assert (ids[0] == ids[1], len(set(ids))) == (True, 3)
+    assert wandb.failed == [None, *[ZeroDivisionError] * 3]
+    assert {one[2] for one in wandb.started} == {"allow"}
+    monkeypatch.setitem(sys.modules, "wandb", Recorded("api_key not configured"))
+    with (
+        pytest.raises(UserError, match=r"not configured; log in with wandb login"),
+        tracking.tracked(["wandb"], tmp_path, {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", tracking.KINDS)
+def test_a_package_that_is_not_there_is_said_before_anything_is_read(monkeypatch, invoke, kind):
+    monkeypatch.setattr(tracking, "find_spec", lambda _name: None)
+    code, out, err = invoke("train", "--dataset", "nowhere/at/all", "--log", kind)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"pip install 'oat-bench[{kind}]'" in err

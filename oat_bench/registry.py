@@ -7,6 +7,7 @@ asked for. Other packages add theirs by an entry point in their pyproject.toml:
     my-defence = "my_package:MyDefence"
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -133,6 +134,13 @@ DATASETS = Registry(
         "image-folder": "oat_bench.datasets:unnamed_folder",
     },
 )
+
+
+def dataset_meant(name: str) -> str:
+    """Return the data set that is meant, see `Registry.meant`; the path of a folder stays."""
+    return name if os.path.isdir(name) else DATASETS.meant(name)  # noqa: PTH112
+
+
 ARCHITECTURES = Registry("architecture", "oat_bench.architectures", {})
 #: where models lie that no path names, ``NAME:...``; each is called with what follows the colon
 MODELS = Registry(

@@ -17,7 +17,7 @@ from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestor
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid
-from oat_bench.evaluation.cost import with_costs
+from oat_bench.evaluation.cost import with_attack_costs, with_costs
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
@@ -213,6 +213,7 @@ def measured(
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     before = None if out is None else out / ENTRY
     counted = summarize(outcomes, Design(worst_over), info.trained_at)
+    counted = with_attack_costs(counted, subject, outcomes, attacks)
     results = with_costs(counted, classifier, data.test, device, before)
     known = {
         "number_forward_passes": classifier.passes,

@@ -24,12 +24,10 @@ MEMORY, SECONDS = 3 << 29, 20
 
 
 def fuzz(check: Callable[[Any], None], inputs: st.SearchStrategy, count: int) -> None:
-    """Run a check on inputs, always the same ones."""
+    """Run a check on inputs, the same ones in every run but that of `make explore`."""
 
     @settings(
         max_examples=count,
-        deadline=None,
-        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

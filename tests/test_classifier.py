@@ -261,9 +261,7 @@ def test_a_changed_description_or_weight_fails_the_checksum(whole, tmp_path):
         assert "checksum" in refusal(path)
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bits_are_refused_or_harmless(classifier, whole, tmp_path, data):
     (header,) = struct.unpack("<Q", whole[:8])

@@ -4,11 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import torch
+from pages import check_command
 
-from oat_bench import cli
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.benchmark import benchmark_card
@@ -103,10 +102,6 @@ def test_the_commands_on_knobs_are_commands_and_name_that_folder():
     ]
     assert len(lines) == 6
     for words in lines:
-        command: click.Command = cli.cli
-        while isinstance(command, click.Group):
-            command = command.commands[words.pop(0)]
-        parent = click.Context(cli.cli, **cli.cli.context_settings)
-        command.make_context("oat-bench", words, parent)
+        check_command(words)
     card = benchmark_card("digits").with_changes({"threat.eps": 1 / 16, "training.epochs": 6})
     assert f"`runs/{card.name}-seed0`" in (DOCS / "knobs.md").read_text()

@@ -167,7 +167,11 @@ def untimed(value):
     """Values without what is measured by a clock."""
     if not isinstance(value, list):
         return value
-    return [{k: v for k, v in point.items() if k != "cost"} for point in value]
+    points = [{k: v for k, v in point.items() if k != "cost"} for point in value]
+    for point in points:
+        for cost in point["attack_costs"]:
+            del cost["seconds"]
+    return points
 
 
 def examined(folder):

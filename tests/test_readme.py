@@ -4,10 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
+from pages import check_command
 
-from oat_bench import cli, datasets
+from oat_bench import datasets
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.benchmark import benchmark_card
@@ -111,8 +111,4 @@ def test_commands_of_the_readme_and_of_the_pages_by_example_are_commands():
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("oat-")]
     assert len(commands) > 40
     for words in commands:
-        command: click.Command = cli.cli
-        while isinstance(command, click.Group):
-            command = command.commands[words.pop(0)]
-        parent = click.Context(cli.cli, **cli.cli.context_settings)
-        command.make_context("oat-bench", words, parent)
+        check_command(words)

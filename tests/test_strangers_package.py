@@ -88,7 +88,7 @@ def installed(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "two_heads.py").write_text(block("add-a-method.md", 0))
-    (source / "shift_engine.py").write_text(block("add-an-attack.md", 1))
+    (source / "shift_engine.py").write_text(block("add-an-attack.md", 2))
     (source / "bright_digits.py").write_text(BRIGHT)
     assert block("add-a-method.md", 1).strip() in PYPROJECT
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]

@@ -1,14 +1,13 @@
 """What the values of options may be, and what is said of others."""
 
 import math
-import os
 import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import click
 
-from oat_bench.registry import DATASETS
+from oat_bench.registry import dataset_meant
 
 T = TypeVar("T")
 
@@ -25,11 +24,6 @@ class Parsed(click.ParamType[T], Generic[T]):
             return self.read(str(value).strip())
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def _dataset(text: str) -> str:
-    """Read the name of a data set, however it is spelled, or the path of a folder."""
-    return text if os.path.exists(text) else DATASETS.meant(text)  # noqa: PTH110 (a name may be too long for a path)
 
 
 class Number(click.FloatRange):
@@ -151,7 +145,7 @@ SEVERITIES = Parsed(_severities)
 COUNTS = Parsed(_counts)
 #: a number or a fraction of two
 EPS = Parsed(_eps, "EPS")
-DATASET = Parsed(_dataset, "NAME|FOLDER")
+DATASET = Parsed(dataset_meant, "NAME|FOLDER")
 #: a key of a card, and the text of its value
 SETTING = Parsed(_setting, "KEY=VALUE")
 #: a share between 0 and 1, as a fraction or in percent

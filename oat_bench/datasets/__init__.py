@@ -6,7 +6,7 @@ from pathlib import Path
 from oat_bench.datasets.folder import free_name, image_folder
 from oat_bench.datasets.splits import Dataset, Split, check_arrays, nested_order
 from oat_bench.errors import UserError, unknown
-from oat_bench.registry import DATASETS
+from oat_bench.registry import DATASETS, dataset_meant
 
 __all__ = [
     "BUNDLED",
@@ -64,7 +64,7 @@ def load(
     Raises:
         UserError: if there is none of that name, or its files are absent or damaged.
     """
-    name = name if is_folder(name) else DATASETS.meant(name)
+    name = dataset_meant(name)
     check_known(name)
     if is_folder(name):
         if label is not None and label != (free := free_name(label)):

@@ -40,6 +40,12 @@ def cell_name(at: AtPoint, attack: Attack, rules: Sequence[str], origin: Origin 
     return f"{label}-{where}-{sha256(*parts)[:16]}"
 
 
+def stored_name(at: AtPoint, attack: Attack, origin: Origin | None = None) -> str:
+    """Name the cell of the store that holds an attack's outcomes."""
+    lams = origin.lams if origin else [at.point.lam]
+    return cell_name(at, attack, (*at.subject.classifier.rules(lams), *at.rules), origin)
+
+
 def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None = None) -> CellInfo:
     """Say what a cell of an attack, or a file of its images, holds."""
     info = at.subject.classifier.info
@@ -73,9 +79,7 @@ class Cell:
     ) -> None:
         self.at, self._store = at, at.subject.store
         self.attack = attack if origin else attack.parts()[part - 1]
-        lams = origin.lams if origin else [at.point.lam]
-        rules = (*at.subject.classifier.rules(lams), *at.rules)
-        self.name = cell_name(at, self.attack, rules, origin)
+        self.name = stored_name(at, self.attack, origin)
         self._about = partial(describe, at, attack, part, origin)
         self._frames = [self._store.read(self.name)]
         self._known = self._among(self._frames[0])

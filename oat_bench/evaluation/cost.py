@@ -1,22 +1,27 @@
-"""What a plain classifier costs: parameters, FLOPs and latency."""
+"""What a plain classifier costs, and what attacking it cost."""
 
 import platform
 import statistics
 import timeit
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from oat_bench.acceleration import Spent, operations_per_image
-from oat_bench.classifier import TunableClassifier
+from oat_bench.attacks.engines import Attack
+from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError
+from oat_bench.evaluation.cells import stored_name
+from oat_bench.evaluation.subject import Subject
 from oat_bench.results import records
-from oat_bench.results.points import Cost, PointResult
+from oat_bench.results.points import AttackCost, Cost, PointResult
 
 _PASSES, _WARM_UP = 20, 3  # timed passes, after a few that are not
 
@@ -64,6 +69,40 @@ def shares(spent: Spent, n: int, attacks: str, device: torch.device) -> dict[str
     """Return the share of one of n rows in what attacks spent on them together: `COSTS`."""
     each = {name: value / max(1, n) for name, value in vars(spent).items()}
     return each | {"attacks": attacks, "machine": machine(device)}
+
+
+def with_attack_costs(
+    results: Sequence[PointResult],
+    subject: Subject,
+    outcomes: pd.DataFrame,
+    attacks: Sequence[Attack],
+) -> list[PointResult]:
+    """Add to results what the store says that outcomes took; what attacks shared counts once."""
+    costed = []
+    for result in results:
+        at = subject.at(OperatingPoint(result.lam, result.width))
+        rows = outcomes[(outcomes["lam"] == result.lam) & (outcomes["width"] == result.width)]
+        frames = []
+        for attack in attacks:
+            seen = torch.tensor(rows.loc[rows["attack"] == attack.label, "example"].to_numpy())
+            seen = seen if attack.per_example else subject.blocks.whole(seen)
+            for number, part in enumerate(attack.parts()):
+                found = subject.store.costs(stored_name(at, part))
+                frames.append(found[found["example"].isin(seen.tolist())].assign(part=number))
+        told = pd.concat(frames).drop_duplicates(["attacks", "machine", "part", "example"])
+        costs = [
+            AttackCost(
+                attacks=own["attacks"].iloc[0].split(","),
+                n=own["example"].nunique(),
+                forward=round(own["forward"].sum()),
+                backward=round(own["backward"].sum()),
+                seconds=round(own["seconds"].sum(), 3),
+                machine=own["machine"].iloc[0],
+            )
+            for _, own in told.groupby(["attacks", "machine"], sort=False)
+        ]
+        costed.append(result.model_copy(update={"attack_costs": costs}))
+    return costed
 
 
 def with_costs(

@@ -6,7 +6,7 @@ from statistics import median
 
 from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, short, to_csv
 from oat_bench.results.entries import Entry, EntryAttack
-from oat_bench.results.points import PointResult
+from oat_bench.results.points import PointResult, total_costs
 from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
@@ -53,6 +53,7 @@ def page(
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
     notes = _notes(published, frontiers if dial else (), attacks)
+    notes += _attacking(results)
     if ancestry:
         notes.insert(0, f"Training {ancestry}.")
     marks = [RANDOM] if random else [UNTRAINED] if trained else []
@@ -155,6 +156,23 @@ def _cost(results: Sequence[PointResult]) -> list[str]:
         f"{short(cost.parameters)} parameters, {short(cost.flops)} FLOPs and "
         f"{median(one.latency_ms for one in costs):.3g} ms an image ({cost.machine})"
         for cost in costs[:1]
+    ]
+
+
+def _attacking(results: Sequence[PointResult]) -> list[str]:
+    """Say what the attacks took, at all operating points together."""
+    costs = [cost for cost in total_costs(results) if cost.n]
+    if not costs:
+        return []
+    said = [
+        f"{' + '.join(cost.attacks)} {cost.n} images, {cost.passes:,.1f} passes each, "
+        f"{cost.seconds:,.1f} s"
+        for cost in costs
+    ]
+    machines = ", ".join(dict.fromkeys(cost.machine for cost in costs))
+    return [
+        f"Cost of the attacks, forward and backward passes: {'; '.join(said)} ({machines}). "
+        "What attacks joined by + shared counts once."
     ]
 
 

@@ -123,7 +123,7 @@ def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
             table = file.read(columns=list(kinds), use_threads=False).select(list(kinds))
         for name in words:
             column = table.column(name)
-            if any(len(word) > 128 for c in column.chunks for word in c.dictionary.to_pylist()):
+            if any(len(word) > 512 for c in column.chunks for word in c.dictionary.to_pylist()):
                 raise ValueError(f"{name} holds more than a word")
             table = table.set_column(list(kinds).index(name), name, column.cast("string"))
         if any(column.null_count for column in table.columns):

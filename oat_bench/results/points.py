@@ -1,6 +1,6 @@
 """What was measured at each operating point, counted from outcomes, as it stands in entries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 from pydantic import Field
@@ -22,6 +22,28 @@ class Cost(Written):
     machine: str = Field(description="where the passes were timed")
 
 
+class AttackCost(Written):
+    """What it took to attack: by one attack, or by several that shared gradients."""
+
+    attacks: list[Name] = Field(min_length=1)
+    n: Count = Field(ge=0, description="images attacked; those wrong clean are not")
+    forward: Count = Field(ge=0, description="passes of single images, classifying the result too")
+    backward: Count = Field(ge=0, description="passes to the gradient of a single image")
+    seconds: float = Field(ge=0)
+    machine: str = Field(description="where it was computed")
+
+    def __add__(self, other: "AttackCost") -> "AttackCost":
+        numbers = ("n", "forward", "backward", "seconds")
+        return self.model_copy(
+            update={name: getattr(self, name) + getattr(other, name) for name in numbers}
+        )
+
+    @property
+    def passes(self) -> float:
+        """Passes of an attacked image, forward and backward, in the mean."""
+        return (self.forward + self.backward) / max(1, self.n)
+
+
 class PointResult(Written):
     """What was measured at one operating point."""
 
@@ -35,6 +57,9 @@ class PointResult(Written):
     robust_acc: dict[Name, Accuracy] = Field(description="RA per attack")
     worst_case_acc: Accuracy | None = Field(description="right under every attack of the threat")
     cost: Cost | None = None
+    attack_costs: list[AttackCost] | None = Field(
+        default=None, description="of the stored outcomes; absent: not recorded"
+    )
 
     @property
     def robust(self) -> dict[str, Accuracy]:
@@ -49,6 +74,15 @@ class PointResult(Written):
 
     def __str__(self) -> str:
         return f"lambda {self.lam:g}" + (f", width {self.width:g}" if self.width != 1 else "")
+
+
+def total_costs(points: Iterable[PointResult]) -> list[AttackCost]:
+    """Sum up what attacks took at several operating points, by attacks and machine."""
+    found: dict[tuple[str, ...], AttackCost] = {}
+    for cost in (cost for point in points for cost in point.attack_costs or ()):
+        key = (*cost.attacks, cost.machine)
+        found[key] = found[key] + cost if key in found else cost
+    return list(found.values())
 
 
 def summarize(

@@ -104,9 +104,7 @@ def test_a_command_line_that_fails_in_its_own_process(finished, tmp_path):
     assert err.count("\n") == 1
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.one_of(st.text(max_size=12), st.lists(st.floats()).map(lambda v: ",".join(map(str, v))))
 )

@@ -428,9 +428,7 @@ def test_a_program_that_would_run_code_is_not_read(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_end_in_one_line(files, tmp_path, monkeypatch, kind, data):
     def forbidden(*_args, **_kwargs):

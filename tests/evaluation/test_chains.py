@@ -12,10 +12,14 @@ from oat_bench.attacks.engines import chains, prepare, together
 from oat_bench.attacks.saved import read
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
+from oat_bench.evaluation.cost import with_attack_costs
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.subject import Subject, alike
+from oat_bench.reports import per_lambda
 from oat_bench.results.outcomes import OutcomeStore
+from oat_bench.results.points import AttackCost, summarize, total_costs
+from oat_bench.statistics.phases import Design
 
 THREAT = Threat(eps=0.15, step_size=0.03)
 IDS = torch.tensor([*range(5), 60, 95, *range(5, 28)])  # 60 and 95 are wrong clean
@@ -247,3 +251,84 @@ def test_what_only_rounding_breaks_is_attacked_again_for_the_attack_that_it_brok
     assert min(again) > 0
     # what both attack again is attacked once
     assert sum(one.backward for one in apart) - spent.backward > (N - 2) * 7
+
+
+# --- what it took
+
+
+@pytest.fixture
+def costs(trained, digits, tmp_path):
+    """Evaluate with a store; return the results with their costs, and the passes made now."""
+
+    def costs(attacks, lambdas=(0.7,), examples=IDS, **options):
+        store = OutcomeStore(tmp_path / "store")
+        options = {"store": store, "batch_size": 11, "compile_it": False, **options}
+        subject = Subject(trained, digits.test, digits.fingerprint(), examples, **options)
+        points = [OperatingPoint(lam) for lam in lambdas]
+        with spending() as spent:
+            frame = evaluate(subject, points, attacks, show=False)
+        results = summarize(frame, Design([attack.label for attack in attacks]))
+        return with_attack_costs(results, subject, frame, attacks), spent
+
+    return costs
+
+
+def told(results):
+    return {tuple(c.attacks): (c.n, c.forward, c.backward) for c in total_costs(results)}
+
+
+def test_a_chain_costs_what_it_took_once_and_a_warm_run_says_the_same(costs):
+    attacks, right = [ready(name) for name in SUITE], N - 2
+    results, spent = costs(attacks)
+    shared = {
+        ("fgsm", "mi-fgsm"): (right, right * (10 + 2), right * 10),
+        ("pgd-7", "pgd-20"): (right, right * (20 + 2), right * 20),
+    }
+    assert told(results) == shared
+    found = results[0].attack_costs
+    assert sum(c.backward for c in found) == spent.backward
+    assert sum(c.forward for c in found) == spent.forward - N  # to predict clean images
+    assert 0 < sum(c.seconds for c in found) < spent.seconds
+    again, nothing = costs(attacks)
+    assert (nothing.forward, again) == (0, results)
+    # of some of the examples and attacks, what those took
+    few, _ = costs(attacks[2:3], examples=IDS[:10])
+    assert told(few) == {("pgd-7", "pgd-20"): (8, 8 * 22, 8 * 20)}
+    # what is computed alone is said alone
+    more, _ = costs([*attacks, ready("pgd-20", name="pgd-30", parameters={"steps": 30})])
+    assert told(more) == shared | {("pgd-30",): (right, right * 31, right * 30)}
+
+
+def test_parts_of_an_attack_cost_what_they_took_in_sum(costs):
+    brief = {"steps": 3}
+    recorded = {"apgd-ce": brief, "apgd-t": brief, "fab-t": brief, "square": {"n_queries": 20}}
+    attack = prepare(attack_card("autoattack"), THREAT, n_classes=10, seed=0, recorded=recorded)
+    results, spent = costs([attack], lambdas=(0.3, 0.7), examples=IDS[:8])
+    ((names, (n, forward, backward)),) = told(results).items()
+    assert names == ("autoattack",)
+    # whole blocks are attacked: all of the test set's first that hold these
+    assert 8 < n < 2 * 1000
+    assert backward == spent.backward
+    assert 0 < spent.forward - forward < 2 * 1000  # to predict clean images
+
+
+def test_a_table_says_what_its_attacks_took(costs):
+    results, _ = costs([ready("mi-fgsm"), ready("fgsm"), ready("pgd-7")], lambdas=(0.3, 0.7))
+    note = next(n for n in per_lambda.page(results, [], "title").notes if "Cost" in n)
+    n = total_costs(results)[0].n
+    assert f"mi-fgsm + fgsm {n} images, 22.0 passes each" in note
+    assert f"pgd-7 {n} images, 15.0 passes each" in note
+    older = [result.model_copy(update={"attack_costs": None}) for result in results]
+    assert not any("Cost" in n for n in per_lambda.page(older, [], "title").notes)
+
+
+def test_costs_on_two_machines_are_not_added():
+    one = AttackCost(attacks=["a"], n=1, forward=2, backward=1, seconds=0.5, machine="here")
+    assert (one + one).passes == one.passes == 3
+    other = one.model_copy(update={"machine": "there"})
+
+    class Point:
+        def __init__(self, *costs):
+            self.attack_costs = list(costs)
+
+    assert total_costs([Point(one, other), Point(one)]) == [one + one, other]

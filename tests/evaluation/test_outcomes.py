@@ -63,9 +63,7 @@ def test_batches_of_one_length_with_the_same_ends_are_two_batches(store):
 
 
 @given(batches=st.lists(st.lists(st.integers(0, 30), min_size=1, unique=True), max_size=6))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_batches_in_any_order_neither_lose_nor_double_rows(tmp_path_factory, batches):
     folder = tmp_path_factory.mktemp("outcomes")
     for batch in batches:
@@ -142,9 +140,7 @@ def test_a_file_cut_anywhere_is_refused(whole):
         assert read_damaged(store, path, content[:end]) is None
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bits_are_refused_or_harmless(whole, data):
     store, path, content = whole

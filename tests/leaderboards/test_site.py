@@ -185,6 +185,17 @@ def test_a_model_page_has_every_number_of_its_entry(pages, entry):
         assert words in text
 
 
+def test_a_model_page_says_what_its_attacks_took(pages, entry):
+    text = {
+        page: re.sub(r"\s+", " ", " ".join(pages[page].text))
+        for page in (MODEL, MODEL.replace("oat-wrn-10-1", "masked"))
+    }
+    took, n = "fgsm + mi-fgsm {} 22.5 {:,.1f} a machine", len(entry["operating_points"])
+    published, costed = text.values()
+    assert took.format(100 * n, 300.5 * n) in costed
+    assert "What the attacks took" not in published
+
+
 def test_a_board_is_ordered_and_the_unreliable_are_last(pages, entry):
     rows = pages[BOARD].data()["rows"]
     assert len(rows) == 6  # the model of three widths has three

@@ -11,7 +11,7 @@ from oat_bench.leaderboards.site.examples import Examples, example_attack
 from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
 from oat_bench.reports.table import short
 from oat_bench.results.models import attack_name
-from oat_bench.results.points import PointResult
+from oat_bench.results.points import PointResult, total_costs
 from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate
 
 #: nothing but the site's own files; the charts' library writes styles into the page
@@ -108,6 +108,7 @@ def model(
         figures=figures,
         files=files,
         data=data,
+        costs=total_costs(model.entry.operating_points),
         attack_rows=[
             (attack, part, ", ".join(f"{k} {_value(v)}" for k, v in part.parameters.items()))
             for attack in model.entry.attacks

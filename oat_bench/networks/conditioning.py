@@ -109,11 +109,8 @@ class LambdaEncoding(nn.Module):
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
-        # as searchsorted does, in operations that every exporter knows
-        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
-        low, high = self.trained[upper - 1], self.trained[upper]
-        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        between = Between(upper - 1, upper, weight)
+        between = bracket(self.trained, lam)
+        weight = between.weight
         if self.interpolation == "film":
             return (self.codes, between) if every else between.of_rows(self.codes)
         if self.interpolation == "spherical-codes":
@@ -146,6 +143,12 @@ class Between:
         """Interpolate rows [a, C] linearly to [k, C]."""
         return torch.lerp(rows[self.low], rows[self.high], self.weight)
 
+    def pull(self, rows: Tensor, towards: Tensor, share: float) -> None:
+        """Move rows [a, C], in place, a share of the way to what one value, k = 1, found, [C]."""
+        weight = float(self.weight)
+        for row, own in ((int(self.low), 1 - weight), (int(self.high), weight)):
+            rows[row].lerp_(towards, share * own)
+
     def of_rows(self, rows: Tensor) -> tuple[Tensor, "Between"]:
         """Leave out the rows that do not count."""
         at_high = self.weight[:, 0] == 1
@@ -154,6 +157,15 @@ class Between:
         needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
         low, high = places.chunk(2)
         return rows[needed], Between(low, high, self.weight)
+
+
+def bracket(knots: Tensor, values: Tensor) -> Between:
+    """Say where values, [k], lie among ascending knots, [a]; outside of them, at the nearest."""
+    # as searchsorted does, in operations that every exporter knows
+    upper = (knots < values[:, None]).sum(1).clamp(1, len(knots) - 1)
+    low, high = knots[upper - 1], knots[upper]
+    weight = ((values - low) / (high - low)).clamp(0, 1)[:, None]
+    return Between(upper - 1, upper, weight)
 
 
 def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
@@ -217,4 +229,13 @@ class Folded:
         return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
 
 
-AnyCondition = Condition | Folded | None
+@dataclass(frozen=True)
+class Place:
+    """Where on a line of weights images are; see `oat_bench.networks.line`."""
+
+    shift: Tensor  # by how much of its slope a weight moves, [1]; [n] if ``each`` has its own
+    between: Between  # the rows of batch norm's statistics
+    each: bool = False
+
+
+AnyCondition = Condition | Folded | Place | None

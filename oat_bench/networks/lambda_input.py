@@ -1,6 +1,7 @@
 """f(x, lambda) as one plain graph, for export: lambda is an input, the width is fixed."""
 
 import copy
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,7 @@ class LambdaNorm(nn.Module):
 
 
 class LambdaInput(nn.Module):
-    """A plain backbone that is told lambda with the images; traceable, as no value is looked at."""
-
-    def __init__(
-        self, encoding: LambdaEncoding, norms: list[LambdaNorm], backbone: nn.Module
-    ) -> None:
-        super().__init__()
-        self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
+    """A network that is told lambda with the images; traceable, as no value is looked at."""
 
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
         """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
@@ -52,14 +47,36 @@ class LambdaInput(nn.Module):
         # 0, 1, 2, ... or 0, 0, 0, ...; of any other k a place that does not exist, so that no
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
+        return self.logits(images, lam[places])
+
+    @abstractmethod
+    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
+        """Compute logits of images, each at its lambda, [n]."""
+
+    @abstractmethod
+    def at(self, lam: float) -> nn.Module:
+        """Return the plain network at lam in [0, 1], sharing nothing."""
+
+
+class FilmInput(LambdaInput):
+    """A plain backbone, whose norm layers are functions of lambda."""
+
+    def __init__(
+        self, encoding: LambdaEncoding, norms: list[LambdaNorm], backbone: nn.Module
+    ) -> None:
+        super().__init__()
+        self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
+
+    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
+        """Compute logits of images, each at its lambda, [n]."""
         trained = self.encoding.trained
-        affines = self._affines(lam.clamp(trained[0], trained[-1])[places])
+        affines = self._affines(lam.clamp(trained[0], trained[-1]))
         maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def at(self, lam: float) -> nn.Module:
-        """Return the plain network at lam in [0, 1], as `oat_bench.networks.specialize` does."""
+        """Return the plain network at lam, as `oat_bench.networks.specialize` does."""
         values = torch.full((1,), lam, device=self.encoding.codes.device)
         affines = [(scale[0], shift[0]) for scale, shift in self._affines(values)]
         return fold_norms(copy.deepcopy(self.backbone), affines)
@@ -72,9 +89,9 @@ class LambdaInput(nn.Module):
 
 
 @torch.no_grad()
-def lambda_input(network: ConditionalNetwork, width: float | None = None) -> LambdaInput:
+def lambda_input(network: ConditionalNetwork, width: float | None = None) -> FilmInput:
     """Return the network of a width (None: the widest) that takes lambda, sharing nothing."""
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]
     encoding, plain = copy.deepcopy(network.encoding), network.subnetwork(width, copy=True)
-    return LambdaInput(encoding, norms, plain).eval().requires_grad_(False)
+    return FilmInput(encoding, norms, plain).eval().requires_grad_(False)

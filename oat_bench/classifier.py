@@ -258,6 +258,10 @@ class TunableClassifier(ABC):
             ValueError: if the operating point does not exist.
         """
 
+    def place(self, lam: float) -> float | None:
+        """Return the parameter of the method's own that a lambda stands for; None: lambda."""
+        return None
+
     def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
 

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from reporting import evaluate_and_report
 
 import oat_bench
 from oat_bench import load, run
@@ -14,6 +15,7 @@ from oat_bench.methods.weight_line import LineStep, WeightLine, even_turns
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.line import KNOTS, LineNetwork
 from oat_bench.randomness import uniform
+from oat_bench.results.entries import Entry
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import pgd
@@ -170,6 +172,21 @@ def test_a_trained_dial_is_in_the_checkpoint(trained, digits):
     torch.testing.assert_close(again.logits(x, lam), expected, rtol=1e-4, atol=1e-4)
     assert again.place(0.0) == pytest.approx(float(turns[0]))
     assert again.place(0.075) == pytest.approx(float(turns[1:3].mean()), abs=1e-6)
+
+
+def test_entries_and_tables_say_the_place_behind_a_lambda(trained, brief, digits, tmp_path):
+    model, _ = trained
+    measures = {"lambdas": [0.0, 0.37, 1.0], "attacks": "fgsm", "n_examples": 20}
+    card = brief.model_copy(
+        update={"evaluation": brief.evaluation.model_copy(update=measures | {"fewer_examples": {}})}
+    )
+    attacks = run.prepare_attacks(card, 10, 0)
+    evaluate_and_report(model, card, digits, attacks, tmp_path, command="", device=CPU)
+    points = Entry.read(tmp_path / "entry.json").operating_points
+    assert [point.place for point in points] == [model.place(lam) for lam in (0.0, 0.37, 1.0)]
+    assert all(point.trained for point in points)
+    assert f"{model.place(0.37):.3g}" in (tmp_path / "table.md").read_text()
+    assert f"{model.place(0.37):.4g}" in (tmp_path / "table.csv").read_text()
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])

@@ -109,6 +109,7 @@ METHODS = Registry(
         "mixednuts": "oat_bench.methods.mixednuts:MixedNUTS",
         "weight-interpolation": "oat_bench.methods.weights:WeightInterpolation",
         "affine-interpolation": "oat_bench.methods.affine:AffineInterpolation",
+        "affine-dial": "oat_bench.methods.affine:AffineDial",
     },
 )
 ENGINES = Registry(

@@ -4,7 +4,7 @@ Lines of networks: Wortsman et al., ICML 2021, arXiv:2102.10472. docs/dial.md sa
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Self, cast
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from oat_bench.acceleration import Accelerated, autocast, operations_per_image
 from oat_bench.classifier import ModelInfo, OperatingPoint
-from oat_bench.datasets import Dataset, Split, nested_order
+from oat_bench.datasets import Dataset
 from oat_bench.methods.trainable import OneNetwork, Options, card_of
+from oat_bench.methods.turns import accuracies, attacks, even_turns, sample
 from oat_bench.methods.weights import estimate
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.line import KNOTS, TURNS, LineInput, LineNetwork
@@ -28,15 +28,11 @@ from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import Model, pgd
 from oat_bench.training.step import Batch, TrainingStep
 
-Images = tuple[Tensor, Tensor, Tensor]  #: images, labels, and the ids that own random starts
-
 LOW_EDGE, HIGH_EDGE = 0.1, 0.1  #: draws of t go so far beyond the ends, where they stay at the end
 POWER = 1.0
 FEW = False
 CLEAN = 0.0  #: share of a batch that is at the place 0, beside what draws bring there
 _DRAW = 2  #: draws of t take the streams of the seed from here on
-_STEPS = 10  #: of PGD, where the dial is measured
-_BATCH = 250
 PLACES = tuple(np.arange(KNOTS[0], KNOTS[-1] + 1e-9, 0.125).tolist())  #: that are measured
 
 
@@ -51,42 +47,18 @@ class LineOptions(Options):
     )
 
 
-def attacked(model: Model, t: float, images: Images, budget: Budget, seed: int) -> Tensor:
-    """Attack images within the radius of a place: the share t of eps, none below 0, all from 1."""
-    x, y, ids = images
-    if t <= 0:
-        return x
-    share, steps, size = min(t, 1.0) ** POWER, budget.steps, budget.step_size
+def radius(t: float) -> float:
+    """Return the share of eps that a place is attacked within."""
+    return min(max(t, 0.0), 1.0) ** POWER
+
+
+def scaled(budget: Budget, share: float) -> Budget:
+    """Return what an attack within a share of eps may do: fewer steps of the same length."""
+    steps, size = budget.steps, budget.step_size
     if FEW:
         steps = max(1, math.ceil(share * budget.steps))
         size = max(size, min(size * budget.steps / steps, 1.25 * budget.eps))
-    own = replace(budget, eps=share * budget.eps, step_size=share * size, steps=steps)
-    return pgd(model, x, y, example_ids=ids, seed=seed, **vars(own))
-
-
-def even_turns(places: Sequence[float], points: np.ndarray, count: int = TURNS) -> list[float]:
-    """Return ascending places between which the frontier is equally long.
-
-    Args:
-        places: ascending, where it was measured.
-        points: SA and RA there, shape [n, 2].
-        count: how many, from the highest SA to the highest RA.
-
-    Between these two SA is made to fall and RA to rise (isotonic regression), against chance.
-    """
-    sa, ra = points.T
-    last = int(ra.argmax())
-    first = int(sa[: last + 1].argmax())
-    if first == last:  # one point is the best in both
-        first, last = 0, len(places) - 1
-    sa, ra = sa[first : last + 1], ra[first : last + 1]
-    falls, rises = isotonic_regression(sa, increasing=False).x, isotonic_regression(ra).x
-    lengths = np.hypot(np.diff(falls), np.diff(rises))
-    # a place on a flat part is as good as the next one, but two turns need two places
-    lengths = lengths + 1e-3 * max(lengths.sum(), 1e-9) / len(lengths)
-    along = np.concatenate([[0.0], lengths.cumsum()])
-    turns = np.interp(np.linspace(0, along[-1], count), along, places[first : last + 1])
-    return turns.tolist()  # type: ignore[no-any-return]
+    return replace(budget, eps=share * budget.eps, step_size=share * size, steps=steps)
 
 
 class LineStep(TrainingStep):
@@ -119,11 +91,11 @@ class LineStep(TrainingStep):
 
     def _loss(self, batch: Batch, t: float, some: slice) -> Tensor:
         x, y, ids = (part[some] for part in (batch.x, batch.y, batch.ids))
-        # below the radius of a clean place no attack looks at the network
-        model = self._fast(self.network.at(t)) if t > 0 else self.network
-        x_adv = attacked(model, t, (x, y, ids), batch.budget, batch.seed)
+        if t > 0:
+            model, budget = self._fast(self.network.at(t)), scaled(batch.budget, radius(t))
+            x = pgd(model, x, y, example_ids=ids, seed=batch.seed, **vars(budget))
         with autocast(self.setting.device, self.setting.precision):
-            logits = self.network(x_adv, t)
+            logits = self.network(x, t)
         return F.cross_entropy(logits.float(), y)
 
     def _fast(self, plain: nn.Module) -> Model:
@@ -196,23 +168,18 @@ class WeightLine(OneNetwork):
     def fit(self, data: Dataset) -> str:
         """Estimate batch norm at its knots, then find the places of even turns."""
         options, network = LineOptions.model_validate(self.info.options), self.network
-        known, held_out = (
-            split.take(nested_order(split.labels)[:count]).to(self.device)
-            for split, count in (
-                (data.train, options.statistics),
-                (data.validation, options.images),
-            )
-        )
+        known = sample(data.train, options.statistics).to(self.device)
         for number, t in enumerate(KNOTS):
             inner = min(max(t, 0.0), 1.0)  # beyond the ends there are no statistics yet
-            batches = [x_adv for x_adv, _ in self._attacked(known, network.at(inner), inner)]
+            found = attacks(network.at(inner), known, self.info, radius(inner))
             estimated = network.unfolded(t)
-            estimate(estimated, batches)
+            estimate(estimated, [x for x, _ in found])
             network.restate(number, estimated)
+        held_out = sample(data.validation, options.images).to(self.device)
         if not len(held_out):
             return f"batch norm estimated on {len(known)} images"
-        points = np.array([self._accuracies(held_out, network.at(t)) for t in PLACES])
-        network.turns.copy_(torch.tensor(even_turns(PLACES, points)))
+        points = [accuracies(network.at(t), held_out, self.info) for t in PLACES]
+        network.turns.copy_(torch.tensor(even_turns(PLACES, points, TURNS)))
         ends = " to ".join(f"{place:.3g}" for place in network.turns[[0, -1]].tolist())
         return (
             f"batch norm estimated on {len(known)} images, even turns from place {ends} found on "
@@ -223,21 +190,3 @@ class WeightLine(OneNetwork):
     def device(self) -> torch.device:
         """Where the network is."""
         return self.network.knots.device
-
-    def _attacked(
-        self, split: Split, plain: nn.Module, t: float
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        threat, model = self.info.threat, Accelerated(plain)
-        budget = Budget(threat.norm, threat.eps, threat.step_size, _STEPS)
-        for ids in torch.arange(len(split), device=self.device).chunk(-(-len(split) // _BATCH)):
-            x, y = split.inputs(ids), split.labels[ids]
-            yield attacked(model, t, (x, y, ids), budget, self.info.seed), y
-
-    @torch.no_grad()
-    def _accuracies(self, split: Split, plain: nn.Module) -> list[float]:
-        """Return SA and RA in percent."""
-        found = []
-        for t in (0.0, 1.0):
-            right = [(plain(x).argmax(1) == y).sum() for x, y in self._attacked(split, plain, t)]
-            found.append(100 * float(torch.stack(right).sum()) / len(split))
-        return found

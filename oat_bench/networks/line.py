@@ -18,7 +18,7 @@ from oat_bench.networks.specialize import fold_batch_norms
 
 #: where batch norm's statistics are kept; between two of them they go linearly, beyond they stay
 KNOTS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-TURNS = 21
+TURNS = 21  #: of a dial, at even lambda from 0 to 1; linear between
 SPAN = 1.5  #: how far W(1) lies from W(0), in units of the slope
 MOMENTUM = 0.1  #: of the statistics, as in torch's batch norm
 

@@ -11,7 +11,7 @@ import oat_bench
 from oat_bench import load, run
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError
-from oat_bench.methods.weight_line import LineStep, WeightLine, even_turns
+from oat_bench.methods.weight_line import LineStep, WeightLine
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.line import KNOTS, LineNetwork
 from oat_bench.randomness import uniform
@@ -127,24 +127,6 @@ def test_statistics_move_at_the_two_knots_around_a_place(network):
         torch.testing.assert_close(norm.running_mean[knot], expected)
     others = [k for k in range(len(KNOTS)) if k not in (low, high)]
     assert torch.equal(norm.running_mean[others], before[others])
-
-
-def test_even_turns_go_equal_ways_along_the_frontier():
-    places = np.linspace(0, 1, 101)
-    # a quarter of a circle, run through slowly, then faster: angle = places^2
-    points = np.stack([np.cos(np.pi / 2 * places**2), np.sin(np.pi / 2 * places**2)], axis=1)
-    turns = even_turns(places, 60 * points, 5)
-    assert turns == pytest.approx(np.sqrt([0, 0.25, 0.5, 0.75, 1]), abs=0.01)
-
-
-def test_even_turns_end_at_the_highest_sa_and_ra_and_never_turn_back():
-    places = [-0.2, 0.0, 0.5, 0.6, 1.0, 1.2]
-    points = np.array([[60, 1], [70, 2], [65, 20], [66, 19], [55, 30], [40, 28.0]])
-    turns = even_turns(places, points, 11)
-    assert (turns[0], turns[-1]) == (0.0, 1.0)
-    assert np.all(np.diff(turns) > 0)
-    # a frontier of one point leaves the line as it is
-    assert even_turns(places, np.ones((6, 2)), 3) == pytest.approx([-0.2, 0.5, 1.2], abs=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,7 @@ METHODS = Registry(
         "float": "oat_bench.methods.float:FLOAT",
         "pgd-at": "oat_bench.methods.pgd_at:PGDAT",
         "pgd-ats": "oat_bench.methods.pgd_at:PGDATS",
+        "oat-dial": "oat_bench.methods.oat_dial:OATDial",
         "weight-line": "oat_bench.methods.weight_line:WeightLine",
         "fixed": "oat_bench.methods.fixed:Fixed",
         "own": "oat_bench.methods.own:Own",

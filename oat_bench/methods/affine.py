@@ -1,10 +1,8 @@
 """One network, its folded layers interpolated, and extrapolated, between operating points."""
 
 from bisect import bisect_right
-from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
 from torch import nn
 
@@ -14,8 +12,7 @@ from oat_bench.datasets import Dataset
 from oat_bench.errors import UserError
 from oat_bench.methods import trainable
 from oat_bench.methods.parts import Combined, Source, Sources, between
-from oat_bench.methods.turns import accuracies, even_turns, sample
-from oat_bench.networks.line import TURNS
+from oat_bench.methods.turns import Turning, turned
 
 
 class AffineOptions(Sources):
@@ -42,7 +39,7 @@ class AffineInterpolation(Combined):
     lambda in [0, 1] runs from the first knot to ``reach``.
     """
 
-    Options = AffineOptions
+    Options: ClassVar[type[Sources]] = AffineOptions
 
     def check_parts(self) -> None:
         part = self.parts["network"]
@@ -60,7 +57,7 @@ class AffineInterpolation(Combined):
             )
 
     @property
-    def options(self) -> AffineOptions:
+    def options(self) -> "AffineOptions | DialOptions":
         """The method's own part of the description."""
         return AffineOptions.model_validate(self.info.options)
 
@@ -87,22 +84,17 @@ class AffineInterpolation(Combined):
         return between(part.at(low, width), part.at(high, width), share)
 
 
-class DialOptions(AffineOptions):
-    """The network, how far the dial may go, and what its even turns are found on."""
+class DialOptions(Turning, Sources):
+    """The network, between which of its lambda values it is bridged, and the dial."""
 
+    network: Source
     knots: Annotated[Lambdas, Field(min_length=2)] = Field(
         default=[0.0, 0.1, 0.2, 0.3, 0.4, 1.0],
         description="lambda values of the network, ascending",
     )
-    reach: Annotated[Fraction, Field(gt=0, le=4)] = Field(
-        default=1.75, description="how far it may go on the network's own dial"
-    )
-    images: Annotated[int, Field(ge=100)] = Field(
-        default=1000, description="validation images, stratified; all if there are fewer"
-    )
-    turns: Annotated[list[float], Field(min_length=2)] | None = Field(
-        default=None, description="places at even lambda from 0 to 1; absent: found on the images"
-    )
+
+    def sources(self) -> dict[str, Source]:
+        return {"network": self.network}
 
 
 class AffineDial(AffineInterpolation):
@@ -117,30 +109,23 @@ class AffineDial(AffineInterpolation):
 
     def place(self, lam: float) -> float:
         """Return where on the network's own dial lambda is."""
-        if (turns := self.options.turns) is None:
+        if self.options.turns is None:
             raise UserError(f"{self.info.method}: its turns are not found; call fit(data)")
-        return float(np.interp(lam, np.linspace(0, 1, len(turns)), turns))
+        return self.options.place(lam)
 
     def fit(self, data: Dataset) -> str:
         """Measure SA and RA along the network's dial, and choose the places of even turns."""
-        options = self.options
-        if options.turns is not None:
+        if self.options.turns is not None:
             return "none: not trained; turns as given"
-        held_out = sample(data.validation, options.images).to(self.device)
-        if not len(held_out):
+        if not len(held_out := data.validation):
             raise UserError(
                 f"{self.info.method}: {data.name} has no validation images; give turns in [method]"
             )
-        ends = pairwise([k for k in options.knots if k < options.reach] + [options.reach])
-        places = [
-            low + share * (high - low) for low, high in ends for share in (0, 0.25, 0.5, 0.75)
-        ]
-        places.append(options.reach)
         width = self.info.widths[0]
-        points = [accuracies(self.at_place(p, width), held_out, self.info) for p in places]
-        turns = even_turns(places, points, TURNS)
-        self.info = self.info.model_copy(update={"options": self.info.options | {"turns": turns}})
-        return (
-            f"none: not trained; even turns from {turns[0]:.3g} to {turns[-1]:.3g} of the "
-            f"network's own dial found on {len(held_out)} validation images"
+        self.info, how = turned(
+            self.info,
+            held_out.to(self.device),
+            self.options.knots,
+            lambda place: self.at_place(place, width),
         )
+        return f"none: not trained; {how}"

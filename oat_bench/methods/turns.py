@@ -1,20 +1,75 @@
 """A dial in even turns: equal steps of lambda go equal ways along the frontier."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from pydantic import Field
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from oat_bench.acceleration import Accelerated
+from oat_bench.cards import Fraction
 from oat_bench.classifier import ModelInfo
 from oat_bench.datasets import Split, nested_order
+from oat_bench.methods.trainable import Options
+from oat_bench.networks.line import TURNS
+from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import pgd
 
 STEPS = 5  #: of the attack that places are measured by, each half of eps long
 _BATCH = 250
+
+
+class Turning(Options):
+    """How even turns are found, and what was found."""
+
+    reach: Annotated[Fraction, Field(gt=0, le=4)] = Field(
+        default=1.75, description="how far the dial may go on the network's own, whose end is at 1"
+    )
+    images: Annotated[int, Field(ge=100)] = Field(
+        default=1000, description="validation images, stratified; all if there are fewer"
+    )
+    turns: Annotated[list[Fraction], Field(min_length=2)] | None = Field(
+        default=None, description="places at even lambda from 0 to 1; absent: found on the images"
+    )
+
+    def place(self, lam: float) -> float:
+        """Return where on the network's own dial lambda is."""
+        turns = self.turns or [0.0, 1.0]
+        return float(np.interp(lam, np.linspace(0, 1, len(turns)), turns))
+
+
+def turned(
+    info: ModelInfo, held_out: Split, knots: Sequence[float], at: Callable[[float], nn.Module]
+) -> tuple[ModelInfo, str]:
+    """Find even turns of a classifier ``at`` a place; return it with them, and say how.
+
+    It takes about 200 passes of each of the images, forward or back to the image.
+    """
+    own = Turning.model_validate(
+        {k: info.options[k] for k in ("reach", "images") if k in info.options}
+    )
+    some = sample(held_out, own.images)
+    places = _between([*(knot for knot in knots if knot < own.reach), own.reach])
+    turns = even_turns(places, [accuracies(at(place), some, info) for place in places], TURNS)
+    return info.model_copy(update={"options": info.options | {"turns": turns}}), (
+        f"even turns from {turns[0]:.3g} to {turns[-1]:.3g} of the network's own dial, found on "
+        f"{len(some)} validation images"
+    )
+
+
+def _between(knots: Sequence[float]) -> list[float]:
+    """Return places to measure: knots, and others between; most after the first, the bridge."""
+    places = [knots[-1]]
+    for number, (low, high) in enumerate(pairwise(knots)):
+        parts = max(1 if number else 4, math.ceil((high - low) / 0.15))
+        places += [low + (high - low) * part / parts for part in range(parts)]
+    return sorted(places)
 
 
 def even_turns(places: Sequence[float], points: ArrayLike, count: int) -> list[float]:
@@ -55,8 +110,8 @@ def attacks(
     for ids in torch.arange(len(split), device=device).chunk(-(-len(split) // _BATCH)):
         x, y = split.inputs(ids), split.labels[ids]
         if eps:
-            how = {"eps": eps, "step_size": eps / 2, "steps": STEPS, "norm": info.threat.norm}
-            x = pgd(model, x, y, example_ids=ids, seed=info.seed, **how)
+            how = Budget(info.threat.norm, eps, eps / 2, STEPS)
+            x = pgd(model, x, y, example_ids=ids, seed=info.seed, **vars(how))
         yield x, y
 
 

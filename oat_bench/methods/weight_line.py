@@ -31,6 +31,7 @@ from oat_bench.training.step import Batch, TrainingStep
 LOW_EDGE, HIGH_EDGE = 0.1, 0.1  #: draws of t go so far beyond the ends, where they stay at the end
 POWER = 1.0
 FEW = False
+MIX = False
 CLEAN = 0.0  #: share of a batch that is at the place 0, beside what draws bring there
 _DRAW = 2  #: draws of t take the streams of the seed from here on
 PLACES = tuple(np.arange(KNOTS[0], KNOTS[-1] + 1e-9, 0.125).tolist())  #: that are measured
@@ -49,7 +50,7 @@ class LineOptions(Options):
 
 def radius(t: float) -> float:
     """Return the share of eps that a place is attacked within."""
-    return min(max(t, 0.0), 1.0) ** POWER
+    return float(min(max(t, 0.0), 1.0) ** POWER)
 
 
 def scaled(budget: Budget, share: float) -> Budget:
@@ -91,9 +92,13 @@ class LineStep(TrainingStep):
 
     def _loss(self, batch: Batch, t: float, some: slice) -> Tensor:
         x, y, ids = (part[some] for part in (batch.x, batch.y, batch.ids))
-        if t > 0:
-            model, budget = self._fast(self.network.at(t)), scaled(batch.budget, radius(t))
-            x = pgd(model, x, y, example_ids=ids, seed=batch.seed, **vars(budget))
+        attacked = slice(0, round(t**POWER * len(x)) if MIX else len(x))
+        if t > 0 and len(x[attacked]):
+            share = 1.0 if MIX else radius(t)
+            model, budget = self._fast(self.network.at(t)), scaled(batch.budget, share)
+            own = (part[attacked] for part in (x, y))
+            x_adv = pgd(model, *own, example_ids=ids[attacked], seed=batch.seed, **vars(budget))
+            x = torch.cat([x_adv, x[attacked.stop :]])
         with autocast(self.setting.device, self.setting.precision):
             logits = self.network(x, t)
         return F.cross_entropy(logits.float(), y)

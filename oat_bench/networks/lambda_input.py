@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding
+from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding, bracket
 from oat_bench.networks.norms import ConditionalNorm, FiLM, affine
 from oat_bench.networks.slimmable import take_weights
 from oat_bench.networks.specialize import fold_norms
@@ -70,7 +70,7 @@ class FilmInput(LambdaInput):
     def logits(self, images: Tensor, lam: Tensor) -> Tensor:
         """Compute logits of images, each at its lambda, [n]."""
         trained = self.encoding.trained
-        affines = self._affines(lam.clamp(trained[0], trained[-1]))
+        affines = self.affines(lam.clamp(trained[0], trained[-1]))
         maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
@@ -78,14 +78,53 @@ class FilmInput(LambdaInput):
     def at(self, lam: float) -> nn.Module:
         """Return the plain network at lam, as `oat_bench.networks.specialize` does."""
         values = torch.full((1,), lam, device=self.encoding.codes.device)
-        affines = [(scale[0], shift[0]) for scale, shift in self._affines(values)]
+        affines = [(scale[0], shift[0]) for scale, shift in self.affines(values)]
         return fold_norms(copy.deepcopy(self.backbone), affines)
 
-    def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift, [k, C], of each norm layer at lambda, [k], in its range."""
         ends, share = self.encoding.ends(lam)
         codes, between = self.encoding.encode(ends, every=True)
         condition = Condition(ends, codes, None, 0, between, share=share)
         return [norm(condition) for norm in self.norms]
+
+
+class DialInput(LambdaInput):
+    """The same, lambda turned to a place on the network's dial, or beyond its end."""
+
+    turns: Tensor
+    lambdas: Tensor
+
+    def __init__(self, network: FilmInput, turns: list[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("turns", torch.tensor(turns))
+        with torch.device("cpu"):  # values even where a network is laid out on "meta"
+            self.register_buffer("lambdas", torch.linspace(0, 1, len(turns)))
+
+    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
+        """Compute logits of images, each at its lambda, [n]."""
+        maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in self._affines(lam))
+        return self.network.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def at(self, lam: float) -> nn.Module:
+        """Return the plain network at lam."""
+        affines = self._affines(torch.full((1,), lam, device=self.turns.device))
+        plain = copy.deepcopy(self.network.backbone)
+        return fold_norms(plain, [(scale[0], shift[0]) for scale, shift in affines])
+
+    def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift, [n, C], of each norm layer; beyond the end by the last line."""
+        places = bracket(self.lambdas, lam.clamp(0, 1))(self.turns[:, None])[:, 0]
+        before, last = self.network.encoding.trained[-2:]
+        beyond = ((places - last) / (last - before)).clamp_min(0)[:, None]
+        inside = self.network.affines(torch.minimum(places, last))
+        low = self.network.affines(before[None])
+        return [
+            (a + beyond * (a - a0), b + beyond * (b - b0))
+            for (a, b), (a0, b0) in zip(inside, low, strict=True)
+        ]
 
 
 @torch.no_grad()

@@ -1,13 +1,16 @@
 """Even turns of a dial: on frontiers in closed form, and of a trained network."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 import oat_bench
+from oat_bench import run
 from oat_bench.errors import UserError
 from oat_bench.methods.affine import AffineDial
 from oat_bench.methods.turns import accuracies, even_turns, sample
+from oat_bench.networks.conditioning import Folded
 
 
 def test_even_turns_go_equal_ways_along_the_frontier():
@@ -77,3 +80,70 @@ def test_without_turns_there_is_no_dial(dial, digits):
     kept = AffineDial(dial.info.model_copy(update=given), dial.parts)
     assert kept.fit(digits) == "none: not trained; turns as given"
     assert kept.place(0.5) == pytest.approx(0.6)
+
+
+@pytest.fixture(scope="module")
+def oat_dial(brief, digits, tmp_path_factory):
+    """OAT that was trained with a dial, and its folder."""
+    folder = tmp_path_factory.mktemp("oat-dial")
+    card = brief.with_changes({"method": {"name": "oat-dial", "images": 100}}).checked()
+    return run.train(card, digits, folder, seed=0, device=torch.device("cpu")), folder
+
+
+def test_training_is_oats_and_its_turns_are_in_the_checkpoint(oat_dial, trained_folder, digits):
+    model, folder = oat_dial
+    plain = oat_bench.load(trained_folder).state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in model.state_dict().items())
+    again = oat_bench.load(folder)
+    assert len(again.options.turns) == 21
+    assert again.info.selection.startswith("last: epoch 4; even turns from")
+    x = digits.test.inputs(slice(0, 5))
+    for lam in (0.0, 0.21, 1.0):
+        torch.testing.assert_close(again.at(lam)(x), model.at(lam)(x))
+
+
+@pytest.fixture
+def turned(oat_dial):
+    """The same with turns that pass the bridge, the trained range and what lies beyond."""
+    model, _ = oat_dial
+    options = model.info.options | {"turns": [0.0, 0.25, 0.5, 0.8, 1.6]}
+    info = model.info.model_copy(update={"options": options})
+    return type(model).from_state(info, model.state_dict())
+
+
+def test_beyond_the_last_lambda_folded_layers_go_on_along_their_line(turned, digits):
+    x, network = digits.test.inputs(slice(0, 6)), turned.network
+    folded = {lam: network.folded(lam, 6, x.device)[1].affines for lam in (0.0, 0.5, 1.0)}
+
+    def expected(low, high, share):
+        pairs = zip(folded[low], folded[high], strict=True)
+        affines = tuple(
+            tuple(a + share * (b - a) for a, b in zip(one, other, strict=True))
+            for one, other in pairs
+        )
+        return network.backbone(x, Folded(affines))
+
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    # place 1.6 is 1.1 halves beyond 0.5; place 0.125 a quarter of the way over the bridge
+    torch.testing.assert_close(turned.at(1.0)(x), expected(0.5, 1.0, 2.2), **close)
+    torch.testing.assert_close(turned.at(0.125)(x), expected(0.0, 0.5, 0.25), **close)
+    torch.testing.assert_close(turned.at(0.5)(x), network(x, 0.5), **close)
+    mixed = turned.logits(x, torch.tensor([0.0, 1.0, 0.5, 1.0, 0.125, 0.0]))
+    torch.testing.assert_close(mixed[3], turned.at(1.0)(x)[3], **close)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_dynamic_file_turns_lambda_itself(turned, digits, kind, tmp_path):
+    path, x = tmp_path / f"dial.{kind}", digits.test.inputs(slice(0, 5))
+    oat_bench.export(turned, path, lam=None)
+    lam = [0.0, 0.125, 0.4, 0.9, 1.0]
+    expected = torch.cat([turned.at(one)(x[i, None]) for i, one in enumerate(lam)])
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        feed = {"images": x.numpy(), "lam": np.float32(lam)}
+        (logits,) = session.run(None, feed)
+        found = torch.from_numpy(logits)
+    else:
+        found = torch.export.load(path).module()(x, torch.tensor(lam))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(oat_bench.load(path).at(0.9)(x), turned.at(0.9)(x))

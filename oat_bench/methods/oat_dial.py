@@ -1,0 +1,65 @@
+"""OAT with a dial in even turns: bridged at 0, and going on beyond lambda 1 (docs/dial.md)."""
+
+import torch
+from torch import Tensor, nn
+
+from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.datasets import Dataset
+from oat_bench.methods.oat import OAT
+from oat_bench.methods.parts import between
+from oat_bench.methods.turns import Turning, turned
+from oat_bench.networks.lambda_input import DialInput, lambda_input
+from oat_bench.networks.specialize import specialize
+
+
+class OATDial(OAT):
+    """OAT, its lambda turned so that equal steps go equal ways along the frontier.
+
+    Trained as OAT is. Then lambda in [0, 1] is given places on OAT's own dial, on validation
+    images: from the highest SA to the highest RA. Between 0 and the first trained value the folded
+    norm layers are interpolated; beyond the last they go on along the line through the last two.
+    """
+
+    Options = Turning
+
+    @property
+    def options(self) -> Turning:
+        """The method's own part of the description."""
+        return Turning.model_validate(self.info.options)
+
+    def place(self, lam: float) -> float:
+        """Return where on OAT's own dial lambda is; lambda itself where no turns were found."""
+        return self.options.place(lam)
+
+    def at(self, lam: float, width: float = 1.0) -> nn.Module:
+        """Return the plain network at `place`."""
+        point = OperatingPoint(lam, width)
+        return self.at_place(self.place(point.lam), point.width)
+
+    def at_place(self, place: float, width: float = 1.0) -> nn.Module:
+        """Return the plain network at a place on OAT's own dial, or beyond its end."""
+        *_, before, last = self.info.trained_lambdas
+        if place <= last:
+            return specialize(self.network, place, width)
+        low, high = (specialize(self.network, lam, width) for lam in (before, last))
+        return between(low, high, (place - before) / (last - before))
+
+    def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
+        return TunableClassifier.unfolded(self, lam, width)
+
+    def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
+        return TunableClassifier.logits(self, x, lam, width)
+
+    def with_lambda_input(self, width: float = 1.0) -> nn.Module:
+        turns = self.options.turns or [0.0, 1.0]
+        return DialInput(lambda_input(self.network, width), turns)
+
+    @torch.no_grad()
+    def fit(self, data: Dataset) -> str:
+        """Find the places of even turns; without validation images lambda stays itself."""
+        if not len(held_out := data.validation):
+            return ""
+        device = self.network.encoding.codes.device
+        knots = self.info.trained_lambdas
+        self.info, how = turned(self.info, held_out.to(device), knots, self.at_place)
+        return how

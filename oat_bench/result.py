@@ -212,7 +212,7 @@ def measured(
     worst_over = [attack.label for attack in same]
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     before = None if out is None else out / ENTRY
-    counted = summarize(outcomes, Design(worst_over), info.trained_at)
+    counted = summarize(outcomes, Design(worst_over), classifier.trained_at)
     placed = ((one, classifier.place(one.lam)) for one in counted)
     counted = [one.model_copy(update={"place": place}) for one, place in placed]
     counted = with_attack_costs(counted, subject, outcomes, attacks)

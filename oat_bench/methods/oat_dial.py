@@ -8,8 +8,10 @@ from oat_bench.datasets import Dataset
 from oat_bench.methods.oat import OAT
 from oat_bench.methods.parts import between
 from oat_bench.methods.turns import Turning, turned
+from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.lambda_input import DialInput, lambda_input
 from oat_bench.networks.specialize import specialize
+from oat_bench.training.card import TrainingCard
 
 
 class OATDial(OAT):
@@ -21,6 +23,14 @@ class OATDial(OAT):
     """
 
     Options = Turning
+    bridged = False  # not by lambda: by its place
+
+    @classmethod
+    def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:
+        """Refuse, beside what OAT does, a dial without its ends."""
+        super().check_card(network, training)
+        if (training.lambdas[0], training.lambdas[-1]) != (0, 1):
+            raise ValueError(f"training.lambdas are {training.lambdas}; expected 0 to 1")
 
     @property
     def options(self) -> Turning:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import oat_bench
-from oat_bench import run
+from oat_bench import cli, run
 from oat_bench.errors import UserError
 from oat_bench.methods.affine import AffineDial
 from oat_bench.methods.turns import accuracies, even_turns, sample
@@ -147,3 +147,33 @@ def test_a_dynamic_file_turns_lambda_itself(turned, digits, kind, tmp_path):
         found = torch.export.load(path).module()(x, torch.tensor(lam))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(oat_bench.load(path).at(0.9)(x), turned.at(0.9)(x))
+
+
+def test_what_is_trained_is_a_place_not_a_turn(turned):
+    assert turned.trained_at(0.5)  # at place 0.5
+    assert not turned.trained_at(0.25)
+    assert turned.info.bridge is None
+
+
+def test_a_dial_without_its_ends_is_refused(brief):
+    training = brief.training.model_copy(update={"lambdas": [0.0, 0.5]})
+    with pytest.raises(UserError, match=r"training.lambdas are \[0.0, 0.5\]; expected 0 to 1"):
+        brief.model_copy(update={"training": training}).with_method("oat-dial")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate {model} --attacks fgsm --lambda 0.05,0.5 --n-examples 30 --out out",
+        "integrity {model} --attacks fgsm,pgd-20 --lambda 1 --n-examples 60 --out out",
+        "calibrate {model} --min-sa 60% --attack pgd-20 --out out",
+        "transfer {model} --lambda 0,0.5,1 --attack pgd-20 --n-examples 30 --out out",
+        "export {model} --dynamic --to onnx --out out/dial.onnx",
+    ],
+)
+def test_every_command_takes_it(oat_dial, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = command.format(model=oat_dial[1]).split()
+    cli.cli(arguments, standalone_mode=False)
+    assert list((tmp_path / "out").iterdir())

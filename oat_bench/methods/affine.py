@@ -1,6 +1,7 @@
 """One network, its folded layers interpolated, and extrapolated, between operating points."""
 
 from bisect import bisect_right
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -121,11 +122,7 @@ class AffineDial(AffineInterpolation):
             raise UserError(
                 f"{self.info.method}: {data.name} has no validation images; give turns in [method]"
             )
-        width = self.info.widths[0]
-        self.info, how = turned(
-            self.info,
-            held_out.to(self.device),
-            self.options.knots,
-            lambda place: self.at_place(place, width),
-        )
+        options, width = self.options, self.info.widths[0]
+        found = partial(self.at_place, width=width)
+        self.info, how = turned(self.info, options, held_out.to(self.device), options.knots, found)
         return f"none: not trained; {how}"

@@ -55,7 +55,10 @@ class OATDial(OAT):
         return between(low, high, (place - before) / (last - before))
 
     def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
-        return TunableClassifier.unfolded(self, lam, width)
+        place = self.place(lam)
+        if place > self.info.trained_lambdas[-1]:
+            return TunableClassifier.unfolded(self, lam, width)  # which refuses it
+        return super().unfolded(place, width)
 
     def logits(self, x: Tensor, lam: Tensor, width: float = 1.0) -> Tensor:
         return TunableClassifier.logits(self, x, lam, width)
@@ -69,7 +72,7 @@ class OATDial(OAT):
         """Find the places of even turns; without validation images lambda stays itself."""
         if not len(held_out := data.validation):
             return ""
-        device = self.network.encoding.codes.device
-        knots = self.info.trained_lambdas
-        self.info, how = turned(self.info, held_out.to(device), knots, self.at_place)
+        held_out = held_out.to(self.network.encoding.codes.device)
+        knots, options = self.info.trained_lambdas, self.options
+        self.info, how = turned(self.info, options, held_out, knots, self.at_place)
         return how

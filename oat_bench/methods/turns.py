@@ -21,6 +21,7 @@ from oat_bench.networks.line import TURNS
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import pgd
 
+WORTH = 10.0  #: points of SA that one point of RA is worth at most, at the robust end
 STEPS = 5  #: of the attack that places are measured by, each half of eps long
 _BATCH = 250
 
@@ -45,17 +46,18 @@ class Turning(Options):
 
 
 def turned(
-    info: ModelInfo, held_out: Split, knots: Sequence[float], at: Callable[[float], nn.Module]
+    info: ModelInfo,
+    options: Turning,
+    held_out: Split,
+    knots: Sequence[float],
+    at: Callable[[float], nn.Module],
 ) -> tuple[ModelInfo, str]:
     """Find even turns of a classifier ``at`` a place; return it with them, and say how.
 
-    It takes about 200 passes of each of the images, forward or back to the image.
+    It takes about 200 passes of each image: SA and RA at the knots, at others between, and beyond.
     """
-    own = Turning.model_validate(
-        {k: info.options[k] for k in ("reach", "images") if k in info.options}
-    )
-    some = sample(held_out, own.images)
-    places = _between([*(knot for knot in knots if knot < own.reach), own.reach])
+    some = sample(held_out, options.images)
+    places = _between([*(knot for knot in knots if knot < options.reach), options.reach])
     turns = even_turns(places, [accuracies(at(place), some, info) for place in places], TURNS)
     return info.model_copy(update={"options": info.options | {"turns": turns}}), (
         f"even turns from {turns[0]:.3g} to {turns[-1]:.3g} of the network's own dial, found on "
@@ -76,24 +78,21 @@ def even_turns(places: Sequence[float], points: ArrayLike, count: int) -> list[f
     """Return ascending places between which the frontier is equally long.
 
     Args:
-        places: ascending, where it was measured.
+        places: ascending, where it was measured; the first, the accurate end, is the first turn.
         points: SA and RA there, shape [n, 2].
-        count: how many, from the highest SA to the highest RA.
+        count: how many turns; the last is where RA + SA / `WORTH` is highest.
 
-    Between these two SA is made to fall and RA to rise (isotonic regression), against chance.
+    Between the ends SA is made to fall and RA to rise (isotonic regression), against chance.
     """
     sa, ra = np.asarray(points, dtype=np.float64).T
-    last = int(ra.argmax())
-    first = int(sa[: last + 1].argmax())
-    if first == last:  # one point is the best in both
-        first, last = 0, len(places) - 1
-    sa, ra = sa[first : last + 1], ra[first : last + 1]
+    last = int((ra + sa / WORTH).argmax()) or len(places) - 1
+    sa, ra = sa[: last + 1], ra[: last + 1]
     falls, rises = isotonic_regression(sa, increasing=False).x, isotonic_regression(ra).x
     lengths = np.hypot(np.diff(falls), np.diff(rises))
     # a place on a flat part is as good as the next one, but two turns need two places
     lengths = lengths + 1e-3 * max(lengths.sum(), 1e-9) / len(lengths)
     along = np.concatenate([[0.0], lengths.cumsum()])
-    turns = np.interp(np.linspace(0, along[-1], count), along, places[first : last + 1])
+    turns = np.interp(np.linspace(0, along[-1], count), along, places[: last + 1])
     return turns.tolist()  # type: ignore[no-any-return]
 
 

@@ -18,17 +18,20 @@ def test_even_turns_go_equal_ways_along_the_frontier():
     # a quarter of a circle, run through slowly, then faster: angle = places^2
     points = np.stack([np.cos(np.pi / 2 * places**2), np.sin(np.pi / 2 * places**2)], axis=1)
     turns = even_turns(places, 60 * points, 5)
-    assert turns == pytest.approx(np.sqrt([0, 0.25, 0.5, 0.75, 1]), abs=0.01)
+    end = np.arctan(10) / (np.pi / 2)  # from where ten points of SA buy less than one of RA
+    assert turns == pytest.approx(np.sqrt(end * np.linspace(0, 1, 5)), abs=0.01)
 
 
-def test_even_turns_end_at_the_highest_sa_and_ra_and_never_turn_back():
-    places = [-0.2, 0.0, 0.5, 0.6, 1.0, 1.2]
-    points = np.array([[60, 1], [70, 2], [65, 20], [66, 19], [55, 30], [40, 28.0]])
+def test_even_turns_start_at_the_first_place_end_before_ra_costs_too_much_and_never_turn_back():
+    places = [0.0, 0.1, 0.5, 0.6, 1.0, 1.2, 1.5]
+    points = [[70, 1], [71, 2], [65, 20], [66, 19], [55, 30], [46, 31], [35, 31.5]]
     turns = even_turns(places, points, 11)
-    assert (turns[0], turns[-1]) == (0.0, 1.0)
+    assert (turns[0], turns[-1]) == (0.0, 1.2)  # 9 points of SA for one of RA, not 22
     assert np.all(np.diff(turns) > 0)
-    # a frontier of one point leaves the line as it is
-    assert even_turns(places, np.ones((6, 2)), 3) == pytest.approx([-0.2, 0.5, 1.2], abs=0.2)
+    # by isotonic means no turn between 0.5 and 0.6, where only chance lies
+    assert not [turn for turn in turns if 0.51 < turn < 0.59]
+    # a frontier of one point leaves the dial as it is
+    assert even_turns([0, 0.5, 1], np.ones((3, 2)), 3) == pytest.approx([0, 0.5, 1])
 
 
 def test_accuracies_are_those_of_the_attack(digits, trained_folder):

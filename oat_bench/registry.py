@@ -102,7 +102,6 @@ METHODS = Registry(
         "pgd-at": "oat_bench.methods.pgd_at:PGDAT",
         "pgd-ats": "oat_bench.methods.pgd_at:PGDATS",
         "oat-dial": "oat_bench.methods.oat_dial:OATDial",
-        "weight-line": "oat_bench.methods.weight_line:WeightLine",
         "fixed": "oat_bench.methods.fixed:Fixed",
         "own": "oat_bench.methods.own:Own",
         "output-mixing": "oat_bench.methods.mixing:OutputMixing",

@@ -108,6 +108,15 @@ class AffineDial(AffineInterpolation):
         """The method's own part of the description."""
         return DialOptions.model_validate(self.info.options)
 
+    def check_parts(self) -> None:
+        super().check_parts()
+        turns, first = self.options.turns, self.options.knots[0]
+        if turns is not None and turns[0] < first:
+            raise UserError(
+                f"{self.info.method}: turns begin at {turns[0]:g}; expected no less than the first "
+                f"of knots, {first:g}"
+            )
+
     def place(self, lam: float) -> float:
         """Return where on the network's own dial lambda is."""
         if self.options.turns is None:

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from oat_bench.classifier import OperatingPoint, TunableClassifier
+from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
 from oat_bench.datasets import Dataset
 from oat_bench.methods.oat import OAT
 from oat_bench.methods.parts import between
 from oat_bench.methods.turns import Turning, turned
 from oat_bench.networks.card import NetworkCard
+from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.lambda_input import DialInput, lambda_input
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
@@ -24,6 +25,10 @@ class OATDial(OAT):
 
     Options = Turning
     bridged = False  # not by lambda: by its place
+
+    def __init__(self, info: ModelInfo, network: ConditionalNetwork) -> None:
+        Turning.model_validate(info.options)
+        super().__init__(info, network)
 
     @classmethod
     def check_card(cls, network: NetworkCard, training: TrainingCard) -> None:

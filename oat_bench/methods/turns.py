@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
@@ -17,13 +17,19 @@ from oat_bench.cards import Fraction
 from oat_bench.classifier import ModelInfo
 from oat_bench.datasets import Split, nested_order
 from oat_bench.methods.trainable import Options
-from oat_bench.networks.line import TURNS
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import pgd
 
+TURNS = 21  #: at even lambda from 0 to 1; linear between
 WORTH = 10.0  #: points of SA that one point of RA is worth at most, at the robust end
 STEPS = 5  #: of the attack that places are measured by, each half of eps long
 _BATCH = 250
+
+
+def _ascending(turns: list[float]) -> list[float]:
+    if turns[0] < 0 or any(high <= low for low, high in pairwise(turns)):
+        raise ValueError("expected places from 0 on, each above the one before")
+    return turns
 
 
 class Turning(Options):
@@ -35,7 +41,7 @@ class Turning(Options):
     images: Annotated[int, Field(ge=100)] = Field(
         default=1000, description="validation images, stratified; all if there are fewer"
     )
-    turns: Annotated[list[Fraction], Field(min_length=2)] | None = Field(
+    turns: Annotated[list[float], Field(min_length=2), AfterValidator(_ascending)] | None = Field(
         default=None, description="places at even lambda from 0 to 1; absent: found on the images"
     )
 

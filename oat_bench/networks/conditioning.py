@@ -143,12 +143,6 @@ class Between:
         """Interpolate rows [a, C] linearly to [k, C]."""
         return torch.lerp(rows[self.low], rows[self.high], self.weight)
 
-    def pull(self, rows: Tensor, towards: Tensor, share: float) -> None:
-        """Move rows [a, C], in place, a share of the way to what one value, k = 1, found, [C]."""
-        weight = float(self.weight)
-        for row, own in ((int(self.low), 1 - weight), (int(self.high), weight)):
-            rows[row].lerp_(towards, share * own)
-
     def of_rows(self, rows: Tensor) -> tuple[Tensor, "Between"]:
         """Leave out the rows that do not count."""
         at_high = self.weight[:, 0] == 1
@@ -229,13 +223,4 @@ class Folded:
         return torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype))
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where on a line of weights images are; see `oat_bench.networks.line`."""
-
-    shift: Tensor  # by how much of its slope a weight moves, [1]; [n] if ``each`` has its own
-    between: Between  # the rows of batch norm's statistics
-    each: bool = False
-
-
-AnyCondition = Condition | Folded | Place | None
+AnyCondition = Condition | Folded | None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oat_bench.networks.conditioning import AnyCondition, Condition, Folded
+from oat_bench.networks.conditioning import AnyCondition
 
 
 def share(channels: int, width: float) -> int:
@@ -18,16 +18,12 @@ def share(channels: int, width: float) -> int:
     return max(1, math.floor(round(width * channels, 6) + 0.5))
 
 
-class Told(nn.Module):
-    """A convolution or a head that is told the condition."""
-
-
-class SlimmableConv2d(Told, nn.Conv2d):
+class SlimmableConv2d(nn.Conv2d):
     """A convolution, ``groups`` 1, whose narrower self is the leading block of its weight."""
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:  # type: ignore[override]
         """Map h of shape [n, c_in, H, W] to the condition's share of the channels."""
-        assert isinstance(condition, (Condition, Folded))
+        assert condition is not None
         c_out = share(self.out_channels, condition.width)
         bias = None if self.bias is None else self.bias[:c_out]
         # the channels that come in are not always a share: an image keeps all of its own
@@ -35,7 +31,7 @@ class SlimmableConv2d(Told, nn.Conv2d):
         return F.conv2d(h, weight, bias, self.stride, self.padding)
 
 
-class SlimmableLinear(Told, nn.Linear):
+class SlimmableLinear(nn.Linear):
     """The classification head: every class, from the features that a width has.
 
     With ``widths`` each has its own (SOLAR's variant of OATS), the first one's is this layer; if
@@ -58,7 +54,7 @@ class SlimmableLinear(Told, nn.Linear):
 
     def forward(self, h: Tensor, condition: AnyCondition) -> Tensor:  # type: ignore[override]
         """Map features [n, c_in] to logits [n, out_features]."""
-        assert isinstance(condition, (Condition, Folded))
+        assert condition is not None
         head = self.head(condition.width)
         return F.linear(h, head.weight[:, : h.shape[1]], head.bias)
 
@@ -75,7 +71,7 @@ def take_weights(narrow: nn.Module, wide: nn.Module, width: float, *, copy: bool
 
 
 def run_layer(layer: nn.Module, h: Tensor, condition: AnyCondition) -> Tensor:
-    """Apply a convolution or a head, which is told the condition unless it is a plain one."""
-    if isinstance(layer, Told):
+    """Apply a convolution or a head: a slimmable one is told the condition, a plain one is not."""
+    if isinstance(layer, (SlimmableConv2d, SlimmableLinear)):
         return layer(h, condition)  # type: ignore[no-any-return]
     return layer(h)  # type: ignore[no-any-return]

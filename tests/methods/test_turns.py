@@ -180,3 +180,17 @@ def test_every_command_takes_it(oat_dial, command, tmp_path, monkeypatch):
     arguments = command.format(model=oat_dial[1]).split()
     cli.cli(arguments, standalone_mode=False)
     assert list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("turns", [[0.0, 0.5, 0.5], [0.9, 0.1], [-0.1, 1.0], [0.3]])
+def test_turns_that_do_not_ascend_are_refused(turned, dial, turns):
+    for model in (turned, dial):
+        info = model.info.model_copy(update={"options": model.info.options | {"turns": turns}})
+        with pytest.raises(ValueError, match="turns"):
+            type(model).from_state(info, model.state_dict())
+
+
+def test_turns_before_the_first_knot_are_refused(dial):
+    options = dial.info.options | {"knots": [0.1, 1.0], "turns": [0.0, 1.0]}
+    with pytest.raises(UserError, match="turns begin at 0; expected no less than"):
+        AffineDial(dial.info.model_copy(update={"options": options}), dial.parts)

@@ -47,7 +47,9 @@ class Description(Recorded):
         info, kind = self.model, cast(type[TrainableClassifier], METHODS[self.model.method])
         if info.network is None:
             fresh = kind.build(info)
-            return fresh.at(info.trained_lambdas[-1] if self.lam is None else self.lam, self.width)
+            if self.lam is None:
+                return fresh.with_lambda_input(self.width)
+            return fresh.at(self.lam, self.width)
         if self.lam is not None:
             return outline(info.architecture, info.num_classes, info.input_shape[0], self.width)
         with torch.device("meta"):

@@ -17,6 +17,7 @@ from oat_bench.cards import Fraction
 from oat_bench.classifier import ModelInfo
 from oat_bench.datasets import Split, nested_order
 from oat_bench.methods.trainable import Options
+from oat_bench.progress import bar
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import pgd
 
@@ -64,7 +65,12 @@ def turned(
     """
     some = sample(held_out, options.images)
     places = _between([*(knot for knot in knots if knot < options.reach), options.reach])
-    turns = even_turns(places, [accuracies(at(place), some, info) for place in places], TURNS)
+    points = []
+    with bar("measuring even turns", len(places)) as line:
+        for place in places:
+            points.append(accuracies(at(place), some, info))
+            line.advance()
+    turns = even_turns(places, points, TURNS)
     return info.model_copy(update={"options": info.options | {"turns": turns}}), (
         f"even turns from {turns[0]:.3g} to {turns[-1]:.3g} of the network's own dial, found on "
         f"{len(some)} validation images"

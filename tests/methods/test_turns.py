@@ -8,9 +8,10 @@ import torch
 import oat_bench
 from oat_bench import cli, run
 from oat_bench.errors import UserError
-from oat_bench.methods.affine import AffineDial
+from oat_bench.methods.dial import Dial
 from oat_bench.methods.turns import accuracies, even_turns, sample
 from oat_bench.networks.conditioning import Folded
+from oat_bench.registry import METHODS
 
 
 def test_even_turns_go_equal_ways_along_the_frontier():
@@ -48,7 +49,7 @@ def test_accuracies_are_those_of_the_attack(digits, trained_folder):
 def dial(digits, trained_folder):
     """A trained OAT network, turned evenly."""
     network = {"network": oat_bench.load(trained_folder)}
-    return oat_bench.combine("affine-dial", network, digits, lambdas=[0, 0.5, 1], images=100)
+    return oat_bench.combine("dial", network, digits, lambdas=[0, 0.5, 1], images=100)
 
 
 def test_a_trained_network_is_turned_evenly_and_read_back(dial, digits, tmp_path):
@@ -64,23 +65,17 @@ def test_a_trained_network_is_turned_evenly_and_read_back(dial, digits, tmp_path
         place = again.place(lam)
         assert place == pytest.approx(np.interp(20 * lam, np.arange(21), turns))
         torch.testing.assert_close(again.at(lam)(x), dial.at(lam)(x))
-        if place in (0.0, 0.1, 0.4, 1.0):
+        if place <= 1:
             torch.testing.assert_close(again.at(lam)(x), network.at(place)(x))
-
-
-def test_places_below_the_reach_are_the_networks_own_at_knots(dial, digits):
-    x, network = digits.test.inputs(slice(0, 9)), dial.parts["network"]
-    for knot in (0.0, 0.1, 0.4, 1.0):
-        torch.testing.assert_close(dial.at_place(knot, 1.0)(x), network.at(knot)(x))
 
 
 def test_without_turns_there_is_no_dial(dial, digits):
     options = dial.info.options | {"turns": None}
-    blank = AffineDial(dial.info.model_copy(update={"options": options}), dial.parts)
+    blank = Dial(dial.info.model_copy(update={"options": options}), dial.parts)
     with pytest.raises(UserError, match=r"call fit\(data\)"):
         blank.at(0.5)
     given = {"options": dial.info.options | {"turns": [0.0, 1.2]}}
-    kept = AffineDial(dial.info.model_copy(update=given), dial.parts)
+    kept = Dial(dial.info.model_copy(update=given), dial.parts)
     assert kept.fit(digits) == "none: not trained; turns as given"
     assert kept.place(0.5) == pytest.approx(0.6)
 
@@ -135,9 +130,10 @@ def test_beyond_the_last_lambda_folded_layers_go_on_along_their_line(turned, dig
     torch.testing.assert_close(mixed[3], turned.at(1.0)(x)[3], **close)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_a_dynamic_file_turns_lambda_itself(turned, digits, kind, tmp_path):
+@pytest.mark.parametrize(("kind", "trained"), [("onnx", True), ("pt2", True), ("onnx", False)])
+def test_a_dynamic_file_turns_lambda_itself(turned, dial, digits, kind, trained, tmp_path):
     path, x = tmp_path / f"dial.{kind}", digits.test.inputs(slice(0, 5))
+    turned = turned if trained else dial
     oat_bench.export(turned, path, lam=None)
     lam = [0.0, 0.125, 0.4, 0.9, 1.0]
     expected = torch.cat([turned.at(one)(x[i, None]) for i, one in enumerate(lam)])
@@ -190,7 +186,20 @@ def test_turns_that_do_not_ascend_are_refused(turned, dial, turns):
             type(model).from_state(info, model.state_dict())
 
 
-def test_turns_before_the_first_knot_are_refused(dial):
-    options = dial.info.options | {"knots": [0.1, 1.0], "turns": [0.0, 1.0]}
-    with pytest.raises(UserError, match="turns begin at 0; expected no less than"):
-        AffineDial(dial.info.model_copy(update={"options": options}), dial.parts)
+def test_it_is_the_dial_that_training_would_have_found(oat_dial, dial, digits):
+    trained, _ = oat_dial
+    assert dial.options.turns == pytest.approx(trained.options.turns)
+    for lam in (0.0, 0.4, 1.0):
+        x = digits.test.inputs(slice(0, 5))
+        torch.testing.assert_close(dial.at(lam)(x), trained.at(lam)(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["pgd-at", "float"])
+def test_only_one_network_is_turned(method, dial, digits):
+    info = dial.parts["network"].info
+    network = METHODS[method].network_card(info.network)
+    other = METHODS[method].build(
+        info.model_copy(update={"method": method, "network": network, "bridge": None})
+    )
+    with pytest.raises(UserError, match="dial: "):
+        oat_bench.combine("dial", {"network": other}, digits, lambdas=[0, 1])

@@ -15,7 +15,7 @@ from oat_bench.methods.parts import Combined, Source, Sources, between
 from oat_bench.methods.turns import Turning, turned
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.lambda_input import DialInput, FilmInput, lambda_input
+from oat_bench.networks.lambda_input import DialInput, LambdaInput, lambda_input
 from oat_bench.networks.specialize import specialize
 from oat_bench.training.card import TrainingCard
 
@@ -146,7 +146,7 @@ class Dial(Combined):
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
         own = self.parts["network"].with_lambda_input(width)
-        assert isinstance(own, FilmInput)
+        assert isinstance(own, LambdaInput)
         return DialInput(own, self.options.turns or [0.0, 1.0])
 
     def fit(self, data: Dataset) -> str:

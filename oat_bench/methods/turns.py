@@ -1,7 +1,7 @@
 """A dial in even turns: equal steps of lambda go equal ways along the frontier."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from pydantic import AfterValidator, Field
 from scipy.optimize import isotonic_regression
-from torch import Tensor, nn
+from torch import nn
 
 from oat_bench.acceleration import Accelerated
 from oat_bench.cards import Fraction
@@ -113,24 +113,15 @@ def sample(split: Split, count: int) -> Split:
     return split.take(nested_order(split.labels)[:count])
 
 
-def attacks(
-    plain: nn.Module, split: Split, info: ModelInfo, share: float = 1.0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a split's images, attacked within a share of a model's eps (0: not), with labels."""
-    model, device, eps = Accelerated(plain), split.labels.device, share * info.threat.eps
-    for ids in torch.arange(len(split), device=device).chunk(-(-len(split) // _BATCH)):
-        x, y = split.inputs(ids), split.labels[ids]
-        if eps:
-            how = Budget(info.threat.norm, eps, eps / 2, STEPS)
-            x = pgd(model, x, y, example_ids=ids, seed=info.seed, **vars(how))
-        yield x, y
-
-
 @torch.no_grad()
 def accuracies(plain: nn.Module, split: Split, info: ModelInfo) -> tuple[float, float]:
-    """Return SA and RA in percent."""
-    found = []
-    for share in (0.0, 1.0):
-        right = [(plain(x).argmax(1) == y).sum() for x, y in attacks(plain, split, info, share)]
-        found.append(100 * float(torch.stack(right).sum()) / len(split))
-    return found[0], found[1]
+    """Return SA and RA in percent, under the threat of a model."""
+    model, eps = Accelerated(plain), info.threat.eps
+    budget = vars(Budget(info.threat.norm, eps, eps / 2, STEPS))
+    found = torch.zeros(2, device=split.labels.device)
+    for ids in torch.split(torch.arange(len(split), device=split.labels.device), _BATCH):
+        x, y = split.inputs(ids), split.labels[ids]
+        x_adv = pgd(model, x, y, example_ids=ids, seed=info.seed, **budget)
+        found += torch.stack([(model(images).argmax(1) == y).sum() for images in (x, x_adv)])
+    sa, ra = (100 * found / len(split)).tolist()
+    return sa, ra

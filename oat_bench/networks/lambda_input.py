@@ -1,7 +1,6 @@
 """f(x, lambda) as one plain graph, for export: lambda is an input, the width is fixed."""
 
 import copy
-from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +34,13 @@ class LambdaNorm(nn.Module):
 
 
 class LambdaInput(nn.Module):
-    """A network that is told lambda with the images; traceable, as no value is looked at."""
+    """A plain backbone that is told lambda with the images; traceable, as no value is looked at."""
+
+    def __init__(
+        self, encoding: LambdaEncoding, norms: list[LambdaNorm], backbone: nn.Module
+    ) -> None:
+        super().__init__()
+        self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
 
     def forward(self, images: Tensor, lam: Tensor) -> Tensor:
         """Compute logits [n, num_classes] of images [n, C, H, W] in [0, 1].
@@ -47,36 +52,14 @@ class LambdaInput(nn.Module):
         # 0, 1, 2, ... or 0, 0, 0, ...; of any other k a place that does not exist, so that no
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
-        return self.logits(images, lam[places])
-
-    @abstractmethod
-    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits of images, each at its lambda, [n]."""
-
-    @abstractmethod
-    def at(self, lam: float) -> nn.Module:
-        """Return the plain network at lam in [0, 1], sharing nothing."""
-
-
-class FilmInput(LambdaInput):
-    """A plain backbone, whose norm layers are functions of lambda."""
-
-    def __init__(
-        self, encoding: LambdaEncoding, norms: list[LambdaNorm], backbone: nn.Module
-    ) -> None:
-        super().__init__()
-        self.encoding, self.norms, self.backbone = encoding, nn.ModuleList(norms), backbone
-
-    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits of images, each at its lambda, [n]."""
         trained = self.encoding.trained
-        affines = self.affines(lam.clamp(trained[0], trained[-1]))
+        affines = self.affines(lam.clamp(trained[0], trained[-1])[places])
         maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def at(self, lam: float) -> nn.Module:
-        """Return the plain network at lam, as `oat_bench.networks.specialize` does."""
+        """Return the plain network at lam in [0, 1], as `oat_bench.networks.specialize` does."""
         values = torch.full((1,), lam, device=self.encoding.codes.device)
         affines = [(scale[0], shift[0]) for scale, shift in self.affines(values)]
         return fold_norms(copy.deepcopy(self.backbone), affines)
@@ -90,37 +73,23 @@ class FilmInput(LambdaInput):
 
 
 class DialInput(LambdaInput):
-    """The same, lambda turned to a place on the network's dial, or beyond its end."""
+    """The same, told turns of a dial: places on the network's own, or beyond its end."""
 
     turns: Tensor
     lambdas: Tensor
 
-    def __init__(self, network: FilmInput, turns: list[float]) -> None:
-        super().__init__()
-        self.network = network
+    def __init__(self, network: LambdaInput, turns: list[float]) -> None:
+        super().__init__(network.encoding, list(network.norms), network.backbone)  # type: ignore[arg-type]
         self.register_buffer("turns", torch.tensor(turns))
         with torch.device("cpu"):  # values even where a network is laid out on "meta"
             self.register_buffer("lambdas", torch.linspace(0, 1, len(turns)))
 
-    def logits(self, images: Tensor, lam: Tensor) -> Tensor:
-        """Compute logits of images, each at its lambda, [n]."""
-        maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in self._affines(lam))
-        return self.network.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def at(self, lam: float) -> nn.Module:
-        """Return the plain network at lam."""
-        affines = self._affines(torch.full((1,), lam, device=self.turns.device))
-        plain = copy.deepcopy(self.network.backbone)
-        return fold_norms(plain, [(scale[0], shift[0]) for scale, shift in affines])
-
-    def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return scale and shift, [n, C], of each norm layer; beyond the end by the last line."""
-        places = bracket(self.lambdas, lam.clamp(0, 1))(self.turns[:, None])[:, 0]
-        before, last = self.network.encoding.trained[-2:]
+    def affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return those of places, evenly turned by lambda; beyond the end by the last line."""
+        places = bracket(self.lambdas, lam)(self.turns[:, None])[:, 0]
+        before, last = self.encoding.trained[-2:]
         beyond = ((places - last) / (last - before)).clamp_min(0)[:, None]
-        inside = self.network.affines(torch.minimum(places, last))
-        low = self.network.affines(before[None])
+        inside, low = super().affines(torch.minimum(places, last)), super().affines(before[None])
         return [
             (a + beyond * (a - a0), b + beyond * (b - b0))
             for (a, b), (a0, b0) in zip(inside, low, strict=True)
@@ -128,9 +97,9 @@ class DialInput(LambdaInput):
 
 
 @torch.no_grad()
-def lambda_input(network: ConditionalNetwork, width: float | None = None) -> FilmInput:
+def lambda_input(network: ConditionalNetwork, width: float | None = None) -> LambdaInput:
     """Return the network of a width (None: the widest) that takes lambda, sharing nothing."""
     width = network.check_width(width)
     norms = [LambdaNorm(norm, width) for norm in network.norms]
     encoding, plain = copy.deepcopy(network.encoding), network.subnetwork(width, copy=True)
-    return FilmInput(encoding, norms, plain).eval().requires_grad_(False)
+    return LambdaInput(encoding, norms, plain).eval().requires_grad_(False)

@@ -48,7 +48,8 @@ from oat_bench.results import records
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.run import choose_device, choose_examples, train, training_identity
 from oat_bench.run_folder import STORE
-from oat_bench.statistics.frontier import Rightness, bootstrapped, hypervolume, rightness
+from oat_bench.statistics.frontier import Rightness, combined, hypervolume, rightness
+from oat_bench.statistics.phases import Design
 from oat_bench.training.loop import Trainer
 from oat_bench.training.sampling import passes
 
@@ -74,7 +75,7 @@ def measure(
         gradients="bf16",
     )
     points = [OperatingPoint(lam) for lam in card.evaluation.lambdas]
-    return rightness(evaluate(subject, points, [attack]), attack.label, []), classifier
+    return rightness(evaluate(subject, points, [attack]), attack.label, Design()), classifier
 
 
 def published(card: BenchmarkCard, data: Dataset, args: argparse.Namespace) -> Rightness:
@@ -91,7 +92,7 @@ def published(card: BenchmarkCard, data: Dataset, args: argparse.Namespace) -> R
         raise SystemExit(f"{args.against}: expected outcomes beside it, {record.outcomes_path}")
     examples = choose_examples(data, args.test_images).numpy()
     wanted = outcomes["lam"].isin(card.evaluation.lambdas) & outcomes["example"].isin(examples)
-    return rightness(outcomes[wanted], args.attack, [])
+    return rightness(outcomes[wanted], args.attack, Design())
 
 
 def seconds_of(
@@ -136,23 +137,18 @@ def seconds_of(
 def compared(measured: dict[str, list[Rightness]]) -> pd.DataFrame:
     """Return each recipe's hypervolume, mean over seeds, and its difference from the first's."""
     first = next(iter(measured.values()))
-    images = np.arange(len(first[0].examples))
-
-    def mean(of: list[Rightness], index: np.ndarray) -> float:
-        return float(np.mean([hypervolume(one.points(index)) for one in of]))
-
-    def less_first(of: list[Rightness], index: np.ndarray) -> float:
-        return mean(of, index) - mean(first, index)
+    less = [(-1 / len(first), one) for one in first]
 
     rows = []
     for name, of in measured.items():
-        found = bootstrapped(partial(mean, of), [images])
+        own = [(1 / len(of), one) for one in of]
+        found = combined(hypervolume, own)
         row = {
             "recipe": name,
             "hypervolume": f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
         }
         if of is not first:
-            found = bootstrapped(partial(less_first, of), [images], (-100.0, 100.0))
+            found = combined(hypervolume, [*own, *less])
             row["less the first's"] = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
         ends = np.mean([one.points()[[0, -1]] for one in of], axis=0)
         row |= {

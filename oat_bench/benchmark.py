@@ -44,7 +44,14 @@ class EvaluationCard(Card):
         default=None, description="Test images, stratified; absent: all"
     )
     fewer_examples: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default={}, description="Test images of attacks that take long, by their names"
+        default={},
+        description="Survivors of the other attacks, at each lambda, that attacks which take long "
+        "run on, by their names",
+    )
+    precision: Annotated[float, Field(gt=0, lt=50)] | None = Field(
+        default=None,
+        description="In their place, for attacks in [[parts]]: half-width of the 95% interval of "
+        "RA, in points",
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Images attacked at a time; absent: what fills the device"

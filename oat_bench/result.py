@@ -1,6 +1,6 @@
 """The evaluation of a classifier, from attacks to a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -16,7 +16,7 @@ from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
-from oat_bench.evaluation import grid
+from oat_bench.evaluation import grid, survivors
 from oat_bench.evaluation.cost import with_attack_costs, with_costs
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.subject import Subject
@@ -118,6 +118,8 @@ def evaluate(
     attacks: str = "all",
     lambdas: Sequence[float] | None = None,
     n_examples: int | None = None,
+    fewer_examples: Mapping[str, int] | None = None,
+    precision: float | None = None,
     widths: Sequence[float] | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     name: str = "",
@@ -137,6 +139,10 @@ def evaluate(
             is the default suite for the norm and the classes, ``-NAME`` leaves one out.
         lambdas: robustness weights in [0, 1]; the model's own if None.
         n_examples: test images; as many as the data set's benchmark card has if None.
+        fewer_examples: by name of an attack, on how many of those that the others leave standing
+            at each lambda it runs (docs/two-phase.md); the card's if None.
+        precision: half-width in points of the 95% interval of RA, in its place: attacks of several
+            parts, as AutoAttack is, run on as many as that takes.
         widths: shares of the channels; all of the model's if None.
         normalize: see `oat_bench.wrap`.
         name: see `oat_bench.wrap`.
@@ -169,6 +175,8 @@ def evaluate(
         widths=list(widths) if widths else None,
         attacks=attacks,
         n_examples=n_examples,
+        fewer_examples=None if fewer_examples is None else dict(fewer_examples),
+        precision=precision,
         batch_size=batch_size,
     )
     random = info.method if classifier.random else None
@@ -193,28 +201,30 @@ def measured(
     data = check_fits(info, data)
     examples = run.choose_examples(data, card.evaluation.n_examples)
     points = run.choose_points(card, info.method, info.trained_lambdas, info.widths)
+    samples = survivors.samples(card, attacks, len(examples))
+    drawn = {attack.card.name for attack in attacks if attack.label in samples}
+    fewer = card.evaluation.fewer_examples
     subject = Subject(
         classifier.to(device),
         data.test.to(device),
         data.fingerprint(),
         examples,
-        card.evaluation.fewer_examples,
+        {name: n for name, n in fewer.items() if name not in drawn},
         OutcomeStore(None if out is None else make_folder(out / STORE)),
         card.evaluation.batch_size,
         card.evaluation.gradients,
         card.evaluation.compile,
         seed=attacks[0].seed if attacks else 0,
+        samples=samples,
     )
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
-    # an attack whose card allows it a larger ball, or a target, is another threat model
-    same = [a for a in attacks if a.threat.eps <= card.threat.eps and not a.targeted]
+    same = [attack for attack in attacks if survivors.within(attack, card)]
     worst_over = [attack.label for attack in same]
+    design = Design(worst_over, {label: sample.after for label, sample in samples.items()})
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     before = None if out is None else out / ENTRY
-    counted = summarize(outcomes, Design(worst_over), classifier.trained_at)
-    placed = ((one, classifier.place(one.lam)) for one in counted)
-    counted = [one.model_copy(update={"place": place}) for one, place in placed]
+    counted = summarize(outcomes, design, classifier.trained_at)
     counted = with_attack_costs(counted, subject, outcomes, attacks)
     results = with_costs(counted, classifier, data.test, device, before)
     known = {
@@ -230,7 +240,8 @@ def measured(
         eps=card.threat.eps,
         norm=card.threat.norm,
         gradients=card.evaluation.gradients,
-        frontiers=frontier.summarize(outcomes, worst_over),
+        design=design,
+        frontiers=frontier.summarize(outcomes, design),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         randomized=classifier.random

@@ -28,6 +28,7 @@ from oat_bench.classifier import (
 from oat_bench.datasets import Dataset
 from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
+from oat_bench.evaluation import survivors
 from oat_bench.files import atomic_write, sha256
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
@@ -48,8 +49,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def with_evaluation(card: BenchmarkCard, data: Dataset, **changes: Any) -> BenchmarkCard:
-    """Return the card with what is not None changed in its evaluation, and examples that exist."""
+    """Return the card with what is not None changed in its evaluation, and examples that exist.
+
+    A precision replaces the card's numbers of examples of single attacks, and they it.
+    """
     given = {key: value for key, value in changes.items() if value is not None}
+    if given.keys() & {"precision", "fewer_examples"}:
+        given = {"precision": None, "fewer_examples": {}} | given
     if "n_examples" not in given and card.evaluation.n_examples:
         given["n_examples"] = min(card.evaluation.n_examples, len(data.test))
     return card.model_copy(update={"evaluation": card.evaluation.model_copy(update=given)})
@@ -73,6 +79,7 @@ def prepare_attacks(
     label, count = Counter(attack.label for attack in ready).most_common(1)[0]
     if count > 1:
         raise UserError(f"two attacks have one column, {label!r}; rename a card")
+    survivors.check(card, ready)
     return ready
 
 
@@ -82,7 +89,8 @@ def with_saved(card: BenchmarkCard, data: Dataset, attacks: list[Attack]) -> Ben
     fewer = dict(card.evaluation.fewer_examples)
     for name, attack in ((a.card.name, a) for a in attacks if a.card.engine == "file"):
         fewer[name] = saved.count(attack, data, examples[: fewer.get(name)])
-    return with_evaluation(card, data, fewer_examples=fewer)
+    precision = card.evaluation.precision
+    return with_evaluation(card, data, fewer_examples=fewer, precision=precision)
 
 
 def train(

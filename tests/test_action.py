@@ -69,13 +69,16 @@ def test_it_installs_this_checkout_by_its_constraints(action):
     assert (ROOT / "constraints.txt").is_file()
 
 
-@pytest.mark.parametrize("dataset", ["", "my images; $(touch hacked)"])
-def test_the_shell_passes_inputs_on_as_they_are(action, tmp_path, dataset):
+@pytest.mark.parametrize(
+    ("dataset", "strict"), [("", "true"), ("", "false"), ("my images; $(touch hacked)", "")]
+)
+def test_the_shell_passes_inputs_on_as_they_are(action, tmp_path, dataset, strict):
     command = tmp_path / "oat-bench"
     command.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     step = action["runs"]["steps"][-1]
     hostile = {"model": "-m `id`", "baseline": "b $(id).json", "dataset": dataset}
+    hostile["strict"] = strict
     given = {
         variable: hostile.get(name, action["inputs"][name].get("default", ""))
         for variable, expression in step["env"].items()
@@ -93,6 +96,7 @@ def test_the_shell_passes_inputs_on_as_they_are(action, tmp_path, dataset):
     expected = ["check", "--format", "github", "--baseline=b $(id).json", "--max-drop=1.0"]
     expected += ["--confidence=0.95", "--data-dir=data"]
     expected += [f"--dataset={dataset}"] if dataset else []
+    expected += ["--strict"] if strict == "true" else []
     assert done.stdout.splitlines() == [*expected, "--", "-m `id`"]
     assert not (tmp_path / "hacked").exists()
 

@@ -128,7 +128,10 @@ def count(attack: Attack, data: Dataset, examples: Tensor) -> int:
         raise UserError(f"{path}: examples, labels or shape are not those of {data.name!r}")
     first = int(content.places(examples.cpu())[1].long().cumprod(0).sum())
     if not first:
-        raise UserError(f"{path}: lacks the first of the examples to evaluate, {examples[0]}")
+        raise UserError(
+            f"{path}: lacks the first of the examples to evaluate, {examples[0]}; if it is of a "
+            "sample of survivors, leave it out, or save the images of all: --n-examples N"
+        )
     return first
 
 

@@ -29,6 +29,7 @@ _SURE = ("SHARE", Number(0.5, 1, max_open=True))
     "text",
     "form",
 )
+@flag("--strict", "Fail unless every interval lies within the tolerance.")
 @flag("--update-baseline", "Make MODEL the baseline, unless the check fails.")
 @seed("Of the attacks. [default: the baseline's]")
 @model_options()
@@ -37,7 +38,8 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
 
     Attacks MODEL as the baseline was attacked, on the same examples, and compares them one by one.
     MODEL is a run, a checkpoint, or a file of `oat-bench export`.
-    Exit code 0: no drop beyond the tolerance is supported; 1: one is; 2: bad input.
+    Exit code 0: no drop beyond the tolerance is supported; 1: one is, or with --strict one is not
+    excluded; 2: bad input.
     """
     from oat_bench.regression import baseline as baselines
     from oat_bench.regression import check as checks
@@ -52,8 +54,8 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     checks.prepare(trained, against, data, asked["seed"])
     store = store_in(context.folder("check"))
     done = checks.check(trained, against, data, device=context.where, store=store, **asked)
-    verdict, updated = done.comparison.verdict, []
-    if update_baseline and verdict != "worse":
+    failed, updated = done.comparison.failed, []
+    if update_baseline and not failed:
         updated = checks.renew(done, data, command_line())
     update = command_line("--update-baseline") if kept_because is None else None
     report = formats.Report(done, context.name, baseline, update, tuple(map(str, updated)))
@@ -70,4 +72,4 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     if form == "github" and summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(formats.markdown(report) + "\n")
-    click.get_current_context().exit(1 if verdict == "worse" else 0)
+    click.get_current_context().exit(1 if failed else 0)

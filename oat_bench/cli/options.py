@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from oat_bench.cli.context import Context
-from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS
+from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS, Number
 from oat_bench.errors import UserError
 
 Command = Callable[..., None]
@@ -221,7 +221,14 @@ ATTACK_OPTIONS = group(
     option(
         "--n-examples",
         COUNTS,
-        "Test images, fewer for some attacks: 10000,autoattack=500. [default: the card's]",
+        "Test images; for some attacks, at each lambda, a sample of those that the others leave "
+        "standing: 10000,autoattack=256. [default: the card's]",
+    ),
+    option(
+        "--precision",
+        ("POINTS", Number(0, 50, min_open=True, max_open=True)),
+        "In place of such a number: run AutoAttack, or any attack of several [[parts]], until the "
+        "95% interval of its RA is +-POINTS wide at each lambda.",
     ),
     BATCH_SIZE,
     gradients(),

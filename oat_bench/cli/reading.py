@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oat_bench.zoo.published import Published
 
 #: columns of `results` that are set to the right
-_NUMBERS = {"lambda", "width", "eps", "seed", "n", "SA", "RA"}
+_NUMBERS = {"lambda", "width", "eps", "seed", "n", "m", "SA", "RA"}
 
 
 @command("list attacks")
@@ -135,12 +135,13 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
     from oat_bench.results import listing as found
     from oat_bench.results.outcomes import write_parquet
 
-    frame = found.outcomes(found.stores(folders or (Path("runs"),)))
+    table = found.outcomes(found.stores(folders or (Path("runs"),)))
+    if not examples:  # before some are chosen: attacks are run on what others left
+        table = found.summarize(table)
     for column in ("dataset", "method", "attack", "seed", "model"):
-        frame = found.only(frame, column, only[column], prefix=column == "model")
+        table = found.only(table, column, only[column], prefix=column == "model")
     if only["lambdas"] is not None:
-        frame = frame[frame["lam"].isin(only["lambdas"])]
-    table = frame if examples else found.summarize(frame)
+        table = table[table["lam"].isin(only["lambdas"])]
     if out is not None:
         if out.suffix == ".csv":
             atomic_write(out, table.to_csv(index=False))

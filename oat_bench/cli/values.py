@@ -141,7 +141,7 @@ WIDTHS = Parsed(lambda text: sorted(_within(text, "width", "(0, 1]", "1,0.75,0.5
 WEIGHTS = Parsed(_weights)
 #: whole numbers from 1 to 5, sorted
 SEVERITIES = Parsed(_severities)
-#: a number, whose key is "all", then ``attack=number`` for attacks that get fewer
+#: a number, whose key is "all", then ``attack=number`` for some attacks
 COUNTS = Parsed(_counts)
 #: a number or a fraction of two
 EPS = Parsed(_eps, "EPS")

@@ -112,7 +112,10 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Add costs to results; what the entry ``before`` says of this machine is not timed again."""
+    """Add costs, and the place of each lambda, to results.
+
+    What the entry ``before`` says of this machine is not timed again.
+    """
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):
         entry = records.read(before).entry if before is not None else None
@@ -124,5 +127,6 @@ def with_costs(
     for result in results:
         at = result.lam, result.width
         cost = known.get(at) or measure(classifier.at(*at), image, classifier.deployed(*at))
-        costed.append(result.model_copy(update={"cost": cost}))
+        own = {"cost": cost, "place": classifier.place(result.lam)}
+        costed.append(result.model_copy(update=own))
     return costed

@@ -49,14 +49,32 @@ def doubts(subject: Subject, outcomes: pd.DataFrame, attacks: Sequence[Attack]) 
     found = []
     for _, rows in outcomes.groupby(["width", "lam"], sort=False):
         point = OperatingPoint(float(rows["lam"].iloc[0]), float(rows["width"].iloc[0]))
-        by_attack = rows.set_index("example").groupby("attack", sort=False)
-        frames = {str(name): part for name, part in by_attack}
+        rows = rows.set_index("example")
+        seen = {attack.label: rows[rows["attack"] == attack.label] for attack in attacks}
         found += [Doubt(point, "", check) for check in _network(subject, point)]
         for alike in balls.values():
-            own = {attack.label: frames[attack.label] for attack in alike}
-            checks = [*_compared(subject, point, own, alike), *_retry(subject, point, own, alike)]
-            found += [Doubt(point, name, check) for name, check in checks]
+            own = {attack.label: _with_fallen(subject, attack.label, seen) for attack in alike}
+            checks = _compared(subject, point, own, alike, seen)
+            retried = _retry(subject, point, own, alike, seen)
+            found += [Doubt(point, name, check) for name, check in (*checks, *retried)]
     return found
+
+
+def _with_fallen(subject: Subject, label: str, seen: Frames) -> pd.DataFrame:
+    """Return the outcomes of an attack; of one on survivors as of some of all examples.
+
+    Of those up to the last that it saw: what fell before counts as broken by it.
+    """
+    own = seen[label]
+    if label not in subject.samples:
+        return own
+    before = pd.concat([own, *(seen[name] for name in subject.samples[label].after)])
+    fell = before[~robust_right(before)]
+    fallen = fell[~fell.index.duplicated() & ~fell.index.isin(own.index)]
+    ids = pd.Index(subject.ids.numpy())
+    if len(own) + len(fallen) < len(ids):
+        ids = ids[: ids.get_indexer(own.index).max() + 1]
+    return pd.concat([own, fallen[fallen.index.isin(ids)]])
 
 
 def _network(subject: Subject, point: OperatingPoint) -> list[Check]:
@@ -85,7 +103,11 @@ def _ids(rows: pd.DataFrame | pd.Series) -> Tensor:
 
 
 def _compared(
-    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
+    subject: Subject,
+    point: OperatingPoint,
+    frames: Frames,
+    attacks: Sequence[Attack],
+    seen: Frames,
 ) -> Iterator[tuple[str, Check]]:
     # attacks in steps against the strongest, and those without gradients against others
     stands = {name: robust_right(frame) for name, frame in frames.items()}
@@ -95,8 +117,9 @@ def _compared(
     free, gradient = {}, []
     for attack in attacks:
         own = stands[attack.label]
-        left = before_square(subject, point, attack, _ids(own))
+        left = before_square(subject, point, attack, _ids(seen[attack.label]))
         if left is not None:
+            left = left.reindex(own.index, fill_value=False)  # what fell before does not stand
             free[f"Square in {attack.label}"] = ~left | own[left.index]
         if _is_free(attack):
             free[attack.label] = own
@@ -108,7 +131,11 @@ def _compared(
 
 
 def _retry(
-    subject: Subject, point: OperatingPoint, frames: Frames, attacks: Sequence[Attack]
+    subject: Subject,
+    point: OperatingPoint,
+    frames: Frames,
+    attacks: Sequence[Attack],
+    seen: Frames,
 ) -> Iterator[tuple[str, Check]]:
     bases = [attack for attack in attacks if attack.per_example and _iterates(attack)]
     if not bases:
@@ -120,7 +147,7 @@ def _retry(
     attack = variant(base, f"{base.label[:40]}{RETRIED_NAME}", longer, next_seed=1)
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
-        frame = frames[one.label]
+        frame = seen[one.label]
         # what another library attacks in parts took all passes only where it stands to the end
         whole = clean_right(frame) if one.per_example else robust_right(frame)
         spent += one.passes * int(whole.sum())

@@ -1,6 +1,6 @@
 """The evaluation grid: every lambda against every attack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from oat_bench.evaluation.images import ImageFolder, Kept
 from oat_bench.evaluation.subject import AtPoint, Subject, alike
 from oat_bench.progress import Bar, bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
+from oat_bench.statistics.accuracy import robust_right
 
 
 def evaluate(
@@ -32,23 +33,35 @@ def evaluate(
     An example that is wrong already is broken and not attacked; what a targeted attack takes for
     another class than the target is written down as right. What the store holds is computed again
     only where ``images`` lacks it; outcomes depend on neither batch size nor order (see `Blocks`).
+    Attacks of which the subject has a `Sample` come last, on survivors of those before.
     """
     subject.check(attacks)
-    pairs = [(attack, subject.share(attack.card.name)) for attack in attacks]
-    passes = len(points) * sum(attack.passes * len(share) for attack, share in pairs)
-    total = len(points) * sum(len(share) for _, share in pairs)
+    whole = [attack for attack in attacks if attack.label not in subject.samples]
+    samples, n = subject.samples, len(subject.ids)
+    seen = {attack.label: len(subject.share(attack.card.name)) for attack in attacks}
+    seen |= {label: sample.most(n) for label, sample in samples.items() if label in seen}
+    passes = len(points) * sum(attack.passes * seen[attack.label] for attack in attacks)
+    total = len(points) * sum(seen.values())
     if images is not None:
         images.announce(total, subject.data.images[0])
     frames = []
     with bar("evaluating", total, show=show) as line:
         for point in points:
-            at, found = subject.at(point, passes), {}
-            for chain in chains(attacks):
-                columns = [_Column(at, *pairs[place], images, line) for place in chain]
+            at = subject.at(point, passes)
+            found: dict[str, pd.DataFrame] = {}
+            for chain in chains(whole):
+                columns = [
+                    _Column(at, attack, subject.share(attack.card.name), images, line)
+                    for attack in (whole[place] for place in chain)
+                ]
                 line.note(f"{at}, {', '.join(column.attack.label for column in columns)}")
-                for place, column in zip(chain, columns, strict=True):
-                    found[place] = column.rows([other for other in columns if other is not column])
-            frames += [found[place] for place in range(len(pairs))]
+                for column in columns:
+                    others = [other for other in columns if other is not column]
+                    found[column.attack.label] = column.rows(others)
+            for attack in (one for one in attacks if one.label in samples):
+                line.note(f"{at}, {attack.label}")
+                found[attack.label] = _sampled(at, attack, found, line, images)
+            frames += [found[attack.label] for attack in attacks if len(found[attack.label])]
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 
@@ -56,8 +69,29 @@ def outcomes(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> pd.DataFrame:
     """Return what `evaluate` says of some examples and one attack, indexed by example."""
-    part = replace(subject, examples=examples, fewer={}, compile_it=False)
+    part = replace(subject, examples=examples, fewer={}, samples={}, compile_it=False)
     return evaluate(part, [point], [attack], show=False).set_index("example")
+
+
+def _sampled(
+    at: AtPoint,
+    attack: Attack,
+    found: Mapping[str, pd.DataFrame],
+    line: Bar,
+    images: ImageFolder | None,
+) -> pd.DataFrame:
+    """Attack a sample of what stands after the attacks whose outcomes were ``found``."""
+    ids, sample = at.subject.ids, at.subject.samples[attack.label]
+    stands = [torch.tensor(robust_right(found[name]).to_numpy()) for name in sample.after]
+    standing = ids[torch.stack(stands or [at.right(ids.to(at.device)).cpu()]).all(0)]
+    rows, size, hits = pd.DataFrame(), 0, 0
+    while (more := sample.size(len(ids), len(standing), size, hits)) > size:
+        column = _Column(at, attack, standing[:more], images, line)
+        column.count = counter(line, standing[size:more], len(at.data))
+        rows = column.rows(())
+        size, hits = more, int(robust_right(rows).sum())
+    line.advance(sample.most(len(ids)) - size)
+    return rows
 
 
 class _Column:

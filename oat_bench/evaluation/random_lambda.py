@@ -19,7 +19,7 @@ from oat_bench.networks.drawn import Drawn
 from oat_bench.progress import bar
 from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
-from oat_bench.statistics.frontier import bootstrapped, mean_accuracy
+from oat_bench.statistics.frontier import mean_accuracy, mean_percent
 
 KEYS = ["lam", "width", *COLUMNS]  # the columns of `evaluate`'s result
 
@@ -131,9 +131,7 @@ def gain(frame: pd.DataFrame, other: pd.DataFrame, draw: Draw) -> Estimate:
     """Return expected RA less that under another attack on the same examples, in points."""
     chances = np.asarray(draw.chances)
     ours, theirs = (_rightness(one, draw)[1] @ chances for one in (frame, other))
-    points = 100 * (ours - theirs)
-    places = [np.arange(len(points))]
-    return bootstrapped(lambda index: float(points[index].mean()), places, (-100.0, 100.0))
+    return mean_percent(ours - theirs, (-100.0, 100.0))
 
 
 def _rightness(frame: pd.DataFrame, draw: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

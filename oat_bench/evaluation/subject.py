@@ -15,6 +15,7 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
 from oat_bench.errors import UserError
+from oat_bench.evaluation.survivors import Sample
 from oat_bench.networks.drawn import DRAWS, Drawn, RandomNetwork, steady
 from oat_bench.results.outcomes import OutcomeStore
 
@@ -60,6 +61,7 @@ class Subject:
     gradients: Precision = "float32"  # of attacks; predictions are float32
     compile_it: bool | None = None  # None: where it pays
     seed: int = 0  # of what a random classifier draws
+    samples: Mapping[str, Sample] = field(default_factory=dict)  # of survivors, by attacks' labels
 
     @cached_property
     def ids(self) -> Tensor:

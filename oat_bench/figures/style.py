@@ -67,7 +67,8 @@ def arrange(figure: Figure) -> None:
     """Have everything find its place, with nothing written that the font lacks."""
     for text in figure.findobj(Text):
         text.set_text(drawable(text.get_text()))
-    figure.draw_without_rendering()
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
 
 
 @cache

@@ -24,9 +24,11 @@ from oat_bench.complaints import explain
 from oat_bench.datasets import DATASETS, Dataset
 from oat_bench.deployment import Exported
 from oat_bench.errors import UserError, unknown
+from oat_bench.evaluation.survivors import Sample
 from oat_bench.results import records, validation
 from oat_bench.results.entries import EntryAttack
 from oat_bench.results.records import Record
+from oat_bench.statistics.phases import Design
 
 _SAME_EPS = 1e-5  # an entry writes eps in six digits
 
@@ -46,10 +48,11 @@ class Baseline:
         entry, held = self.record.entry, (len(self.attacks), len(self.points))
         return held == (len(entry.attacks), len(entry.operating_points))
 
-    def worst_over(self) -> list[str]:
-        """Return the attacks of the worst case."""
-        names = {attack.name for attack in self.attacks}
-        return [name for name in self.record.worst_over() if name in names]
+    def design(self) -> Design:
+        """Return the attacks of the worst case, none unless all are checked, and the two-phase."""
+        names, whole = {attack.name for attack in self.attacks}, self.record.design()
+        after = {name: first for name, first in whole.after.items() if name in names}
+        return Design(whole.worst_over if names.issuperset(whole.worst_over) else (), after)
 
     def restricted(
         self,
@@ -57,7 +60,10 @@ class Baseline:
         lambdas: Sequence[float] | None = None,
         widths: Sequence[float] | None = None,
     ) -> "Baseline":
-        """Return the baseline with some of its attacks, lambda and widths; None: all."""
+        """Return the baseline with some of its attacks, lambda and widths; None: all.
+
+        What attacks on survivors were run after comes with them.
+        """
         names, points, rows = [attack.name for attack in self.attacks], self.points, self.outcomes
         for name in attacks or ():
             if name not in names:
@@ -69,7 +75,9 @@ class Baseline:
                     has = ", ".join(f"{each:g}" for each in known)
                     raise UserError(f"{what} {value:g} is not of the baseline; it has {has}")
             points = [point for point in points if asked is None or getattr(point, key) in asked]
-        kept = [a for a in self.attacks if attacks is None or a.name in attacks]
+        after = self.design().after
+        chosen = {one for name in attacks or names for one in (name, *after.get(name, ()))}
+        kept = [attack for attack in self.attacks if attack.name in chosen]
         if not kept or not points:
             raise UserError("nothing of the baseline is chosen; name an attack and a lambda")
         here = rows["attack"].isin([attack.name for attack in kept])
@@ -163,12 +171,34 @@ class Baseline:
         return ready
 
     def shares(self) -> list[tuple[Tensor, list[str]]]:
-        """Return ids of examples, in the order of evaluation, and the attacks on them."""
+        """Return ids of examples, in the order of evaluation, and the attacks on them.
+
+        Those on survivors are with their first phase.
+        """
         groups: dict[tuple[int, ...], list[str]] = {}
+        after = self.design().after
         first = self.outcomes.drop_duplicates(["attack", "example"])
-        for name, rows in first.groupby("attack", sort=False):
+        for name, rows in first[~first["attack"].isin(after.keys())].groupby("attack", sort=False):
             groups.setdefault(tuple(rows["example"]), []).append(str(name))
+        for name, others in after.items():
+            ids = next((k for k, v in groups.items() if others and others[0] in v), None)
+            groups[ids or max(groups, key=len)].append(name)
         return [(torch.tensor(ids), names) for ids, names in groups.items()]
+
+    def samples(self) -> dict[str, Sample]:
+        """Return what each attack on survivors sees of another model: as many as of this one."""
+        points = [
+            point.robust_acc
+            for point in self.record.entry.operating_points
+            if OperatingPoint(point.lam, point.width) in self.points
+        ]
+        found = {}
+        for name, first in self.design().after.items():
+            counts = [one[name].sampled for one in points if name in one]
+            # where all that stood were attacked there is no number
+            known = [count for count in counts if count is not None]
+            found[name] = Sample(first, max(known) if known else len(self.outcomes))
+        return found
 
 
 def read(path: str | Path) -> Baseline:
@@ -184,7 +214,8 @@ def read(path: str | Path) -> Baseline:
     found = validation.contradictions(record)
     if found:
         raise UserError(f"{record.entry_path}: no baseline: {found[0]}; evaluate the model again")
-    seen = outcomes.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
+    plain = outcomes[~outcomes["attack"].isin(record.design().after.keys())]
+    seen = plain.groupby(["lam", "width", "attack"])["example"].agg(frozenset)
     if (seen.groupby("attack").nunique() > 1).any():
         raise UserError(
             f"{record.outcomes_path}: an attack saw other examples at another operating point; "

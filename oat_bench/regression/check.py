@@ -24,7 +24,6 @@ from oat_bench.results.points import summarize
 from oat_bench.results.records import PUBLISHED
 from oat_bench.run_folder import CHECKPOINT, ENTRY, REPORT
 from oat_bench.statistics import frontier
-from oat_bench.statistics.phases import Design
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def check(
     *,
     max_drop: float = 1.0,
     confidence: float = 0.95,
+    strict: bool = False,
     seed: int | None = None,
     device: torch.device | None = None,
     store: OutcomeStore | None = None,
@@ -68,8 +68,8 @@ def check(
 ) -> Check:
     """Evaluate what the baseline holds outcomes of, and compare example by example.
 
-    ``max_drop`` is in points; ``seed`` is of the attacks, the baseline's if None. What does not go
-    together is a `UserError`.
+    ``max_drop`` is in points; ``strict``: see `compare`; ``seed`` is of the attacks, the baseline's
+    if None. What does not go together is a `UserError`.
     """
     attacks = prepare(classifier, baseline, data, seed)
     data, device = check_fits(classifier.info, data), device or torch.device("cpu")
@@ -82,6 +82,7 @@ def check(
         store=store,
         gradients=gradients,
         seed=attacks[0].seed,
+        samples=baseline.samples(),
     )
     frames = []
     for examples, names in baseline.shares():
@@ -90,7 +91,12 @@ def check(
         frames.append(evaluate(part, baseline.points, asked, show=show))
     outcomes = pd.concat(frames, ignore_index=True)
     comparison = compare(
-        baseline.outcomes, outcomes, baseline.worst_over(), max_drop=max_drop, confidence=confidence
+        baseline.outcomes,
+        outcomes,
+        baseline.design(),
+        max_drop=max_drop,
+        confidence=confidence,
+        strict=strict,
     )
     return Check(comparison, baseline, classifier, attacks, outcomes, device)
 
@@ -119,18 +125,18 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     All or none is replaced; tables and reports beside them are of the old model and go.
     """
     reason = kept_because(done.baseline, done.classifier)
-    if done.comparison.verdict == "worse":
+    if done.comparison.failed:
         reason = "the check failed; the baseline stays"
     if reason is not None:
         raise UserError(reason)
     record, classifier = done.baseline.record, done.classifier
     data = check_fits(classifier.info, data)
-    old, worst_over = record.entry, done.baseline.worst_over()
-    results = summarize(done.outcomes, Design(worst_over), classifier.trained_at)
+    old, design = record.entry, done.baseline.design()
+    results = summarize(done.outcomes, design, classifier.trained_at)
     results = with_costs(results, classifier, data.test, done.device, record.entry_path)
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}
-    run = map(EntryAttack.of, done.attacks)
+    run = [EntryAttack.of(attack, design.after.get(attack.label)) for attack in done.attacks]
     described = ["authors", "venue", "link", "footnote", "gradients"]
     if old.name != default_name(old.method, old.architecture):
         described.append("name")
@@ -143,7 +149,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
         command=command,
         eps=record.eps,
         norm=old.threat_model,
-        frontiers=frontier.summarize(done.outcomes, worst_over),
+        frontiers=frontier.summarize(done.outcomes, design),
         dataset=data.name,
         data_fingerprint=data.fingerprint(),
         additional_data=old.additional_data or bool(foreign_ancestors(classifier.info, data)),

@@ -14,7 +14,7 @@ from oat_bench.regression.comparison import RETRAINED, Comparison, Row
 from oat_bench.reports.table import Cell, Page, Table, span
 from oat_bench.statistics.pairs import POWER
 
-_STYLES = {"worse": "bold red", "better": "green", "ok": ""}
+_STYLES = {"worse": "bold red", "not excluded": "yellow", "better": "green", "ok": ""}
 #: names come from files of strangers
 printable = partial(one_line, limit=None)
 
@@ -52,6 +52,10 @@ def verdict(report: Report) -> str:
         said = f"worse: {len(worse)} of {total} dropped by more than {allowed} ({confidence}): "
         return said + _listed(worse)
     unsupported = f"no drop of more than {allowed} is supported ({confidence})"
+    if open_ := comparison.of("not excluded"):
+        shown = f"not shown to have dropped by at most {allowed}"
+        what = shown if comparison.strict else "dropped"
+        return f"not excluded: {len(open_)} of {total} {what}, {unsupported}: {_listed(open_)}"
     if better:
         return f"better: {len(better)} of {total} rose, {unsupported}: {_listed(better)}"
     return f"ok: in {total} {unsupported}"
@@ -87,29 +91,39 @@ def offer(report: Report) -> list[str]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    confidence = f"{100 * comparison.confidence:g}%"
+    confidence, allowed = f"{100 * comparison.confidence:g}%", _points(comparison.max_drop)
     paragraphs = [
         "Accuracies in percent, changes in points, on the same examples. SA: clean images. RA: "
         "right both clean and attacked; worst: under every attack; mean: over the operating "
         f"points. {confidence} intervals, each of its row alone (Agresti and Min; means: all that "
         f"their test does not reject). Verdicts hold of all rows together at {confidence} (Holm): "
-        f"worse, a drop of more than {_points(comparison.max_drop)} is supported (exact test by "
-        "Tango's score; means: Gaffke's test); better, a rise is."
+        f"worse, a drop of more than {allowed} is supported (exact test by Tango's score; means: "
+        "Gaffke's test); better, a rise is. not excluded: the interval "
+        + ("" if comparison.strict else "is of a drop, and ")
+        + f"reaches beyond a drop of {allowed}. detectable: the true drop that is found "
+        f"{100 * POWER:.0f} times in 100."
     ]
+    if any(row.sampled for row in comparison.rows):
+        paragraphs.append(
+            "m: how many of the examples that the cheaper attacks left standing were attacked, in "
+            "the baseline and now. These rows are two-phase estimates, with tests and intervals of "
+            "the differences of their shares."
+        )
     numbers = sorted({row.n for row in comparison.rows})
     n = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    at_points = [row for row in comparison.rows if row.lam is not None]
-    in_means = [row.detectable for row in comparison.rows if row.lam is None]
+    exact = [row for row in comparison.rows if row.changed is not None]
+    at_points = [row for row in exact if row.lam is not None]
+    in_means = [row.detectable for row in exact if row.lam is None]
     means = f" (in the means: of {span(in_means)})" if in_means else ""
     paragraphs.append(
         f"With {n} examples a true drop of {span([row.detectable for row in at_points])} points is "
         f"found {100 * POWER:.0f} times in 100{means} if as many outcomes change as here, "
-        f"{span([row.changed for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
+        f"{span([row.changed or 0.0 for row in at_points])}%. If {100 * RETRAINED:.0f}% change, as "
         "between two trainings on the digits, it takes a drop of "
         f"{span(comparison.between_trainings())} points."
     )
     if comparison.too_fine:
-        best = min(comparison.rows, key=lambda row: row.detectable)
+        best = min(exact, key=lambda row: row.detectable)
         about = float(f"{best.needed:.2g}")  # two digits: it is an estimate
         paragraphs.append(
             f"Warning: a tolerance of {_points(comparison.max_drop)} is finer than {n} examples "
@@ -129,12 +143,14 @@ def page(report: Report) -> Page:
             "width": f"{row.width:g}" if several and row.width is not None else "",
             "accuracy": row.accuracy,
             "n": str(row.n),
+            "m": "" if row.sampled is None else " / ".join(map(str, row.sampled)),
             "baseline": f"{row.baseline:.1f}",
             "now": f"{row.now:.1f}",
             "change": f"{row.change:+z.1f} [{row.low:+z.1f}, {row.high:+z.1f}]",
+            "detectable": f"{row.detectable:.1f}",
         }
         style = _STYLES[row.verdict]
-        verdict = Cell(row.verdict, style, strong=row.verdict == "worse")
+        verdict = Cell(row.verdict, style, strong=row in report.comparison.failures)
         rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
     places = [_place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
@@ -174,6 +190,8 @@ def as_json(report: Report) -> str:
         "baseline_fingerprint": check.baseline.record.entry.model_fingerprint,
         "max_drop": comparison.max_drop,
         "confidence": comparison.confidence,
+        "strict": comparison.strict,
+        "failed": comparison.failed,
         "tolerance_too_fine": comparison.too_fine,
         "rows": rows,
         "notes": _notes(comparison),
@@ -186,14 +204,15 @@ def as_json(report: Report) -> str:
 def junit(report: Report) -> str:
     """Write the check as JUnit XML: a test case for each row, a failure for each that is worse."""
     comparison = report.comparison
-    counts = {"tests": str(len(comparison.rows)), "failures": str(len(comparison.of("worse")))}
+    failures = comparison.failures
+    counts = {"tests": str(len(comparison.rows)), "failures": str(len(failures))}
     suites = ElementTree.Element("testsuites", counts)
     name = f"oat-bench check {report.title}"
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts, "errors": "0"})
     for row in comparison.rows:
         named = {"classname": "oat-bench.check", "name": _at(row)}
         case, told = ElementTree.SubElement(suite, "testcase", named), _told(row, comparison)
-        if row.verdict == "worse":
+        if row in failures:
             ElementTree.SubElement(case, "failure", message=told).text = told
         else:
             ElementTree.SubElement(case, "system-out").text = told
@@ -208,18 +227,20 @@ def _told(row: Row, comparison: Comparison) -> str:
     return (
         f"{_at(row)}: {row.baseline:.1f} before, {row.now:.1f} now, "
         f"{row.change:+z.1f} [{row.low:+z.1f}, {row.high:+z.1f}] on {row.n} examples; tolerance "
-        f"{_points(comparison.max_drop)}, p {row.p_worse:.2g} for all rows together"
+        f"{_points(comparison.max_drop)}, p {row.p_worse:.2g} for all rows together, detectable: "
+        f"{row.detectable:.1f}"
     )
 
 
 def github(report: Report) -> str:
     """Write workflow commands, then the table, in which GitHub is told to read no commands."""
     comparison, name = report.comparison, printable(report.model)
-    kind = "error" if comparison.verdict == "worse" else "notice"
+    kind = "error" if comparison.failed else "notice"
     said = "\n".join([f"{name}: {verdict(report)}", *offer(report)])
     lines = [_command(kind, f"oat-bench check: {comparison.verdict}", said)]
-    for row in comparison.of("worse"):
-        lines.append(_command("error", f"{_at(row)} dropped", f"{name}: {_told(row, comparison)}"))
+    for row in comparison.failures:
+        what = "dropped" if row.verdict == "worse" else "may have dropped"
+        lines.append(_command("error", f"{_at(row)} {what}", f"{name}: {_told(row, comparison)}"))
     if comparison.too_fine:
         lines.append(_command("warning", "oat-bench check: tolerance", _notes(comparison)[-1]))
     token = secrets.token_hex(16)

@@ -35,10 +35,24 @@ def _point(row: Row) -> table.Row:
         "SA": row.point.clean_acc_interval,
         "RA": row.robust,
         "n of RA": "" if row.robust.n in (None, row.point.n) else str(row.robust.n),
+        "m": "" if row.robust.sampled is None else f"{row.robust.sampled} of {row.robust.left}",
         "to lambda": f"{row.reference_lam:g}" if elsewhere else "",
         "SA difference": _difference(row.clean_difference),
         "RA difference": _difference(row.robust_difference),
+        "test": _test(row.robust_difference) if _mixed(row) else "",
     }
+
+
+def _test(difference: Difference | None) -> str:
+    if not isinstance(difference, Paired):
+        return ""
+    return "exact" if difference.exact else "two-phase"
+
+
+def _mixed(row: Row) -> bool:
+    """Whether the test of RA need not be exact: it is of two phases, or of a sample of all."""
+    test = row.robust_difference
+    return row.robust.sampled is not None or (isinstance(test, Paired) and not test.exact)
 
 
 def _lambda(lam: float, trained: bool) -> str:
@@ -86,9 +100,14 @@ def _seeds(row: SeedRow) -> table.Row:
 
 def _notes(comparison: Comparison) -> list[str]:
     ra = "right under every attack" if comparison.attack == WORST else f"under {comparison.attack}"
+    phases = (
+        " m: how many of those that cheaper attacks left standing were attacked; RA is then a "
+        "two-phase estimate for all n. Test two-phase: not all of both models' survivors were "
+        "attacked, and interval and p are those of the difference of the estimates."
+    )
     paragraphs = [
         f"Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: {ra}. "
-        "* lambda was not trained."
+        "* lambda was not trained." + phases * any(map(_mixed, comparison.rows))
     ]
     fewer = comparison.attacked < comparison.shared
     shared = f"{comparison.shared}" + (f"; for RA {comparison.attacked}" if fewer else "")
@@ -138,6 +157,8 @@ def csv(comparison: Comparison) -> str:
             if isinstance(difference, float):
                 values[f"{name} difference"] = round(difference, DECIMALS)
             values[f"{name} p"] = test.p_value if test else None
+        values["RA test"] = _test(row.robust_difference)
+        values |= {"left": row.robust.left, "sampled": row.robust.sampled}
         rows.append(values)
     return to_csv(rows)
 

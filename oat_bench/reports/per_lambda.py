@@ -95,9 +95,13 @@ def _rows(
         if result.place is not None:
             row["place"] = f"{result.place:.3g}"
         row["n"] = str(result.n)
+        told: set[str] = set()
         for name, found in result.accuracies.items():
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
-            row[header] = Cell(found, "bold" if name == WORST else "")
+            sample = "" if found.sampled is None else f"{found.sampled} of {found.left}"
+            beside = "" if name == WORST and sample in told else sample
+            row[header] = Cell(found, "bold" if name == WORST else "", beside=beside)
+            told.add(sample)
             others = quoted.get((result.lam, result.width, name), ())
             row[f"{name} published"] = "; ".join(_beside(found, *other) for other in others)
         rows.append(row)
@@ -125,6 +129,13 @@ def _notes(
         for attack in attacks
         if attack.engine == "file"
     ]
+    paragraphs += [
+        f"{attack.name}: run at each lambda on {_standing(attack.after)}, or on a random sample of "
+        "them (in brackets: how many of how many). RA: the share of n that they are times the "
+        "share of the sample that survives; see docs/two-phase.md."
+        for attack in attacks
+        if attack.after is not None
+    ]
     if published:
         sources = dict.fromkeys(r.source + (f" ({r.note})" if r.note else "") for r in published)
         paragraphs.append(
@@ -133,6 +144,14 @@ def _notes(
         )
     shown = [s for s in frontiers if s.attack == frontiers[-1].attack]
     return [*paragraphs, *(_summary(one, with_width=len(shown) > 1) for one in shown)]
+
+
+def _standing(after: Sequence[str]) -> str:
+    """Say what is left after the attacks of a first phase."""
+    if not after:
+        return "the images that are right clean"
+    *others, last = after
+    return f"the images that {', '.join(others)}{' and ' * bool(others)}{last} left standing"
 
 
 def _summary(frontier: Summary, *, with_width: bool) -> str:
@@ -195,8 +214,8 @@ def csv(
             row["latency, ms"] = f"{cost.latency_ms:.3f}"
         for name, found in result.accuracies.items():
             row |= {column: f"{value:.2f}" for column, value in ends(name, found).items()}
-            if found.n is not None:
-                row[f"{name} n"] = found.n
+            known = {"n": found.n, "left": found.left, "sampled": found.sampled}
+            row |= {f"{name} {key}": count for key, count in known.items() if count is not None}
             if name in compared:
                 values = [value for value, _ in quoted.get((result.lam, result.width, name), ())]
                 mean = sum(values) / len(values) if values else None

@@ -84,6 +84,12 @@ def _notes(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[str]:
     ]
     if board.rule.sort == "cost":
         paragraphs[1] = "A rank is shared by models of equal cost."
+    paragraphs[1] += " Only models whose numbers are of the same examples are ranked."
+    if any(row.sampled is not None for row in board.rows):
+        paragraphs.append(
+            "m: RA is a two-phase estimate for all n examples; of those that cheaper attacks left "
+            "standing, up to m at each lambda were attacked."
+        )
     if any(row.doubts for row in board.rows):
         paragraphs.append("! unreliable, and so ranked last; the remark says why.")
     if fixed:
@@ -121,6 +127,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         "network": entry.architecture,
         "width": f"{row.width:g}",
         "n": str(row.n),
+        "m": "" if row.sampled is None else str(row.sampled),
         "SA": clean,
         "RA": robust,
         "hypervolume": row.hypervolume,
@@ -142,6 +149,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         "network": entry.architecture,
         "width": row.width,
         "n": row.n,
+        "m": row.sampled,
         **ends("hypervolume", row.hypervolume),
         **ends("RA at SA", row.robust),
         "required SA": rule.min_sa,

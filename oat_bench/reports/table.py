@@ -27,6 +27,7 @@ class Cell:
     content: Content
     style: str = ""  # in a terminal, as rich has it
     strong: bool = False  # bold in Markdown
+    beside: str = ""  # what stands in brackets behind the interval
 
     @property
     def text(self) -> str:
@@ -83,7 +84,8 @@ class Table:
             if self.foreign and name in self.words:
                 text = escape.markdown(text)
             text = f"**{text}**" if cell.strong else text
-            return f"{text} [{interval}]" if (interval := cell.interval()) else text
+            text = f"{text} [{interval}]" if (interval := cell.interval()) else text
+            return f"{text} ({cell.beside})" if cell.beside else text
 
         columns, rows = self.columns, self._written(write)
         align = ["left" if name in self.words else "right" for name in columns]
@@ -94,8 +96,9 @@ class Table:
 
         def write(name: str, cell: Cell) -> str:
             text = escape.latex(cell.text) if name in self.words else cell.text
+            beside = f" ({cell.beside})" if cell.beside else ""
             interval = cell.interval()
-            return rf"{text} {{\scriptsize [{interval}]}}" if interval else text
+            return rf"{text} {{\scriptsize [{interval}]{beside}}}" if interval else text
 
         columns, rows = self.columns, self._written(write)
         align = "".join("l" if name in self.words else "r" for name in columns)
@@ -119,7 +122,9 @@ class Table:
     def _drawn(self, cell: Cell) -> Text:
         text = Text(escape.one_line(cell.text), style=cell.style)
         interval = cell.interval(self.digits, ", " if self.digits else "-")
-        return text.append(f"\n{interval}", "dim") if interval else text
+        for line in filter(None, (interval, cell.beside)):
+            text.append(f"\n{line}", "dim")
+        return text
 
     def draw(self, console: Console) -> None:
         """Print it; a table whose numbers would be cut runs over the terminal."""

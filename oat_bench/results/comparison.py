@@ -17,7 +17,7 @@ from oat_bench.results.models import (
 )
 from oat_bench.results.points import PointResult
 from oat_bench.results.records import Record
-from oat_bench.statistics import frontier, pairs
+from oat_bench.statistics import frontier, pairs, phases
 from oat_bench.statistics.accuracy import Accuracy, Estimate, Spread
 from oat_bench.statistics.frontier import Distance, Hole, Rightness
 from oat_bench.statistics.pairs import Paired
@@ -167,9 +167,8 @@ def _rows(
         robust: Difference = row.robust.value - base.robust(attack)[there].value
         if pair is not None:
             ours, theirs = pair
-            seen = ours.attacked  # in both
             clean = pairs.paired(ours.clean[:, place], theirs.clean[:, there])
-            robust = pairs.paired(ours.robust[seen, place], theirs.robust[seen, there])
+            robust = phases.paired(ours.at(place), theirs.at(there))
         rows[place] = Row(row.method, row.point, row.robust, lam, clean, robust)
     return rows
 

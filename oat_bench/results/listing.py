@@ -1,6 +1,6 @@
 """All that stores hold, as one table: a row for each model, operating point and attack."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +9,14 @@ from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, unknown
 from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, OutcomeStore
 from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
+from oat_bench.statistics.phases import Design, phases
 
 #: what tells one row from another, most telling first
 IDENTITY = ["store", *(k for k in CellInfo.model_fields if k not in ("format_version", "part"))]
+
+
+#: what outcomes have in common that one attack's survivors may be told by another's
+_SUBJECT = ["store", "data", "model", "lam", "width", "crafted", "norm", "eps", "gradients"]
 
 
 def stores(folders: Iterable[Path]) -> list[Path]:
@@ -45,17 +50,45 @@ def outcomes(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
-    """Count: a row for each of `IDENTITY` with n, sa, ra (percent) and 95% Wilson intervals."""
+    """Count: a row for each of `IDENTITY` with n, sa, ra (percent) and their 95% intervals.
+
+    Of an attack on survivors, n are all examples, ``sampled`` of ``left`` it was run on.
+    """
     rows = []
+    together = dict(iter(frame.groupby(_SUBJECT)))
     for identity, part in frame.groupby(IDENTITY, sort=True):
         row: dict[str, object] = dict(zip(IDENTITY, identity, strict=True))
-        row["n"] = len(part)
-        for name, right in (("sa", clean_right), ("ra", robust_right)):
-            found = Accuracy.of(right(part))
+        whole, ra = _on_survivors(part, together[tuple(row[key] for key in _SUBJECT)])
+        row |= {"n": len(whole), "left": ra.left, "sampled": ra.sampled}
+        for name, found in (("sa", Accuracy.of(clean_right(whole))), ("ra", ra)):
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append(row)
-    numbers = ["n", "sa", "sa_low", "sa_high", "ra", "ra_low", "ra_high"]
-    return pd.DataFrame(rows, columns=[*IDENTITY, *numbers])
+    numbers = ["n", "left", "sampled", "sa", "sa_low", "sa_high", "ra", "ra_low", "ra_high"]
+    table = pd.DataFrame(rows, columns=[*IDENTITY, *numbers])
+    return table.astype({"left": "Int64", "sampled": "Int64"})
+
+
+def _on_survivors(part: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, Accuracy]:
+    """Return the examples that outcomes are of, and RA.
+
+    They are of survivors if the attack saw none that had fallen under others, which saw such. Then
+    the first phase is those that saw all of its examples and more.
+    """
+    (name,) = set(part["attack"])
+    seen = others[others["attack"] != name].drop_duplicates(["attack", "example"])
+    more = [
+        attack
+        for attack, rows in seen.groupby("attack")
+        if len(rows) > len(part) and part["example"].isin(rows["example"]).all()
+    ]
+    before = seen[seen["attack"].isin(more)]
+    fallen = before.loc[~robust_right(before), "example"]
+    if fallen.empty or part["example"].isin(fallen).any():
+        return part, Accuracy.of(robust_right(part))
+    found = phases(pd.concat([before, part]), name, Design(after={name: more}))
+    assert found is not None
+    whole = before.drop_duplicates("example")
+    return whole[whole["example"].isin(found.examples)], found.accuracy()
 
 
 def only(
@@ -89,14 +122,21 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "seed": "{seed}",
         "gradients": "{gradients}",
         "n": "{n}",
+        "m": "{m}",
         "SA": "{sa:.1f} [{sa_low:.1f}, {sa_high:.1f}]",
         "RA": "{ra:.1f} [{ra_low:.1f}, {ra_high:.1f}]",
     }
     rows = [
-        {name: form.format_map(row) for name, form in written.items()}
+        {name: form.format_map(row | {"m": _m(row)}) for name, form in written.items()}
         | {"where": str(Path(row["store"]).parent)}
         for row in table.to_dict("records")
     ]
     frame = pd.DataFrame(rows, columns=[*written, "where"])
-    usual = {"width": "1", "attacked at": "", "gradients": "float32"}
+    usual = {"width": "1", "attacked at": "", "gradients": "float32", "m": ""}
     return frame.drop(columns=[name for name, word in usual.items() if (frame[name] == word).all()])
+
+
+def _m(row: Mapping[Hashable, object]) -> str:
+    # how many of how many survivors
+    known = isinstance(row["sampled"], int)
+    return "{sampled} of {left}".format_map(row) if known else ""

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from oat_bench.results.records import Record
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Floats, Rightness
+from oat_bench.statistics.phases import Ends
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,25 @@ def attack_name(attack: str) -> str:
 
 def models_of(records: Sequence[Record], attack: str) -> list[Curve]:
     """Return `curves` with what each has right under an attack, where there are outcomes."""
-    outcomes = [record.outcomes() for record in records]
-    found = curves([record.entry for record in records])
-    for place, curve in enumerate(found):
-        frame, worst_over = outcomes[curve.entry], records[curve.entry].worst_over()
-        with suppress(ValueError):  # no outcomes of this attack
-            if frame is not None:
-                right = frontier.rightness(frame, attack, worst_over, curve.width)
-                if right.lams == curve.lambdas():
-                    found[place] = replace(curve, right=right)
+    return models_under(records, [attack])[attack]
+
+
+def models_under(records: Sequence[Record], attacks: Sequence[str]) -> dict[str, list[Curve]]:
+    """Return `models_of` for several attacks; the outcomes are read once."""
+    bare = curves([record.entry for record in records])
+    found: dict[str, list[Curve]] = {attack: [] for attack in attacks}
+    for place, own in groupby(bare, key=attrgetter("entry")):
+        frame, design = records[place].outcomes(), records[place].design()
+        for curve in own:
+            ends = None
+            if frame is not None and (here := frame[frame["width"] == curve.width]).size:
+                ends = Ends.of(here)
+            for attack in attacks:
+                right = None
+                if ends is not None and ends.lams == curve.lambdas():
+                    with suppress(ValueError):  # no outcomes of this attack
+                        right = frontier.rightness_of(ends, attack, design)
+                found[attack].append(replace(curve, right=right))
     return found
 
 
@@ -144,15 +157,6 @@ def common(model: Curve, base: Curve) -> tuple[Rightness, Rightness] | None:
             "of different images"
         )
     attacked = ours.attacked[here] & theirs.attacked[there]
-    taken = [
-        Rightness(
-            right.lams,
-            right.examples[index],
-            right.labels[index],
-            attacked,
-            right.clean[index],
-            right.robust[index] & attacked[:, None],
-        )
-        for right, index in ((ours, here), (theirs, there))
-    ]
-    return (taken[0], taken[1]) if attacked.any() else None
+    if not attacked.any():
+        return None
+    return ours.taken(here, attacked), theirs.taken(there, attacked)

@@ -95,7 +95,8 @@ def summarize(
     trained: Callable[[float], bool] = lambda _lam: True,
 ) -> list[PointResult]:
     """Sum up outcomes per operating point; the worst case is of examples that all attacks saw."""
-    names, results = list(map(str, outcomes["attack"].unique())), []
+    names = dict.fromkeys([*map(str, outcomes["attack"].unique()), *design.after])
+    results = []
     for _, rows in outcomes.groupby(["width", "lam"]):
         lam, width = float(rows["lam"].iloc[0]), float(rows["width"].iloc[0])
         clean = clean_right(rows.drop_duplicates("example"))

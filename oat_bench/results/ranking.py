@@ -2,6 +2,7 @@
 
 A model has the rank of the best of its group unless it is worse beyond a 95% interval: by paired
 bootstrap where both have outcomes of the same examples, else their own intervals must not overlap.
+Only models of the same examples are ranked; an estimate of two phases is one of all N examples.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ import numpy as np
 
 from oat_bench.errors import UserError, unknown
 from oat_bench.results.checks import Verdict
-from oat_bench.results.models import Curve, common, models_of, suite
+from oat_bench.results.models import Curve, common, models_under, suite
 from oat_bench.results.points import Cost
 from oat_bench.results.records import Record
 from oat_bench.results.reliability import doubts, verdict_of
@@ -46,6 +47,7 @@ class Row:
     record: Record
     width: float
     n: int  # of RA, where that is of fewer examples
+    sampled: int | None  # of two phases: the most that the second saw at one lambda
     verdict: Verdict | None  # of the report of attack integrity; None: not examined
     doubts: tuple[str, ...]  # why it is unreliable
     remark: str  # why it has no place; empty where it has one
@@ -74,26 +76,52 @@ def boards(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> list[Board]:
     """Rank the entries of each data set and threat model, by RA under one attack."""
-    groups: dict[tuple[str, str, float], list[Record]] = {}
-    for record in records:
-        entry = record.entry
-        groups.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
-    found = [groups[key] for key in sorted(groups)]
+    found = groups(records)
     if attack is not None:
         found = [group for group in found if attack in _attacks(group)] or found
     return [rank(group, attack=attack, rule=rule) for group in found]
 
 
+def groups(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the entries of each data set and threat model."""
+    found: dict[tuple[str, str, float], list[Record]] = {}
+    for record in records:
+        entry = record.entry
+        found.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
+    return [found[key] for key in sorted(found)]
+
+
+def shown_first(records: Sequence[Record]) -> str:
+    """Return the strongest attack that more than half of the entries have, or else most."""
+    return _choose(records, None)[0]
+
+
 def rank(
     records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
 ) -> Board:
-    """Rank entries of one threat model; those whose attack is not what most have get no place."""
-    rule = rule or Rule()
-    attack, run = _choose(records, attack)
-    fit = [record for record in records if suite(record.entry).get(attack) == run]
-    rows = [_row(fit[model.entry], model, attack, rule) for model in models_of(fit, attack)]
-    odd = [record for record in records if record not in fit]
+    """Rank entries of one threat model under one attack; see `rank_under`."""
+    attack = _choose(records, attack)[0]
+    return rank_under(records, [attack], rule)[attack]
+
+
+def rank_under(
+    records: Sequence[Record], attacks: Sequence[str], rule: Rule | None = None
+) -> dict[str, Board]:
+    """Rank entries of one threat model under each attack; their outcomes are read once.
+
+    Those whose attack or examples are not what most have get no place.
+    """
+    found = models_under(records, attacks)
+    return {name: _board(records, found[name], name, rule or Rule()) for name in attacks}
+
+
+def _board(records: Sequence[Record], models: Sequence[Curve], attack: str, rule: Rule) -> Board:
+    run = _choose(records, attack)[1]
+    fit = [suite(record.entry).get(attack) == run for record in records]
+    rows = [_row(records[one.entry], one, attack, rule) for one in models if fit[one.entry]]
+    odd = [record for record, fits in zip(records, fit, strict=True) if not fits]
     rows += [_odd(record, width, attack) for record in odd for width in record.entry.widths]
+    _on_the_same_examples(rows)
     called = Counter(name for name, _ in {(r.entry.name, r.path) for r in records})
     for row in rows:
         entry = row.record.entry
@@ -141,7 +169,7 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
     points, robust = model.accuracies(attack), model.robust(attack)
     at_sa = cost = None
-    if not np.isnan(frontier.robustness_at(rule.min_sa, points)[0]):
+    if (points[:, 0] >= rule.min_sa).any():
         at_sa = _estimate(model, attack, partial(_robust_at, sa=rule.min_sa))
     costs = [point.cost for point in model.points if point.cost is not None]
     if costs:
@@ -156,6 +184,7 @@ def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
         record,
         model.width,
         min(ra.n or point.n for ra, point in zip(robust, model.points, strict=True)),
+        max((ra.sampled for ra in robust if ra.sampled is not None), default=None),
         verdict_of(record),
         tuple(doubts(record, attack)),
         _lacking(points, at_sa, cost, rule),
@@ -173,21 +202,22 @@ def _odd(record: Record, width: float, attack: str) -> Row:
     if attack in suite(record.entry):
         remark = f"{name} is of other attacks" if attack == WORST else f"its {attack} is another"
     n = min(point.n for point in record.entry.operating_points if point.width == width)
-    return Row(record, width, n, verdict_of(record), tuple(doubts(record, attack)), remark)
+    return Row(record, width, n, None, verdict_of(record), tuple(doubts(record, attack)), remark)
 
 
-def _robust_at(points: Floats, sa: float) -> float:
-    return float(np.nan_to_num(frontier.robustness_at(sa, points)[0]))  # 0 where not reached
+def _robust_at(points: Floats, sa: float) -> Floats:
+    return np.nan_to_num(frontier.robustness_at(sa, points)[..., 0])  # 0 where not reached
 
 
-def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], float]) -> Estimate:
+def _estimate(model: Curve, attack: str, statistic: Callable[[Floats], Floats]) -> Estimate:
     if model.right is not None:
         return model.right.estimate(statistic)
     # of a number that grows with every accuracy: all at the ends of their intervals, so wider
     both = model.clean(), model.robust(attack)
     low = statistic(np.array([[one.low for one in each] for each in both]).T)
     high = statistic(np.array([[one.high for one in each] for each in both]).T)
-    return Estimate(value=statistic(model.accuracies(attack)), low=low, high=high)
+    value = statistic(model.accuracies(attack))
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _lams(lams: Sequence[float], points: Floats, sa: float) -> tuple[float, ...]:
@@ -217,6 +247,30 @@ def _on_one_machine(rows: Sequence[Row]) -> None:
     for row, machine in timed:
         if machine != machines.most_common(1)[0][0]:
             row.remark = f"timed on another machine: {machine}"
+
+
+def _on_the_same_examples(rows: Sequence[Row]) -> None:
+    placed = [row for row in rows if row.model is not None]
+    images = Counter(row.record.entry.data_fingerprint for row in placed)
+    del images[""]  # of before data sets were hashed
+
+    def examples(row: Row) -> tuple[str, int, int]:
+        own = row.record.entry.data_fingerprint or max(images, key=images.__getitem__, default="")
+        points = row.model.points if row.model else ()
+        return own, row.n, min(point.n for point in points)
+
+    counted = Counter(own for own, _ in {(examples(row), row.record.path) for row in placed})
+    usual = max(counted, key=lambda one: (counted[one], one[1], one), default=None)
+    for row in placed:
+        if usual is not None and (own := examples(row)) != usual and not row.remark:
+            row.remark = f"of {_of(own, ' examples')}, the ranked ones of {_of(usual)}"
+            if own[0] != usual[0]:
+                row.remark = "of other images than the ranked ones"
+
+
+def _of(examples: tuple[str, int, int], what: str = "") -> str:
+    _, n, clean = examples
+    return f"{n}{what}" + ("" if n == clean else f" (SA: {clean})")
 
 
 # --- ranks
@@ -254,7 +308,7 @@ def _criterion(rule: Rule) -> tuple[Callable[[Row], float], Callable[[Row, Row],
     by_volume = rule.sort == "hypervolume"
     score = attrgetter("hypervolume" if by_volume else "robust")
     at_sa = partial(_robust_at, sa=rule.min_sa)
-    statistic: Callable[[Floats], float] = frontier.hypervolume if by_volume else at_sa
+    statistic: Callable[[Floats], Floats] = frontier.hypervolume if by_volume else at_sa
 
     def same(best: Row, row: Row) -> bool:
         images = {one.record.entry.data_fingerprint for one in (best, row)} - {""}

@@ -7,10 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+import torch
 
 from oat_bench.cards import publishable
 from oat_bench.checkpoint import load
+from oat_bench.datasets.splits import nested_order
 from oat_bench.errors import UserError
 from oat_bench.results.checks import LADDER
 from oat_bench.results.points import PointResult, summarize
@@ -19,6 +22,7 @@ from oat_bench.results.reliability import departs, integrity_of
 from oat_bench.run_folder import CHECKPOINT, ENTRY, INTEGRITY
 from oat_bench.statistics import frontier
 from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.phases import phases
 
 Severity = Literal["error", "warning"]
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -140,7 +144,13 @@ def _accuracies(record: Record) -> Iterator[str]:
             if one.n in (None, n) and one.value > point.clean_acc:
                 yield f"{point}: RA under {name}, {one.value:g}, is above SA, {point.clean_acc:g}"
             worst = point.worst_case_acc if name in record.worst_over() else None
-            if worst and (one.n or n) == (worst.n or n) and worst.value > one.value:
+            # of two samples either estimate may be the higher one
+            if (
+                worst
+                and one.sampled is None
+                and (one.n or n) == (worst.n or n)
+                and worst.value > one.value
+            ):
                 yield (
                     f"{point}: the worst case, {worst.value:g}, is above RA under {name}, "
                     f"{one.value:g}"
@@ -149,6 +159,9 @@ def _accuracies(record: Record) -> Iterator[str]:
 
 def _interval(accuracy: Accuracy, n: int) -> Iterator[str]:
     n, value, ends = accuracy.n or n, accuracy.value, f"[{accuracy.low:g}, {accuracy.high:g}]"
+    if accuracy.left is not None or accuracy.sampled is not None:
+        yield from _of_two_phases(accuracy, n, ends)
+        return
     hits = round(value * n / 100)
     wilson = Accuracy.counted(hits, n)
     if not accuracy.low <= value <= accuracy.high:
@@ -158,6 +171,25 @@ def _interval(accuracy: Accuracy, n: int) -> Iterator[str]:
     elif not (_close(accuracy.low, wilson.low) and _close(accuracy.high, wilson.high)):
         counted = f"[{wilson.low:.2f}, {wilson.high:.2f}]"
         yield f"{ends} is not the Wilson interval of {hits} of {n}, {counted}"
+
+
+def _of_two_phases(accuracy: Accuracy, n: int, ends: str) -> Iterator[str]:
+    left, sampled = accuracy.left or 0, accuracy.sampled or 0
+    if not 0 < sampled < left <= n:
+        yield f"{accuracy.sampled} sampled of {accuracy.left} left of {n} examples cannot be"
+        return
+    hits = round(accuracy.value / 100 * n / left * sampled)
+    if not 0 <= hits <= sampled or not _close(
+        (counted := Accuracy.two_phase(n, left, sampled, hits)).value, accuracy.value
+    ):
+        yield (
+            f"{accuracy.value:g}% is no share of {sampled} examples, sampled of {left} left of {n}"
+        )
+    elif not (_close(accuracy.low, counted.low) and _close(accuracy.high, counted.high)):
+        yield (
+            f"{ends} is not the interval of {hits} of {sampled}, sampled of {left} left of {n}, "
+            f"[{counted.low:.2f}, {counted.high:.2f}]"
+        )
 
 
 def _implausible(record: Record) -> Iterator[str]:
@@ -218,7 +250,8 @@ def _outcomes(record: Record) -> Iterator[str]:
         yield f"{name} is of other operating points"
         return
     different = [text for k, point in stated.items() for text in _different(point, counted[k])]
-    yield from (f"{name}: {text}" for text in different or _frontiers(record, outcomes))
+    different = different or [*_samples(record, outcomes), *_frontiers(record, outcomes)]
+    yield from (f"{name}: {text}" for text in different)
 
 
 def _different(ours: PointResult, theirs: PointResult) -> Iterator[str]:
@@ -227,17 +260,41 @@ def _different(ours: PointResult, theirs: PointResult) -> Iterator[str]:
         return
     for name, one in ours.accuracies.items():
         other = theirs.accuracies[name]
-        n, counted = one.n or ours.n, other.n or theirs.n
-        if n != counted or not _close(one.value, other.value):
+        said, counted = _counts(one, ours.n), _counts(other, theirs.n)
+        if said != counted or not _close(one.value, other.value):
             by = f"by the outcomes {other.value:.2f} of {counted}"
-            yield f"{ours}: {name} is {one.value:g} of {n}, {by}"
+            yield f"{ours}: {name} is {one.value:g} of {said}, {by}"
+
+
+def _counts(accuracy: Accuracy, n: int) -> str:
+    sample = "" if accuracy.sampled is None else f", {accuracy.sampled} of {accuracy.left} left"
+    return f"{accuracy.n or n}{sample}"
+
+
+def _samples(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
+    """Say where a sample is not of the first survivors, but chosen."""
+    design = record.design()
+    for name, first in design.after.items():
+        for (width, lam), rows in outcomes.groupby(["width", "lam"]):
+            found = phases(rows, name, design)
+            if found is None or found.whole:
+                continue
+            order = rows[rows["attack"] == first[0]] if first else rows.drop_duplicates("example")
+            ids = order["example"].to_numpy()
+            if len(ids) == ids.max() + 1:  # the whole test set, whose order its labels tell
+                labels = torch.tensor(order.sort_values("example")["label"].to_numpy())
+                ids = nested_order(labels).numpy()
+            standing, sampled = (found.examples[one] for one in (found.standing, found.sampled))
+            if set(ids[np.isin(ids, standing)][: len(sampled)]) != set(sampled):
+                where = f"lambda {lam:g}" + (f", width {width:g}" if width != 1 else "")
+                yield f"{where}: {name} was not run on the first {len(sampled)} survivors"
 
 
 def _frontiers(record: Record, outcomes: pd.DataFrame) -> Iterator[str]:
     for stated in record.entry.frontiers or ():
         where = f"frontier of {stated.attack} at width {stated.width:g}"
         try:
-            right = frontier.rightness(outcomes, stated.attack, record.worst_over(), stated.width)
+            right = frontier.rightness(outcomes, stated.attack, record.design(), stated.width)
             points = right.points()
             volume = frontier.hypervolume(points, stated.reference)
         except (ValueError, ZeroDivisionError):

@@ -8,18 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.stats import bootstrap
 
 from oat_bench.cards import Name
-from oat_bench.statistics.accuracy import (
-    WORST,
-    Accuracy,
-    Estimate,
-    Number,
-    clean_right,
-    in_common,
-    robust_right,
-)
+from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate, Number
+from oat_bench.statistics.phases import Design, Ends, Phases
 from oat_bench.written import Written
 
 Floats = NDArray[np.float64]
@@ -75,68 +67,127 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rightness:
-    """Which of n examples are right at each of k lambda values, both ascending."""
+    """Which of n examples are right at each of k lambda values, both ascending.
+
+    Under an attack of one phase what it was run on is standing and sampled.
+    """
 
     lams: list[float]
     examples: Ints
     labels: Ints
-    attacked: Bools  # shape [n], at least one
-    clean: Bools  # shape [n, k]
-    robust: Bools  # right both clean and attacked, shape [n, k]; False where not attacked
+    clean: Bools  # shape [n, k], as all below
+    attacked: Bools  # shape [n], at least one: in the first phase at every lambda
+    standing: Bools  # of these, after the first phase
+    sampled: Bools  # of these, for the second
+    robust: Bools  # of these, right both clean and attacked
 
-    def points(self, index: Any = slice(None)) -> Floats:
-        """Return (SA, RA) in percent at each lambda, over the examples at ``index``."""
-        robust = self.robust[index].sum(axis=0) / self.attacked[index].sum()
-        return 100.0 * np.stack([self.clean[index].mean(axis=0), robust], axis=1)
+    def points(self) -> Floats:
+        """Return (SA, RA) in percent at each lambda, shape [k, 2]."""
+        return self._points(self._columns().sum(axis=0))
+
+    def at(self, place: int) -> Phases:
+        """Return what became of the attacked examples at one lambda."""
+        seen = self.attacked
+        found = (one[seen, place] for one in (self.standing, self.sampled, self.robust))
+        return Phases(self.examples[seen], *found)
+
+    def taken(self, index: Ints, attacked: Bools) -> "Rightness":
+        """Return some examples, of which ``attacked`` stay in the first phase."""
+        found = (one[index] for one in (self.standing, self.sampled, self.robust))
+        return Rightness(
+            self.lams,
+            self.examples[index],
+            self.labels[index],
+            self.clean[index],
+            attacked,
+            *(one & attacked[:, None] for one in found),
+        )
 
     def estimate(
-        self, statistic: Callable[[Floats], float], other: "Rightness | None" = None
+        self, statistic: Callable[[Floats], Floats], other: "Rightness | None" = None
     ) -> Estimate:
-        """Give a percentage made of `points`, or less another's, its interval."""
-        strata = [np.flatnonzero(self.attacked), np.flatnonzero(~self.attacked)]
+        """Give a percentage made of `points`, or less that of the same examples, its interval.
 
-        def value(index: Ints) -> float:
-            own = statistic(self.points(index))
-            return own if other is None else own - statistic(other.points(index))
+        ``statistic`` takes points [..., k, 2] to [...]. See `resampled`.
+        """
+        return combined(statistic, [(1.0, self)] if other is None else [(1.0, self), (-1.0, other)])
 
-        bounds = (0.0 if other is None else -100.0, 100.0)
-        return bootstrapped(value, [part for part in strata if len(part)], bounds)
+    def _columns(self) -> Bools:
+        return np.concatenate([self.clean, self.standing, self.sampled, self.robust], axis=1)
+
+    def _points(self, sums: Floats, draw: np.random.Generator | None = None) -> Floats:
+        """Turn sums of `_columns`, [..., 4 k], to points [..., k, 2].
+
+        Where ``draw`` is given, a sample of some of those that stand gains about half an example
+        that is right and half a broken one, as in Jeffreys' interval: it has a width where every
+        sampled one is right.
+        """
+        clean, left, sampled, right = np.split(np.asarray(sums, dtype=np.float64), 4, axis=-1)
+        if draw is not None:
+            some = self.sampled.sum(axis=0) < self.standing.sum(axis=0)
+            up, down = (some * draw.gamma(0.5, size=(len(sums), 1)) for _ in range(2))
+            sampled, right = sampled + up + down, right + up
+        share = np.divide(right, sampled, out=np.zeros_like(right), where=sampled > 0)
+        robust = left / self.attacked.sum() * share
+        return 100.0 * np.stack([clean / len(self.examples), robust], axis=-1)
 
 
-def rightness(
-    outcomes: pd.DataFrame, attack: str, worst_over: Sequence[str], width: float = 1.0
-) -> Rightness:
+def combined(
+    statistic: Callable[[Floats], Floats], parts: Sequence[tuple[float, Rightness]]
+) -> Estimate:
+    """Add up a statistic of models on the same examples, each times a weight: see `estimate`."""
+    columns = [side._columns() for _, side in parts]
+    ends = np.cumsum([one.shape[1] for one in columns])[:-1]
+
+    def value(sums: Floats, draw: np.random.Generator | None = None) -> Floats:
+        split = np.split(sums, ends, axis=-1)
+        found = [
+            weight * statistic(side._points(own, draw))
+            for (weight, side), own in zip(parts, split, strict=True)
+        ]
+        return np.asarray(np.sum(found, axis=0))
+
+    rows, (_, first) = np.concatenate(columns, axis=1), parts[0]
+    low = 0.0 if all(weight > 0 for weight, _ in parts) else -100.0
+    drawn, whole = resampled(rows, first.attacked), value(rows.sum(axis=0))
+    if drawn is None:
+        return Estimate(value=float(whole), low=low, high=100.0)
+    return _percentiles(whole, value(drawn, np.random.default_rng(1)))
+
+
+def rightness(outcomes: pd.DataFrame, attack: str, design: Design, width: float = 1.0) -> Rightness:
     """Tell which examples are right under an attack or `WORST`; a ValueError if it was not run."""
-    attacks = list(worst_over) if attack == WORST else [attack]
-    rows = outcomes[outcomes["width"] == width]
-    counted = in_common(rows, attacks)
-    if counted.empty:
+    return rightness_of(Ends.of(outcomes[outcomes["width"] == width]), attack, design, width)
+
+
+def rightness_of(ends: Ends, attack: str, design: Design, width: float = 1.0) -> Rightness:
+    """Do as `rightness` does of outcomes that are sorted."""
+    entered, *found = ends.under(attack, design)
+    known: Bools = np.asarray(ends.predicted.all(axis=1))
+    attacked: Bools = np.asarray(entered.all(axis=1))[known]
+    if not attacked.any():
         raise ValueError(f"no outcomes of {attack} at width {width:g}")
-    clean = _by_lambda(rows, clean_right(rows)).dropna()  # predicted at every lambda
-    robust = _by_lambda(counted, robust_right(counted)).dropna().reindex(clean.index)
-    labels = rows.groupby("example")["label"].first().reindex(clean.index)
     return Rightness(
-        [float(lam) for lam in clean.columns],
-        clean.index.to_numpy(dtype=np.int64),
-        labels.to_numpy(dtype=np.int64),
-        robust.notna().all(axis=1).to_numpy(dtype=np.bool_),
-        clean.to_numpy(dtype=np.bool_),
-        robust.eq(1.0).to_numpy(dtype=np.bool_),
+        ends.lams,
+        ends.examples[known],
+        ends.labels[known],
+        ends.clean[known],
+        attacked,
+        *(one[known] & attacked[:, None] for one in found),
     )
 
 
-def _by_lambda(rows: pd.DataFrame, right: "pd.Series[bool]") -> pd.DataFrame:
-    # 1.0 where an example is right in all its rows
-    return right.astype(float).groupby([rows["example"], rows["lam"]]).min().unstack("lam")
-
-
-def summarize(outcomes: pd.DataFrame, worst_over: Sequence[str]) -> list[Summary]:
-    """Sum up the frontier of every width under every attack, the worst case last."""
-    attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if worst_over else [])]
+def summarize(outcomes: pd.DataFrame, design: Design) -> list[Summary]:
+    """Sum up the frontier of every width under each attack on all points, the worst case last."""
+    attacks = [*dict.fromkeys(outcomes["attack"]), *([WORST] if design.worst_over else [])]
     found = []
     for width in sorted(set(outcomes["width"]), reverse=True):
+        ends = Ends.of(outcomes[outcomes["width"] == width])
         for attack in attacks:
-            right = rightness(outcomes, attack, worst_over, width)
+            try:
+                right = rightness_of(ends, attack, design, width)
+            except ValueError:  # it was not run at every lambda
+                continue
             points = right.points()
             found.append(
                 Summary(
@@ -164,17 +215,18 @@ def pareto_lambdas(lams: Sequence[float], points: ArrayLike) -> list[float]:
     return [lam for lam, best in zip(lams, pareto(points), strict=True) if best]
 
 
-def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> float:
-    """Return the percentage of the box from reference to (100, 100) that a frontier dominates."""
-    # Zitzler and Thiele, IEEE TEC 3(4), 1999
-    values = np.asarray(points, dtype=np.float64) - reference
-    values = values[(values > 0).all(axis=1)]
-    values = values[np.argsort(-values[:, 0], kind="stable")]
+def hypervolume(points: ArrayLike, reference: tuple[float, float] = ORIGIN) -> Any:
+    """Return the percentage of the box from reference to (100, 100) that frontiers dominate.
+
+    Of points [..., k, 2], shape [...] (Zitzler and Thiele, IEEE TEC 3(4), 1999).
+    """
+    values = np.maximum(np.asarray(points, dtype=np.float64) - reference, 0.0)
+    order = np.argsort(-values[..., 0], axis=-1, kind="stable")[..., None]
+    sa, ra = np.moveaxis(np.take_along_axis(values, order, axis=-2), -1, 0)
     # from the most accurate on, each point adds a strip as high as its RA exceeds those before
-    heights = np.maximum.accumulate(values[:, 1])
-    strips = np.diff(heights, prepend=0.0)
+    strips = np.diff(np.maximum.accumulate(ra, axis=-1), prepend=0.0, axis=-1)
     box = (100.0 - reference[0]) * (100.0 - reference[1])
-    return 100.0 * float(np.sum(values[:, 0] * strips)) / box
+    return 100.0 * np.sum(sa * strips, axis=-1) / box
 
 
 def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
@@ -189,15 +241,29 @@ def hole(lams: Sequence[float], points: ArrayLike) -> Hole | None:
 
 
 def robustness_at(sa: ArrayLike, points: ArrayLike) -> Floats:
-    """Return the RA, shape [m], that a frontier offers at an SA of at least ``sa``, in percent.
+    """Return the RA that frontiers [..., k, 2] offer at each SA [m] at least, in percent: [..., m].
 
     Linear between neighbouring Pareto-optimal points, as drawing one of the two for each image is;
     below the least SA the highest RA; above the highest SA NaN.
     """
-    best = np.asarray(points, dtype=np.float64)[pareto(points)]
-    values = np.unique(best, axis=0)  # ascending SA, falling RA
-    wanted = np.atleast_1d(np.asarray(sa, dtype=np.float64))
-    return np.interp(wanted, values[:, 0], values[:, 1], right=np.nan)
+    values, wanted = np.asarray(points, dtype=np.float64), np.atleast_1d(sa)[:, None]
+    x, y = values[..., None, :, 0], values[..., None, :, 1]
+    reached = x >= wanted
+
+    def most(what: Floats, among: Bools) -> Floats:
+        found: Floats = np.where(among, what, -np.inf).max(axis=-1, keepdims=True)
+        return found
+
+    # the more accurate neighbour, then the one that is more robust
+    ra = most(y, reached)
+    right = most(x, reached & (y == ra))
+    beyond = ~reached & (y > ra)
+    left = most(x, beyond)
+    top = most(y, beyond & (x == left))
+    drawn = np.isfinite(left) & np.isfinite(right)
+    share = np.divide(right - wanted, right - left, out=np.zeros_like(ra), where=drawn)
+    found = ra + np.where(drawn, share * np.where(drawn, top - ra, 0.0), 0.0)
+    return np.where(np.isfinite(ra), found, np.nan)[..., 0]
 
 
 def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
@@ -210,27 +276,37 @@ def distance(points: ArrayLike, reference: ArrayLike) -> Distance:
     return Distance(tuple(float(gap) for gap in gaps), float(lacking.max()))
 
 
-def bootstrapped(
-    statistic: Callable[[Ints], float],
-    strata: Sequence[Ints],
-    bounds: tuple[float, float] = (0.0, 100.0),
-) -> Estimate:
-    """Return a statistic of the places of examples with its 95% interval, by resampling strata."""
-    low, high = bounds  # where there is nothing to resample
-    if min(map(len, strata)) > 1:
-        low, high = bootstrap(
-            tuple(strata),
-            lambda *drawn: statistic(np.concatenate(drawn)),
-            n_resamples=RESAMPLES,
-            vectorized=False,
-            method="percentile",
-            random_state=np.random.default_rng(0),
-        ).confidence_interval
-    return Estimate(value=statistic(np.concatenate(strata)), low=low, high=high)
+def resampled(rows: NDArray[Any], strata: Bools | None = None) -> Floats | None:
+    """Return the sums of the columns of rows [n, d] over bootstrap resamples, [`RESAMPLES`, d].
+
+    Each stratum is resampled by itself, by how often each distinct row is drawn: as many as drawn
+    one by one. None where a stratum has a single row, and nothing to resample.
+    """
+    groups = [rows] if strata is None else [rows[strata], rows[~strata]]
+    draw, sums = np.random.default_rng(0), np.zeros((RESAMPLES, rows.shape[1]))
+    for group in (one for one in groups if len(one)):
+        if len(group) == 1:
+            return None
+        distinct, counts = np.unique(group, axis=0, return_counts=True)
+        often = draw.multinomial(len(group), counts / len(group), size=RESAMPLES)
+        sums += often.astype(np.float64) @ distinct.astype(np.float64)
+    return sums
+
+
+def _percentiles(value: Any, drawn: Floats) -> Estimate:
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def mean_percent(shares: ArrayLike, bounds: tuple[float, float] = (0.0, 100.0)) -> Estimate:
+    """Return the mean of a share an example, in percent, with its bootstrap interval."""
+    percents = 100 * np.asarray(shares, dtype=np.float64)[:, None]
+    drawn, value = resampled(percents), percents.mean()
+    if drawn is None:
+        return Estimate(value=value, low=bounds[0], high=bounds[1])
+    return _percentiles(value, drawn[:, 0] / len(percents))
 
 
 def mean_accuracy(shares: ArrayLike) -> Accuracy:
-    """Return the mean of shares, how often each example is right; see `bootstrapped`."""
-    percents = 100 * np.asarray(shares, dtype=np.float64)
-    places = [np.arange(len(percents))]
-    return Accuracy(**dict(bootstrapped(lambda index: float(percents[index].mean()), places)))
+    """Return the mean of shares, how often each example is right; see `mean_percent`."""
+    return Accuracy(**dict(mean_percent(shares)))

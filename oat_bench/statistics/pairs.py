@@ -26,6 +26,9 @@ class Paired(Estimate):
 
     p_value: float = Field(description="of McNemar's exact test; see `mcnemar`")
     n: int = Field(description="number of examples")
+    exact: bool = Field(
+        default=True, description="false: of two-phase estimates; see `oat_bench.statistics.phases`"
+    )
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
@@ -47,17 +50,31 @@ def mcnemar(
     return float(binomtest(only_first, n, alternative=alternative).pvalue) if n else 1.0
 
 
-def interval(differences: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+def interval(
+    differences: ArrayLike, confidence: float = 0.95, *, added: float = 1.0
+) -> tuple[float, float]:
     """Return the interval of a mean difference, in [-1, 1] (Agresti and Min, Stat. Med. 24, 2005).
 
-    Wald's with two more examples; one changes: it has a width where nothing changed.
+    Wald's with two more examples; one changes: it has a width where nothing changed. ``added`` is
+    the square of that change, more than 1 where an example stands for others too.
     """
+    mean, error = _wald(differences, added)
+    margin = float(norm.ppf((1 + confidence) / 2)) * error
+    return max(mean - margin, -1.0), min(mean + margin, 1.0)
+
+
+def share_drop_p_value(differences: ArrayLike, added: float, tolerance: float = 0.0) -> float:
+    """Test, by `interval`, the hypothesis that a mean drops by at most ``tolerance``."""
+    mean, error = _wald(differences, added)
+    return float(norm.sf((mean - tolerance) / error))
+
+
+def _wald(differences: ArrayLike, added: float) -> tuple[float, float]:
+    # the mean of the differences and of two more examples, and its standard error
     d = np.asarray(differences, dtype=np.float64)
     n = len(d) + 2
     mean = float(d.sum()) / n
-    variance = (float((d**2).sum()) + 1) / n - mean**2
-    margin = float(norm.ppf((1 + confidence) / 2)) * float(np.sqrt(variance / n))
-    return max(mean - margin, -1.0), min(mean + margin, 1.0)
+    return mean, float(np.sqrt(((float((d**2).sum()) + added) / n - mean**2) / n))
 
 
 def score(lost: ArrayLike, gained: ArrayLike, n: int, tolerance: float) -> Floats:
@@ -168,6 +185,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return [float(value) for value in adjusted]
+
+
+def detectable_share_drop(
+    differences: ArrayLike, added: float, tolerance: float, level: float
+) -> float:
+    """Do as `detectable_drop` does, of `share_drop_p_value`."""
+    _, error = _wald(differences, added)
+    return tolerance + float(norm.isf(level) + norm.ppf(POWER)) * error
 
 
 def detectable_drop(

@@ -64,6 +64,14 @@ from oat_bench.errors import UserError
         (["run", "--n-examples", "9,fgsm=0"], "'fgsm=0'; expected such as 1000"),
         (["run", "--n-examples", "9,fgms=3"], "unknown attack with fewer examples 'fgms'; did you"),
         (["run", "--n-examples", "2.5"], "'2.5'; expected such as 1000"),
+        (["run", "--precision", "0"], "is not in the range"),
+        (["run", "--precision", "nan"], "'nan' is not a number"),
+        (["run", "--precision", "1", "--attacks", "fgsm"], "no attack to run to a precision"),
+        (["run", "--precision", "1", "--attacks", "autoattack"], "add one, such as pgd-20"),
+        (
+            ["run", "--precision", "1", "--n-examples", "500,autoattack=9"],
+            "no attack to run to a precision",
+        ),
         (
             ["run", "--n-examples", "1001"],
             "1001 examples asked for; the test set of fashion-12x12 ",

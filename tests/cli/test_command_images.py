@@ -21,10 +21,11 @@ def test_a_run_keeps_images_and_another_model_is_attacked_with_them(
     invoke, card, trained_folder, tmp_path
 ):
     shutil.copytree(trained_folder, tmp_path / "one")
-    common = ["--benchmark", card, "--n-examples", "12,fgsm=6", "--lambda", "0,1"]
-    code, out, err = invoke("run", "--out", "one", *common, "--save-images", "png")
-    assert code == 0
-    assert err.count("\n") == 1  # trained already
+    common = ["run", "--out", "one", "--benchmark", card, "--lambda", "0,1", "--save-images"]
+    for attack, n, kind in (("fgsm", 6, "safetensors"), ("pgd-7", 12, "png")):
+        code, out, err = invoke(*common, kind, "--attacks", attack, "--n-examples", n)
+        assert code == 0
+        assert err.count("\n") == 1  # trained already
     files = sorted(Path("one/images").glob("*.safetensors"))
     assert len(files) == 4
     sizes = {path.name.split("-lambda")[0]: len(read(path).example) for path in files}

@@ -250,3 +250,43 @@ def test_a_terminal_gets_a_bar_and_a_table_that_fits(card, finished, tmp_path):
     header = next(line for line in lines if line.startswith("lambda"))
     assert header.split() == ["lambda", "n", "SA", "fgsm", "pgd-7", "worst"]
     assert lines[-2].endswith(str(finished)) or lines[-1].endswith(str(finished))
+
+
+# --- two phases
+
+
+def test_a_costly_attack_runs_on_a_sample_of_what_stands(invoke, trained_folder, tmp_path):
+    parts = "".join(
+        f'[[parts]]\nname = "{loss}"\nclass = "APGD"\n'
+        f'parameters = {{norm = "$norm", eps = "$eps", steps = 3, loss = "{loss}", seed = 0}}\n'
+        for loss in ("ce", "dlr")
+    )
+    (tmp_path / "costly.toml").write_text(f'engine = "torchattacks"\n{parts}')
+    common = ["evaluate", "--model", trained_folder, "--lambda", "0,1"]
+    common += ["--attacks", f"{tmp_path / 'costly.toml'},fgsm,pgd-7"]
+
+    def entry(out, *options):
+        code, printed, _ = invoke(*common, *options, "--out", tmp_path / out)
+        assert code == 0
+        return Entry.read(tmp_path / out / "entry.json"), printed
+
+    few, printed = entry("few", "--n-examples", "90,costly=4")
+    after = {attack.name: attack.after for attack in few.attacks}
+    assert after == {"fgsm": None, "pgd-7": None, "costly": ["fgsm", "pgd-7"]}
+    rows = pd.read_parquet(tmp_path / "few" / "outcomes.parquet")
+    table = pd.read_csv(tmp_path / "few" / "table.csv").set_index("lambda")
+    for point in few.operating_points:
+        found = point.robust_acc["costly"]
+        assert (point.n, found.sampled) == (90, 4)
+        assert found.left > 4
+        assert ((rows["lam"] == point.lam) & (rows["attack"] == "costly")).sum() == 4
+        assert f"(4 of {found.left})" in printed
+        assert table.loc[point.lam, "costly left"] == found.left
+    assert "left standing" in printed
+    # all that stand: the attack on all
+    whole, _ = entry("few", "--n-examples", "90,costly=89")
+    plain, _ = entry("plain", "--n-examples", "90")
+    for ours, theirs in zip(whole.operating_points, plain.operating_points, strict=True):
+        assert ours.worst_case_acc == theirs.worst_case_acc == ours.robust_acc["costly"]
+    rough, _ = entry("rough", "--n-examples", "90", "--precision", "49")
+    assert {attack.name: attack.after for attack in rough.attacks} == after

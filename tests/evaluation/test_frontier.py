@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oat_bench.results.points import summarize
 from oat_bench.statistics import frontier
-from oat_bench.statistics.accuracy import WORST, Accuracy
+from oat_bench.statistics.accuracy import WORST
 from oat_bench.statistics.phases import Design
 
 percent = st.floats(0, 100).map(lambda value: round(value, 3))
@@ -159,15 +159,30 @@ def test_a_gap_is_the_height_above_the_other_curve(ours, theirs):
 
 def test_the_bootstrap_interval_of_an_accuracy_is_near_its_standard_error():
     right = np.arange(400) < 300
-    found = frontier.bootstrapped(lambda i: 100 * right[i].mean(), [np.arange(400)])
+    found = frontier.mean_percent(right)
     margin = 196 * np.sqrt(0.75 * 0.25 / 400)
     assert found.value == 75
     assert (found.low, found.high) == pytest.approx((75 - margin, 75 + margin), abs=0.6)
-    again = frontier.bootstrapped(lambda i: 100 * right[i].mean(), [np.arange(400)])
-    assert again == found
-    assert frontier.mean_accuracy(right) == Accuracy(**dict(found))
-    alone = frontier.bootstrapped(lambda i: 1.0, [np.arange(1)], (-5, 100))
-    assert (alone.value, alone.low, alone.high) == (1, -5, 100)
+    assert frontier.mean_percent(right) == found
+    accuracy = frontier.mean_accuracy(right)
+    assert (accuracy.low, accuracy.high, accuracy.n) == (found.low, found.high, None)
+    alone = frontier.mean_percent([1.0], (-5, 100))
+    assert (alone.value, alone.low, alone.high) == (100, -5, 100)
+
+
+def test_resampling_distinct_rows_is_resampling_examples():
+    """Mean and covariance of the sums are those of drawing n rows, stratum by stratum."""
+    draw = np.random.default_rng(0)
+    rows = draw.random((300, 3)) < (0.2, 0.5, 0.9)
+    rows[:, 1] |= rows[:, 0]
+    strata = np.arange(300) < 100
+    sums = frontier.resampled(rows, strata)
+    assert sums.shape == (frontier.RESAMPLES, 3)
+    expected = sum(len(g) * np.cov(g.T, bias=True) for g in (rows[strata], rows[~strata]))
+    error = np.sqrt(np.diag(expected))
+    assert np.abs(sums.mean(axis=0) - rows.sum(axis=0)).max() < 4 * (error / 1000**0.5).max()
+    assert np.cov(sums.T) == pytest.approx(expected, abs=0.2 * error.max() ** 2)
+    assert frontier.resampled(rows, np.arange(300) < 1) is None
 
 
 # --- from outcomes
@@ -206,43 +221,41 @@ def test_the_points_are_those_of_the_table(outcomes):
     results = summarize(outcomes, Design(["fgsm", "pgd-7"]))
     for result in results:
         for attack, accuracy in result.robust.items():
-            right = frontier.rightness(outcomes, attack, ["fgsm", "pgd-7"], result.width)
+            right = frontier.rightness(outcomes, attack, Design(["fgsm", "pgd-7"]), result.width)
             sa, ra = right.points()[right.lams.index(result.lam)]
             assert sa == pytest.approx(result.clean_acc, abs=1e-4)
             assert ra == pytest.approx(accuracy.value, abs=1e-4)
 
 
 def test_a_summary_of_every_width_and_attack_with_the_worst_case_last(outcomes):
-    summaries = frontier.summarize(outcomes, ["fgsm", "pgd-7"])
+    summaries = frontier.summarize(outcomes, Design(["fgsm", "pgd-7"]))
     assert [(s.width, s.attack) for s in summaries] == [
         (width, attack) for width in (1.0, 0.5) for attack in ("fgsm", "pgd-7", WORST)
     ]
     for one in summaries:
-        right = frontier.rightness(outcomes, one.attack, ["fgsm", "pgd-7"], one.width)
+        right = frontier.rightness(outcomes, one.attack, Design(["fgsm", "pgd-7"]), one.width)
         volume = one.hypervolume
         assert volume.value == round(frontier.hypervolume(right.points()), 4)
         assert volume.low < volume.value < volume.high
         assert one.reference == (0.0, 0.0)
         assert one.hole.lam == 0.15
-    assert [s.attack for s in frontier.summarize(outcomes, [])] == ["fgsm", "pgd-7"] * 2
+    assert [s.attack for s in frontier.summarize(outcomes, Design())] == ["fgsm", "pgd-7"] * 2
 
 
-def test_an_interval_draws_as_many_attacked_examples_as_there_are(outcomes, monkeypatch):
+def test_an_attack_on_few_examples_is_counted_on_these(outcomes):
     few = outcomes[(outcomes["attack"] == "fgsm") | (outcomes["example"] < 3)]
-    right = frontier.rightness(few, "pgd-7", [], 1.0)
+    right = frontier.rightness(few, "pgd-7", Design(), 1.0)
     assert (len(right.examples), right.attacked.sum()) == (80, 3)
-    drawn = []
-    monkeypatch.setattr(
-        frontier.Rightness, "points", lambda self, i: drawn.append(self.attacked[i].sum()) or i
-    )
-    right.estimate(lambda points: 0.0)
-    assert set(drawn) == {3}
-    monkeypatch.undo()
-    everything = frontier.rightness(outcomes, "pgd-7", [], 1.0)
+    everything = frontier.rightness(outcomes, "pgd-7", Design(), 1.0)
     assert right.points()[:, 0] == pytest.approx(everything.points()[:, 0])
-    assert right.points()[:, 1] == pytest.approx(everything.points(slice(0, 3))[:, 1])
+    assert right.points()[:, 1] == pytest.approx(100 * everything.robust[:3].mean(axis=0))
+    # a resample draws three of them, so that RA is in thirds
+    drawn = []
+    right.estimate(lambda points: drawn.append(points[..., 1]) or points[..., 0, 1])
+    thirds = 3 * drawn[-1] / 100
+    assert thirds == pytest.approx(thirds.round())
 
 
 def test_an_attack_that_was_not_run_is_refused(outcomes):
     with pytest.raises(ValueError, match="no outcomes of autoattack at width 1"):
-        frontier.rightness(outcomes, "autoattack", [])
+        frontier.rightness(outcomes, "autoattack", Design())

@@ -7,6 +7,7 @@ from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError
 from oat_bench.results import listing as results
 from oat_bench.results.outcomes import COLUMNS, OutcomeStore
+from oat_bench.statistics.accuracy import Accuracy
 
 INFO = {
     "dataset": "digits",
@@ -101,3 +102,21 @@ def test_a_description_too_large_is_not_read(runs):
     (runs / "a" / "outcomes" / "one" / "cell.json").write_text(" " * (2 << 20))
     with pytest.raises(UserError, match="too large"):
         results.outcomes([runs / "a" / "outcomes"])
+
+
+def test_an_attack_on_survivors_is_listed_with_all_examples_and_its_sample(tmp_path):
+    # of ten one is wrong and four are broken; of the five that stand three are attacked, one breaks
+    stands = [5, 6, 7, 8, 9]
+    rows = [(i, 1, 1 if i else 0, 1 if i in stands else 0) for i in range(10)]
+    fill(tmp_path / "o", "cheap", rows)
+    costly = [(5, 1, 1, 1), (6, 1, 1, 0), (7, 1, 1, 1)]
+    fill(tmp_path / "o", "costly", costly, attack="autoattack", card="c1")
+    # the same on the first three alone is of these, as one had fallen
+    fill(tmp_path / "o", "few", rows[:3], attack="fgsm", card="c2")
+    table = results.summarize(results.outcomes([tmp_path / "o"])).set_index("attack")
+    found, expected = table.loc["autoattack"], Accuracy.two_phase(10, 5, 3, 2)
+    assert (found["n"], found["left"], found["sampled"], found["sa"]) == (10, 5, 3, 90.0)
+    assert (found["ra"], found["ra_low"]) == (expected.value, expected.low)
+    assert (table.loc["fgsm", "n"], table.loc["fgsm", "ra"]) == (3, 0.0)
+    shown = results.shown(table.reset_index()).set_index("attack")
+    assert shown["m"].to_dict() == {"autoattack": "3 of 5", "fgsm": "", "pgd-7": ""}

@@ -143,7 +143,9 @@ def test_the_worst_case_is_of_the_examples_that_every_attack_saw():
     assert (result.robust["long"].n, result.robust["long"].value) == (2, 50.0)
     assert (result.robust[WORST].n, result.robust[WORST].value) == (2, 0.0)
     (same,) = [
-        s for s in frontier.summarize(outcomes(table), ["weak", "long"]) if s.attack == WORST
+        s
+        for s in frontier.summarize(outcomes(table), Design(["weak", "long"]))
+        if s.attack == WORST
     ]
     assert same.hypervolume.value == 0.0  # SA 100 and RA 0 of those two
 

@@ -67,7 +67,7 @@ def publish(build_classifier, tmp_path):
             command="oat-bench run",
             eps=0.25,
             norm="Linf",
-            frontiers=frontier.summarize(frame, attacks) if with_frontiers else None,
+            frontiers=frontier.summarize(frame, Design(attacks)) if with_frontiers else None,
         ).model_copy(update={"name": name} | changes)
         path = tmp_path / folder / f"{name.lower().replace(' ', '-')[:40]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,12 @@ from oat_bench.results import comparison, records
 from oat_bench.results.entries import make_entry
 from oat_bench.results.outcomes import write_parquet
 from oat_bench.results.points import summarize
-from oat_bench.statistics import frontier
+from oat_bench.statistics import frontier, phases
 from oat_bench.statistics.accuracy import WORST, Estimate
 from oat_bench.statistics.phases import Design
 
 ATTACKS = ["fgsm", "pgd-7"]
+PLAIN = Design(ATTACKS)
 
 
 def make_outcomes(seed, lambdas=(0.0, 0.15, 1.0), n=60, widths=(1.0,), lift=0.0):
@@ -47,20 +48,21 @@ def make_outcomes(seed, lambdas=(0.0, 0.15, 1.0), n=60, widths=(1.0,), lift=0.0)
 
 @pytest.fixture
 def write_run(build_classifier, tmp_path):
-    def write_run(name, outcomes, *, with_outcomes=True, method="oat", **changes):
+    def write_run(name, outcomes, *, with_outcomes=True, method="oat", design=PLAIN, **changes):
         info = build_classifier().info.model_copy(update={"method": method})
         attacks = [
             prepare(attack_card(attack), Threat(), n_classes=10, seed=0) for attack in ATTACKS
         ]
         entry = make_entry(
             info,
-            summarize(outcomes, Design(ATTACKS), info.trained_at),
+            summarize(outcomes, design, info.trained_at),
             attacks,
             model_fingerprint="",
             command="",
             eps=8 / 255,
             norm="Linf",
-            frontiers=frontier.summarize(outcomes, ATTACKS),
+            design=design,
+            frontiers=frontier.summarize(outcomes, design),
         ).model_copy(update=changes)
         folder = tmp_path / name
         folder.mkdir()
@@ -129,6 +131,48 @@ def test_an_attack_that_saw_fewer_examples_changes_ra_alone(write_run):
         assert robust.value == pytest.approx(100 * (ours.mean() - theirs.mean()))
     assert "(up to 200; for RA 40)" in reports.page(result).markdown()
     assert {row["n of RA"] for row in reports.page(result).tables[0].rows} == {"40"}
+
+
+def of_survivors(outcomes, m):
+    """Keep of pgd-7 the first m that fgsm left standing at each lambda."""
+    fgsm = outcomes[outcomes["attack"] == "fgsm"]
+    stands = fgsm[fgsm["attacked_prediction"] == fgsm["label"]].groupby("lam").head(m)
+    keys = set(zip(stands["lam"], stands["example"], strict=True))
+    kept = [key in keys for key in zip(outcomes["lam"], outcomes["example"], strict=True)]
+    return outcomes[(outcomes["attack"] == "fgsm") | np.array(kept)]
+
+
+def test_models_of_samples_are_compared_by_estimates(write_run):
+    design = Design(ATTACKS, {"pgd-7": ["fgsm"]})
+    few = [of_survivors(make_outcomes(seed, n=300, lift=0.3 * (1 - seed)), 40) for seed in (0, 1)]
+    whole = make_outcomes(2, n=300)
+    runs = [write_run(f"{k}", o, seed=k, design=design) for k, o in enumerate(few)]
+    runs.append(write_run("whole", whole, seed=2))
+    result = comparison.compare(records.read_all(runs), attack="pgd-7")
+    reference, second, third = (result.rows[k : k + 3] for k in (0, 3, 6))
+    for rows, others in ((second, few[1]), (third, whole)):
+        for row, first in zip(rows, reference, strict=True):
+            lam = row.point.lam
+            ours = frontier.rightness(others, "pgd-7", design if rows is second else Design())
+            theirs = frontier.rightness(few[0], "pgd-7", design)
+            place = ours.lams.index(lam)
+            found = row.robust_difference
+            assert found.value == pytest.approx(row.robust.value - first.robust.value, abs=2e-4)
+            assert found == phases.paired(ours.at(place), theirs.at(place))
+            sampled = {one.robust.sampled for one in (row, first)} - {None}
+            assert found.exact == (not sampled)
+            assert row.clean_difference.exact
+    assert (result.totals[1].difference.low) < result.totals[1].difference.value
+    page = reports.page(result)
+    assert {row["test"] for row in page.tables[0].rows} == {"", "two-phase"}
+    assert {row["m"].split(" of ")[0] for row in page.tables[0].rows[:3]} <= {"", "40"}
+    assert "Test two-phase: not all of both models' survivors were attacked" in page.markdown()
+    frame = pd.read_csv(io.StringIO(reports.csv(result)))
+    assert frame["sampled"].max() == 40
+    # under an attack of one phase alone nothing of it is said
+    plain = reports.page(comparison.compare(records.read_all(runs), attack="fgsm"))
+    assert not {"m", "test"} & set(plain.tables[0].columns)
+    assert "two-phase" not in plain.markdown()
 
 
 def test_the_frontiers_are_compared_too(write_run):

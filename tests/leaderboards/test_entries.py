@@ -204,7 +204,7 @@ def test_a_table_of_an_entry_is_the_table_of_its_outcomes(count):
 
 def test_summary_numbers_of_every_frontier_are_in_the_entry(build_classifier):
     frame = outcomes()
-    summaries = frontier.summarize(frame, ["fgsm", "pgd-7"])
+    summaries = frontier.summarize(frame, Design(["fgsm", "pgd-7"]))
     entry = make_entry(
         build_classifier().info,
         summarize(frame, Design()),

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oat_bench.errors import UserError
+from oat_bench.reports import ranking as reports
 from oat_bench.results import ranking, reliability
 from oat_bench.results.ranking import Rule
-from oat_bench.statistics.accuracy import WORST
+from oat_bench.statistics.accuracy import WORST, Accuracy
 
 #: from (90, 20) to (80, 50)
 TWO = {0.1: (90, 20), 1.0: (80, 50)}
@@ -100,10 +101,33 @@ def test_outcomes_of_the_same_examples_tell_apart_what_intervals_do_not(publish,
     assert order(ranking.rank([b, a], rule=Rule(sort))) == [(1, "a"), (2, "b")]
 
 
-def test_models_of_other_images_are_not_paired(publish):
-    a = publish("a", {1.0: (200, 110)}, n=200, with_outcomes=True, data_fingerprint="1" * 64)
-    b = publish("b", {1.0: (200, 95)}, n=200, with_outcomes=True, data_fingerprint="2" * 64)
-    assert order(ranking.rank([b, a])) == [(1, "a"), (1, "b")]
+def test_models_of_other_images_have_no_rank(publish):
+    same = [
+        publish(name, {1.0: (200, 110)}, n=200, data_fingerprint=known)
+        for name, known in (("a", "1" * 64), ("b", "1" * 64), ("old", ""))
+    ]
+    other = publish("c", {1.0: (200, 150)}, n=200, data_fingerprint="2" * 64)
+    board = ranking.rank([other, *same])
+    assert order(board) == [(1, "a"), (1, "b"), (1, "old"), (None, "c")]
+    assert board.rows[3].remark == "of other images than the ranked ones"
+
+
+def test_models_of_fewer_examples_have_no_rank(publish):
+    many = [publish(name, {1.0: (180, 100)}, n=200) for name in "ab"]
+    few = publish("few", {1.0: (95, 90)}, n=100)
+    board = ranking.rank([few, *many])
+    assert order(board) == [(1, "a"), (1, "b"), (None, "few")]
+    assert board.rows[2].remark == "of 100 examples, the ranked ones of 200"
+    # of as many on either side those of more examples are ranked
+    assert order(ranking.rank([few, many[0]])) == [(1, "a"), (None, "few")]
+    # an estimate for all examples is of all
+    (point,) = many[1].entry.operating_points
+    point.robust_acc["pgd-20"] = Accuracy.two_phase(200, 150, 40, 30)
+    board = ranking.rank([few, *many], attack="pgd-20")
+    assert [(row.label, row.sampled) for row in board.rows if row.rank] == [("b", 40), ("a", None)]
+    rows = reports.page(board).tables[0].rows
+    assert [row["m"] for row in rows] == ["40", "", ""]
+    assert "m: RA is a two-phase estimate" in reports.page(board).markdown()
 
 
 def test_equal_models_tie(publish):

@@ -5,11 +5,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from oat_bench.checkpoint import save
+from oat_bench.datasets.splits import nested_order
 from oat_bench.errors import UserError
 from oat_bench.results import records, validation
+from oat_bench.results.outcomes import write_parquet
+from oat_bench.results.points import summarize
 from oat_bench.results.records import find
+from oat_bench.results.validation import problems
+from oat_bench.statistics import frontier
+from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.phases import Design
 
 ROOT = Path(__file__).parents[2]
 MISSING = "is missing; make it by oat-bench integrity"
@@ -247,3 +255,80 @@ def test_a_run_is_checked_where_it_lies(valid, tmp_path):
     (run / "outcomes.parquet").write_bytes(valid.outcomes_path.read_bytes())
     assert validation.validate(run) == ([run / "entry.json"], [])
     assert validation.problems(records.read(run)) == []
+
+
+@pytest.fixture
+def phased(publish):
+    """A published entry whose PGD-20 was run on the first 30 of 80 survivors, of which 21 stand."""
+    n, points = 200, {0.5: (150, {"fgsm": 80, "pgd-20": 80})}
+    record = publish("a", points, n=n, with_outcomes=True, examined=True)
+    rows = record.outcomes()
+    order = nested_order(torch.ones(n, dtype=torch.int64)).tolist()
+    rows = rows.set_index("example").loc[order].reset_index()
+    survivors = [example for example in order if example < 80]
+    costly, sample = rows["attack"] == "pgd-20", set(survivors[:30])
+    rows = rows[~costly | rows["example"].isin(sample)]
+    broken = (rows["attack"] == "pgd-20") & rows["example"].isin(survivors[:9])
+    rows.loc[broken, "attacked_prediction"] = 3
+    return sampled(record, rows), rows, survivors
+
+
+def sampled(record, rows):
+    """Write an entry of these outcomes, in which PGD-20 is of survivors."""
+    attacks = [
+        one.model_copy(update={"after": ["fgsm"] if one.name == "pgd-20" else None})
+        for one in record.entry.attacks
+    ]
+    design = Design(["fgsm", "pgd-20"], {"pgd-20": ["fgsm"]})
+    changes = {"attacks": attacks, "operating_points": summarize(rows, design)}
+    entry = record.entry.model_copy(
+        update=changes | {"frontiers": frontier.summarize(rows, design)}
+    )
+    record.entry_path.write_text(entry.as_json())
+    write_parquet(record.outcomes_path, rows.reset_index(drop=True))
+    return records.read(record.path)
+
+
+def test_an_entry_of_two_phases_has_no_problem(phased):
+    record, _, _ = phased
+    accuracy = record.entry.operating_points[0].robust_acc["pgd-20"]
+    assert (accuracy.value, accuracy.left, accuracy.sampled) == (28.0, 80, 30)
+    assert not texts(problems(record))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampled": 60}, "is not the interval of 42 of 60, sampled of 80 left of 200"),
+        ({"left": 160}, "28% is no share of 30 examples, sampled of 160 left of 200"),
+        ({"sampled": 81}, "81 sampled of 80 left of 200 examples cannot be"),
+        ({"left": 201}, "30 sampled of 201 left of 200 examples cannot be"),
+        ({"left": None}, "30 sampled of None left of 200 examples cannot be"),
+        ({"left": None, "sampled": None}, "is not the Wilson interval of 56 of 200"),
+        ({"value": 29.0}, "29% is no share of 30 examples, sampled of 80 left of 200"),
+        ({"high": 33.0}, "is not the interval of 21 of 30"),
+    ],
+)
+def test_forged_samples_are_found(phased, changes, message):
+    record, _, _ = phased
+    (point,) = record.entry.operating_points
+    point.robust_acc["pgd-20"] = point.robust_acc["pgd-20"].model_copy(update=changes)
+    assert any(message in text for text in texts(problems(record))), texts(problems(record))
+
+
+def test_counts_of_a_sample_must_be_those_of_the_outcomes(phased):
+    record, _, _ = phased
+    (point,) = record.entry.operating_points
+    point.robust_acc["pgd-20"] = Accuracy.two_phase(200, 80, 60, 42)
+    said = "pgd-20 is 28 of 200, 60 of 80 left, by the outcomes 28.00 of 200, 30 of 80 left"
+    assert f"a.parquet: lambda 0.5: {said}" in texts(problems(record))
+
+
+def test_a_sample_that_was_chosen_is_found(phased):
+    record, rows, survivors = phased
+    moved = {survivors[0]: survivors[40]}  # one that breaks goes, one that stands comes
+    costly = rows["attack"] == "pgd-20"
+    chosen = rows.assign(example=rows["example"].where(~costly, rows["example"].replace(moved)))
+    chosen.loc[costly & (chosen["example"] == survivors[40]), "attacked_prediction"] = 1
+    found = texts(problems(sampled(record, chosen)))
+    assert found == ["a.parquet: lambda 0.5: pgd-20 was not run on the first 30 survivors"]

@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from reporting import evaluate_and_report
 
 import oat_bench
 from oat_bench import cli, run
@@ -12,6 +13,7 @@ from oat_bench.methods.dial import Dial
 from oat_bench.methods.turns import accuracies, even_turns, sample
 from oat_bench.networks.conditioning import Folded
 from oat_bench.registry import METHODS
+from oat_bench.results.entries import Entry
 
 
 def test_even_turns_go_equal_ways_along_the_frontier():
@@ -158,6 +160,19 @@ def test_a_dial_without_its_ends_is_refused(brief):
     training = brief.training.model_copy(update={"lambdas": [0.0, 0.5]})
     with pytest.raises(UserError, match=r"training.lambdas are \[0.0, 0.5\]; expected 0 to 1"):
         brief.model_copy(update={"training": training}).with_method("oat-dial")
+
+
+def test_entries_and_tables_say_the_place_behind_a_lambda(turned, brief, digits, tmp_path):
+    few = {"lambdas": [0.0, 0.3, 1.0], "attacks": "fgsm", "n_examples": 20, "fewer_examples": {}}
+    card = brief.model_copy(update={"evaluation": brief.evaluation.model_copy(update=few)})
+    attacks = run.prepare_attacks(card, 10, 0)
+    device = torch.device("cpu")
+    evaluate_and_report(turned, card, digits, attacks, tmp_path, command="", device=device)
+    points = Entry.read(tmp_path / "entry.json").operating_points
+    assert [point.place for point in points] == pytest.approx([0.0, 0.3, 1.6])
+    assert [point.trained for point in points] == [True, False, False]
+    for file in ("table.md", "table.csv"):
+        assert "place" in (tmp_path / file).read_text()
 
 
 @pytest.mark.slow

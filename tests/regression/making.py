@@ -21,25 +21,35 @@ from oat_bench.statistics.phases import Design
 ATTACKS = ("fgsm", "pgd-7")
 
 
-def measure(classifier, data, *, attacks=ATTACKS, lambdas=(0.0, 1.0), n=100, seed=0, fewer=None):
+def measure(
+    classifier,
+    data,
+    *,
+    attacks=ATTACKS,
+    lambdas=(0.0, 1.0),
+    n=100,
+    seed=0,
+    fewer=None,
+    samples=None,
+):
     """Return the attacks, made ready, and the outcomes."""
     threat = classifier.info.threat
     ready = [prepare(attack_card(a), threat, n_classes=10, seed=seed) for a in attacks]
     examples = datasets.nested_order(data.test.labels)[:n]
-    subject = Subject(classifier, data.test, "", examples, fewer or {})
+    subject = Subject(classifier, data.test, "", examples, fewer or {}, samples=samples or {})
     outcomes = evaluate(subject, [OperatingPoint(lam) for lam in lambdas], ready, show=False)
     return ready, outcomes
 
 
-def publish(path: Path, classifier, data, ready, outcomes, **changes) -> Path:
+def publish(path: Path, classifier, data, ready, outcomes, design=None, **changes) -> Path:
     """Write an entry and its outcomes as x.json and x.parquet."""
     threat = classifier.info.threat
+    design = design or Design([attack.card.name for attack in ready])
     entry = make_entry(
         classifier.info,
-        summarize(
-            outcomes, Design([attack.card.name for attack in ready]), classifier.info.trained_at
-        ),
+        summarize(outcomes, design, classifier.info.trained_at),
         ready,
+        design=design,
         model_fingerprint=classifier.fingerprint(),
         command="oat-bench run",
         eps=threat.eps,

@@ -13,6 +13,7 @@ from oat_bench.datasets import Dataset, Split
 from oat_bench.errors import UserError
 from oat_bench.regression import baseline as baselines
 from oat_bench.results.records import Record, read
+from oat_bench.statistics.phases import Design
 
 
 def rewritten(path, **changes):
@@ -92,7 +93,9 @@ def test_some_attacks_and_lambda(baseline):
     assert not part.whole
     assert set(part.outcomes["attack"]) == {"pgd-7"}
     assert set(part.outcomes["lam"]) == {1.0}
-    assert part.worst_over() == ["pgd-7"]
+    # of some attacks there is no worst case
+    assert part.design() == Design()
+    assert base.design() == Design(["fgsm", "pgd-7"])
     with pytest.raises(UserError, match=r"unknown attack of the baseline 'pgd-8'; did you mean"):
         base.restricted(["pgd-8"])
     with pytest.raises(UserError, match=r"lambda 0.5 is not of the baseline; it has 0, 1"):

@@ -11,10 +11,12 @@ from making import measure, noised, publish
 from oat_bench.checkpoint import load, save
 from oat_bench.deployment import export
 from oat_bench.errors import UserError
+from oat_bench.evaluation.survivors import Sample
 from oat_bench.regression import baseline as baselines
 from oat_bench.regression import check as checks
 from oat_bench.regression.comparison import compare
 from oat_bench.results.entries import Entry
+from oat_bench.statistics.phases import Design
 
 ROBUST = {"attacks": ("pgd-7",), "lambdas": (0.5, 1.0), "n": 800}
 
@@ -122,7 +124,7 @@ def test_a_better_model_passes_and_may_become_the_baseline(invoke, tmp_path, hon
     code, out, _ = invoke(*arguments)
     assert code == 0
     assert "\nok: " in out
-    assert compare(baselines.read(path).outcomes, outcomes, ["pgd-7"]).verdict == "ok"
+    assert compare(baselines.read(path).outcomes, outcomes, Design(["pgd-7"])).verdict == "ok"
     assert not list(tmp_path.glob(".*.tmp"))
 
 
@@ -282,3 +284,43 @@ def test_an_exported_lambda_that_the_baseline_lacks_is_said(invoke, tmp_path, ba
     code, _, err = invoke("check", "net.safetensors", "--baseline", baseline)
     assert code == 2
     assert "lambda 0.3 is not of the baseline; it has 0, 1" in err
+
+
+def test_a_baseline_of_survivors_is_checked_by_its_own_design(invoke, tmp_path, honest, digits):
+    """FGSM on 120 images, PGD-7 on 20 that it left standing: the same model, and a damaged one."""
+    design = Design(["fgsm", "pgd-7"], {"pgd-7": ["fgsm"]})
+    samples = {"pgd-7": Sample(["fgsm"], 20)}
+    ready, outcomes = measure(honest, digits, n=120, lambdas=(0.5, 1.0), samples=samples)
+    path = publish(tmp_path / "base.json", honest, digits, ready, outcomes, design=design)
+    assert not baselines.read(path).record.entry.operating_points[0].robust_acc["fgsm"].sampled
+    save(honest, tmp_path / "same.safetensors")
+    save(noised(honest, 3.0), tmp_path / "noise.safetensors")
+    arguments = ["--baseline", "base.json", "--max-drop", "5", "--format", "json"]
+    code, text, err = invoke("check", "same.safetensors", *arguments)
+    found = json.loads(text)
+    assert (code, err, found["verdict"]) == (0, "", "ok")
+    rows = {(row["lam"], row["measure"]): row for row in found["rows"]}
+    assert rows[0.5, "pgd-7"]["sampled"] == rows[None, "worst"]["sampled"] == [20, 20]
+    assert rows[0.5, "fgsm"]["sampled"] is rows[0.5, "SA"]["sampled"] is None
+    assert {row["n"] for row in found["rows"]} == {120}
+    assert all(row["change"] == 0 for row in found["rows"])
+    entry = baselines.read(path).record.entry
+    for point in entry.operating_points:
+        row = rows[point.lam, "pgd-7"]
+        assert row["baseline"] == pytest.approx(point.robust_acc["pgd-7"].value, abs=1e-3)
+    # one that has lost everything fails; what a sample follows comes with it, and no worst case
+    code, text, _ = invoke("check", "noise.safetensors", *arguments, "--attacks", "pgd-7")
+    found = json.loads(text)
+    assert (code, found["verdict"], found["failed"]) == (1, "worse", True)
+    assert {row["measure"] for row in found["rows"]} == {"SA", "fgsm", "pgd-7", "worst"}
+    # so few examples show no drop to be small
+    code, text, _ = invoke("check", "same.safetensors", *arguments, "--strict")
+    assert (code, json.loads(text)["verdict"]) == (1, "not excluded")
+    code, text, _ = invoke("check", "same.safetensors", "--baseline", "base.json")
+    assert "These rows are two-phase estimates" in text
+    # a baseline that is renewed keeps its design
+    code, _, err = invoke("check", "same.safetensors", *arguments, "--update-baseline")
+    assert (code, err) == (0, "")
+    again = baselines.read(path)
+    assert again.design() == design
+    assert again.record.entry.operating_points[0].robust_acc == entry.operating_points[0].robust_acc

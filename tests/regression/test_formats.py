@@ -11,8 +11,10 @@ from oat_bench.regression import baseline as baselines
 from oat_bench.regression.check import Check
 from oat_bench.regression.comparison import compare
 from oat_bench.reports import check as formats
+from oat_bench.statistics.phases import Design
 
 HOSTILE = "a\n::error::b\r|x|<b>&*_`[c](d)\x1b[31m\x00\udcff,%:"
+BOTH = Design(["fgsm", "pgd-7"])
 BEFORE = outcomes({cell: first(300) for cell in CELLS})
 SIDES = {
     "ok": outcomes({cell: first(300) for cell in CELLS}),
@@ -27,7 +29,7 @@ def report(baseline, honest):
         base = baselines.read(baseline)
         entry = base.record.entry.model_copy(update={"dataset": dataset})
         object.__setattr__(base.record, "entry", entry)
-        comparison = compare(BEFORE, SIDES[verdict], ["fgsm", "pgd-7"])
+        comparison = compare(BEFORE, SIDES[verdict], BOTH)
         assert comparison.verdict == verdict
         check = Check(comparison, base, honest, [], SIDES[verdict], None)
         return formats.Report(check, model, "base.json", **options)

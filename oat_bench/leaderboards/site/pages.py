@@ -102,6 +102,12 @@ def model(
         rows=rows,
         attacks=attacks,
         chosen=chosen,
+        phased=any(
+            ra.sampled is not None
+            for row in rows
+            for point in row.points
+            for ra in point.robust.values()
+        ),
         examples=examples,
         example_attack=example_attack(model.entry.randomized),
         reason=reason,
@@ -138,6 +144,8 @@ def _row(row: Row) -> dict[str, Any]:
                 "remark": one_line(score.remark),
                 "doubts": one_line("; ".join(score.doubts)),
                 "n": score.n,
+                "m": score.sampled,
+                "compares": score.model is not None,
                 "hypervolume": _score(score.hypervolume),
                 "robust": _score(score.robust),
                 "lams": list(score.lams),
@@ -162,4 +170,5 @@ def _point(point: PointResult) -> dict[str, Any]:
 
 
 def _interval(interval: Accuracy, n: int) -> list[float]:
-    return [interval.value, interval.low, interval.high, interval.n or n]
+    sample = [] if interval.sampled is None else [interval.sampled]
+    return [interval.value, interval.low, interval.high, interval.n or n, *sample]

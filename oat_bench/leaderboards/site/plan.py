@@ -69,17 +69,16 @@ def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     everything = [records.read(path) for path in records.find(folder)]
     rule, taken = ranking.Rule(min_sa=REQUIRED_SA), set[str]()
-    ranked = ranking.boards(everything, rule=rule)
-    return [_board(first, everything, taken, robustbench) for first in ranked]
+    return [_board(found, rule, taken, robustbench) for found in ranking.groups(everything)]
 
 
 def _board(
-    first: ranking.Board, everything: Sequence[Record], taken: set[str], robustbench: Path | None
+    found: Sequence[Record], rule: ranking.Rule, taken: set[str], robustbench: Path | None
 ) -> Board:
-    rule, doubts = first.rule, {row.record.path: row.doubts for row in first.rows}
-    found = [record for record in everything if record.path in doubts]
     attacks = _attacks(found)
-    ranked = {name: ranking.rank(found, attack=name, rule=rule) for name in attacks}
+    ranked = ranking.rank_under(found, attacks, rule)
+    first = ranked[ranking.shown_first(found)]
+    doubts = {row.record.path: row.doubts for row in first.rows}
     scores: dict[tuple[Path, float], dict[str, ranking.Row]] = {}
     for name, board in ranked.items():
         for row in board.rows:

@@ -33,7 +33,7 @@ function fill() {
   for (const [place, row] of places) {
     const { points, scores } = data.rows[place];
     const score = scores[attack];
-    const at = points.map((point) => [point.sa, point.ra[attack]]);
+    const at = points.map((point) => [point.sa, score.compares ? point.ra[attack] : undefined]);
     const whole = at.every(([, ra]) => ra);
     set(row, "rank", score.rank).textContent = score.rank ?? "–";
     set(row, "remark").textContent = score.remark;
@@ -49,14 +49,20 @@ function fill() {
     }
     site.show(set(row, "robust", robust?.[0]), ...(robust ?? []));
     for (const [cell, point] of [["accurate", points[0]], ["robust-end", points.at(-1)]]) {
-      const ra = point.ra[attack];
+      const ra = score.compares ? point.ra[attack] : undefined;
       const value = cell === "accurate" ? point.sa[0] : ra?.[0];
       const small = document.createElement("small");
       small.textContent = `λ ${point.lam}`;
       set(row, cell, value ?? null).replaceChildren(
         `${point.sa[0].toFixed(1)} / ${ra ? ra[0].toFixed(1) : "–"}`, small);
     }
-    set(row, "n", score.n).textContent = score.n;
+    const n = set(row, "n", score.n);
+    n.textContent = score.n;
+    if (score.m !== null) {
+      const small = document.createElement("small");
+      small.textContent = `m ${score.m}`;
+      n.append(small);
+    }
   }
   site.sort(table);
 }
@@ -80,7 +86,7 @@ function traces(theme) {
   const drawn = [];
   data.rows.forEach(({ label, points, width, scores }, place) => {
     const whole = points.filter((point) => point.ra[attack]);
-    if (places.get(place).hidden || !whole.length) return;
+    if (places.get(place).hidden || !whole.length || !scores[attack].compares) return;
     const doubtful = Boolean(scores[attack].doubts);
     const colour = theme.colours[place % theme.colours.length];
     const shown = control("intervals").checked;

@@ -21,7 +21,8 @@ function accuracy([value, low, high]) {
 function hover(label, point, ra, width, attack) {
   const lines = [`lambda ${point.lam}${point.trained ? "" : " (not trained)"}, width ${width}`];
   lines.push(`SA ${accuracy(point.sa)}, n ${point.sa[3]}`);
-  lines.push(`RA ${accuracy(ra)}, n ${ra[3]}, ${literal(attack)}`);
+  const sample = ra[4] === undefined ? "" : ` (m ${ra[4]})`;
+  lines.push(`RA ${accuracy(ra)}, n ${ra[3]}${sample}, ${literal(attack)}`);
   return `<b>${literal(label)}</b><br>${lines.join("<br>")}`;
 }
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from scipy.optimize import isotonic_regression
 from torch import nn
 
-from oat_bench.acceleration import Accelerated
+from oat_bench.acceleration import Accelerated, choose_precision
 from oat_bench.cards import Fraction
 from oat_bench.classifier import ModelInfo
 from oat_bench.datasets import Split, nested_order
@@ -116,12 +116,14 @@ def sample(split: Split, count: int) -> Split:
 @torch.no_grad()
 def accuracies(plain: nn.Module, split: Split, info: ModelInfo) -> tuple[float, float]:
     """Return SA and RA in percent, under the threat of a model."""
-    model, eps = Accelerated(plain), info.threat.eps
+    device, eps = split.labels.device, info.threat.eps
+    fast = choose_precision("auto", device, math.prod(info.input_shape))
+    seen, exact = Accelerated(plain, precision=fast), Accelerated(plain)
     budget = vars(Budget(info.threat.norm, eps, eps / 2, STEPS))
-    found = torch.zeros(2, device=split.labels.device)
-    for ids in torch.split(torch.arange(len(split), device=split.labels.device), _BATCH):
+    found = torch.zeros(2, device=device)
+    for ids in torch.split(torch.arange(len(split), device=device), _BATCH):
         x, y = split.inputs(ids), split.labels[ids]
-        x_adv = pgd(model, x, y, example_ids=ids, seed=info.seed, **budget)
-        found += torch.stack([(model(images).argmax(1) == y).sum() for images in (x, x_adv)])
+        x_adv = pgd(seen, x, y, example_ids=ids, seed=info.seed, **budget)
+        found += torch.stack([(exact(images).argmax(1) == y).sum() for images in (x, x_adv)])
     sa, ra = (100 * found / len(split)).tolist()
     return sa, ra

@@ -132,7 +132,14 @@ def test_beyond_the_last_lambda_folded_layers_go_on_along_their_line(turned, dig
     torch.testing.assert_close(mixed[3], turned.at(1.0)(x)[3], **close)
 
 
-@pytest.mark.parametrize(("kind", "trained"), [("onnx", True), ("pt2", True), ("onnx", False)])
+@pytest.mark.parametrize(
+    ("kind", "trained"),
+    [
+        ("onnx", True),
+        pytest.param("pt2", True, marks=pytest.mark.slow),
+        pytest.param("onnx", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_dynamic_file_turns_lambda_itself(turned, dial, digits, kind, trained, tmp_path):
     path, x = tmp_path / f"dial.{kind}", digits.test.inputs(slice(0, 5))
     turned = turned if trained else dial

@@ -2,15 +2,17 @@
 
     python benchmarks/speed.py                    # training and PGD; writes speed.json, speed.md
     python benchmarks/speed.py --published DIR      # adds a checkout of the OAT authors' code
-    python benchmarks/speed.py --only scaling       # cost against batch, width and lambda
+    python benchmarks/speed.py --only scaling       # cost against batch, width, lambda, and ranks
+    python benchmarks/speed.py --only ranks         # of these, ranks alone
     python benchmarks/speed.py --only memory --size 224 --batch 16 --repeats 1   # of large images
     python benchmarks/speed.py --only evaluation --model RUN --data-dir DIR
-    python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR       # takes long
+    python benchmarks/speed.py --only autoattack --model RUN --data-dir DIR     # takes minutes
 
 Every alternative does the same work on the same images; a bound is what the passes alone take, in
 a plain network. The alternatives of a part take turns, repeat by repeat, and the ratio is taken
 within a repeat, so that a machine whose speed drifts does not favour one. Medians are printed. Peak
-memory is that of a process which does nothing else.
+memory is that of a process which does nothing else. AutoAttack takes minutes: each alternative runs
+once, its seconds are those of the processor, and a row that --out already holds is not run again.
 """
 
 import argparse
@@ -20,17 +22,20 @@ import io
 import json
 import math
 import multiprocessing
+import os
 import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 import oat_bench  # noqa: F401  (lets torchvision and autoattack import)
 from oat_bench import datasets
@@ -39,7 +44,9 @@ from oat_bench.acceleration import (
     Precision,
     autocast,
     choose_precision,
+    keep_freed_memory,
     operations_per_image,
+    spending,
 )
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
@@ -50,22 +57,30 @@ from oat_bench.datasets import Split
 from oat_bench.evaluation import cost
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.subject import Subject
+from oat_bench.evaluation.survivors import Sample
 from oat_bench.methods.oat import OAT
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
+from oat_bench.results.points import summarize
+from oat_bench.statistics.accuracy import Accuracy
+from oat_bench.statistics.phases import Design
 from oat_bench.training.card import TrainingCard
 from oat_bench.training.conditional import ConditionalStep
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
+from oat_bench.training.ranks import join
 
 LAMBDAS = [0, 0.1, 0.2, 0.3, 0.4, 1]
 THREAT = Threat(eps="8/255", step_size="2/255")
 Alternatives = dict[str, Callable[[], object]]
+RATIO = "times oat-bench's"
 
 
 class AtLambda(nn.Module):
     """The conditional network at one lambda, as people attack it today."""
+
+    passes = 0  #: of single images, forward and backward, by all of them in this process
 
     def __init__(self, network: ConditionalNetwork, lam: float) -> None:
         super().__init__()
@@ -73,7 +88,14 @@ class AtLambda(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run FiLM and batch norm anew, step by step."""
+        AtLambda.passes += len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self._count)
         return self.network(x, self.lam)
+
+    def _count(self, gradient: Tensor) -> None:
+        AtLambda.passes += len(gradient)
 
 
 def make_network(
@@ -220,10 +242,83 @@ def scaling(args: argparse.Namespace) -> Alternatives:
     cases += [(size, architecture, 6) for size in (batch // 4, batch // 2, 2 * batch)]
     cases += [(batch, f"{family}-{depth}-{factor * int(widen)}", 6) for factor in (2, 4)]
     cases += [(batch, architecture, count) for count in (2, 32, 128)]
-    return {
+    alone = {
         f"batch {size}, {name}, {count} lambda": step(size, name, count)
         for size, name, count in cases
     }
+    return alone | ranks(args)
+
+
+def ranks(args: argparse.Namespace) -> Alternatives:
+    """The usual step by one rank with one thread, and with two, and by two with one each."""
+    cases = {"1 rank of 1 thread": (1, 1), "1 rank of 2 threads": (1, 2)}
+    cases |= {"2 ranks of 1 thread": (2, 1)}
+    norm = "2 ranks of 1 thread, batch norm per rank"
+    shared = {name: Together(args, *how) for name, how in cases.items()}
+    return shared | {norm: Together(args, 2, 1, batch_norm="per-rank")}
+
+
+class Together:
+    """A step that processes of their own share; they start with the first, and wait between."""
+
+    def __init__(self, args: argparse.Namespace, size: int, threads: int, **card: object) -> None:
+        self.given = (args, size, threads, card)
+        self.pipes: list[Connection] = []
+
+    def start(self) -> None:
+        """Start the processes, and wait until all are ready."""
+        context = multiprocessing.get_context("spawn")
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for rank in range(self.given[1]):
+            ours, theirs = context.Pipe()
+            values = (rank, self.store.port, theirs, *self.given)
+            context.Process(target=steps_of_rank, args=values, daemon=True).start()
+            self.pipes.append(ours)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def __call__(self) -> None:
+        """Take a step."""
+        if not self.pipes:
+            self.start()
+        for pipe in self.pipes:
+            pipe.send(None)
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+def steps_of_rank(
+    rank: int,
+    port: int,
+    pipe: Connection,
+    args: argparse.Namespace,
+    size: int,
+    threads: int,
+    card: dict[str, object],
+) -> None:
+    """In a process of its own, as of torchrun: take a step whenever the pipe says so."""
+    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": True}
+    os.environ.update({name: str(value) for name, value in given.items()})
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    images = (255 * make_images(args, args.batch)).to(torch.uint8)
+    data = Split(images, (torch.arange(args.batch) % 10).to(args.device))
+    trainer = Trainer(
+        ConditionalStep(make_network(args)),
+        TrainingCard(epochs=1, lr=0.01, batch_size=args.batch, lambdas=LAMBDAS, **card),
+        THREAT,
+        data,
+        data.take(torch.arange(0)),
+        ranks=join(args.device),
+    )
+    trainer._settle_split()
+    pipe.send(None)
+    while True:
+        pipe.recv()
+        trainer._step(torch.arange(args.batch))
+        pipe.send(None)
 
 
 def memory(args: argparse.Namespace) -> Alternatives:
@@ -357,18 +452,30 @@ def of_model(part: str, n_examples: int, args: argparse.Namespace) -> tuple[OAT,
 
 
 def robust_table(
-    classifier: OAT, data: Split, name: str, gradients: Precision, args: argparse.Namespace
+    classifier: OAT,
+    data: Split,
+    names: Sequence[str],
+    gradients: Precision,
+    args: argparse.Namespace,
+    sampled: int = 0,
 ) -> Callable[[], None]:
-    """Return oat-bench's evaluation: the robust accuracies at six lambda under an attack."""
+    """Return oat-bench's evaluation: the robust accuracies at six lambda under the last attack.
+
+    It attacks all images, or at each lambda so many of those that the other attacks leave standing.
+    """
     info = classifier.info
-    ready = prepare(attack_card(name), info.threat, n_classes=info.num_classes, seed=0)
+    given = {"n_classes": info.num_classes, "seed": 0}
+    attacks = [prepare(attack_card(name), info.threat, **given) for name in names]
+    *first, last = (attack.label for attack in attacks)
+    samples = {last: Sample(first, sampled)} if sampled else {}
+    design = Design(after={label: sample.after for label, sample in samples.items()})
 
     def run() -> None:
-        subject = Subject(classifier, data, "", gradients=gradients, compile_it=args.compile)
-        points = [OperatingPoint(lam) for lam in LAMBDAS]
-        frame = evaluate(subject, points, [ready], show=False)
-        right = frame["attacked_prediction"] == frame["label"]
-        report(f"oat-bench, {gradients}", right.groupby(frame["lam"]).mean().to_list())
+        options = {"gradients": gradients, "compile_it": args.compile, "samples": samples}
+        subject = Subject(classifier, data, "", **options)
+        frame = evaluate(subject, [OperatingPoint(lam) for lam in LAMBDAS], attacks, show=False)
+        points = summarize(frame, design)
+        report(f"oat-bench, {gradients}", [point.robust[last] for point in points])
 
     return run
 
@@ -380,15 +487,15 @@ def by_hand(
     models = [AtLambda(classifier.network, lam).eval() for lam in LAMBDAS]
 
     def run() -> None:
-        robust = [(m(attacked(m)).argmax(1) == data.labels).float().mean() for m in models]
-        report(name, [value.item() for value in robust])
+        right = [int((m(attacked(m)).argmax(1) == data.labels).sum()) for m in models]
+        report(name, [Accuracy.counted(hits, len(data)) for hits in right])
 
     return run
 
 
-def report(name: str, robust: list[float]) -> None:
-    """Print the robust accuracies that an alternative found."""
-    print(name, "RA", *[f"{100 * value:.1f}" for value in robust], file=sys.stderr, flush=True)
+def report(name: str, robust: Sequence[Accuracy]) -> None:
+    """Print the robust accuracies that an alternative found, with their intervals."""
+    print(f"{name}: RA {', '.join(map(format, robust))}", file=sys.stderr, flush=True)
 
 
 def evaluation(args: argparse.Namespace) -> Alternatives:
@@ -407,8 +514,8 @@ def evaluation(args: argparse.Namespace) -> Alternatives:
         return torch.cat([adversary(images, targets) for images, targets in pairs])
 
     return {
-        "oat-bench": robust_table(classifier, data, "pgd-20", "float32", args),
-        "oat-bench, attacks in bfloat16": robust_table(classifier, data, "pgd-20", "bf16", args),
+        "oat-bench": robust_table(classifier, data, ["pgd-20"], "float32", args),
+        "oat-bench, attacks in bfloat16": robust_table(classifier, data, ["pgd-20"], "bf16", args),
         "torchattacks": by_hand(classifier, data, "torchattacks", attacked),
     }
 
@@ -416,12 +523,15 @@ def evaluation(args: argparse.Namespace) -> Alternatives:
 def autoattack(args: argparse.Namespace) -> Alternatives:
     """AutoAttack, standard: robust accuracies at six lambda, of as many test images as asked for.
 
-    `--model` is attacked, a trained one: of an untrained network all images fall or all stand.
+    `--model` is attacked, a trained one: of an untrained network all images fall or all stand. The
+    last alternative attacks other images, `--two-phase`: what APGD-CE leaves of many is sampled.
     """
     import pyautoattack
     import torchattacks
 
     classifier, data = of_model("autoattack", args.autoattack, args)
+    n, sampled = args.two_phase
+    _, more = of_model("autoattack", n, args)
     x, labels, eps = data.inputs(), data.labels, classifier.info.threat.eps
     n_classes = classifier.info.num_classes
     ready = prepare(attack_card("autoattack"), classifier.info.threat, n_classes=n_classes, seed=0)
@@ -436,12 +546,15 @@ def autoattack(args: argparse.Namespace) -> Alternatives:
         return adversary.run_standard_evaluation(x, labels, batch_size=len(x))[0]
 
     return {
-        "oat-bench": robust_table(classifier, data, "autoattack", "float32", args),
+        "oat-bench": robust_table(classifier, data, ["autoattack"], "float32", args),
         "oat-bench, attacks in bfloat16": robust_table(
-            classifier, data, "autoattack", "bf16", args
+            classifier, data, ["autoattack"], "bf16", args
         ),
         "torchattacks": by_hand(classifier, data, "torchattacks", with_torchattacks),
         "pyautoattack": by_hand(classifier, data, "pyautoattack", with_pyautoattack),
+        f"oat-bench, bfloat16, {sampled} survivors of {n}": robust_table(
+            classifier, more, ["apgd-ce", "autoattack"], "bf16", args, sampled
+        ),
     }
 
 
@@ -465,36 +578,47 @@ def resident(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
 
 
-def peak_memory(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
-    """In a process of its own: run one alternative, send by how many MiB its memory grew."""
+def measure(part: str, name: str, args: argparse.Namespace, pipe: Connection) -> None:
+    """In a process of its own: run one alternative, send by how many MiB it grew, and its cost.
+
+    The cost is seconds, on a CPU those of the process alone, and passes of single images.
+    """
     torch.set_num_threads(args.threads)
     run = PARTS[part](args)[name]
-    if args.device.type == "cuda":
+    cuda = args.device.type == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
+    else:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
+    clock = time.perf_counter if cuda else time.process_time
+    with spending() as spent:
+        start = clock()
         run()
-        pipe.send(torch.cuda.max_memory_allocated() / 2**20)
-        return
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
-    run()
-    pipe.send(resident("VmHWM") - before)
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = clock() - start
+    grown = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before
+    pipe.send((grown, seconds, AtLambda.passes + spent.forward + spent.backward))
 
 
-def memory_of(part: str, name: str, args: argparse.Namespace) -> float:
-    """Start `peak_memory` and wait for its answer."""
+def alone(part: str, name: str, args: argparse.Namespace) -> tuple[float, float, int]:
+    """Start `measure` and wait for its answer."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=peak_memory, args=(part, name, args, send))
+    process = context.Process(target=measure, args=(part, name, args, send))
     process.start()
-    grown: float = receive.recv()
+    send.close()  # or a process that dies would be waited for
+    found: tuple[float, float, int] = receive.recv()
     process.join()
-    return grown
+    return found
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Alternatives]] = {
     "training": training,
     "oats": oats,
     "scaling": scaling,
+    "ranks": ranks,
     "memory": memory,
     "pgd-7": lambda args: pgd(args, 7),
     "pgd-20": lambda args: pgd(args, 20),
@@ -529,6 +653,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--autoattack", type=int, default=32, help="images for AutoAttack")
+    parser.add_argument(
+        "--two-phase",
+        type=int,
+        nargs=2,
+        default=[1000, 16],
+        metavar=("N", "M"),
+        help="M survivors of N images, in the part autoattack",
+    )
     parser.add_argument("--evaluated", type=int, default=256, help="images for evaluation")
     parser.add_argument("--model", type=Path, help="checkpoint for autoattack and evaluation")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="its data set")
@@ -550,35 +682,56 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def rows_of(part: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure the alternatives of a part, the first of them what the others are compared with."""
+    alternatives = PARTS[part](args)
+    what = {"part": described(part, args)}
+    if part == "autoattack":
+        first = 0.0
+        for name in alternatives:
+            named = what | {"what": name}
+            known = [row for row in args.earlier if named.items() <= row.items()]
+            if not known:
+                grown, seconds, passes = alone(part, name, args)
+                ratio = {RATIO: round(seconds / (first or seconds), 2)}
+                cost = {"seconds": round(seconds, 1)} | ratio | {"passes": passes}
+                known = [named | cost | {"peak memory, MiB": round(grown)}]
+            first = first or known[0]["seconds"]
+            yield known[0]
+        return
+    times_of = in_turns(alternatives, args.repeats, int(part != "memory"))
+    reference = next(iter(times_of.values()))
+    for name, times in times_of.items():
+        ratios = [b / a for a, b in zip(reference, times, strict=True)]
+        # ranks are processes of their own
+        grown = None if " rank" in name else round(alone(part, name, args)[0])
+        yield what | {
+            "what": name,
+            "seconds": round(statistics.median(times), 3),
+            RATIO: round(statistics.median(ratios), 2),
+            "peak memory, MiB": grown,
+            "all seconds": [round(t, 4) for t in times],
+        }
+
+
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write, row by row."""
     args = parse()
     torch.set_num_threads(args.threads)
     title = f"{args.architecture}, {args.size}x{args.size}, batch {args.batch}, {machine(args)}"
-    rows = []
+    about = {"machine": machine(args), "torch": str(torch.__version__), "title": title}
+    about |= {"threads": args.threads, "model": str(args.model)}
+    out, rows = args.out.with_suffix(".json"), []
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    args.earlier = earlier["rows"] if about.items() <= earlier.items() else []
     for part in args.only.split(","):
-        # minutes: a first round would change nothing
-        long, first = part == "autoattack", int(part not in ("autoattack", "memory"))
-        seconds = in_turns(PARTS[part](args), 1 if long else args.repeats, first)
-        reference = next(iter(seconds))
-        for name, times in seconds.items():
-            ratios = [b / a for a, b in zip(seconds[reference], times, strict=True)]
-            rows.append(
-                {
-                    "part": described(part, args),
-                    "what": name,
-                    "seconds": round(statistics.median(times), 3),
-                    "times oat-bench's": round(statistics.median(ratios), 2),
-                    "peak memory, MiB": None if long else round(memory_of(part, name, args)),
-                    "all seconds": [round(t, 4) for t in times],
-                }
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
-    table = pd.DataFrame(rows).drop(columns="all seconds").to_markdown(index=False)
+        for row in rows_of(part, args):
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+            out.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+    table = pd.DataFrame(rows).drop(columns="all seconds", errors="ignore").to_markdown(index=False)
     text = f"**{title}**\n\n{table}\n"
     args.out.with_suffix(".md").write_text(text)
-    result = {"machine": machine(args), "torch": torch.__version__, "title": title, "rows": rows}
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     print(text)
 
 

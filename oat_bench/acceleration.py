@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 from oat_bench.networks.plain import PlainNetwork
-from oat_bench.progress import note
+from oat_bench.progress import note, passed
 
 Precision = Literal["float32", "bf16"]
 
@@ -124,6 +125,7 @@ def spending() -> Iterator[Spent]:
 
 def _contiguous(gradient: Tensor) -> Tensor:
     _MADE.backward += len(gradient)
+    passed(len(gradient))
     return gradient.contiguous()
 
 
@@ -139,9 +141,15 @@ class Accelerated(nn.Module):
         self._call = compiled(self._logits, dynamic=True) if compile_it else self._logits
         self.eval()
 
-    def _logits(self, x: Tensor) -> Tensor:
-        with autocast(x.device, self.precision):
-            if self.precision == "float32" or not isinstance(self.plain, PlainNetwork):
+    def exact(self, x: Tensor) -> Tensor:
+        """Map images to logits as in precision float32; with no gradient."""
+        with torch.no_grad():
+            return self._in_parts(x, partial(self._logits, precision="float32"))
+
+    def _logits(self, x: Tensor, precision: Precision | None = None) -> Tensor:
+        precision = precision or self.precision
+        with autocast(x.device, precision):
+            if precision == "float32" or not isinstance(self.plain, PlainNetwork):
                 logits: Tensor = self.plain(x)
                 return logits.float()
             features = self.plain.features(x)
@@ -150,22 +158,26 @@ class Accelerated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, C, H, W] to float32 logits [n, num_classes]."""
-        _MADE.forward += len(x)
         if x.requires_grad:
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
             x.register_hook(_contiguous)  # type: ignore[no-untyped-call]
+        return self._in_parts(x, self._call)
+
+    def _in_parts(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:
+        _MADE.forward += len(x)
+        passed(len(x))
         x = x.contiguous(memory_format=torch.channels_last)
         parts = torch.split(x, _CPU_IMAGES) if x.device.type == "cpu" else (x,)
-        logits = [self._alike(part) for part in parts]
+        logits = [self._alike(part, call) for part in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-    def _alike(self, x: Tensor) -> Tensor:
+    def _alike(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:
         # an image's logits are the same to the last bit whatever it is in one batch with
         if not 0 < len(x) < _LEAST_IMAGES or x.device.type != "cpu":
-            return self._call(x)
+            return call(x)
         filling = x.detach()[torch.arange(_LEAST_IMAGES - len(x)) % len(x)]
-        return self._call(torch.cat([x, filling]))[: len(x)]
+        return call(torch.cat([x, filling]))[: len(x)]
 
 
 class AcceleratedDraws(RandomNetwork):

@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a single line and exit code 2."""
+"""What the command line turns into a single line: a user's error, and an end without a report."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class UserError(ValueError):
     """Input that only the user can mend: one line on what was wrong, expected, and how to mend."""
+
+
+class Finished(Exception):  # noqa: N818
+    """What was asked for is done, and there is no report: one line, exit code 0."""
 
 
 def one_line(text: object, limit: int | None = 200) -> str:

@@ -59,9 +59,9 @@ def make_folder(path: Path, option: str = "--out") -> Path:
 _UNFOLDED_TIMES = 250
 
 
-def check_unfolded(path: Path, size: int, stored: int | None = None) -> None:
+def check_unfolded(path: Path | str, size: int, stored: int | None = None) -> None:
     """Refuse a file whose bytes in memory are over 256 MiB and 250 times those on disk."""
-    stored = path.stat().st_size if stored is None else stored
+    stored = Path(path).stat().st_size if stored is None else stored
     if size > max(1 << 28, _UNFOLDED_TIMES * stored):
         raise UserError(
             f"{path}: {stored} bytes would unfold to {size}; expected at most {_UNFOLDED_TIMES} "
@@ -81,8 +81,13 @@ def read_bounded(path: Path, limit: int, kind: str) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read ({reason})") from error
     if size > limit or len(content) > limit:
-        raise UserError(f"{path}: too large for {kind} (over {limit} bytes)")
+        raise too_large(path, limit, kind)
     return content
+
+
+def too_large(path: Path | str, limit: int, kind: str) -> UserError:
+    """Build the error for a file of more bytes than one of its kind has."""
+    return UserError(f"{path}: too large for {kind} (over {limit} bytes)")
 
 
 def sha256(*parts: bytes | str | memoryview) -> str:

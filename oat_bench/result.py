@@ -19,6 +19,7 @@ from oat_bench.evaluation import flags as doubting
 from oat_bench.evaluation import grid, survivors
 from oat_bench.evaluation.cost import with_attack_costs, with_costs
 from oat_bench.evaluation.images import ImageFolder
+from oat_bench.evaluation.sharing import Executor, finish
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write, make_folder
 from oat_bench.reports import flags, per_lambda
@@ -194,34 +195,38 @@ def measured(
     command: str,
     device: torch.device,
     out: Path | None = None,
+    store: OutcomeStore | None = None,
+    executor: Executor | None = None,
     images: Literal["safetensors", "png"] | None = None,
 ) -> Result:
-    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``."""
+    """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``.
+
+    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out.
+    """
     info = classifier.info
     data = check_fits(info, data)
     examples = run.choose_examples(data, card.evaluation.n_examples)
     points = run.choose_points(card, info.method, info.trained_lambdas, info.widths)
-    samples = survivors.samples(card, attacks, len(examples))
-    drawn = {attack.card.name for attack in attacks if attack.label in samples}
-    fewer = card.evaluation.fewer_examples
+    shares = survivors.shares(card, attacks, len(examples))
     subject = Subject(
         classifier.to(device),
         data.test.to(device),
         data.fingerprint(),
         examples,
-        {name: n for name, n in fewer.items() if name not in drawn},
-        OutcomeStore(None if out is None else make_folder(out / STORE)),
-        card.evaluation.batch_size,
-        card.evaluation.gradients,
-        card.evaluation.compile,
+        store=store or OutcomeStore(None if out is None else make_folder(out / STORE)),
+        batch_size=card.evaluation.batch_size,
+        gradients=card.evaluation.gradients,
+        compile_it=card.evaluation.compile,
         seed=attacks[0].seed if attacks else 0,
-        samples=samples,
+        executor=executor,
+        **shares,
     )
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
+    finish(subject)
     same = [attack for attack in attacks if survivors.within(attack, card)]
     worst_over = [attack.label for attack in same]
-    design = Design(worst_over, {label: sample.after for label, sample in samples.items()})
+    design = Design(worst_over, {label: one.after for label, one in subject.samples.items()})
     doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
     before = None if out is None else out / ENTRY
     counted = summarize(outcomes, design, classifier.trained_at)

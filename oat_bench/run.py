@@ -30,21 +30,25 @@ from oat_bench.datasets.splits import stratified
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import survivors
 from oat_bench.files import atomic_write, sha256
+from oat_bench.launch import launch
 from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
+from oat_bench.training.ranks import Ranks
 from oat_bench.training.sampling import describe_lambdas
 
 
 def choose_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is available; use --device cpu or auto")
+    if name == "cuda" and (own := launch()).size > 1:  # torchrun: a GPU for each process
+        return torch.device("cuda", own.local_rank % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -101,11 +105,14 @@ def train(
     seed: int,
     device: torch.device,
     start: TunableClassifier | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008
 ) -> TunableClassifier:
     """Train by a card into ``out``; continue what it holds, or load that if it is finished.
 
-    Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`.
+    Weights are those of ``start``, for which the card is made by `BenchmarkCard.starting_from`. Of
+    several ``ranks`` the first writes, all return the classifier.
     """
+    write = atomic_write if ranks.first else _write_nothing
     ancestors = [] if start is None else start.lineage()
     _, *size = data.input_shape
     card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
@@ -125,13 +132,94 @@ def train(
                 f"{checkpoint} was trained by another card, on other data, with another seed or "
                 "from another model; choose another folder with --out, or evaluate it with --model"
             )
-        atomic_write(out / CARD, as_toml(card))
+        write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
     if card.network != without_stem.network:
         names = card.network.architecture, without_stem.network.architecture
         note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
     identity = training_identity(card, data, seed, ancestors)
+    classifier = fresh(card, data, seed=seed, start=start, identity=identity)
+    info = classifier.info
+    classifier.to(device)
+    selections, logs, seconds, micro_batches, rates = [], [], 0.0, [], []
+    train_split, validation = data.train.to(device), data.validation
+    if card.training.validation_examples is not None:
+        chosen, _ = stratified(validation.labels, card.training.validation_examples)
+        validation = validation.take(chosen)
+    validation = validation.to(device)
+    bytes_free = room(card.training, device, *data.splits.values())
+    if bytes_free is not None and card.training.memory is None:
+        bytes_free //= ranks.beside
+    members = classifier.members()
+    if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
+        write(out / CARD, as_toml(card))
+    for member in members:
+        recipe = member.recipe(card.training)
+        trainer = Trainer(
+            member.step,
+            recipe,
+            card.threat,
+            train_split,
+            validation,
+            seed=seed,
+            identity=f"{identity} {member.name}".rstrip(),
+            folder=out / member.name,
+            room=bytes_free,
+            ranks=ranks,
+        )
+        loss = recipe.objective.loss
+        by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
+        epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+        parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
+        widths = sorted({width for _, width in member.step.points()}, reverse=True)
+        if len(widths) > 1:
+            parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
+        parts += [f"on {ranks.names or device}", trainer.computation]
+        parts += [f"at {card.threat}, from {one}" for one in ancestors[:1]]
+        note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
+        progress = trainer.train()
+        selections.append((member, trainer.selection))
+        seconds += progress.seconds
+        rates += [trainer.rate] if trainer.rate else []
+        micro_batches += [progress.micro_batch] if progress.micro_batch else []
+        if member.name:
+            log = pd.DataFrame(progress.history)
+            log.insert(0, "network", member.name)
+            logs.append(log)
+            whole = pd.concat(logs)
+            whole["seconds"] = whole.pop("seconds")
+            write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
+    write(out / SPLITS, data.describe_splits())
+    write(out / CARD, as_toml(card))
+    selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
+    if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
+        selection = selections[0][1] if selections else ""
+    selection = "; ".join(filter(None, [selection, classifier.fit(data)])) or "none: not trained"
+    changes: dict[str, Any] = {"selection": selection}
+    if micro_batches:
+        least = min(micro_batches)
+        changes |= {"micro_batch": least}
+        changes |= {"benchmark_card": training_identity(card, data, seed, ancestors, least)}
+    classifier.info = classifier.info.model_copy(update=changes)
+    if ranks.first:
+        save(classifier, checkpoint)
+    if selections:
+        speed = f", {rates[-1]:,.0f} images a second" if rates else ""
+        note(f"trained in {seconds:.0f} s{speed}; weights: {selection}")
+    return classifier
+
+
+def fresh(
+    card: BenchmarkCard,
+    data: Dataset,
+    *,
+    seed: int,
+    start: TunableClassifier | None = None,
+    identity: str = "",
+) -> TrainableClassifier:
+    """Build the classifier that `train` trains by a card for images of this size."""
+    method: type[TrainableClassifier] = METHODS[card.method]
     network = method.network_card(card.network)
     info = ModelInfo(
         method=card.method,
@@ -149,72 +237,15 @@ def train(
         epochs=card.training.epochs,
         selection="",
         benchmark_card=identity,
-        data_fingerprint=data.fingerprint(),
+        data_fingerprint=data.fingerprint() if identity else "",
         image_size=data.image_size,
-        ancestors=ancestors,
+        ancestors=[] if start is None else start.lineage(),
     ).with_bridge()
-    classifier = method.build(info) if start is None else method.start(info, start)
-    classifier.to(device)
-    selections, logs, seconds, micro_batches = [], [], 0.0, []
-    train_split, validation = data.train.to(device), data.validation
-    if card.training.validation_examples is not None:
-        chosen, _ = stratified(validation.labels, card.training.validation_examples)
-        validation = validation.take(chosen)
-    validation = validation.to(device)
-    bytes_free = room(card.training, device, *data.splits.values())
-    members = classifier.members()
-    if not any((out / member.name / STATE).exists() for member in members):  # or it is refused
-        atomic_write(out / CARD, as_toml(card))
-    for member in members:
-        recipe = member.recipe(card.training)
-        trainer = Trainer(
-            member.step,
-            recipe,
-            card.threat,
-            train_split,
-            validation,
-            seed=seed,
-            identity=f"{identity} {member.name}".rstrip(),
-            folder=out / member.name,
-            room=bytes_free,
-        )
-        loss = recipe.objective.loss
-        by = card.method.upper() + ("" if loss == "cross-entropy" else f" with {loss}")
-        epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
-        parts = [f"{len(data.train)} images", epochs, describe_lambdas(recipe)]
-        widths = sorted({width for _, width in member.step.points()}, reverse=True)
-        if len(widths) > 1:
-            parts.append(f"width {', '.join(f'{width:g}' for width in widths)}")
-        parts += [f"on {device}", trainer.computation]
-        parts += [f"at {card.threat}, from {one}" for one in ancestors[:1]]
-        note(f"training {info.architecture} on {data.name} by {by}: {', '.join(parts)}")
-        progress = trainer.train()
-        selections.append((member, trainer.selection))
-        seconds += progress.seconds
-        micro_batches += [progress.micro_batch] if progress.micro_batch else []
-        if member.name:
-            log = pd.DataFrame(progress.history)
-            log.insert(0, "network", member.name)
-            logs.append(log)
-            whole = pd.concat(logs)
-            whole["seconds"] = whole.pop("seconds")
-            atomic_write(out / LOG, whole.to_csv(index=False, float_format="%.6g"))
-    atomic_write(out / SPLITS, data.describe_splits())
-    atomic_write(out / CARD, as_toml(card))
-    selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
-    if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
-        selection = selections[0][1] if selections else ""
-    selection = "; ".join(filter(None, [selection, classifier.fit(data)])) or "none: not trained"
-    changes: dict[str, Any] = {"selection": selection}
-    if micro_batches:
-        least = min(micro_batches)
-        changes |= {"micro_batch": least}
-        changes |= {"benchmark_card": training_identity(card, data, seed, ancestors, least)}
-    classifier.info = classifier.info.model_copy(update=changes)
-    save(classifier, checkpoint)
-    if selections:
-        note(f"trained in {seconds:.0f} s; weights: {selection}")
-    return classifier
+    return method.build(info) if start is None else method.start(info, start)
+
+
+def _write_nothing(_path: Path, _text: str) -> None:
+    """Stand in for `atomic_write` on ranks that leave it to the first."""
 
 
 def training_identity(

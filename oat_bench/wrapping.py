@@ -27,6 +27,7 @@ from oat_bench.methods.own import Own
 _SOURCE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:=]*)(?:=(?P<argument>.*))?", re.DOTALL)
 #: where an object with ``at(lam)`` is looked at, unless told otherwise
 LAMBDAS = [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
+OWN = "oat_bench_own_"  #: begins a module's name where its file's is taken
 _TRIED = 4  #: test images that a model is tried on before it is taken
 _ROUNDING = 1e-4  #: rows of probabilities add up to 1 to this
 
@@ -177,7 +178,7 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
     if not path.is_file():
         raise UserError(f"no file at {path}; expected Python, such as ./mine.py:build")
     # under its own name its classes unpickle; but no library is replaced
-    module_name = path.stem if path.stem not in sys.modules else f"oat_bench_own_{path.stem}"
+    module_name = path.stem if path.stem not in sys.modules else f"{OWN}{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -23,7 +23,11 @@ class Written(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file, or raise a `UserError` that says what it should be."""
-        content = read_bounded(path, cls.max_bytes, cls.what)
+        return cls.parse(read_bounded(path, cls.max_bytes, cls.what), path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path | str) -> Self:
+        """Read what a file holds, likewise."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:

@@ -13,13 +13,18 @@ from oat_bench.registry import ENGINES
 _REFERENCE = re.compile(rf"\$([a-z_]+)(?:\s*([*/+])\s*({cards.NUMBER}))?")
 #: classes of attacks that take no gradient of the model, by engine
 GRADIENT_FREE = {
-    "oat_bench": {"Noise"},
+    "oat_bench": {"Noise", "Square"},
     "torchattacks": {"GN", "OnePixel", "Pixle", "SPSA", "Square"},
     "art": {
         *("BoundaryAttack", "GeoDA", "HopSkipJump", "PixelAttack", "SignOPTAttack", "SimBA"),
         *("SpatialTransformation", "SquareAttack", "ThresholdAttack", "ZooAttack"),
     },
 }
+# what a card may write for a parameter of an in-house attack
+Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Switch = Annotated[bool, Field(strict=True)]
+Seed = Annotated[int, Field(strict=True)]
 _MAX_TARGETS = 9  #: AutoAttack's targeted parts try so many of the other classes, at most
 
 
@@ -47,22 +52,6 @@ class AttackPart(Recorded):
         bound = {key: getattr(threat, key) for key in ("eps", "step_size", "norm")}
         known = bound | counts | {"seed": seed}
         return {key: _resolve(key, value, known) for key, value in self.parameters.items()}
-
-    @property
-    def passes(self) -> float:
-        """Forward and backward passes of an image that survives, about, once resolved."""
-        given = self.parameters
-        if self.class_ == "Images":  # they are there already
-            return 1.0
-        counts = [given.get(key) for key in ("steps", "max_iter", "n_queries", "draws")]
-        known = [float(count) for count in counts if isinstance(count, int | float)]
-        restarts = given.get("restarts", given.get("n_restarts", 1))
-        # APGD-T aims at each of the other classes; FAB where it is told to
-        aimed = self.class_ == "APGDT" or given.get("multi_targeted", False)
-        targets = given.get("n_classes", 10) - 1 if aimed else 1
-        backward = 1 if "n_queries" in given or "draws" in given else 2
-        each = backward * given.get("eot_iter", 1) * (1 + (self.class_ == "EOTPGD"))  # two losses
-        return float(each * targets * restarts * max(known, default=100.0))
 
     @property
     def averages(self) -> bool:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from inspect import Parameter
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.attacks.card import AttackCard, AttackPart
+from oat_bench.attacks.passes import Passes, count
 from oat_bench.cards import Threat
 from oat_bench.errors import UserError, nearest, one_line, unknown
 from oat_bench.files import sha256
+from oat_bench.networks.drawn import RandomNetwork
 from oat_bench.randomness import uniform
 from oat_bench.registry import ENGINES
 from oat_bench.training.pgd import evaluating
@@ -61,9 +64,33 @@ class Attack:
         return [replace(self, chain=chain[: part + 1], part=part) for part in range(len(chain))]
 
     @property
-    def passes(self) -> float:
-        """Forward and backward passes that it makes of an image that survives, about."""
-        return sum(run.passes for run in (self.chain if self.part is None else self.chain[-1:]))
+    def passes(self) -> Passes:
+        """Passes that it makes of an image that survives, before the result is classified."""
+        return self.passes_on(None)
+
+    def passes_on(self, model: nn.Module | None) -> Passes:
+        """Return `passes`, on a random model through the networks that a step draws."""
+        found = Passes()
+        for run in self._own:
+            drawn, by = None, self._engine_of([run])
+            if isinstance(model, RandomNetwork):
+                drawn = len(model.draws(run.parameters.get("eot_iter", 10), 0).networks)
+            found += count(by, run.class_, run.parameters, self.n_classes, drawn)
+        return found
+
+    @property
+    def _own(self) -> tuple[AttackPart, ...]:
+        return self.chain if self.part is None else self.chain[-1:]
+
+    @cached_property
+    def engine(self) -> str:
+        """The engine that computes: the card's, or one with the same outcomes in its place."""
+        return self._engine_of(self._own)
+
+    def _engine_of(self, runs: Sequence[AttackPart]) -> str:
+        instead = getattr(ENGINES[self.card.engine], "instead", lambda _part, targeted: None)
+        found = {instead(run, targeted=self.targeted) for run in runs}
+        return found.pop() or self.card.engine if len(found) == 1 else self.card.engine
 
     @property
     def per_example(self) -> bool:
@@ -102,12 +129,12 @@ class Attack:
 
     @property
     def _engine(self) -> Any:
-        """What runs the card; ``docs/add-an-attack.md`` says what it has."""
-        return ENGINES[self.card.engine]
+        """What runs it; ``docs/add-an-attack.md`` says what it has."""
+        return ENGINES[self.engine]
 
     def fingerprint(self) -> str:
         """Hash of all that decides the attacked images of a given model and example."""
-        library = f"{self.card.engine} {version(self._engine.DISTRIBUTION)}"
+        library = f"{self.engine} {version(self._engine.DISTRIBUTION)}"
         bound = self.threat.model_dump_json(exclude={"step_size"})
         # what it draws for: one more word than the fingerprints of releases that drew for batches
         drawn = [] if self.per_example else ["blocks from 128"]
@@ -116,6 +143,13 @@ class Attack:
         # what a part is given depends on those before it
         *earlier, last = [(run.class_, repr(sorted(run.parameters.items()))) for run in self.chain]
         before = [word for words in earlier for word in words]
+        # a part of its library sees what others left than it did after its library's own
+        by = (
+            [self._engine_of([run]) for run in self.chain[:-1]]
+            if self.engine == self.card.engine
+            else []
+        )
+        before += [f"after {engine}" for engine in by if engine != self.card.engine]
         own = (last[0], str(self.card.version), library, last[1])
         # what earlier releases ran otherwise
         known = getattr(self._engine, "REVISED_L2", ())

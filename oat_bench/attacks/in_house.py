@@ -1,9 +1,9 @@
-"""The in-house engine: PGD, also on an expectation, FGSM, MI-FGSM and noise.
+"""The in-house engine: PGD, also on an expectation, FGSM, MI-FGSM, noise, AutoAttack's parts.
 
 Annotations say what a card may write.
 """
 
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Annotated, Any
@@ -12,8 +12,12 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from oat_bench.attacks.apgd import apgd, apgd_t
+from oat_bench.attacks.card import Count, Number, Seed, Switch
 from oat_bench.attacks.engines import Attack, check_class, check_parameters, check_targeted, failed
 from oat_bench.attacks.expectation import climb, expected_losses, mixture_losses
+from oat_bench.attacks.fab import fab
+from oat_bench.attacks.square import square
 from oat_bench.cards import Norm
 from oat_bench.networks.drawn import Drawn, RandomNetwork
 from oat_bench.randomness import generator
@@ -22,10 +26,6 @@ from oat_bench.training.pgd import Walk, follow, walk
 DISTRIBUTION = "oat-bench"  #: whose version goes into results
 PER_EXAMPLE = True  #: random numbers belong to examples, not to the batch
 REVISED_L2 = ("PGD", "Noise")  #: starts were of uniform length, most of them near the centre
-
-Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Switch = Annotated[bool, Field(strict=True)]
 
 _DRAWS = 3  #: draws of the model take this stream of the seed, and a stream for each step
 
@@ -152,7 +152,13 @@ CLASSES: dict[str, Callable[..., Tensor | Walk]] = {
     "PGD": projected_gradient_descent,
     "EOTPGD": eot_pgd,
     "Noise": noise,
+    "APGD": apgd,
+    "APGDT": apgd_t,
+    "FAB": fab,
+    "Square": square,
 }
+#: classes that break the images that torchattacks' break, from the same start and draws
+ALIKE = ("APGD", "APGDT", "FAB", "Square")
 #: what the engine passes, not the card
 _PASSED = ("model", "x", "y", "example_ids", "seed", "targeted")
 
@@ -162,12 +168,29 @@ def check(attack: Attack) -> None:
     check_class(attack, CLASSES)
     known = signature(CLASSES[attack.class_]).parameters
     check_targeted(attack, "targeted" in known)
-    check_parameters(attack, [p for p in known.values() if p.name not in _PASSED])
+    written = [p for p in known.values() if p.name not in _PASSED or p.annotation == Seed]
+    check_parameters(attack, written)
     for key, value in attack.parameters.items():
-        try:
-            TypeAdapter(known[key].annotation).validate_python(value)
-        except ValidationError as error:
-            raise failed(attack, f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
+        if complaint := _complaint(attack.class_, key, value):
+            raise failed(attack, f"{key} is {value!r}: {complaint}")
+
+
+def computes(class_: str, parameters: Mapping[str, object], *, targeted: bool) -> bool:
+    """Whether the class is one of `ALIKE` and takes such parameters of torchattacks' class."""
+    if class_ not in ALIKE:
+        return False
+    known = signature(CLASSES[class_]).parameters
+    fits = all(key in known and not _complaint(class_, key, parameters[key]) for key in parameters)
+    needed = {name for name, one in known.items() if one.default is one.empty}
+    return fits and needed <= {*parameters, *_PASSED} and (not targeted or "targeted" in known)
+
+
+def _complaint(class_: str, key: str, value: object) -> str:
+    try:
+        TypeAdapter(signature(CLASSES[class_]).parameters[key].annotation).validate_python(value)
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return ""
 
 
 def run(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, example_ids: Tensor) -> Tensor:
@@ -196,7 +219,7 @@ def together(
         function = CLASSES[attack.class_]
         passed = {"example_ids": example_ids, "seed": attack.seed, "targeted": attack.targeted}
         accepted = {k: v for k, v in passed.items() if k in signature(function).parameters}
-        result = function(model, x, y, **accepted, **attack.parameters)
+        result = function(model, x, y, **(accepted | attack.parameters))
         if isinstance(result, Generator):
             walks[number] = result
         else:

@@ -6,9 +6,18 @@ search saw (Pareto testing, arXiv:2210.07913); every bound is an exact binomial 
 ``docs/operating-point.md``.
 """
 
-from oat_bench.calibration.inputs import HeldOut, affordable, held_out, strongest
+from oat_bench.calibration.inputs import HeldOut, affordable, held_out, jobs, strongest
 from oat_bench.calibration.model import calibrate
 from oat_bench.calibration.report import Calibration
 from oat_bench.calibration.search import Goal
 
-__all__ = ["Calibration", "Goal", "HeldOut", "affordable", "calibrate", "held_out", "strongest"]
+__all__ = [
+    "Calibration",
+    "Goal",
+    "HeldOut",
+    "affordable",
+    "calibrate",
+    "held_out",
+    "jobs",
+    "strongest",
+]

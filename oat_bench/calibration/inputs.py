@@ -104,7 +104,11 @@ def affordable(
     for width in widths:
         cost = measure(classifier.at(lam, width), image)
         fits = cost.flops <= most_flops and cost.latency_ms <= longest
-        costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
+        costs.append(
+            WidthCost(
+                width=width, fits=fits, **cost.model_dump(exclude={"parameters", "latency_spread"})
+            )
+        )
     if not any(cost.fits for cost in costs):
         known = "; ".join(
             f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"
@@ -167,14 +171,10 @@ def strongest(
     subject = Subject(classifier, data, "", examples, **how)
     each, right, standing = _time(subject.at(point), timed)
     n_search, n_test = procedure.split(len(examples), goal, confidence)
-    smooth = classifier.continuous
-    points = len(search.starting_lambdas(info.trained_lambdas, continuous=smooth)) * len(widths)
-    points += 2 * search.REFINEMENTS if smooth else 0
-    tests = 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
-
+    points, tests = _most(classifier, goal, widths)
     passes = []  # of an image
     for attack in (whole, parts):
-        first, *others = (run.passes for run in attack.chain)
+        first, *others = (part.passes.total for part in attack.parts())
         passes.append(right * first + standing * sum(others))
     takes = [each * (points * n_search * passes[1] + tests * n_test * one) for one in passes]
     allowed = f"the budget of {budget / 60:g} min"
@@ -187,6 +187,32 @@ def strongest(
     )
 
 
+def _most(
+    classifier: TunableClassifier, goal: search.Goal, widths: Sequence[float]
+) -> tuple[int, int]:
+    """Return how many points a search attacks, and how often tests do, at most."""
+    smooth, trained = classifier.continuous, classifier.info.trained_lambdas
+    points = len(search.starting_lambdas(trained, continuous=smooth)) * len(widths)
+    points += 2 * search.REFINEMENTS if smooth else 0
+    return points, 2 + search.SAFER + search.BOLDER if goal.barred == "RA" else 1
+
+
+def jobs(
+    classifier: TunableClassifier,
+    attack: Attack,
+    goal: search.Goal,
+    n: int,
+    *,
+    confidence: float,
+    widths: Sequence[float],
+) -> list[tuple[OperatingPoint, Attack, int]]:
+    """Return what a calibration on n images attacks at most, for `oat_bench.planning`."""
+    n_search, n_test = procedure.split(n, goal, confidence)
+    points, tests = _most(classifier, goal, widths)
+    point = OperatingPoint(max(classifier.info.trained_lambdas), max(widths))
+    return [(point, cheaper(attack), n_search)] * points + [(point, attack, n_test)] * tests
+
+
 def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     """Attack one batch: the seconds of a pass of an image; the shares that are right, and stand."""
     labels = at.data.labels
@@ -197,5 +223,5 @@ def _time(at: AtPoint, attack: Attack) -> tuple[float, float, float]:
     started = time.perf_counter()
     attacked = at.attacked(attack, right, *at.craft([attack], right))
     standing = int((attacked == labels[right]).sum())
-    each = (time.perf_counter() - started) / (attack.passes * len(right))
+    each = (time.perf_counter() - started) / (attack.passes.total * len(right))
     return each, len(right) / len(ids), standing / len(ids)

@@ -1,5 +1,6 @@
 """Calibration of a trained model: what answers the search's questions, and what it costs."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,8 +19,10 @@ from oat_bench.cards import format_eps
 from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.stages import usual
 from oat_bench.evaluation.subject import Subject
-from oat_bench.progress import Bar, bar
+from oat_bench.progress import Bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.entries import versions
 from oat_bench.results.outcomes import OutcomeStore
 from oat_bench.statistics.accuracy import robust_right
@@ -36,7 +39,7 @@ class ModelProbe:
     attack: Attack
     predicted: int = 0
     attacked: int = 0
-    line: Bar | None = None  # advances by one for each image to attack
+    line: Bar | None = None  # is told of each stage
     _clean: dict[OperatingPoint, Tensor] = field(default_factory=dict)
     _seen: dict[OperatingPoint, Bools] = field(default_factory=dict)
 
@@ -57,10 +60,15 @@ class ModelProbe:
         self.attacked += int((self.clean(point, examples) & ~seen[examples]).sum())
         seen[examples] = True
         subject = replace(self.subject, examples=torch.from_numpy(examples))
-        rows = evaluate(subject, [point], [self.attack], show=False)
         if self.line is not None:
-            self.line.advance(len(examples))
+            expected = self.expected(len(examples))
+            self.line.begin(self.attack.label, expected, self.line.text)
+        rows = evaluate(subject, [point], [self.attack], show=False)
         return robust_right(rows).to_numpy(dtype=np.bool_)
+
+    def expected(self, images: int) -> float:
+        """Return the passes that an attack on images is thought to take."""
+        return images * sum(usual(one) * one.passes.total for one in self.attack.parts())
 
 
 def calibrate(
@@ -103,8 +111,10 @@ def calibrate(
     lambdas = starting_lambdas(info.trained_lambdas, continuous=smooth)
     n_search, n_test = procedure.split(len(ids), goal, confidence)
     # about: points are dropped, and others looked at
-    total = len(lambdas) * len(shares) * n_search + n_test
-    with bar("calibrating", total, show=show) as line:
+    n_points = len(lambdas) * len(shares)
+    expected = defaultdict(float, {probe.attack.label: probe.expected(n_points * n_search)})
+    expected[attack.label] += tester.expected(n_test)
+    with passes_bar("calibrating", expected, show=show) as line:
         probe.line = tester.line = line
         outcome = procedure.run(
             probe,
@@ -119,7 +129,7 @@ def calibrate(
         )
     points = (GRID if smooth else len(lambdas)) * len(shares)
     # what comes out is predicted too
-    each, each_searched = attack.passes + 1, probe.attack.passes + 1
+    each, each_searched = attack.passes.total + 1, probe.attack.passes.total + 1
     predicted, attacked = probe.predicted + tester.predicted, probe.attacked + tester.attacked
     passes = predicted + each_searched * probe.attacked + each * tester.attacked
     clean = sum(one.sa.share for one in outcome.found) / len(outcome.found)

@@ -11,19 +11,38 @@ from typing import NoReturn
 import click
 
 # they add themselves to cli
-from oat_bench.cli import calibrate, check, examine, export, leaderboard, reading, run  # noqa: F401
+from oat_bench.cli import (  # noqa: F401
+    calibrate,
+    check,
+    examine,
+    export,
+    leaderboard,
+    plan,
+    reading,
+    run,
+)
 from oat_bench.cli.group import cli
 from oat_bench.errors import UserError, one_line
+from oat_bench.launch import first_to_speak, launch
 
 #: what a full disk looks like, by quota or by limit too
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: how gloo and NCCL say that another process has gone
+_LOST = (
+    "gloo/transport",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "ncclRemoteError",
+)
+_KEPT = "what was finished is kept, the same command goes on from there"
 #: how torch says that there is no memory left, on a GPU and on a CPU
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
     with suppress(OSError):  # nobody reads, or the disk behind stdout is full
-        click.echo(f"oat-bench: {one_line(message, limit=None)}", err=True)
+        if first_to_speak():
+            click.echo(f"oat-bench: {one_line(message, limit=None)}", err=True)
         sys.stdout.flush()
     # a hard exit: threads of a library that is still loading must not add a traceback
     os._exit(code)
@@ -41,6 +60,8 @@ def _explain(error: Exception) -> str | None:
         if error.errno in _DISK_FULL:
             return f"the disk is full ({error.strerror}); make room, the same command goes on"
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if launch().size > 1 and any(words in str(error) for words in _LOST):
+        return f"a rank was lost; {_KEPT}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return (
             "out of memory; attack fewer images at a time with --batch-size, lower batch_size in "
@@ -60,11 +81,16 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
+    if launch().size > 1:
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         sys.exit(cli(prog_name="oat-bench", standalone_mode=False))
     except Exception as error:
+        if launch().size > 1:  # it ends, whatever torchrun asks for meanwhile
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if interrupts or isinstance(error, click.Abort):
-            _fail("stopped; what was finished is kept, the same command goes on from there", 130)
+            lost = ", as torchrun does where a rank is lost" if signal.SIGTERM in interrupts else ""
+            _fail(f"stopped{lost}; {_KEPT}", 130)
         message = _explain(error)
         if message is None:
             raise

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from oat_bench.cli import options as shared
-from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.context import Context, hand_in
 from oat_bench.cli.group import command, command_line
 from oat_bench.cli.options import MODEL_WIDTHS, SEED, count, gradients, model_options, option
 from oat_bench.cli.values import AMOUNT, SHARE, SHARE_OR_ALL, Number
@@ -37,6 +37,7 @@ _MINUTES = ("MINUTES", Number(min=0))
 @count("--n-examples", f"Held-out images. [default: {_N}, or all]", least=2)
 @gradients("float32")
 @SEED
+@shared.STORE
 @model_options(
     "A folder of your own images, all of them; or the one that the model was trained on."
 )
@@ -83,6 +84,13 @@ def calibrate(
     threat, ready = card.with_changes(changes).threat, None
     if attack is not None:
         ready = prepare(attack_card(attack), threat, n_classes=info.num_classes, seed=seed)
+    if context.planned is not None:
+        whole = ready or prepare(
+            attack_card("autoattack"), threat, n_classes=info.num_classes, seed=seed
+        )
+        n = n_examples or min(_N, len(context.data.splits[split]))
+        jobs = calibration.jobs(trained, whole, goal, n, confidence=confidence, widths=shares)
+        context.plan(context.subject(context.examples(1, 1)), jobs)
     reading: dict[str, Any] = {one: getattr(context, one) for one in ("skip_broken", "image_size")}
     images = calibration.held_out(info, dataset, split, context.data_dir, **reading)
     n = n_examples or min(_N, len(images.data))
@@ -120,7 +128,7 @@ def calibrate(
         goal,
         data_fingerprint=images.fingerprint,
         examples=examples,
-        store=store_in(folder),
+        store=context.outcomes(folder),
         held_out=images.name,
         costs=costs,
         command=command_line(),

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from oat_bench.cli.context import Context, store_in
+from oat_bench.cli import options as shared
+from oat_bench.cli.context import Context
 from oat_bench.cli.group import command, command_line, plain_console
 from oat_bench.cli.options import flag, lambdas, model_options, option, seed
 from oat_bench.cli.values import NAMES, Number
@@ -32,6 +33,7 @@ _SURE = ("SHARE", Number(0.5, 1, max_open=True))
 @flag("--strict", "Fail unless every interval lies within the tolerance.")
 @flag("--update-baseline", "Make MODEL the baseline, unless the check fails.")
 @seed("Of the attacks. [default: the baseline's]")
+@shared.SCALE
 @model_options()
 def check(context: Context, baseline: str, form: str, update_baseline: bool, **asked: Any) -> None:
     """Fail if a model is less accurate or robust than a baseline.
@@ -51,9 +53,27 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     if update_baseline and kept_because is not None:
         raise UserError(kept_because)
     data = context.data
+    if context.planned is not None:
+        attacks = against.prepare(trained.info.num_classes, asked["seed"])
+        few = {label: sample.most for label, sample in against.samples().items()}
+        jobs = [
+            (point, attack, few.get(attack.label, int)(len(ids)))
+            for ids, names in against.shares()
+            for point in against.points
+            for attack in attacks
+            if attack.label in names
+        ]
+        context.plan(context.subject(context.examples(None, 1)), jobs)
     checks.prepare(trained, against, data, asked["seed"])
-    store = store_in(context.folder("check"))
-    done = checks.check(trained, against, data, device=context.where, store=store, **asked)
+    done = checks.check(
+        trained,
+        against,
+        data,
+        device=context.where,
+        store=context.outcomes(context.folder("check")),
+        executor=context.executor(),
+        **asked,
+    )
     failed, updated = done.comparison.failed, []
     if update_baseline and not failed:
         updated = checks.renew(done, data, command_line())

@@ -3,24 +3,50 @@
 A command asks in the order in which mistakes are to be reported; nothing is loaded twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
 
 from oat_bench.cli.group import command_line, show
 from oat_bench.errors import UserError
+from oat_bench.launch import launch
 from oat_bench.run_folder import STORE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
+    from oat_bench.attacks.engines import Attack
     from oat_bench.classifier import OperatingPoint, TunableClassifier
     from oat_bench.datasets import Dataset
+    from oat_bench.evaluation.sharing import Executor
     from oat_bench.evaluation.subject import Subject
+    from oat_bench.planning import Plan
     from oat_bench.reports.table import Page
     from oat_bench.results.outcomes import OutcomeStore
+    from oat_bench.training.ranks import Ranks
     from oat_bench.written import Written
+
+
+@dataclass(frozen=True)
+class Planned:
+    """That a command is to say what it would take, and on what."""
+
+    command: str
+    workers: int = 1
+    tflops: float | None = None  # that each worker reaches; None: as much as this machine
+
+    def show(self, plan: "Plan") -> NoReturn:
+        """Print the plan, and end the command."""
+        from oat_bench import planning
+
+        show(planning.page(plan, self.command, self.workers, self.tflops))
+        click.get_current_context().exit()
 
 
 @dataclass
@@ -37,7 +63,14 @@ class Context:
     image_size: int | None = None  # of a folder's images; None: as for the training
     device: str = "auto"
     out: Path | None = None  # None: `default_out`
+    planned: Planned | None = None  # set: nothing is computed, and data need not be there
+    store: str | None = None  # None: in the folder for results
+    shard: tuple[int, int] | None = None
+    ray: str | None = None  # an address; of a cluster started here if empty
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
     loaded: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)  # by what was asked
+    load_again: "Callable[[], Dataset] | None" = None  # what was loaded last, by absolute paths
 
     @property
     def name(self) -> str:
@@ -53,6 +86,13 @@ class Context:
 
         keep_freed_memory()
         return run.choose_device(self.device)
+
+    @cached_property
+    def ranks(self) -> "Ranks":
+        """The processes that train together, which meet here."""
+        from oat_bench.training import ranks
+
+        return ranks.join(self.where)
 
     @cached_property
     def trained(self) -> "TunableClassifier":
@@ -92,11 +132,19 @@ class Context:
     def load(self, name: str, image_size: int | None, label: str | None = None) -> "Dataset":
         """Load a data set, once; or a folder, which results call ``label``."""
         from oat_bench import datasets
+        from oat_bench.datasets.sizes import stand_in
 
         options: dict[str, Any] = {"skip_broken": self.skip_broken, "image_size": image_size}
         asked = (name, self.data_dir, label, *options.values())
+        path = Path(name).absolute() if datasets.is_folder(name) else name
+        again = partial(datasets.load, str(path), self.data_dir.absolute(), label=label)
+        self.load_again = partial(again, **options)
+        if self.planned is not None and not datasets.is_folder(name):
+            datasets.check_known(name)
+            self.loaded[asked] = stand_in(name, self.data_dir)
         if asked not in self.loaded:
-            self.loaded[asked] = datasets.load(name, self.data_dir, label=label, **options)
+            load = partial(datasets.load, name, self.data_dir, label=label, **options)
+            self.loaded[asked] = self.ranks.in_turn(load) if launch().size > 1 else load()
         return self.loaded[asked]
 
     def fitting(self, name: str, image_size: int | None) -> "Dataset":
@@ -106,6 +154,8 @@ class Context:
 
         info, model = self.trained.info, self.name
         data = self.load(name, classifier.image_size(info, name, image_size))
+        if self.planned is not None:
+            return data
         fitting = classifier.check_fits(info, data)
         own = classifier.trained_on(info, data)
         if own is False:
@@ -166,6 +216,38 @@ class Context:
         data, images = self.data, self.data.test.to(self.where)
         return Subject(self.trained, images, data.fingerprint(), examples, **options)
 
+    def outcomes(self, folder: Path) -> "OutcomeStore":
+        """Return the outcomes that --store names, or a folder of results holds."""
+        from oat_bench.files import make_folder
+        from oat_bench.results.outcomes import OutcomeStore
+        from oat_bench.results.places import Place
+
+        if self.store is not None:
+            return OutcomeStore(Place(self.store).checked().address)
+        return OutcomeStore(make_folder(folder / STORE))
+
+    def executor(self) -> "Executor | None":
+        """Return who computes, if not this process alone; a cluster is left with the command."""
+        workers = self.cpus_per_worker, self.gpus_per_worker
+        if self.ray is None and workers != (None, None):
+            raise UserError("--cpus-per-worker and --gpus-per-worker are for --ray")
+        if self.shard is not None:
+            if self.ray is not None:
+                raise UserError("--shard and --ray each share the work out; give one of them")
+            from oat_bench.evaluation.sharing import Shard
+
+            return Shard(*self.shard, command_line())
+        if self.ray is None:
+            return None
+        from oat_bench.evaluation.on_ray import Cluster
+
+        assert self.load_again is not None
+        gpus = float(self.device != "cpu" and self.where.type == "cuda")
+        gpus = gpus if self.gpus_per_worker is None else self.gpus_per_worker
+        cluster = Cluster(self.ray or None, self.load_again, cpus=workers[0] or 1, gpus=gpus)
+        click.get_current_context().call_on_close(cluster.close)
+        return cluster
+
     def provenance(self) -> dict[str, str]:
         """Return what a report says of the model, its data and the command."""
         return {
@@ -189,13 +271,17 @@ class Context:
 
         return make_folder(self.out or self.default_out(name))
 
+    def plan(
+        self, subject: "Subject", runs: "Iterable[tuple[OperatingPoint, Attack, int]]"
+    ) -> NoReturn:
+        """Say what attacks on so many images each would take, and end the command."""
+        from oat_bench import planning
+        from oat_bench.evaluation import stages
 
-def store_in(folder: Path) -> "OutcomeStore":
-    """Return the outcomes that a folder of results holds."""
-    from oat_bench.files import make_folder
-    from oat_bench.results.outcomes import OutcomeStore
-
-    return OutcomeStore(make_folder(folder / STORE))
+        assert self.planned is not None
+        plan = planning.Plan(self.where)
+        planning.add_attacks(plan, subject, stages.apart(subject, runs))
+        self.planned.show(plan)
 
 
 def hand_in(place: Path, report: "Written", page: "Page", what: str, **texts: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oat_bench.cli import options as shared
-from oat_bench.cli.context import Context, hand_in, store_in
+from oat_bench.cli.context import Context, hand_in
 from oat_bench.cli.group import command
 from oat_bench.cli.options import count, gradients, lambdas, model_options, option
 from oat_bench.cli.values import COUNTS, NAMES, SEVERITIES, WEIGHTS
@@ -32,6 +32,7 @@ _LONG = 60
     "Test images, fewer for some attacks. [default: 200,autoattack=100,dial=500]",
 )
 @shared.SEED
+@shared.SCALE
 @model_options()
 def integrity(
     context: Context, attacks: list[str] | None, n_examples: Any, seed: int, **where: Any
@@ -46,7 +47,7 @@ def integrity(
     from oat_bench import datasets
     from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import examination
-    from oat_bench.progress import bar, note
+    from oat_bench.progress import note, passes
     from oat_bench.reports import integrity as reports
     from oat_bench.results.integrity import IntegrityDial, IntegrityPoint, make_report
 
@@ -62,9 +63,18 @@ def integrity(
     dials = [[OperatingPoint(lam, width) for lam in whole] for width in shares]
     labels = context.data.test.labels
     n, n_dial, fewer = _counts(n_examples, len(labels), suite.names)
-    folder, nested = context.folder(), datasets.nested_order(labels)
-    subject = context.subject(nested[:n], fewer=fewer, store=store_in(folder), seed=seed)
-    most = examination.seconds(subject, points, suite, n_dial * len(whole) * len(dials))
+    nested = datasets.nested_order(labels)
+    if context.planned is not None:
+        subject = context.subject(nested[:n], fewer=fewer, seed=seed)
+        jobs = [(p, *run) for p in points for run in examination.runs(subject, suite)]
+        jobs += [(point, suite.base, n_dial) for each in dials for point in each]
+        context.plan(subject, jobs)
+    folder = context.folder()
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(nested[:n], fewer=fewer, seed=seed, **kept)
+    examination.share_out(subject, points, dials, nested[:n_dial], suite)
+    on_dials = n_dial * len(whole) * len(dials)
+    most = examination.seconds(subject, points, suite, on_dials)
     if most > _LONG:
         note(
             f"{len(points)} operating points of {n} images: up to {most / 60:.0f} minutes on "
@@ -72,8 +82,8 @@ def integrity(
             "with --n-examples"
         )
     found, compared = [], []
-    stages = len(points) * examination.stages(subject, suite) + len(whole) * len(dials)
-    with bar("examining", stages) as line:
+    expected = examination.passes(subject, suite, len(points), on_dials)
+    with passes("examining", expected) as line:
         for point in points:
             checks = examination.examine(subject, point, suite, line)
             found.append(IntegrityPoint.of(point, checks))
@@ -138,6 +148,7 @@ def _counts(
 @shared.BATCH_SIZE
 @gradients("float32")
 @shared.SEED
+@shared.SCALE
 @model_options()
 def transfer(
     context: Context,
@@ -156,8 +167,10 @@ def transfer(
     from oat_bench import figures
     from oat_bench.attacks.card import attack_card
     from oat_bench.attacks.engines import prepare
+    from oat_bench.classifier import OperatingPoint
     from oat_bench.evaluation import random_lambda
     from oat_bench.evaluation import transfer as evaluation
+    from oat_bench.evaluation.sharing import finish
     from oat_bench.files import atomic_write
     from oat_bench.reports import transfer as reports
     from oat_bench.results.outcomes import write_parquet
@@ -180,10 +193,18 @@ def transfer(
         random_lambda.check_attack(ready)
     odds = weights or dict.fromkeys(tested, 1.0)
     draw = random_lambda.Draw.of(list(odds), list(odds.values()))
-    examples, folder = context.examples(n_examples, 500), context.folder()
-    subject = context.subject(examples, store=store_in(folder), seed=seed, **asked)
+    examples = context.examples(n_examples, 500)
+    if context.planned is not None:
+        jobs = [(OperatingPoint(lam, share), ready, len(examples)) for lam in sources]
+        # the attack on the expectation passes through all networks
+        jobs += [(OperatingPoint(lam, share), ready, len(examples)) for lam in odds if drawn]
+        context.plan(context.subject(examples, seed=seed, **asked), jobs)
+    folder = context.folder()
+    kept: dict[str, Any] = {"store": context.outcomes(folder), "executor": context.executor()}
+    subject = context.subject(examples, seed=seed, **kept, **asked)
     frame = evaluation.transfer(subject, sources, tested, ready, width=share)
     expectation = random_lambda.evaluate(subject, draw, ready, width=share) if drawn else None
+    finish(subject)
     report = reports.make_report(
         info,
         frame,
@@ -224,6 +245,13 @@ def corruptions(
     name = context.dataset_name
     points, data = context.points(**where), context.data
     examples = context.examples(n_examples, 1000)
+    if context.planned is not None:
+        from oat_bench import planning
+
+        plan, subject = planning.Plan(context.where), context.subject(examples)
+        times = len(evaluation.CORRUPTIONS) * len(severities)
+        planning.add_predictions(plan, subject, points, times)
+        context.planned.show(plan)
     published = None
     if name in cifar_c.PUBLISHED:
         published = cifar_c.find(name, context.data_dir, data.test.labels)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oat_bench import __version__
+from oat_bench.errors import Finished, UserError
+from oat_bench.launch import launch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,12 +23,15 @@ def example(text: str) -> str:
 
 
 class Group(click.Group):
-    """A group whose Ctrl-C leaves a clean line."""
+    """A group that ends in a clean line at Ctrl-C, and where there is no report."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except Finished as done:
+            click.echo(str(done), err=True)
+            return None
         except KeyboardInterrupt as error:
             if sys.stderr.isatty():
                 click.echo(err=True)  # a line of its own for the ^C
@@ -47,16 +52,19 @@ class Group(click.Group):
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train, attack and compare classifiers whose trade-off is chosen at test time."""
-    if context.invoked_subcommand is None:
+    name = context.invoked_subcommand
+    if name is None:
         click.echo(context.get_help())
+    elif launch().size > 1 and name not in ("run", "train"):
+        raise UserError(f"torchrun is for train and run; start {name} without it")
 
 
 def command(
-    text: str, parent: click.Group | None = None
+    text: str, parent: click.Group | None = None, **settings: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Add a command that is named, and shown, by an example: the line after ``oat-bench``."""
     name = text.split()[0 if parent is None else 1]
-    return (parent or cli).command(name, epilog=example(text))
+    return (parent or cli).command(name, epilog=example(text), **settings)
 
 
 def command_line(*options: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from oat_bench.cli.context import Context
-from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, WIDTHS, Number
+from oat_bench.cli.context import Context, Planned
+from oat_bench.cli.values import COUNTS, DATASET, EPS, LAMBDAS, SETTING, SHARD, WIDTHS, Number
 from oat_bench.errors import UserError
 
 Command = Callable[..., None]
@@ -57,7 +57,9 @@ def in_context(command: Command) -> Command:
     @wraps(command)
     def call(**values: Any) -> None:
         own = [field.name for field in fields(Context) if field.name in values]
-        context = Context(**{"model": None} | {name: values.pop(name) for name in own})
+        planned = click.get_current_context().find_object(Planned)
+        given = {name: values.pop(name) for name in own}
+        context = Context(**{"model": None} | given, planned=planned)
         command(context, **values)
 
     return call
@@ -239,6 +241,36 @@ ATTACK_OPTIONS = group(
         is_flag=False,
         flag_value="safetensors",
         help="Keep attacked images, float32. png: PNGs too, to look at: rounded to 8 bits.",
+    ),
+)
+STORE = option(
+    "--store",
+    "PLACE",
+    "Keep outcomes in another folder, or at an address that fsspec reads, such as "
+    "s3://bucket/outcomes. [default: outcomes/ in the folder for results]",
+)
+#: who computes; docs/scale.md has examples
+SCALE = group(
+    STORE,
+    option(
+        "--shard",
+        SHARD,
+        "Compute one of N shares of the work into the store, and no report; when all are done, the "
+        "same command without --shard finds them and writes it.",
+    ),
+    click.option(
+        "--ray",
+        metavar="[ADDRESS]",
+        is_flag=False,
+        flag_value="",
+        help="Compute on the workers of a Ray cluster, HOST:PORT; of one started here, if no "
+        "address follows.",
+    ),
+    count("--cpus-per-worker", "Cores and threads of a Ray worker. [default: 1]"),
+    option(
+        "--gpus-per-worker",
+        Number(min=0),
+        "GPUs of a Ray worker, or the share of one: 0.5. [default: 1, on --device cpu 0]",
     ),
 )
 _OUT = option("--out", PATH, "Folder for results. [default: under runs/]")

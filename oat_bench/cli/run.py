@@ -1,6 +1,8 @@
 """`run`, `evaluate` and `train`."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +13,18 @@ from oat_bench.cli.context import Context
 from oat_bench.cli.group import command, command_line, plain_console, show
 from oat_bench.cli.options import in_context, option
 from oat_bench.errors import UserError
+from oat_bench.run_folder import CHECKPOINT
 
 if TYPE_CHECKING:
+    from oat_bench.attacks.engines import Attack
     from oat_bench.benchmark import BenchmarkCard
     from oat_bench.classifier import TunableClassifier
+    from oat_bench.datasets import Dataset
     from oat_bench.networks.card import Interpolation
+    from oat_bench.planning import Plan
+
+_LONG = 3600  #: seconds from which on a run on a CPU says first how long it takes
+_SLOW = 1e10  #: operations a second that any CPU reaches
 
 
 @command("run --dataset digits --attacks pgd-20 --lambda 0,0.5,1")
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 @shared.ATTACK_OPTIONS
 @option("--model", "MODEL", "Evaluate this one; do not train.")
 @shared.START
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def run(context: Context, **options: Any) -> None:
@@ -47,6 +57,7 @@ def run(context: Context, **options: Any) -> None:
     ["linear-codes", "spherical-codes", "film"],
     "Rule for lambda values that were not trained. [default: the checkpoint's]",
 )
+@shared.SCALE
 @shared.RUN_OPTIONS
 @in_context
 def evaluate(context: Context, named: str | None, **options: Any) -> None:
@@ -75,7 +86,10 @@ def evaluate(context: Context, named: str | None, **options: Any) -> None:
 @shared.RUN_OPTIONS
 @in_context
 def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -> None:
-    """Train by a benchmark card; go on where a killed run stopped."""
+    """Train by a benchmark card; go on where a killed run stopped.
+
+    Several processes share it: torchrun --nproc-per-node 2 -m oat_bench train ...
+    """
     card, model = _to_train(context, dataset_name=dataset_name, **named)
     from oat_bench import run as runs
     from oat_bench.files import make_folder
@@ -83,8 +97,11 @@ def train(context: Context, dataset_name: str | None, seed: int, **named: Any) -
 
     device = context.where
     data = context.load(card.dataset, card.image_size, dataset_name)
+    if context.planned is not None:
+        context.planned.show(_plan(context, card, data, seed, start=model))
     folder = make_folder(context.out or _folder(card, seed, model))
-    runs.train(card, data, folder, seed=seed, device=device, start=model)
+    runs.train(card, data, folder, seed=seed, device=device, start=model, ranks=context.ranks)
+    context.ranks.leave()
     note(f"checkpoint and log in {folder}")
 
 
@@ -153,6 +170,66 @@ def _card(
     if context.image_size is not None:
         card = card.model_copy(update={"image_size": context.image_size})
     return card if method is None else card.with_method(method)
+
+
+def _plan(
+    context: Context,
+    card: "BenchmarkCard",
+    data: "Dataset",
+    seed: int,
+    *,
+    start: "TunableClassifier | None" = None,
+    trained: "TunableClassifier | None" = None,
+    attacks: "list[Attack] | None" = None,
+    rate: float | None = None,
+) -> "Plan":
+    """Plan a training, unless the model is trained, and attacks on the model if there are any."""
+    from oat_bench import planning
+    from oat_bench import run as runs
+    from oat_bench.evaluation import stages, survivors
+    from oat_bench.evaluation.subject import Subject
+
+    plan = planning.Plan(context.where, rate)
+    if trained is None:
+        card = card.checked().for_images(*data.input_shape[1:])
+        fresh = runs.fresh(card, data, seed=seed, start=start).to(context.where)
+        try:
+            fresh.at(card.training.lambdas[-1], max(fresh.info.widths))
+        except UserError as error:  # what `fit` finds is not there yet
+            raise UserError(
+                f"{error}: a run of {card.method} is not planned; once it is fitted, oat-bench "
+                "plan evaluate is"
+            ) from error
+        planning.add_training(plan, card, data, fresh, seed)
+        trained = fresh
+    if attacks is not None:
+        info, measures = trained.info, card.evaluation
+        points = runs.choose_points(card, info.method, info.trained_lambdas, info.widths)
+        examples = runs.choose_examples(data, measures.n_examples)
+        how = survivors.shares(card, attacks, len(examples))
+        how |= {"batch_size": measures.batch_size, "gradients": measures.gradients}
+        how |= {"compile_it": False, "seed": seed}
+        images = data.test.to(context.where)
+        subject = Subject(trained.to(context.where), images, "", examples, **how)
+        planning.add_attacks(plan, subject, stages.of(subject, points, attacks))
+    return plan
+
+
+def _warn(card: "BenchmarkCard", plan: "Callable[..., Plan]") -> None:
+    """Say of a run, before it begins, that it takes long here."""
+    from oat_bench import cards, planning
+    from oat_bench.progress import note
+
+    try:  # nothing is timed where even a slow machine is done soon
+        if plan(rate=_SLOW).seconds < _LONG or (seconds := plan().seconds) < _LONG:
+            return
+    except UserError:  # what cannot be planned
+        return
+    small, shorter = f"{card.dataset}-small", "take fewer --epochs, --attacks or --n-examples"
+    if card.name != small and small in cards.names("benchmarks"):
+        shorter = f"shorter: oat-bench run --benchmark {small}"
+    more = command_line().replace("oat-bench run", "oat-bench plan run", 1)
+    note(f"this takes about {planning.duration(seconds)} here; {shorter}; in detail: {more}")
 
 
 def _evaluate(
@@ -233,11 +310,35 @@ def _evaluate(
     random = known[0] if METHODS[known[0]].random else None
     ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
+    of_plan = partial(_plan, context, card, data, seed, start=begun, trained=trained, attacks=ready)
+    if context.planned is not None:
+        context.planned.show(of_plan())
     folder = make_folder(context.out or folder)
+    if images is not None and (context.shard is not None or context.ray is not None):
+        raise UserError("--save-images is for one process; leave out --shard or --ray")
+    if context.shard is not None and trained is None and not (folder / CHECKPOINT).exists():
+        raise UserError(f"no checkpoint in {folder}, and a shard trains none; run `train` first")
+    store = context.outcomes(folder)
+    executor = context.executor() if context.ranks.first else None
     if trained is None:
-        trained = runs.train(card, data, folder, seed=seed, device=device, start=begun)
+        if device.type == "cpu" and context.ranks.size == 1 and not (folder / CHECKPOINT).exists():
+            _warn(card, of_plan)
+        how: dict[str, Any] = {"device": device, "start": begun, "ranks": context.ranks}
+        trained = runs.train(card, data, folder, seed=seed, **how)
+    context.ranks.leave()
+    if not context.ranks.first:
+        return
     result = measured(
-        trained, card, data, ready, command=command_line(), device=device, out=folder, images=images
+        trained,
+        card,
+        data,
+        ready,
+        command=command_line(),
+        device=device,
+        out=folder,
+        store=store,
+        executor=executor,
+        images=images,
     )
     result.save(folder)
     show(result.page)

@@ -122,6 +122,13 @@ def _setting(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = (part.strip() for part in text.partition("/"))
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"{text!r}; expected such as 2/5, of 1/5 to 5/5")
+    return int(number), int(count)
+
+
 def _amount(text: str) -> float:
     expected = f"{text!r}; expected a number above 0, such as 1e6 or 1.5M"
     found = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)\s*([kKMGT]?)", text)
@@ -152,5 +159,7 @@ SETTING = Parsed(_setting, "KEY=VALUE")
 SHARE = Parsed(_share, "SHARE")
 #: the same, or all or nothing
 SHARE_OR_ALL = Parsed(lambda text: _share(text, ends=True), "SHARE")
+#: which of how many shares of the work, from 1
+SHARD = Parsed(_shard, "I/N")
 #: a number above 0, with k, M or G for thousands, millions and billions
 AMOUNT = Parsed(_amount, "AMOUNT")

@@ -12,10 +12,7 @@ from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import Attack
 from oat_bench.evaluation.subject import AtPoint
 from oat_bench.files import sha256
-from oat_bench.progress import Bar
 from oat_bench.results.outcomes import COLUMNS
-
-Done = Callable[[Tensor], None]  # is told of examples that are finished
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def describe(at: AtPoint, attack: Attack, part: int = 1, origin: Origin | None =
         part=part,
         parts=1 if origin else len(attack.chain),
         crafted=origin.words if origin else "",
-        engine=attack.card.engine,
+        engine=attack.engine,
         norm=attack.threat.norm,
         eps=attack.threat.eps,
         seed=attack.seed,
@@ -136,32 +133,23 @@ class Cell:
         return rows.loc[examples.numpy()].reset_index().assign(lam=point.lam, width=point.width)
 
 
-def counter(line: Bar, examples: Tensor, n: int) -> Done:
-    """Return what moves a line on by one for each of some of n examples, those told twice once."""
-    left = torch.zeros(n, dtype=torch.bool)
-    left[examples] = True
-
-    def count(done: Tensor) -> None:
-        line.advance(int(left[done].sum()))
-        left[done] = False
-
-    return count
-
-
 def fill(
     cells: Sequence[Cell],
     examples: Tensor,
     craft: Callable[[Tensor], Tensor],
     split: Callable[[Tensor], Sequence[Tensor]],
-    done: Done,
+    needs: Callable[[int], None],
 ) -> None:
-    """Attack, once, what a cell lacks, and classify it at each; ``split`` may add ids."""
+    """Attack, once, what a cell lacks, and classify it at each; ``split`` may add ids.
+
+    ``needs`` is told how many images are attacked.
+    """
     missing = examples[torch.stack([cell.lacks(examples) for cell in cells]).any(0)]
     needed = missing[torch.stack([cell.to_attack(missing) for cell in cells]).any(0)]
-    done(examples[~torch.isin(examples, needed)])
-    for batch in split(needed):
+    batches = split(needed)
+    needs(sum(map(len, batches)))
+    for batch in batches:
         ids = batch.to(cells[0].at.device)
         x_adv = craft(ids)
         for cell in cells:
             cell.keep(cell.classify(ids, x_adv))
-        done(batch)

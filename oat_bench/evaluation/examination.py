@@ -2,6 +2,7 @@
 
 import math
 import timeit
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +20,10 @@ from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split
 from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import integrity, probes
-from oat_bench.evaluation.grid import outcomes
+from oat_bench.evaluation.grid import evaluate, outcomes
 from oat_bench.evaluation.integrity import NEGLIGIBLE
+from oat_bench.evaluation.sharing import Job, finish, spread
+from oat_bench.evaluation.stages import usual
 from oat_bench.evaluation.subject import Subject
 from oat_bench.progress import Bar
 from oat_bench.results.checks import LADDER, Check
@@ -107,7 +110,7 @@ def variant(
 def examine(
     subject: Subject, point: OperatingPoint, suite: Suite, line: Bar | None = None
 ) -> list[Check]:
-    """Run all checks at one operating point; the line of progress moves on by `stages`."""
+    """Run all checks at one operating point; the line of progress expects `passes`."""
     run, name = partial(_run, subject, point, line=line), suite.base.card.name
     few = subject.share(name)
     base = run(suite.base, few)
@@ -132,11 +135,11 @@ def examine(
         if eps not in swept:
             step = threat.step_size * eps / threat.eps
             attack = variant(suite.base, f"{name}-eps-{eps:.3g}", {}, eps=eps, step_size=step)
-            swept[eps] = robust_right(run(attack, few))
+            swept[eps] = robust_right(run(attack, few, kind=name))
         if eps >= threat.eps and swept[eps].mean() <= NEGLIGIBLE:
             break
     if line is not None:
-        line.advance(len(radii) - len(swept))
+        line.drop(name, (len(radii) - len(swept)) * _expected(suite.base, len(few)))
     stronger = ladder | {suite.doubled.card.name: doubled, "noise": noise, "square": square}
     stronger.pop(name, None)
     return [
@@ -203,20 +206,65 @@ def examine_dial(
     return integrity.dial(clean, robust)
 
 
+def share_out(
+    subject: Subject,
+    points: Sequence[OperatingPoint],
+    dials: Sequence[Sequence[OperatingPoint]],
+    examples: Tensor,
+    suite: Suite,
+) -> None:
+    """Have the store filled with what examining points and dials looks at; a shard ends here.
+
+    What is run at a point depends on what came before, so one process examines all of it.
+    """
+    each = _most(subject, suite) / len(subject.ids)
+    jobs = [
+        Job(f"{point}", subject.ids, each, partial(examine, point=point, suite=suite), whole=True)
+        for point in points
+    ]
+    again = partial(evaluate, attacks=[suite.base], show=False)
+    jobs += [
+        Job(f"dial, {point}", examples, suite.base.passes.total, partial(again, points=[point]))
+        for dial in dials
+        for point in dial
+    ]
+    spread(replace(subject, compile_it=False), jobs, 0.0)
+    finish(subject)
+
+
 def _run(
-    subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor, line: Bar | None
+    subject: Subject,
+    point: OperatingPoint,
+    attack: Attack,
+    examples: Tensor,
+    line: Bar | None,
+    kind: str = "",
 ) -> pd.DataFrame:
     if line is not None:
-        line.note(f"lambda {point.lam:g}, {attack.label}")
-    frame = outcomes(subject, point, attack, examples)
-    if line is not None:
-        line.advance()
-    return frame
+        expected = _expected(attack, len(examples))
+        line.begin(kind or attack.card.name, expected, f"lambda {point.lam:g}, {attack.label}")
+    return outcomes(subject, point, attack, examples)
 
 
-def stages(subject: Subject, suite: Suite) -> int:
-    """Return how many attacks are run at one operating point, at most."""
-    return len(suite.ladder) + 3 + len(_radii(suite.base.threat, subject.data))
+def _expected(attack: Attack, images: int) -> float:
+    return images * sum(usual(part) * (part.passes.total + 1) for part in attack.parts())
+
+
+def runs(subject: Subject, suite: Suite) -> list[tuple[Attack, int]]:
+    """Return the attacks that are run at one operating point, at most, and on how many images."""
+    base = suite.base.card.name
+    run = [(attack, attack.card.name) for attack in suite.ladder]
+    run += [(suite.base, base)] * (len(_radii(suite.base.threat, subject.data)) - 1)
+    run += [(suite.doubled, base), (suite.noise, "noise"), (suite.square, "square")]
+    return [(attack, len(subject.share(name))) for attack, name in run]
+
+
+def passes(subject: Subject, suite: Suite, points: int, on_dials: int) -> dict[str, float]:
+    """Return the passes that are expected of each attack; dials attack ``on_dials`` examples."""
+    expected = defaultdict(float, {suite.base.card.name: _expected(suite.base, on_dials)})
+    for attack, images in runs(subject, suite):
+        expected[attack.card.name] += points * _expected(attack, images)
+    return dict(expected)
 
 
 def seconds(
@@ -228,14 +276,13 @@ def seconds(
     x, y = subject.data.inputs(index), subject.data.labels[index]
     once = partial(probes.gradient_sizes, at.exact, x, y, cross_entropy)  # of one draw
     timed = timeit.repeat(lambda: once().cpu(), number=1, repeat=3)
-    run = [(attack, attack.card.name) for attack in suite.ladder]
-    base = suite.base.card.name
-    run += [(suite.base, base)] * (len(_radii(suite.base.threat, subject.data)) - 1)
-    run += [(suite.doubled, base), (suite.noise, "noise"), (suite.square, "square")]
-    passes = sum(attack.passes * len(subject.share(name)) for attack, name in run)
-    # what was timed is a forward and a backward pass
-    total = len(points) * passes + on_dials * suite.base.passes
-    return total * min(timed) / (2 * len(index))
+    most = len(points) * _most(subject, suite) + on_dials * suite.base.passes.total
+    return most * min(timed) / (2 * len(index))  # what was timed is a forward and a backward pass
+
+
+def _most(subject: Subject, suite: Suite) -> float:
+    """Return the passes at one operating point, at most."""
+    return sum(attack.passes.total * images for attack, images in runs(subject, suite))
 
 
 def _radii(threat: Threat, data: Split) -> list[float]:

@@ -148,11 +148,11 @@ def _retry(
     spent = 0.0
     for one in (one for one in attacks if _iterates(one) or len(one.chain) > 1):
         frame = seen[one.label]
-        # what another library attacks in parts took all passes only where it stands to the end
-        whole = clean_right(frame) if one.per_example else robust_right(frame)
-        spent += one.passes * int(whole.sum())
+        # what leaves alone what is broken took all passes only where an image stands to the end
+        whole = clean_right(frame) if one.card.engine == "oat_bench" else robust_right(frame)
+        spent += one.passes.total * int(whole.sum())
     left = under_all([robust_right(f) for f in frames.values()], _ids(frames[base.label]))
-    chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes))]
+    chosen = _ids(left[left])[: min(RETRIED, int(SHARE * spent / attack.passes.total))]
     if len(chosen):
         stands = robust_right(outcomes_of(subject, point, attack, chosen))
         words = f"{base.label} with {attack.parameters['steps']} steps from another start"

@@ -1,8 +1,10 @@
 """The evaluation grid: every lambda against every attack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,11 +13,15 @@ from torch import Tensor
 from oat_bench.acceleration import spending
 from oat_bench.attacks.engines import Attack, chains
 from oat_bench.classifier import OperatingPoint
-from oat_bench.evaluation.cells import Cell, cell_name, counter, describe, fill
+from oat_bench.evaluation import stages
+from oat_bench.evaluation.cells import Cell, cell_name, describe, fill
 from oat_bench.evaluation.cost import shares
 from oat_bench.evaluation.images import ImageFolder, Kept
+from oat_bench.evaluation.sharing import Job, spread
+from oat_bench.evaluation.stages import Stage
 from oat_bench.evaluation.subject import AtPoint, Subject, alike
-from oat_bench.progress import Bar, bar
+from oat_bench.progress import Bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS, KEYS
 from oat_bench.statistics.accuracy import robust_right
 
@@ -28,7 +34,7 @@ def evaluate(
     images: ImageFolder | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Return a row of `KEYS` for each operating point, attack and example.
+    """Return a row of `KEYS` for each operating point, attack and example; none in a shard.
 
     An example that is wrong already is broken and not attacked; what a targeted attack takes for
     another class than the target is written down as right. What the store holds is computed again
@@ -36,61 +42,140 @@ def evaluate(
     Attacks of which the subject has a `Sample` come last, on survivors of those before.
     """
     subject.check(attacks)
-    whole = [attack for attack in attacks if attack.label not in subject.samples]
-    samples, n = subject.samples, len(subject.ids)
-    seen = {attack.label: len(subject.share(attack.card.name)) for attack in attacks}
-    seen |= {label: sample.most(n) for label, sample in samples.items() if label in seen}
-    passes = len(points) * sum(attack.passes * seen[attack.label] for attack in attacks)
-    total = len(points) * sum(seen.values())
+    planned = stages.of(subject, points, attacks)
+    passes = sum(stage.most.total for stage in planned)
+    if not _shared_out(subject, points, attacks, passes):
+        return pd.DataFrame(columns=KEYS)
+    whole, sampled = _phases(subject, attacks)
     if images is not None:
-        images.announce(total, subject.data.images[0])
+        most = [subject.samples[attack.label].most(len(subject.ids)) for attack in sampled]
+        each = sum(len(subject.share(attack.card.name)) for attack in whole) + sum(most)
+        images.announce(len(points) * each, subject.data.images[0])
     frames = []
-    with bar("evaluating", total, show=show) as line:
+    with passes_bar("evaluating", stages.by_kind(planned), show=show) as line:
         for point in points:
-            at = subject.at(point, passes)
-            found: dict[str, pd.DataFrame] = {}
+            at, found = subject.at(point, passes), dict[str, pd.DataFrame]()
+            parts = {a.label: [one for one in planned if one.of(point, a)] for a in attacks}
             for chain in chains(whole):
                 columns = [
-                    _Column(at, attack, subject.share(attack.card.name), images, line)
-                    for attack in (whole[place] for place in chain)
+                    _Column(at, a, subject.share(a.card.name), images, parts[a.label], line)
+                    for a in (whole[place] for place in chain)
                 ]
-                line.note(f"{at}, {', '.join(column.attack.label for column in columns)}")
                 for column in columns:
                     others = [other for other in columns if other is not column]
                     found[column.attack.label] = column.rows(others)
-            for attack in (one for one in attacks if one.label in samples):
-                line.note(f"{at}, {attack.label}")
-                found[attack.label] = _sampled(at, attack, found, line, images)
+            for attack in sampled:
+                how = images, parts[attack.label], line
+                found[attack.label] = _sampled(at, attack, attacks, *how)
             frames += [found[attack.label] for attack in attacks if len(found[attack.label])]
     return pd.concat(frames, ignore_index=True)[KEYS]
+
+
+def _phases(subject: Subject, attacks: Sequence[Attack]) -> tuple[list[Attack], list[Attack]]:
+    """Return the attacks that run on all their examples, and those on samples of survivors."""
+    sampled = [attack for attack in attacks if attack.label in subject.samples]
+    return [attack for attack in attacks if attack.label not in subject.samples], sampled
+
+
+def _shared_out(
+    subject: Subject, points: Sequence[OperatingPoint], attacks: Sequence[Attack], passes: float
+) -> bool:
+    """Have the subject's executor fill the store; say whether it holds all outcomes now."""
+    if subject.executor is None:
+        return True
+    whole, sampled = _phases(subject, attacks)
+    pairs = [(attack, subject.share(attack.card.name)) for attack in whole]
+    done, jobs = spread(subject, _jobs(points, pairs), passes), []
+    for point, attack in product(points, sampled):
+        standing = _standing(subject.at(point, passes), attack, attacks)
+        if standing is None:
+            subject.executor.wait()
+            return False
+        jobs.append(_sample_job(subject, point, attack, standing, attacks))
+    return spread(subject, jobs, passes) if sampled else done
+
+
+def _jobs(
+    points: Sequence[OperatingPoint], pairs: Sequence[tuple[Attack, Tensor]]
+) -> Iterator[Job]:
+    """Return a job for each point and attack; attacks of one chain on as many examples are one."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, chain in enumerate(chains([attack for attack, _ in pairs])):
+        for place in chain:
+            groups.setdefault((number, len(pairs[place][1])), []).append(place)
+    for point in points:
+        for group in groups.values():
+            attacks, examples = [pairs[place][0] for place in group], pairs[group[0]][1]
+            words = f"{point}, {', '.join(attack.label for attack in attacks)}"
+            # a chain costs what its longest walk does; operations go with the square of the width
+            each = max(attack.passes.total for attack in attacks)
+            compute = partial(evaluate, points=[point], attacks=attacks, show=False)
+            yield Job(words, examples, each, compute, size=point.width**2)
+
+
+def _sample_job(
+    subject: Subject,
+    point: OperatingPoint,
+    attack: Attack,
+    standing: Tensor,
+    attacks: Sequence[Attack],
+) -> Job:
+    """Return the job of an attack on a sample of what stands; one that grows is not divided."""
+    sample, grows = subject.samples[attack.label], subject.samples[attack.label].examples is None
+    run = [*_before(subject, attack, attacks), attack] if grows else [attack]
+    examples = subject.ids if grows else standing[: sample.most(len(standing))]
+    compute = partial(evaluate, points=[point], attacks=run, show=False)
+    words, each = f"{point}, {attack.label}", attack.passes.total
+    return Job(words, examples, each, compute, size=point.width**2, whole=grows)
+
+
+def _before(subject: Subject, attack: Attack, attacks: Sequence[Attack]) -> list[Attack]:
+    after = subject.samples[attack.label].after
+    return [other for other in attacks if other.label in after]
+
+
+def _standing(at: AtPoint, attack: Attack, attacks: Sequence[Attack]) -> Tensor | None:
+    """Return the ids that those before an attack leave, by the store; None where it lacks some."""
+    ids, before = at.subject.ids, _before(at.subject, attack, attacks)
+    if not before:
+        return ids[at.right(ids.to(at.device)).cpu()]
+    for other in before:
+        for number in range(1, 1 + len(other.parts())):
+            cell = Cell(at, other, number)
+            if cell.lacks(ids).any():
+                return None
+            ids = ids[torch.tensor(robust_right(cell.rows(ids)).to_numpy())]
+    return ids
 
 
 def outcomes(
     subject: Subject, point: OperatingPoint, attack: Attack, examples: Tensor
 ) -> pd.DataFrame:
     """Return what `evaluate` says of some examples and one attack, indexed by example."""
-    part = replace(subject, examples=examples, fewer={}, samples={}, compile_it=False)
+    known: dict[str, Any] = {"fewer": {}, "samples": {}, "compile_it": False, "executor": None}
+    part = replace(subject, examples=examples, **known)
     return evaluate(part, [point], [attack], show=False).set_index("example")
 
 
 def _sampled(
     at: AtPoint,
     attack: Attack,
-    found: Mapping[str, pd.DataFrame],
-    line: Bar,
+    attacks: Sequence[Attack],
     images: ImageFolder | None,
+    parts: Sequence[Stage],
+    line: Bar,
 ) -> pd.DataFrame:
-    """Attack a sample of what stands after the attacks whose outcomes were ``found``."""
-    ids, sample = at.subject.ids, at.subject.samples[attack.label]
-    stands = [torch.tensor(robust_right(found[name]).to_numpy()) for name in sample.after]
-    standing = ids[torch.stack(stands or [at.right(ids.to(at.device)).cpu()]).all(0)]
+    """Attack a sample of what those before the attack, which were run, leave standing."""
+    sample, n = at.subject.samples[attack.label], len(at.subject.ids)
+    standing = _standing(at, attack, attacks)
+    assert standing is not None
     rows, size, hits = pd.DataFrame(), 0, 0
-    while (more := sample.size(len(ids), len(standing), size, hits)) > size:
-        column = _Column(at, attack, standing[:more], images, line)
-        column.count = counter(line, standing[size:more], len(at.data))
-        rows = column.rows(())
+    while (more := sample.size(n, len(standing), size, hits)) > size:
+        look = [replace(part, images=more - size, usual=1.0) for part in parts]
+        rows = _Column(at, attack, standing[:more], images, look, line).rows(())
         size, hits = more, int(robust_right(rows).sum())
-    line.advance(sample.most(len(ids)) - size)
+    for part in parts:
+        line.drop(part.kind, part.expected.total - size * part.each.total)
     return rows
 
 
@@ -98,11 +183,17 @@ class _Column:
     """An attack at one point: the examples it is wanted of, and their images, if these are kept."""
 
     def __init__(
-        self, at: AtPoint, attack: Attack, wanted: Tensor, images: ImageFolder | None, line: Bar
+        self,
+        at: AtPoint,
+        attack: Attack,
+        wanted: Tensor,
+        images: ImageFolder | None,
+        parts: Sequence[Stage],
+        line: Bar,
     ) -> None:
         self.at, self.attack, self.wanted = at, attack, wanted
-        self.count = counter(line, wanted, len(at.data))
-        self.standing = wanted if attack.per_example else at.subject.blocks.whole(wanted)
+        self.parts, self.line = parts, line
+        self.standing = stages.attacked(at.subject, attack, wanted)
         self.kept = self.lacking = None
         if images is not None and attack.card.engine != "file":
             self.kept = Kept(images, cell_name(at, attack, (), None))
@@ -123,17 +214,16 @@ class _Column:
         at, attack, wanted, standing = self.at, self.attack, self.wanted, self.standing
         for other in others:
             other.cell.to_attack(other.wanted)
-        found, parts = pd.DataFrame(), attack.parts()
-        for number, part in enumerate(parts, 1):
+        found, line = pd.DataFrame(), self.line
+        for number, stage in enumerate(self.parts, 1):
+            line.begin(stage.kind, stage.expected.total, f"{at}, {stage.kind}", stage.each.total)
             cell = self.cell if number == 1 else self._part(number, standing)
-            craft, split = partial(self._craft, cell, others), partial(_split, at, part, standing)
-            done = self.count if part is parts[-1] else lambda _ids: None
-            fill([cell], standing, craft, split, done)
+            craft = partial(self._craft, cell, others)
+            fill([cell], standing, craft, partial(_split, at, stage.part, standing), line.needs)
             rows = cell.rows(standing).set_index("example")
             found = rows if number == 1 else rows.combine_first(found)
-            broken = torch.tensor((rows["attacked_prediction"] != rows["label"]).to_numpy())
-            self.count(standing[broken])
-            standing = standing[~broken]
+            broken = (rows["attacked_prediction"] != rows["label"]).to_numpy()
+            standing = standing[torch.tensor(~broken)]
         if self.lacking is not None:
             # what is wrong already is attacked for its image alone: elsewhere it may be right
             clean = found["clean_prediction"] == found["label"]
@@ -165,8 +255,6 @@ class _Column:
                 if (kept := columns[k].lacking) is not None:
                     kept.add(here, x_adv)
                 cells[k].keep(rows.assign(**shares(spent, len(rows), names, self.at.device)))
-                if k > 0:
-                    columns[k].count(here.cpu())
             attacked[places] = images[0]
         return attacked
 

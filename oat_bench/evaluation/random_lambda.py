@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ from oat_bench.attacks.engines import Attack
 from oat_bench.attacks.expectation import climb
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cells import Cell, Origin, counter, fill
+from oat_bench.evaluation.cells import Cell, Origin, fill
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import Subject
 from oat_bench.networks.drawn import Drawn
-from oat_bench.progress import bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS
 from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
 from oat_bench.statistics.frontier import mean_accuracy, mean_percent
@@ -93,10 +95,18 @@ def attack_expectation(
 def evaluate(
     subject: Subject, draw: Draw, attack: Attack, *, width: float = 1.0, show: bool = True
 ) -> pd.DataFrame:
-    """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example."""
+    """Attack the expectation over lambda; return a row of `KEYS` for each lambda and example.
+
+    There is none in a shard.
+    """
     check_attack(attack)
     wanted = subject.ids
-    passes = attack.passes * len(wanted) * len(draw.lams)
+    each = (attack.passes.total + 2) * len(draw.lams)  # each network judges, and classifies
+    passes = each * len(wanted)
+    again = partial(evaluate, draw=draw, attack=attack, width=width, show=False)
+    jobs = [Job(f"expectation over {draw}", wanted, each, again)]
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     points = [subject.at(OperatingPoint(lam, width), passes) for lam in draw.lams]
     origin = Origin("expectation", draw, draw.lams, "expectation", f"expectation over {draw}")
     cells = [Cell(at, attack, origin=origin) for at in points]
@@ -110,8 +120,9 @@ def evaluate(
         # all networks of the set see a batch at once
         return torch.split(ids, max(1, points[0].batch_size // len(points))) if len(ids) else ()
 
-    with bar("attacking the expectation", len(wanted), show=show) as line:
-        fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
+    with passes_bar("attacking the expectation", {"": passes}, show=show) as line:
+        line.begin("", passes, "", each)
+        fill(cells, wanted, craft, split, line.needs)
     return pd.concat([cell.rows(wanted) for cell in cells], ignore_index=True)[KEYS]
 
 

@@ -15,6 +15,7 @@ from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split
 from oat_bench.datasets.splits import nested_order
 from oat_bench.errors import UserError
+from oat_bench.evaluation.sharing import Executor
 from oat_bench.evaluation.survivors import Sample
 from oat_bench.networks.drawn import DRAWS, Drawn, RandomNetwork, steady
 from oat_bench.results.outcomes import OutcomeStore
@@ -62,6 +63,8 @@ class Subject:
     compile_it: bool | None = None  # None: where it pays
     seed: int = 0  # of what a random classifier draws
     samples: Mapping[str, Sample] = field(default_factory=dict)  # of survivors, by attacks' labels
+    executor: Executor | None = None  # shares the work out; None: this process does all of it
+    passes: float | None = None  # of all that this is a part of; they decide on compiling
 
     @cached_property
     def ids(self) -> Tensor:
@@ -93,7 +96,7 @@ class Subject:
 
     def at(self, point: OperatingPoint, passes: float = 0.0) -> "AtPoint":
         """Return the classifier at an operating point; about so many passes decide on compiling."""
-        return AtPoint(self, point, passes)
+        return AtPoint(self, point, passes if self.passes is None else self.passes)
 
 
 class AtPoint:

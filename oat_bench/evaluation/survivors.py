@@ -6,6 +6,7 @@ See `oat_bench.statistics.phases` and ``docs/two-phase.md``.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, EvaluationCard
@@ -71,6 +72,13 @@ def samples(card: BenchmarkCard, attacks: Sequence[Attack], n: int) -> dict[str,
         label: Sample(first if within(attack, card) else (), how.examples, how.precision)
         for label, (attack, how) in found.items()
     }
+
+
+def shares(card: BenchmarkCard, attacks: Sequence[Attack], n: int) -> dict[str, Any]:
+    """Return what tells a `Subject` of n examples which attacks do not run on all: by keyword."""
+    found, fewer = samples(card, attacks, n), card.evaluation.fewer_examples
+    drawn = {attack.card.name for attack in attacks if attack.label in found}
+    return {"fewer": {k: v for k, v in fewer.items() if k not in drawn}, "samples": found}
 
 
 def check(card: BenchmarkCard, attacks: Sequence[Attack]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -10,10 +11,11 @@ from torch import Tensor
 from oat_bench.attacks.engines import Attack
 from oat_bench.classifier import OperatingPoint
 from oat_bench.errors import UserError
-from oat_bench.evaluation.cells import Cell, Origin, counter, fill
+from oat_bench.evaluation.cells import Cell, Origin, fill
 from oat_bench.evaluation.integrity import LEVEL, breaks_more
+from oat_bench.evaluation.sharing import Job, spread
 from oat_bench.evaluation.subject import AtPoint, Subject
-from oat_bench.progress import bar
+from oat_bench.progress import passes as passes_bar
 from oat_bench.results.outcomes import COLUMNS
 from oat_bench.results.transfer import MaskedGradients
 from oat_bench.statistics.accuracy import Accuracy, robust_right
@@ -33,7 +35,8 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack at each lambda of ``crafted``, classify at each of ``tested``; return rows of `KEYS`.
 
-    An image is attacked where it is wrong too: it may be right where it is classified.
+    An image is attacked where it is wrong too: it may be right where it is classified. There is no
+    row in a shard.
     """
     if attack.targeted:
         raise UserError(
@@ -42,19 +45,27 @@ def transfer(
         )
     subject.check([attack])
     wanted = subject.ids
-    passes = attack.passes * len(wanted) * len(crafted)
+    each = attack.passes.total + len(tested)
+    passes = each * len(wanted) * len(crafted)
+    one: dict[str, Any] = {"tested": tested, "attack": attack, "width": width, "show": False}
+    jobs = [
+        Job(f"from lambda {lam:g}", wanted, each, partial(transfer, crafted=[lam], **one))
+        for lam in crafted
+    ]
+    if not spread(subject, jobs, passes):
+        return pd.DataFrame(columns=KEYS)
     at = {lam: subject.at(OperatingPoint(lam, width), passes) for lam in {*crafted, *tested}}
     frames = []
-    with bar("transferring", len(crafted) * len(wanted), show=show) as line:
+    with passes_bar("transferring", {"": passes}, show=show) as line:
         for lam in crafted:
-            line.note(f"attacked at lambda {lam:g}")
+            line.begin("", each * len(wanted), f"attacked at lambda {lam:g}", each)
             cells = []
             for other in tested:
                 place, words = f"lambda{lam:g}-to", f"lambda {lam:g}"
                 origin = Origin("transfer", at[lam].point, [lam, other], place, words)
                 cells.append(Cell(at[other], attack, origin=origin))
             craft, split = partial(_craft, at[lam], attack), partial(_split, at[lam], attack)
-            fill(cells, wanted, craft, split, counter(line, wanted, len(subject.data)))
+            fill(cells, wanted, craft, split, line.needs)
             frames += [cell.rows(wanted).assign(crafted=lam) for cell in cells]
     return pd.concat(frames, ignore_index=True)[KEYS]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oat_bench.networks.card import FilmForm, NormForm
 from oat_bench.networks.conditioning import Condition, Folded
 from oat_bench.networks.slimmable import share
+from oat_bench.networks.synchronised import Synchronised
 
 
 class FiLM(nn.Module):
@@ -173,7 +174,8 @@ def affine(
 
 def _batch_norm(bn: nn.BatchNorm2d, h: Tensor) -> Tensor:
     """Normalise by the statistics of h, which must have a variance; else by the running ones."""
-    if bn.training and h.numel() == h.shape[1]:  # one image, on a map of 1x1
+    # one image, on a map of 1x1
+    if bn.training and h.numel() == h.shape[1] and not Synchronised.entered:
         return F.batch_norm(h, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
     return bn(h)  # type: ignore[no-any-return]
 

@@ -14,6 +14,7 @@ from oat_bench.deployment import Exported
 from oat_bench.errors import UserError
 from oat_bench.evaluation.cost import with_costs
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.sharing import Executor, finish
 from oat_bench.evaluation.subject import Subject
 from oat_bench.files import atomic_write_all
 from oat_bench.regression.baseline import Baseline
@@ -64,6 +65,7 @@ def check(
     seed: int | None = None,
     device: torch.device | None = None,
     store: OutcomeStore | None = None,
+    executor: Executor | None = None,
     show: bool = True,
 ) -> Check:
     """Evaluate what the baseline holds outcomes of, and compare example by example.
@@ -83,12 +85,14 @@ def check(
         gradients=gradients,
         seed=attacks[0].seed,
         samples=baseline.samples(),
+        executor=executor,
     )
     frames = []
     for examples, names in baseline.shares():
         part = replace(subject, examples=examples)
         asked = [attack for attack in attacks if attack.label in names]
         frames.append(evaluate(part, baseline.points, asked, show=show))
+    finish(subject)
     outcomes = pd.concat(frames, ignore_index=True)
     comparison = compare(
         baseline.outcomes,

@@ -24,7 +24,7 @@ from oat_bench.statistics.frontier import Summary
 from oat_bench.statistics.phases import Design
 from oat_bench.written import Written
 
-SCHEMA_VERSION = "1.7"  # the format, and how often keys were added to it
+SCHEMA_VERSION = "1.8"  # the format, and how often keys were added to it
 
 
 class EntryPart(Written):
@@ -64,7 +64,7 @@ class EntryAttack(Written):
         card = attack.card
         whole: dict[str, object] = {"class": "", "parameters": {}, "parts": runs}
         own = whole if card.parts else runs[0]
-        own |= {"name": attack.label, "engine": card.engine, "targeted": card.targeted}
+        own |= {"name": attack.label, "engine": attack.engine, "targeted": card.targeted}
         own |= {"eps": attack.threat.eps, "card": card.fingerprint(), "after": after}
         return cls.model_validate(own)
 

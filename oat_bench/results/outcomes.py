@@ -1,4 +1,4 @@
-"""Outcomes on disk: what happened to each example, once, never stale.
+"""Outcomes kept: what happened to each example, once, never stale.
 
 A cell is a folder of Parquet files: one model at one operating point under one attack. Its name is
 the fingerprint of all that decides the outcomes, which ``cell.json`` has in words.
@@ -15,10 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, one_line
-from oat_bench.files import atomic_write, check_unfolded, read_bounded, sha256
+from oat_bench.files import atomic_write, check_unfolded, sha256
 from oat_bench.results.checks import Check
+from oat_bench.results.places import Place
 
-_MAX_BYTES = 1 << 20
+_MAX_BYTES, _MAX_CHECKS = 1 << 28, 1 << 20
 _MAX_FOOTER, _MAX_ROW_GROUPS = 1 << 20, 4096
 #: one row an example; predictions are classes
 COLUMNS = ["example", "label", "clean_prediction", "attacked_prediction"]
@@ -33,17 +34,21 @@ _CHECKS = TypeAdapter(list[Check])
 
 
 class OutcomeStore:
-    """Outcomes under one folder, in which each cell has its own; None keeps them in memory."""
+    """Outcomes at one place, a folder or an address of fsspec, in which each cell has its own.
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    None keeps them in memory.
+    """
+
+    def __init__(self, place: Path | str | None) -> None:
+        self.place = None if place is None else Place(place)
         self._memory: dict[str, list[pd.DataFrame]] = {}
 
     def read(self, cell: str) -> pd.DataFrame:
         """Return the rows of a cell, one an example."""
         parts = self._memory.get(cell, [])
-        if self.folder is not None:
-            parts = [_read(path) for path in sorted((self.folder / cell).glob("*.parquet"))]
+        if self.place is not None:
+            files = self.place.files(cell, ".parquet")
+            parts = [_read(self.place, file, dict.fromkeys(COLUMNS, "int64")) for file in files]
         if not parts:
             return pd.DataFrame({name: pd.Series(dtype="int64") for name in COLUMNS})
         rows = pd.concat(parts, ignore_index=True)[COLUMNS]
@@ -52,43 +57,50 @@ class OutcomeStore:
     def costs(self, cell: str) -> pd.DataFrame:
         """Return what is known of a cell's cost: ``example`` and `COSTS`, a row an example."""
         parts = [part for part in self._memory.get(cell, []) if {*COSTS} <= {*part}]
-        if self.folder is not None:
-            for path in sorted((self.folder / cell).glob("*.parquet")):
+        if self.place is not None:
+            for file in self.place.files(cell, ".parquet"):
                 with suppress(ValueError):  # of what was wrong already, or of earlier releases
-                    parts.append(read_parquet(path, {"example": "int64"} | _COST_KINDS))
+                    parts.append(_read(self.place, file, {"example": "int64"} | _COST_KINDS))
         rows = pd.concat([pd.DataFrame(columns=["example", *COSTS]), *parts], ignore_index=True)
         return rows[["example", *COSTS]].drop_duplicates("example", ignore_index=True)
 
     def describe(self, cell: str, about: Callable[[], CellInfo]) -> None:
         """Say what a cell holds, before its first rows; ``about`` is only called where it does."""
-        if self.folder is not None and not (self.folder / cell / "cell.json").exists():
-            atomic_write(self.folder / cell / "cell.json", about().as_json())
+        file = f"{cell}/cell.json"
+        if self.place is not None and not self.place.exists(file):
+            self.place.write(file, about().as_json())
 
     def cells(self) -> Iterator[tuple[str, CellInfo]]:
         """Return the name and the description of each cell that has one, by name."""
-        for path in sorted(self.folder.glob("*/cell.json")) if self.folder is not None else ():
-            yield path.parent.name, CellInfo.read(path)
+        for cell in self.place.files("", "") if self.place is not None else ():
+            file = f"{cell}/cell.json"
+            if self.place is not None and self.place.exists(file):
+                content = self.place.read(file, CellInfo.max_bytes, CellInfo.what)
+                yield cell, CellInfo.parse(content, self.place.name(file))
 
     def append(self, cell: str, rows: pd.DataFrame) -> None:
         """Add rows to a cell."""
-        if self.folder is None:
+        if self.place is None:
             self._memory.setdefault(cell, []).append(rows)
             return
         # named by its examples, so that two processes that computed the same rows write one file
         name = sha256(rows["example"].to_numpy(dtype="<i8").tobytes())[:16]
-        write_parquet(self.folder / cell / f"{name}.parquet", rows)
+        self.place.write(f"{cell}/{name}.parquet", to_parquet(rows))
 
     def checks(self, cell: str, compute: Callable[[], list[Check]]) -> list[Check]:
         """Return what was found of a network, kept under a name of its own; compute it once."""
-        if self.folder is None:
+        if self.place is None:
             return compute()
-        path = self.folder / cell / "checks.json"
-        if not path.exists():
-            atomic_write(path, _CHECKS.dump_json(compute(), indent=2).decode() + "\n")
+        file = f"{cell}/checks.json"
+        if not self.place.exists(file):
+            content = _CHECKS.dump_json(compute(), indent=2).decode()
+            self.place.write(file, content + "\n")
         try:
-            return _CHECKS.validate_json(read_bounded(path, _MAX_BYTES, "the checks of a network"))
+            what = "the checks of a network"
+            return _CHECKS.validate_json(self.place.read(file, _MAX_CHECKS, what))
         except ValidationError as error:
-            raise UserError(f"{path}: damaged checks of a network{CellInfo.mend}") from error
+            damaged = f"{self.place.name(file)}: damaged checks of a network{CellInfo.mend}"
+            raise UserError(damaged) from error
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:
@@ -103,22 +115,27 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Read columns, ``int64``, ``float64`` or ``str``; a ValueError if it is no such table."""
+def read_parquet(
+    path: Path | str, kinds: Mapping[str, str], content: bytes | None = None
+) -> pd.DataFrame:
+    """Read columns, ``int64``, ``float64`` or ``str``; a ValueError if it is no such table.
+
+    Of a file that is not on disk ``content`` is what it holds.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     words = [name for name, kind in kinds.items() if kind == "str"]
     try:
         with ParquetFile(
-            path,
+            path if content is None else BytesIO(content),
             page_checksum_verification=True,
             # a word that stands in every row is then in memory once
             read_dictionary=words,
             thrift_string_size_limit=_MAX_FOOTER,
             thrift_container_size_limit=_MAX_FOOTER,
         ) as file:
-            _check_layout(path, file, kinds)
+            _check_layout(path, file, kinds, None if content is None else len(content))
             # one column at a time: a page says anew what it unfolds to, two GiB at most
             table = file.read(columns=list(kinds), use_threads=False).select(list(kinds))
         for name in words:
@@ -134,7 +151,9 @@ def read_parquet(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
     return frame.astype({name: kind for name, kind in kinds.items() if kind != "str"})
 
 
-def _check_layout(path: Path, file: Any, kinds: Mapping[str, str]) -> None:
+def _check_layout(
+    path: Path | str, file: Any, kinds: Mapping[str, str], stored: int | None
+) -> None:
     from pyarrow import types
 
     tests = {
@@ -152,13 +171,15 @@ def _check_layout(path: Path, file: Any, kinds: Mapping[str, str]) -> None:
     groups = [layout.row_group(number) for number in range(layout.num_row_groups)]
     rows = layout.num_rows + sum(group.num_rows for group in groups)
     unfolded = sum(group.total_byte_size for group in groups)
-    check_unfolded(path, max(unfolded, 8 * rows * len(kinds)))
+    check_unfolded(path, max(unfolded, 8 * rows * len(kinds)), stored)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(place: Place, file: str, kinds: Mapping[str, str]) -> pd.DataFrame:
+    name = place.name(file)
     try:
-        return read_parquet(path, dict.fromkeys(COLUMNS, "int64"))
+        content = place.read(file, _MAX_BYTES, "outcomes")
+        return read_parquet(name, kinds, content)
     except ValueError as error:
         raise UserError(
-            f"{path}: damaged outcomes; remove the file, and its examples are evaluated again"
+            f"{name}: damaged outcomes; remove the file, and its examples are evaluated again"
         ) from error

@@ -134,6 +134,11 @@ class TrainingCard(Card):
     compile: bool | None = Field(
         default=None, description="Whether torch.compile is used; absent: where it pays"
     )
+    batch_norm: Literal["synchronised", "per-rank"] = Field(
+        default="synchronised",
+        description="Of training by several ranks: batch norm over all images of a step, or over "
+        "each rank's own",
+    )
     memory: Annotated[str, AfterValidator(_memory)] | None = Field(
         default=None,
         description='Most that the process may take, such as "4GiB": of a step as many images pass '

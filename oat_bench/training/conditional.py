@@ -60,12 +60,15 @@ class ConditionalStep(TrainingStep):
 
     def losses(self, batch: Batch) -> Iterator[Tensor]:
         """Yield the loss of each width, attacked on its own sub-network, by their mean (Alg. 2)."""
-        setting, widths = self.setting, self.network.widths
-        # one stream in two: random starts of the in-house attack have streams of their own
-        stream = _LAMBDA + 2 * batch.number
-        sample = sample_lambda(setting.card, batch.step_ids, setting.seed, stream).at(batch.place)
+        widths, sample = self.network.widths, self._sample(batch).at(batch.place)
         for width in widths:
             yield self.loss(batch, sample, width) / len(widths)
+
+    def _sample(self, batch: Batch) -> Sample:
+        """Draw lambda for the whole step."""
+        # one stream in two: random starts of the in-house attack have streams of their own
+        stream = _LAMBDA + 2 * batch.number
+        return sample_lambda(self.setting.card, batch.step_ids, self.setting.seed, stream)
 
     def loss(self, batch: Batch, sample: Sample, width: float) -> Tensor:
         """Attack a batch on a width's sub-network and return its loss there.
@@ -97,11 +100,15 @@ class ConditionalStep(TrainingStep):
         if self.setting.card.loss_sampling == "both":
             return both_losses(sample)
         place, stream = self.network.widths.index(width), _LOSS + 2 * batch.number
-        owners = torch.cat([batch.ids, batch.ids.new_tensor([_BATCH])])
+        # ranks that share a part draw alike for all of it
+        part, ids = batch.part, batch.step_ids[batch.part]
+        owners = torch.cat([ids, ids.new_tensor([_BATCH])])
         draws = uniform(owners, (place + 1,), self.setting.seed, stream)[:, place]
-        if (k := batch.place.step) is not None:  # parts start evenly spread, so that all have one
-            draws[-1] = (draws[-1] + batch.place.start / k) % 1
-        return one_loss(sample, draws, keep_clean=self.objective.compares)
+        if (k := part.step) is not None:  # parts start evenly spread, so that all have one
+            draws[-1] = (draws[-1] + part.start / k) % 1
+        drawn = self._sample(batch).at(part)
+        compares = self.objective.compares
+        return one_loss(drawn, draws, keep_clean=compares, share=batch.share)
 
     def condition(self, sample: Sample, width: float) -> Condition:
         """Return the condition of images sorted by lambda."""

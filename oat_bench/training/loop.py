@@ -5,7 +5,7 @@ Everything random is a function of (seed, epoch, step, example): a killed run go
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from oat_bench.training.card import TrainingCard
 from oat_bench.training.memory import LEAST, Cost, Statistics, fixed_cost, limits, per_image
 from oat_bench.training.objectives import Budget
 from oat_bench.training.pgd import evaluating, pgd
+from oat_bench.training.ranks import Ranks
 from oat_bench.training.sampling import attack_steps, passes
 from oat_bench.training.state import Progress, State
 from oat_bench.training.step import Batch, Setting, TrainingStep
@@ -39,10 +40,12 @@ class Trainer:
     """One training run; `train` leaves the selected weights in the step's network, in eval mode.
 
     A state of another identity is refused; without a folder nothing is kept. Without an optimizer
-    it is SGD by the card. A step that does not fit into ``room`` bytes is split, see `limits`.
+    it is SGD by the card. A step that does not fit into ``room`` bytes is split, see `limits`; the
+    ``ranks`` share it.
     """
 
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None  #: stepped after each epoch
+    cost: Cost = Cost(0, 0.0, 0.0)  #: what it takes, where it was given ``room``
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Trainer:
         folder: Path | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         room: int | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008
     ) -> None:
         if len(train) < 2:
             raise UserError(f"{len(train)} training images; expected at least 2")
@@ -64,7 +68,8 @@ class Trainer:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step, self.card, self.threat = step, card, threat
         self.data, self.validation, self.seed = train, validation, seed
-        self.identity, self.folder = identity, folder
+        self.identity, self.folder, self.ranks = identity, folder, ranks
+        self.rate = 0.0  #: images of all ranks a second, in the steps of the last epoch
         self.device = train.labels.device
         self.scheduled = optimizer is None
         if optimizer is None:
@@ -86,8 +91,8 @@ class Trainer:
         self.limit, self._validated = whole, card.batch_size
         if room is not None:
             step.ready(replace(setting, card=_attacked(card), compiled=False))
-            cost = self._cost(whole)
-            self.limit, self._validated = limits(cost, room, card, whole)
+            self.cost = cost = self._cost(whole)
+            self.limit, self._validated = ranks.least(*limits(cost, room, card, whole))
         step.ready(setting)
 
     @property
@@ -113,6 +118,7 @@ class Trainer:
         if self.folder is not None:
             path = self.folder / STATE
             self.state.read(path, self.identity, steps_per_epoch=steps, epochs=epochs)
+            self.ranks.agree(self._number(), self.folder)
         self._settle_split()
         with bar("training", epochs * steps, done=self._number(), show=show) as line:
             while self.progress.epoch < epochs:
@@ -123,19 +129,23 @@ class Trainer:
 
     def _settle_split(self) -> None:
         """Split steps by what fits; a run that goes on does so with the split it began with."""
-        progress, whole = self.progress, min(self.card.batch_size, len(self.data))
-        if self._number() == 0 and self.limit < whole:
-            progress.micro_batch = math.ceil(whole / math.ceil(whole / self.limit))
+        progress, whole, card = self.progress, min(self.card.batch_size, len(self.data)), self.card
+        fresh, limit = self._number() == 0, self.ranks.at_once(card, self.limit, whole)
+        if fresh and limit < whole:
+            progress.micro_batch = math.ceil(whole / math.ceil(whole / limit))
         at_once = progress.micro_batch or whole
-        if at_once > self.limit and self.card.memory:
+        if at_once > max(limit, self.limit) and card.memory:
             raise UserError(
                 f"{self.folder}: training began with {at_once} images at once, of which "
-                f"training.memory = {self.card.memory} holds {self.limit}; give it more, or choose "
-                "another folder with --out"
+                f"training.memory = {card.memory} holds {limit}; give it more, or choose another "
+                "folder with --out"
             )
+        self.ranks.check(card, whole, math.ceil(whole / at_once))
         if progress.micro_batch:
-            bound = self.card.memory or "what is free"
-            note(f"batch norm over {at_once} of a step's {whole} images, to fit into {bound}")
+            why = f"to fit into {card.memory or 'what is free'}"
+            if card.batch_norm == "per-rank":
+                why = "each rank over its own"
+            note(f"batch norm over {at_once} of a step's {whole} images, {why}")
 
     def _cost(self, whole: int) -> Cost:
         """Try a small part of a step, and of a validation, and leave no trace."""
@@ -166,7 +176,10 @@ class Trainer:
 
     def _epoch(self, line: Bar) -> None:
         progress, started = self.progress, time.monotonic()
-        saved, before = started, progress.seconds
+        speed = f", {self.rate:,.0f} images/s" if self.rate else ""
+        latest = f"{_latest(progress.history)}{speed}"
+        line.note(f"epoch {progress.epoch + 1}/{self.card.epochs}{latest}")
+        saved, before, begun = started, progress.seconds, progress.step
         total = torch.tensor(progress.loss, dtype=torch.float64, device=self.device)
         for index in self._batches(progress.epoch, progress.step):
             total += self._step(index)
@@ -177,14 +190,16 @@ class Trainer:
                 progress.loss, progress.seconds = float(total), before + now - started
                 self._save()
                 saved = now
-        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
         lr, loss = self.state.optimizer.param_groups[0]["lr"], float(total) / self.steps_per_epoch
+        images = min(len(self.data), progress.step * self.card.batch_size)
+        images -= begun * self.card.batch_size
+        self.rate = images / max(time.monotonic() - started, 1e-9)
+        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
         row: dict[str, float] = {"epoch": progress.epoch, "lr": lr, "loss": loss}
         last = progress.epoch == self.card.epochs
         if len(self.validation) and (last or progress.epoch % self.card.validate_every == 0):
             scores = self._validate()
             row |= scores
-            line.note(_describe(row))
             self._select(scores)
         progress.seconds = before + time.monotonic() - started
         progress.history.append(row | {"seconds": round(progress.seconds, 1)})
@@ -196,8 +211,10 @@ class Trainer:
         order = torch.randperm(len(self.data), generator=generator(self.seed, _ORDER, epoch))
         yield from torch.split(order, self.card.batch_size)[done : self.steps_per_epoch]
 
-    def batch(self, step_index: Tensor, place: slice = slice(None)) -> Batch:
-        """Return the batch of the step that the run stands at, or a part of it."""
+    def batch(
+        self, step_index: Tensor, place: slice = slice(None), part: slice | None = None
+    ) -> Batch:
+        """Return the batch of the step that the run stands at, or a part, or a rank's of that."""
         number, card = self._number(), self.card
         step_index = step_index.to(self.device, non_blocking=True)
         index = step_index[place]
@@ -208,7 +225,8 @@ class Trainer:
         share = min(1.0, (number + 1) / warmup) if warmup else 1.0
         start = generator(self.seed, number).initial_seed()
         budget = self._budget(share, number / (card.epochs * self.steps_per_epoch))
-        return Batch(x, self.data.labels[index], index, step_index, place, number, start, budget)
+        labels, part = self.data.labels[index], place if part is None else part
+        return Batch(x, labels, index, step_index, place, number, start, budget, part)
 
     def _budget(self, share: float = 1.0, done: float = 1.0) -> Budget:
         """Return what an attack may do at a share of eps, a share of the training being done."""
@@ -227,16 +245,20 @@ class Trainer:
         self.state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts = math.ceil(len(index) / (self.progress.micro_batch or len(index)))
-        statistics = Statistics(self.step.network) if parts > 1 else None
-        for part in range(parts):
-            batch = self.batch(index, slice(part, None, parts) if statistics else slice(None))
-            share = len(batch.ids) / len(index)
-            for loss in self.step.losses(batch):
-                (share * loss).backward()  # type: ignore[no-untyped-call]
-                total += share * loss.detach()
-            if statistics is not None:
-                statistics.take(share)
+        ranks, network = self.ranks, self.step.network
+        statistics = Statistics(network) if parts > 1 or ranks.size > 1 else None
+        together = ranks.together(self.card, len(index), parts)
+        with ranks.synchronised(together):
+            for place, part in ranks.pieces(parts, together):
+                batch = self.batch(index, place, part)
+                share = len(batch.ids) / len(index)
+                for loss in self.step.losses(batch):
+                    (share * loss).backward()  # type: ignore[no-untyped-call]
+                    total += share * loss.detach()
+                if statistics is not None:
+                    statistics.take(share)
         if statistics is not None:
+            ranks.add_gradients(network, total, *statistics.change)
             statistics.settle()
         self.state.optimizer.step()
         if isinstance(self.state.average, AveragedModel):
@@ -264,9 +286,14 @@ class Trainer:
         # no more at a time than a step: it is float32, and must not need the memory of two steps
         everything = torch.arange(len(data), device=self.device)
         batches = torch.split(everything, min(self.card.batch_size, self._validated))
-        for lam, width in self.step.points():
-            right = [self._right(data, ids, lam, width, self._budget()) for ids in batches]
-            sa, ra = (100 * torch.stack(right).sum(0).double() / len(data)).tolist()
+        points, right = self.step.points(), dict[tuple[float, float], Tensor]()
+        for point in points:
+            right[point] = torch.zeros(2, dtype=torch.long, device=self.device)
+            for ids in batches[self.ranks.number :: self.ranks.size]:
+                right[point] += self._right(data, ids, *point, self._budget())
+        self.ranks.add_up([*right.values()])
+        for lam, width in points:
+            sa, ra = (100 * right[lam, width].double() / len(data)).tolist()
             row |= {self._column("SA", lam, width): sa, self._column("RA", lam, width): ra}
         return row
 
@@ -312,7 +339,7 @@ class Trainer:
         return f"last{weights}: epoch {self.progress.epoch}"
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.ranks.first:
             return
         self.state.write(self.folder / STATE, self.identity)
         if self.progress.step == 0:
@@ -328,8 +355,15 @@ def _attacked(card: TrainingCard) -> TrainingCard:
     return card.model_copy(update={"lambdas": above, "standard_share": None})
 
 
-def _describe(row: dict[str, float]) -> str:
-    lambdas = [name[3:] for name in row if name.startswith("SA@")]
-    shown = dict.fromkeys((lambdas[0], lambdas[-1]))
-    cells = [f"lambda {v}: SA {row[f'SA@{v}']:.0f} RA {row[f'RA@{v}']:.0f}" for v in shown]
-    return ", ".join([f"loss {row['loss']:.3f}", *cells])
+def _latest(history: Sequence[Mapping[str, float]]) -> str:
+    """Say what the last validation found, from the first lambda to the last at the widest."""
+    validated = [row for row in history if any(name.startswith("SA@") for name in row)]
+    if not validated:
+        return f", loss {history[-1]['loss']:.3f}" if history else ""
+    row, said = validated[-1], []
+    width = next(name for name in row if name.startswith("SA@")).partition(" ")[2]
+    for what in ("SA", "RA"):
+        names = [n for n in row if n.startswith(f"{what}@") and n.partition(" ")[2] == width]
+        ends = dict.fromkeys(f"{row[name]:.0f}" for name in (names[0], names[-1]))
+        said.append(f"{what} {' to '.join(ends)}")
+    return f", {', '.join(said)}, loss {history[-1]['loss']:.3f}"

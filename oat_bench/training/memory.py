@@ -21,7 +21,7 @@ from oat_bench.training.card import TrainingCard, in_bytes
 
 #: images of a part of a step, at least: batch norms learn nothing of fewer
 LEAST = 8
-_PROCESS = 640 << 20  #: what Python and the libraries take, about
+PROCESS = 640 << 20  #: what Python and the libraries take, about
 #: over what operations return: their own buffers and gaps in the heap; on a CPU measured to be 2.1
 #: to 2.9 times as much, less for larger images; on a GPU a guess
 _MARGIN = {"cpu": 2.5, "cuda": 1.4}
@@ -46,7 +46,7 @@ def room(card: TrainingCard, device: torch.device, *held: Split) -> int | None:
         return free(device)
     # splits may be parts of one piece of memory
     pieces = {s.data_ptr(): s.nbytes() for s in (x.images.untyped_storage() for x in held)}
-    return in_bytes(card.memory) - _PROCESS - sum(pieces.values())
+    return in_bytes(card.memory) - PROCESS - sum(pieces.values())
 
 
 def free(device: torch.device) -> int | None:
@@ -139,19 +139,20 @@ class Statistics:
     def __init__(self, network: nn.Module) -> None:
         self._buffers = [b for b in network.buffers() if b.dtype != torch.bool]
         self._start = [buffer.clone() for buffer in self._buffers]
-        self._change = [torch.zeros_like(buffer) for buffer in self._buffers]
+        #: of each buffer; of a count too as a float, which ranks may add up
+        self.change = [b.new_zeros(b.shape, dtype=_floating(b)) for b in self._buffers]
 
     def take(self, share: float) -> None:
         """Note what a part, that share of the step's images, changed, and undo it."""
-        for buffer, start, change in zip(self._buffers, self._start, self._change, strict=True):
-            moved = buffer - start
-            if moved.is_floating_point():
-                change.add_(moved, alpha=share)
-            else:  # a count of steps
-                change.copy_(moved)
+        for buffer, start, change in zip(self._buffers, self._start, self.change, strict=True):
+            change.add_((buffer - start).to(change), alpha=share)
             buffer.copy_(start)
 
     def settle(self) -> None:
         """Move the buffers by what all parts changed."""
-        for buffer, change in zip(self._buffers, self._change, strict=True):
-            buffer.add_(change)
+        for buffer, change in zip(self._buffers, self.change, strict=True):
+            buffer.add_(change if buffer.is_floating_point() else change.round().to(buffer))
+
+
+def _floating(buffer: Tensor) -> torch.dtype:
+    return buffer.dtype if buffer.is_floating_point() else torch.float32

@@ -60,13 +60,16 @@ def both_losses(sample: Sample) -> Losses:
     return Losses(slice(None), attacked, 1 - lam, lam[attacked])
 
 
-def one_loss(sample: Sample, draws: Tensor, *, keep_clean: bool = False) -> Losses:
+def one_loss(
+    sample: Sample, draws: Tensor, *, keep_clean: bool = False, share: slice = slice(None)
+) -> Losses:
     """Give each image L_a with probability lam, else L_c: on average (1 - lam) L_c + lam L_a.
 
     Systematic sampling over the images in the order of lambda, those of one value in a random
     order: of each value as many are attacked as their lambda add up to, to within one. ``draws``
     are n + 1 numbers in [0, 1), of the images and of where the sampling starts. ``keep_clean``:
-    attacked images are passed clean as well, for an L_a that looks at both.
+    attacked images are passed clean as well, for an L_a that looks at both. Places in what is
+    returned are those in the ``share`` of the images that is asked for.
     """
     shuffled = draws[:-1].argsort()
     order = shuffled[sample.lam[shuffled].argsort(stable=True)]
@@ -74,7 +77,7 @@ def one_loss(sample: Sample, draws: Tensor, *, keep_clean: bool = False) -> Loss
     ends = lam.cumsum(0) + draws[-1]
     # nothing is left to rounding at lambda = 1
     hit = (ends.floor() > (ends - lam).floor()) | (lam == 1)
-    chosen = torch.zeros_like(hit).scatter(0, order, hit)
+    chosen = torch.zeros_like(hit).scatter(0, order, hit)[share]
     attacked, kept = chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
     clean: Some = slice(None) if keep_clean else kept
     return Losses(clean, attacked, (~chosen)[clean].float(), torch.ones_like(attacked).float())
@@ -97,6 +100,12 @@ def standard_share(card: TrainingCard) -> float:
     if card.lambdas[0] != 0:
         return 0.0
     return 1 / len(card.lambdas) if card.standard_share is None else card.standard_share
+
+
+def count_standard(card: TrainingCard, n: int) -> int:
+    """Return how many images of a step of n have lambda = 0, where each image draws its own."""
+    # not ceil(6.000000001), where the product is 6
+    return min(n, math.ceil(n * standard_share(card) - 1e-9))
 
 
 def attack_steps(card: TrainingCard, done: float) -> int:
@@ -141,8 +150,7 @@ def sample_lambda(card: TrainingCard, ids: Tensor, seed: int, stream: int) -> Sa
         others = [lam for lam in card.lambdas if lam > 0]
         chosen = int((place - share) / (1 - share) * len(others))
         return Sample(torch.tensor([others[min(chosen, len(others) - 1)]], device=where), one, 0)
-    # not ceil(6.000000001), where the product is 6
-    n_standard = min(n, math.ceil(n * share - 1e-9))
+    n_standard = count_standard(card, n)
     draws = uniform(ids[n_standard:], (), seed, stream)
     first = torch.zeros(n_standard, dtype=torch.long, device=where)
     if continuous:

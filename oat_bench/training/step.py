@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,16 @@ class Batch:
     number: int  #: of the step, counted from the start of training
     seed: int  #: of random starts; of this step alone
     budget: Budget  #: what an attack may do; eps grows while it warms up
+    #: where in the step all are that share batch norm, those of other ranks too
+    part: slice = field(default_factory=lambda: slice(None))
+
+    @property
+    def share(self) -> slice:
+        """Where in the part these images are."""
+        if self.place == self.part:
+            return slice(None)
+        parts = self.part.step or 1
+        return slice(self.place.start // parts, None, self.place.step // parts)
 
 
 class TrainingStep(ABC):

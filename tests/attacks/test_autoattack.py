@@ -8,10 +8,10 @@ import torch
 import torchattacks
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack_targeted
-from pyautoattack.square import SquareAttack
 from torch import nn
 
 from oat_bench import cards, datasets
+from oat_bench.acceleration import Accelerated
 from oat_bench.attacks import in_house, with_torchattacks
 from oat_bench.attacks.card import AttackCard, attack_card
 from oat_bench.attacks.engines import prepare
@@ -38,6 +38,7 @@ class Counted(nn.Module):
     def forward(self, x):
         self.forwards += len(x)
         if x.requires_grad:
+            x = x.view_as(x)  # one image may pass several times: a hook for each
             x.register_hook(self._differentiated)
         return self.linear(x.flatten(1))
 
@@ -68,10 +69,17 @@ def test_each_part_makes_the_passes_of_the_authors(n_classes, norm):
         original.seed = 0
         expected = model.counted(original.perturb, x, y)
         found = model.counted(lambda *batch, part=part: part(model, *batch, torch.arange(3)), x, y)
-        # one library looks at the clean images, or at the result, once more than the other
-        assert found[1] == expected[1]
-        assert abs(found[0] - expected[0]) <= 2 * min(9, n_classes - 1)
-        assert part.passes == pytest.approx(sum(expected), rel=0.35)
+        # one library looks at the clean images, at the result, or at a last gradient once more
+        spare = 2 * min(9, n_classes - 1)
+        assert expected[1] - spare <= found[1] <= expected[1]
+        assert found[0] <= expected[0] + spare
+        said = (part.passes.forward, part.passes.backward)
+        if part.class_ == "Square":  # it does not ask about what clipping undoes
+            assert found[0] <= said[0] <= expected[0]
+            assert found[1] == said[1]
+        else:
+            assert found[0] >= expected[0] - spare
+            assert found == said
     # 5,000 queries, the first squares, and the clean images
     assert expected == (5003, 0)
 
@@ -126,6 +134,7 @@ def test_the_defaults_of_the_in_house_attacks_are_their_definitions():
             if parameter.default is not inspect.Parameter.empty and key != "targeted"
         }
         for name, function in in_house.CLASSES.items()
+        if name not in in_house.ALIKE
     }
     linf = {"norm": "Linf"}
     pgd = {"random_start": True, "restarts": 1}
@@ -220,23 +229,6 @@ def test_apgd_t_of_l2_is_the_authors_image_by_image():
     assert (searched(unmended, x, y)[2] - expected).abs().max() > 5e-3
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (8, 3), (11, 1), (13, 3), (28, 1), (32, 3)])
-def test_square_of_l2_is_the_authors_draw_for_draw(size, channels):
-    """torchattacks 3.5.1 takes the norm of a window over all channels at once."""
-    model, x, y = problem(size, channels)
-    known = {"n_queries": 150, "p_init": 0.8, "resc_schedule": False}
-    theirs = SquareAttack(model, norm="L2", eps=0.3, **known)
-    unmended = torchattacks.Square(model, norm="L2", eps=0.3, **known)
-    ours = made("square", model, 0.3, n_queries=150)
-    for attack in (theirs, ours, unmended):
-        attack.init_hyperparam(x)
-    expected, found = (searched(attack, x, y)[1] for attack in (theirs, ours))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    lengths = (found - x).flatten(1).norm(dim=1)
-    assert 0.2 < lengths.min() <= lengths.max() <= 0.3 + 1e-5
-    assert torch.allclose(searched(unmended, x, y)[1], expected, atol=1e-6) == (channels == 1)
-
-
 @pytest.mark.parametrize("shape", [(12, 12), (14, 14), (24, 24), (4, 4), (3, 8), (20, 9), (9, 20)])
 def test_square_of_l2_takes_images_of_any_size(shape):
     """The authors' code stops at 12x12, 14x14, 18x18, 19x19, 24x24, and below 5."""
@@ -244,7 +236,8 @@ def test_square_of_l2_takes_images_of_any_size(shape):
     model = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1], 10)).eval()
     x = torch.rand(16, 1, *shape)
     y = model(x).argmax(1)
-    x_adv = made("square", model, 0.5, n_queries=200)(x, y)
+    given = {"eps": 0.5, "n_queries": 200, "norm": "L2", "example_ids": torch.arange(16)}
+    x_adv = in_house.CLASSES["Square"](model, x, y, **given)
     assert (x_adv - x).flatten(1).norm(dim=1).max() <= 0.5 + 1e-5
     assert (model(x_adv).argmax(1) != y).sum() >= 4
 
@@ -266,8 +259,7 @@ def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monk
         for number, (new, old) in enumerate(zip(parts, prints(name, norm), strict=True))
         if new != old
     ]
-    after = [("autoattack", "L2", part) for part in (1, 2, 3)]  # from APGD-T on
-    assert changed == [*after, ("pgd-20", "L2", 0), ("noise", "L2", 0)]
+    assert changed == [("pgd-20", "L2", 0), ("noise", "L2", 0)]
 
 
 @pytest.mark.slow
@@ -281,7 +273,7 @@ def test_what_was_mended_has_another_fingerprint_and_all_else_keeps_its_own(monk
 )
 def test_robust_accuracy_is_that_of_the_authors_within_the_noise_of_seeds(entry, norm, eps, parts):
     classifier = load(ROOT / "leaderboards" / entry / "oat-wrn-10-1.safetensors")
-    model, test = classifier.at(1.0), datasets.load(classifier.info.dataset).test
+    model, test = Accelerated(classifier.at(1.0)), datasets.load(classifier.info.dataset).test
     ids = torch.arange(200)
     x, y = test.inputs(ids), test.labels[ids]
     right = model(x).argmax(1) == y

@@ -503,11 +503,11 @@ def test_a_model_in_training_mode_is_attacked_in_eval_mode_and_put_back(write, b
 
 
 def test_what_a_library_prints_goes_to_stderr(write, model, batch, capsys):
-    card = write("torchattacks", "APGD", "eps = '$eps'\nsteps = 3\nverbose = true")
+    card = write("torchattacks", "FAB", "eps = '$eps'\nsteps = 3\nverbose = true")
     attacked(card, model, batch)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "initial accuracy" in err
+    assert "Clean accuracy" in err
 
 
 # --- what is refused, before anything costly

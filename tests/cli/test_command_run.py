@@ -54,7 +54,8 @@ def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
     assert notes[0].startswith(
         "training wrn-10-1 on digits by OAT: 897 images, 1 epoch, lambda 0, 0.5, 1, on cpu"
     )
-    assert re.fullmatch(r"trained in \d+ s; weights: last: epoch 1", notes[1])
+    speed = r"\d+ s, [\d,]+ images a second"
+    assert re.fullmatch(rf"trained in {speed}; weights: last: epoch 1", notes[1])
     entry = Entry.model_validate_json((results / "entry.json").read_text())
     assert entry.command == f"oat-bench run --benchmark {card} --out results"
     table = pd.read_csv(results / "table.csv")

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
+from oat_bench import progress
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
 from oat_bench.cards import Threat
@@ -583,21 +584,15 @@ def test_the_verdicts_do_not_depend_on_the_batch():
         assert parts[name] == whole[name]
 
 
-def test_progress_ends_where_it_should():
-    class Line:
-        steps = 0
-
-        def advance(self, steps=1):
-            self.steps += steps
-
-        def note(self, text):
-            pass
-
+def test_progress_expects_what_an_examination_takes():
     model, data = linear_problem(n=30)
-    suite = examination.make_suite(THREAT, n_classes=5, seed=0)
-    subject, line = subject_of(model, data), Line()
-    examination.examine(subject, POINT, suite, line)
-    assert line.steps == examination.stages(subject, suite)
+    suite = examination.make_suite(THREAT, n_classes=5, seed=0, ladder=PGD)
+    subject = subject_of(model, data)
+    with progress.passes("examining", examination.passes(subject, suite, 1, 0)) as line:
+        expected = line.left
+        examination.examine(subject, POINT, suite, line)
+    assert 0.1 * expected < line.done < 1.2 * expected  # most images break early
+    assert line.share > 0.9
 
 
 def test_a_cost_is_said_before(problem):

@@ -1,5 +1,7 @@
 """A second phase: who is sampled, that it costs no more, and that its numbers are those of all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,10 @@ from oat_bench.attacks.selection import select_attacks
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets.splits import nested_order
-from oat_bench.errors import UserError
+from oat_bench.errors import Finished, UserError
 from oat_bench.evaluation import survivors
 from oat_bench.evaluation.grid import evaluate
+from oat_bench.evaluation.sharing import Shard
 from oat_bench.evaluation.subject import Subject
 from oat_bench.evaluation.survivors import Sample
 from oat_bench.results.outcomes import OutcomeStore
@@ -292,3 +295,65 @@ def test_the_interval_covers_where_the_sample_grew(n, p, q, precision, runs):
     assert max(map(half, found)) <= precision
     covered = np.mean([one.low <= 100 * p * q <= one.high for one in found])
     assert covered > 0.95 - 0.015 - 3 * np.sqrt(0.95 * 0.05 / runs)
+
+
+# --- shared out
+
+
+SAMPLES = {
+    "a number": Sample(CHEAP, 25),
+    "a precision": Sample(CHEAP, precision=4.0),
+    "of what is right": Sample((), 40),
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLES.values(), ids=list(SAMPLES))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shards_in_any_order_are_one_process(
+    lines, data, order, costly, sample, count, tmp_path, monkeypatch
+):
+    """An array is run twice: attacks on survivors wait until all shards did the others."""
+    attack, seen = costly
+    attacks, points = [attack, *map(ready, CHEAP)], [OperatingPoint(lam) for lam in (0.4, 0.5)]
+    how = {"examples": order, "compile_it": False, "samples": {"costly": sample}}
+    subject = Subject(lines, data, "dots", **how)
+    alone = evaluate(subject, points, attacks, show=False)
+    once = sorted(seen)
+    seen.clear()
+    subject = Subject(lines, data, "dots", **how, store=OutcomeStore(tmp_path))
+    numbers = 1 + torch.randperm(count, generator=torch.Generator().manual_seed(count))
+
+    def shards(again):
+        for place, number in enumerate(numbers.tolist(), 1):
+            shard = Shard(number, count, "oat-bench run --shard")
+            assert evaluate(replace(subject, executor=shard), points, attacks, show=False).empty
+            # the last finds all that the others did
+            waits = sample.after and not again and place < count
+            last = "run this array again.*: oat-bench run --shard$" if waits else "without --shard"
+            with pytest.raises(Finished, match=last):
+                shard.finish()
+
+    shards(again=False)
+    if count > 1 and sample.after:
+        assert len(seen) < len(once)
+    shards(again=True)
+    assert sorted(seen) == once  # none is attacked twice
+    monkeypatch.setattr("oat_bench.evaluation.subject.AtPoint.craft", None)
+    frame = evaluate(subject, points, attacks, show=False)
+    pd.testing.assert_frame_equal(frame, alone)
+
+
+def test_what_runs_on_blocks_is_shared_out_in_blocks(lines, data, order, tmp_path):
+    attacks, points = [ready("fgsm"), other("torchattacks")], [OperatingPoint(0.5)]
+    how = {
+        "examples": order[:600],
+        "compile_it": False,
+        "samples": {"other": Sample(["fgsm"], 30)},
+    }
+    alone = evaluate(Subject(lines, data, "dots", **how), points, attacks, show=False)
+    assert (alone["attack"] == "other").sum() == 30
+    subject = Subject(lines, data, "dots", **how, store=OutcomeStore(tmp_path))
+    for number in (1, 2, 1):
+        sharing = replace(subject, executor=Shard(number, 2))
+        evaluate(sharing, points, attacks, show=False)
+    pd.testing.assert_frame_equal(evaluate(subject, points, attacks, show=False), alone)

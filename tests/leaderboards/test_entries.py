@@ -145,7 +145,7 @@ def test_the_attacks_are_recorded_as_they_were_run(make):
     for recorded, name in zip(entry.attacks, ["fgsm", "pgd-7", "autoattack"], strict=True):
         card = attack_card(name)
         assert recorded.name == name
-        assert recorded.engine == card.engine
+        assert recorded.engine == "oat_bench"  # which computes in place of torchattacks
         assert recorded.eps == 0.1
         assert {part.parameters["eps"] for part in recorded.chain()} == {0.1}
         assert recorded.card == card.fingerprint()

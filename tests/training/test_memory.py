@@ -225,7 +225,7 @@ def test_room_is_what_the_card_states_less_the_images_and_the_process():
     device = torch.device("cpu")
     other = Split(held.images.clone(), held.labels)
     parts = (held.take(slice(0, 4)), held.take(slice(4, 10)), other)
-    assert memory.room(card, device, *parts) == (1 << 30) - memory._PROCESS - 600_000
+    assert memory.room(card, device, *parts) == (1 << 30) - memory.PROCESS - 600_000
     free = memory.room(card.model_copy(update={"memory": None}), device)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free < total

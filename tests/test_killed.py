@@ -65,6 +65,7 @@ def report(folder):
     entry = json.loads((folder / "entry.json").read_text())
     for point in entry["operating_points"]:
         point["cost"].pop("latency_ms")
+        point["cost"].pop("latency_spread")
         point.pop("attack_costs")  # what was killed is computed in other groups
     table = pd.read_csv(folder / "table.csv").drop(columns="latency, ms")
     return entry, table

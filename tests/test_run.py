@@ -51,7 +51,7 @@ def evaluate(classifier, card, digits, out, seed=0):
 def clock():
     """Every pass takes a millisecond, so that reports of the same outcomes are the same files."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "latency_ms", lambda model, image: 1.0)
+        patch.setattr(cost, "latencies", lambda models, image: [(1.0, 0.5, 2.0)] * len(models))
         patch.setattr(acceleration, "perf_counter", lambda: 0.0)
         yield
 
@@ -435,12 +435,12 @@ def test_costs_are_those_of_the_plain_networks_and_timed_once(
         parameters = sum(p.numel() for p in trained.at(point.lam).parameters())
         assert (point.cost.parameters, point.cost.latency_ms) == (parameters, 1)
         assert point.cost.machine == cost.machine(CPU)
-    line = "77.5 k parameters, 1.53 M FLOPs and 1 ms an image ("
+    line = "77.5 k parameters, 1.53 M FLOPs and 1 ms an image (quartiles 0.5-2) ("
     assert line in (out / "table.md").read_text()
     table = pd.read_csv(out / "table.csv")
     assert table["FLOPs"].tolist() == [point.cost.flops for point in points]
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(cost, "latency_ms", lambda model, image: 2.0)
+    monkeypatch.setattr(cost, "latencies", lambda models, image: [(2.0, 1, 3)] * len(models))
     evaluate(trained, card, digits, tmp_path)
     assert (tmp_path / "entry.json").read_bytes() == (out / "entry.json").read_bytes()
     # on another machine, or of other weights, they are timed anew

@@ -104,7 +104,11 @@ def affordable(
     for width in widths:
         cost = measure(classifier.at(lam, width), image)
         fits = cost.flops <= most_flops and cost.latency_ms <= longest
-        costs.append(WidthCost(width=width, fits=fits, **cost.model_dump(exclude={"parameters"})))
+        costs.append(
+            WidthCost(
+                width=width, fits=fits, **cost.model_dump(exclude={"parameters", "latency_spread"})
+            )
+        )
     if not any(cost.fits for cost in costs):
         known = "; ".join(
             f"width {cost.width:g}: {cost.flops:.3g} FLOPs, {cost.latency_ms:g} ms"

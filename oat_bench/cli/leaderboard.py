@@ -1,6 +1,7 @@
 """`leaderboard`, a command for each thing that is done with entries."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,11 @@ def _count(number: int, one: str, more: str | None = None) -> str:
     "Hypervolume of the SA-RA frontier; RA at a required SA; cost at a required SA and RA.",
     "hypervolume",
 )
-@option("--min-sa", _PERCENT, "The required SA.", 90)
+@option(
+    "--min-sa",
+    _PERCENT,
+    "The required SA. [default: what more than half of a board's models reach, in steps of 5]",
+)
 @option("--min-ra", _PERCENT, "The required RA, where sorted by cost.", 0)
 @option("--cost", ["flops", "latency", "parameters"], "Which cost.", "flops", "resource")
 @option("--attack", "NAME", "Whose RA. [default: the worst case, or what most have]")
@@ -118,6 +123,7 @@ def table(
     robustbench: Path | None,
     form: str | None,
     out: Path | None,
+    min_sa: float | None,
     **rule: Any,
 ) -> None:
     """Rank the models of each data set; or show one entry, lambda by lambda.
@@ -140,8 +146,11 @@ def table(
         pages = [per_lambda.of_entry(entry)]
         csv = per_lambda.csv(entry.operating_points, per_lambda.trained_of(entry))
     else:
-        found, theirs, scale = [], [], ranking.Rule(**rule)
-        for board in ranking.boards(_records(folder, what), attack=attack, rule=scale):
+        found, theirs = [], []
+        for group in ranking.groups(_records(folder, what), attack):
+            sa = ranking.fitting_sa(group) if min_sa is None else min_sa
+            scale = ranking.Rule(min_sa=sa, **rule)
+            board = ranking.rank(group, attack=attack, rule=scale)
             if robustbench is not None:
                 theirs = robustbench_points(robustbench, board.dataset, board.threat_model)
             found.append((board, boards.fixed_points(board, theirs)))
@@ -265,17 +274,37 @@ def schema() -> None:
 )
 @flag("--no-examples", "Attack no images.")
 @option("--robustbench", _CLONE, "Show the models of a clone of RobustBench, or of our copy, too.")
-def build(leaderboards: Path, out: Path, no_examples: bool, **options: Path | None) -> None:
+@click.option(
+    "--link",
+    "links",
+    metavar="NAME=ADDRESS",
+    multiple=True,
+    help="Linked from the first page, such as Code=https://...; may be repeated.",
+)
+def build(
+    leaderboards: Path, out: Path, no_examples: bool, links: tuple[str, ...], **options: Path | None
+) -> None:
     """Build a static site of all entries.
 
     A page a data set and threat model, a page a model; open index.html in a browser, or put the
     folder on any web server. Where a checkpoint lies beside an entry (model.safetensors beside
     model.json), images are attacked at each lambda and shown.
     """
-    from oat_bench.leaderboards import site
+    try:
+        from oat_bench.leaderboards import site
+    except ModuleNotFoundError as error:
+        if error.name != "jinja2":
+            raise
+        raise UserError(
+            "the site's pages need jinja2; install it with pip install 'oat-bench[site]'"
+        ) from error
     from oat_bench.progress import note
 
-    made = site.build(leaderboards, out, with_examples=not no_examples, **options)
+    for link in links:
+        if not re.fullmatch(r"[^=]+=https?://\S+", link):
+            raise UserError(f"--link {link!r}: expected NAME=ADDRESS, such as Code=https://...")
+    named = dict(link.split("=", 1) for link in links)
+    made = site.build(leaderboards, out, with_examples=not no_examples, links=named, **options)
     for model, reason in made.without_examples.items():
         note(f"{model}: no attacked images: {reason}")
     models = _count(made.models, "model")

@@ -2,11 +2,11 @@
 
 import platform
 import statistics
-import timeit
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pandas as pd
@@ -26,27 +26,46 @@ from oat_bench.results.points import AttackCost, Cost, PointResult
 _PASSES, _WARM_UP = 20, 3  # timed passes, after a few that are not
 
 
-def measure(model: nn.Module, image: Tensor, deployed: nn.Module | None = None) -> Cost:
-    """Count and time a classifier on an image [1, C, H, W]; ``deployed`` is timed in its place."""
+def measure(model: nn.Module, image: Tensor) -> Cost:
+    """Count and time a classifier on an image [1, C, H, W]."""
+    return _cost(model, image, latencies([model], image)[0])
+
+
+def _cost(model: nn.Module, image: Tensor, latency: tuple[float, float, float]) -> Cost:
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(operations_per_image(model, image)),
-        latency_ms=latency_ms(deployed or model, image),
+        latency_ms=latency[0],
+        latency_spread=latency[1:],
         machine=machine(image.device),
     )
 
 
 def latency_ms(model: nn.Module, image: Tensor) -> float:
     """Return the milliseconds that one image alone takes: the median of some passes."""
+    return latencies([model], image)[0][0]
 
-    def once() -> None:
+
+def latencies(models: Sequence[nn.Module], image: Tensor) -> list[tuple[float, float, float]]:
+    """Return median and quartiles of the milliseconds that one image alone takes each model.
+
+    They take turns, a pass each, so that what else the machine does slows all of them alike.
+    """
+
+    def once(model: nn.Module) -> float:
+        begun = perf_counter()
         model(image)
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
+        return 1e3 * (perf_counter() - begun)
 
     with torch.inference_mode():
-        seconds = timeit.repeat(once, number=1, repeat=_WARM_UP + _PASSES)
-    return round(1e3 * statistics.median(seconds[_WARM_UP:]), 3)
+        rounds = [[once(model) for model in models] for _ in range(_WARM_UP + _PASSES)]
+    found = []
+    for passes in zip(*rounds[_WARM_UP:], strict=True):
+        low, median, high = statistics.quantiles(passes, method="inclusive")
+        found.append((round(median, 3), round(low, 3), round(high, 3)))
+    return found
 
 
 def machine(device: torch.device) -> str:
@@ -112,7 +131,7 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Add costs to results; what the entry ``before`` says of this machine is not timed again."""
+    """Add costs to results, timed together; if ``before`` has all, of this machine, those."""
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):
         entry = records.read(before).entry if before is not None else None
@@ -120,9 +139,17 @@ def with_costs(
             for point in entry.operating_points:
                 if point.cost is not None and point.cost.machine == machine(device):
                     known[point.lam, point.width] = point.cost
-    image, costed = data.inputs(slice(1)).to(device), []
-    for result in results:
-        at = result.lam, result.width
-        cost = known.get(at) or measure(classifier.at(*at), image, classifier.deployed(*at))
-        costed.append(result.model_copy(update={"cost": cost}))
-    return costed
+    points = [(result.lam, result.width) for result in results]
+    if not known.keys() >= set(points):
+        image = data.inputs(slice(1)).to(device)
+        models = [classifier.at(*at) for at in points]
+        deployed = [
+            classifier.deployed(*at) or model for at, model in zip(points, models, strict=True)
+        ]
+        timed = latencies(deployed, image)
+        costs = [_cost(model, image, one) for model, one in zip(models, timed, strict=True)]
+        known = dict(zip(points, costs, strict=True))
+    return [
+        result.model_copy(update={"cost": known[at]})
+        for result, at in zip(results, points, strict=True)
+    ]

@@ -1,6 +1,6 @@
 """All figures of one run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,11 +30,14 @@ CAPTIONS = {
 
 
 def of_run(
-    entry: Entry, loaded: tuple[TunableClassifier, Dataset] | None, published: Sequence[Published]
+    entry: Entry,
+    loaded: tuple[TunableClassifier, Dataset] | None,
+    published: Sequence[Published],
+    kinds: Collection[str] = CAPTIONS.keys(),
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw every figure that applies, by name; without a model those of the entry alone."""
+    """Draw every figure of ``kinds`` that applies, by name; without a model the entry's alone."""
     lambdas = sorted({point.lam for point in entry.operating_points})
-    kinds: dict[str, Callable[[], Figure]] = {
+    known: dict[str, Callable[[], Figure]] = {
         "frontier": lambda: frontier([entry], published),
         "widths": lambda: widths([entry], published),
         "cost": lambda: cost(entry),
@@ -44,9 +47,9 @@ def of_run(
     }
     if loaded is not None:
         model, data = loaded
-        kinds["bn-statistics"] = lambda: bn_statistics(model)
-        kinds["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
-    for name, draw in kinds.items():
+        known["bn-statistics"] = lambda: bn_statistics(model)
+        known["saliency"] = lambda: saliency(model, data, lambdas, model.info.widths[0])
+    for name, draw in ((name, draw) for name, draw in known.items() if name in kinds):
         with suppress(NotApplicableError):
             yield name, draw()
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from statistics import median
 
 from oat_bench.reports.table import Cell, Content, Page, Row, Table, ends, short, to_csv
 from oat_bench.results.entries import Entry, EntryAttack
-from oat_bench.results.points import PointResult, total_costs
+from oat_bench.results.points import Cost, PointResult, total_costs
 from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
@@ -170,12 +169,11 @@ def _summary(frontier: Summary, *, with_width: bool) -> str:
 
 def _cost(results: Sequence[PointResult]) -> list[str]:
     """Say what one width costs; lambda makes no difference but by chance, in the latency."""
-    costs = [result.cost for result in results if result.cost is not None]
-    return [
-        f"{short(cost.parameters)} parameters, {short(cost.flops)} FLOPs and "
-        f"{median(one.latency_ms for one in costs):.3g} ms an image ({cost.machine})"
-        for cost in costs[:1]
-    ]
+    cost = Cost.typical([result.cost for result in results if result.cost is not None])
+    if cost is None:
+        return []
+    counted = f"{short(cost.parameters)} parameters, {short(cost.flops)} FLOPs"
+    return [f"{counted} and {cost.latency()} ({cost.machine})"]
 
 
 def _attacking(results: Sequence[PointResult]) -> list[str]:

@@ -1,5 +1,6 @@
 """Leaderboards as tables; RobustBench's models, measured by others, stand there without a rank."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from oat_bench.errors import UserError
 from oat_bench.reports import table
 from oat_bench.reports.table import Page, Table, ends, short, to_csv
 from oat_bench.results.models import attack_name
+from oat_bench.results.points import Cost
 from oat_bench.results.ranking import Board, Row
 from oat_bench.results.robustbench import RobustBenchPoint
 from oat_bench.statistics.accuracy import WORST
@@ -85,6 +87,8 @@ def _notes(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[str]:
     if board.rule.sort == "cost":
         paragraphs[1] = "A rank is shared by models of equal cost."
     paragraphs[1] += " Only models whose numbers are of the same examples are ranked."
+    if any(row.cost and row.cost.latency_spread for row in board.rows):
+        paragraphs.append("ms: of one image, on the machine where most were timed; CSV has all.")
     if any(row.sampled is not None for row in board.rows):
         paragraphs.append(
             "m: RA is a two-phase estimate for all n examples; of those that cheaper attacks left "
@@ -100,7 +104,12 @@ def _notes(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[str]:
 
 
 def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
-    lines = [_of_row(row, board) for row in board.rows]
+    # what was not timed in turns differs by chance
+    timed = [row.cost for row in board.rows if row.cost and row.cost.latency_spread]
+    machines = Counter(cost.machine for cost in timed)
+    usual = max(machines, key=machines.__getitem__, default="")
+    timed = [cost for cost in timed if cost.machine == usual]
+    lines = [_of_row(row, board, timed) for row in board.rows]
     theirs = [_of_point(point, board) for point in fixed]
     placed = [line for line in lines if line.value is not None]
     # ours keep the order of their ranks
@@ -111,7 +120,7 @@ def _lines(board: Board, fixed: Sequence[RobustBenchPoint]) -> list[_Line]:
     return [*placed, *[line for line in [*theirs, *lines] if line.value is None]]
 
 
-def _of_row(row: Row, board: Board) -> _Line:
+def _of_row(row: Row, board: Board, timed: Sequence[Cost]) -> _Line:
     entry, cost, rule = row.record.entry, row.cost, board.rule
     doubts = f"unreliable: {', '.join(row.doubts)}" if row.doubts else ""
     said = ["random at inference" if entry.randomized else "", doubts, row.remark]
@@ -135,7 +144,7 @@ def _of_row(row: Row, board: Board) -> _Line:
         "lambda": lams,
         "parameters": short(cost.parameters) if cost else "",
         "FLOPs": short(cost.flops) if cost else "",
-        "ms": f"{cost.latency_ms:.3g}" if cost else "",
+        "ms": f"{cost.latency_ms:.3g}" if cost and cost in timed else "",
         "integrity": row.verdict or "",
         "extra data": "yes" if entry.additional_data else "",
         "venue": entry.venue,

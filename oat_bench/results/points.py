@@ -1,6 +1,7 @@
 """What was measured at each operating point, counted from outcomes, as it stands in entries."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 
 import pandas as pd
 from pydantic import Field
@@ -19,7 +20,30 @@ class Cost(Written):
         ge=0, description="of one image, by torch's counter: a multiply-add is two"
     )
     latency_ms: float = Field(ge=0, description="of one image alone, float32: the median of passes")
+    latency_spread: tuple[float, float] | None = Field(
+        None, description="its quartiles, where all operating points were timed in turns"
+    )
     machine: str = Field(description="where the passes were timed")
+
+    @classmethod
+    def typical(cls, costs: "Sequence[Cost]") -> "Cost | None":
+        """Return what operating points of one width cost: medians of what was timed."""
+        if not costs:
+            return None
+        spreads = [one.latency_spread for one in costs if one.latency_spread is not None]
+        timed: dict[str, object] = {"latency_ms": median(one.latency_ms for one in costs)}
+        if len(spreads) == len(costs):
+            low, high = (median(ends) for ends in zip(*spreads, strict=True))
+            timed["latency_spread"] = low, high
+        return costs[0].model_copy(update=timed)
+
+    def latency(self) -> str:
+        """Say how long an image takes, with the spread if it was measured, and where."""
+        spread = ""
+        if self.latency_spread is not None:
+            low, high = self.latency_spread
+            spread = f" (quartiles {low:.3g}-{high:.3g})"
+        return f"{self.latency_ms:.3g} ms an image{spread}"
 
 
 class AttackCost(Written):

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -72,28 +71,27 @@ class Board:
     rows: list[Row]  # ranked ones in order, then those without a place, the unreliable last
 
 
-def boards(
-    records: Sequence[Record], *, attack: str | None = None, rule: Rule | None = None
-) -> list[Board]:
-    """Rank the entries of each data set and threat model, by RA under one attack."""
-    found = groups(records)
-    if attack is not None:
-        found = [group for group in found if attack in _attacks(group)] or found
-    return [rank(group, attack=attack, rule=rule) for group in found]
-
-
-def groups(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the entries of each data set and threat model."""
+def groups(records: Sequence[Record], attack: str | None = None) -> list[list[Record]]:
+    """Return the entries of each data set and threat model; those with ``attack``, if any has."""
     found: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         entry = record.entry
         found.setdefault((entry.dataset, entry.threat_model, record.eps), []).append(record)
-    return [found[key] for key in sorted(found)]
+    ordered = [found[key] for key in sorted(found)]
+    if attack is None:
+        return ordered
+    return [group for group in ordered if attack in _attacks(group)] or ordered
 
 
 def shown_first(records: Sequence[Record]) -> str:
     """Return the strongest attack that more than half of the entries have, or else most."""
     return _choose(records, None)[0]
+
+
+def fitting_sa(records: Sequence[Record]) -> float:
+    """Return the required SA that fits entries: what more than half reach, down to a step of 5."""
+    reached = (max(point.clean_acc for point in one.entry.operating_points) for one in records)
+    return 5.0 * (sorted(reached, reverse=True)[len(records) // 2] // 5)
 
 
 def rank(
@@ -168,13 +166,10 @@ def _choose(records: Sequence[Record], wanted: str | None) -> tuple[str, Hashabl
 
 def _row(record: Record, model: Curve, attack: str, rule: Rule) -> Row:
     points, robust = model.accuracies(attack), model.robust(attack)
-    at_sa = cost = None
+    at_sa = None
     if (points[:, 0] >= rule.min_sa).any():
         at_sa = _estimate(model, attack, partial(_robust_at, sa=rule.min_sa))
-    costs = [point.cost for point in model.points if point.cost is not None]
-    if costs:
-        latency = median(one.latency_ms for one in costs)
-        cost = costs[0].model_copy(update={"latency_ms": latency})
+    cost = Cost.typical([point.cost for point in model.points if point.cost is not None])
     stated = [
         one.hypervolume
         for one in record.entry.frontiers or ()

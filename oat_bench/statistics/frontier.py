@@ -287,10 +287,20 @@ def resampled(rows: NDArray[Any], strata: Bools | None = None) -> Floats | None:
     for group in (one for one in groups if len(one)):
         if len(group) == 1:
             return None
-        distinct, counts = np.unique(group, axis=0, return_counts=True)
+        distinct, counts = _distinct(group)
         often = draw.multinomial(len(group), counts / len(group), size=RESAMPLES)
         sums += often.astype(np.float64) @ distinct.astype(np.float64)
     return sums
+
+
+def _distinct(rows: NDArray[Any]) -> tuple[NDArray[Any], Ints]:
+    """Return the distinct rows in order, and how many there are of each."""
+    if rows.dtype != np.bool_:
+        return np.unique(rows, axis=0, return_counts=True)
+    packed = np.packbits(rows, axis=1)  # in the same order, and compared at once
+    keys = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}")[:, 0]
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    return rows[first], counts
 
 
 def _percentiles(value: Any, drawn: Floats) -> Estimate:

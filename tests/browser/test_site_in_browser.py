@@ -1,101 +1,15 @@
 """The site as its readers meet it, in Chromium: what moves, what is said, what is asked for."""
 
 import json
-import os
 import re
-import shutil
-import time
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from visits import BOARD, DESKTOP, MODEL, PHONE, WIDTHS, drawn, eventually
 
 from oat_bench.statistics.frontier import robustness_at
 
 pytestmark = pytest.mark.slow
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-BOARD, MODEL = "digits-Linf-0.375/index.html", "digits-Linf-0.375/oat-wrn-10-1.html"
-WIDTHS = "digits-Linf-0.375/oats-wrn-10-1.html"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-def no_browser(reason: str) -> None:
-    """Skip so that it is seen; where everything must run, fail."""
-    message = f"NO BROWSER, THE SITE WAS NOT TESTED IN ONE: {reason}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    warnings.warn(message, stacklevel=2)
-    pytest.skip(message)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        no_browser("playwright is not installed; pip install 'oat-bench[test]'")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        no_browser("there is no Chromium; apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, site_folder):
-    """Open a page of the site; when the test is over, nothing may have gone wrong on it."""
-    contexts, requests, complaints = [], [], []
-
-    def visit(path, *, viewport=DESKTOP, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        context.set_default_timeout(15_000)
-        context.on("request", lambda request: requests.append(request.url))
-        context.route(re.compile("^(https?|wss?):"), lambda route: route.abort())
-        page = context.new_page()
-        page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.goto((site_folder / path).as_uri())
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    root = site_folder.as_uri()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith((f"{root}/", "data:", "blob:"))] == []
-
-
-@pytest.fixture(scope="module")
-def entry(leaderboards_folder):
-    return json.loads((leaderboards_folder / "digits/Linf/oat-wrn-10-1.json").read_text())
-
-
-def drawn(page):
-    """Wait until the chart is drawn."""
-    page.locator("#chart").scroll_into_view_if_needed()
-    page.wait_for_selector("#chart .scatterlayer .trace .points path")
-
-
-def eventually(true, seconds=15):
-    """Wait until something is true; the pages' policy leaves no way to wait in them."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def column(page, head):
@@ -127,7 +41,7 @@ def test_every_page_fits_and_is_in_the_readers_colours(visit, site_folder, viewp
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= viewport["width"], path
         grounds = page.evaluate(
-            """() => ["body", "#chart .main-svg"].map((selector) => {
+            """() => ["body"].map((selector) => {
                 const found = document.querySelector(selector);
                 return found ? getComputedStyle(found).backgroundColor : null;
             })"""
@@ -141,10 +55,10 @@ def test_every_page_fits_and_is_in_the_readers_colours(visit, site_folder, viewp
 def test_the_colours_follow_while_the_page_is_open(visit):
     page = visit(BOARD, color_scheme="light")
     drawn(page)
-    ground = "getComputedStyle(document.querySelector('#chart .main-svg')).backgroundColor"
-    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    drawn_in = "getComputedStyle(document.querySelector('#chart .tick')).fill"
+    assert page.evaluate(drawn_in) == "rgb(85, 97, 108)"
     page.emulate_media(color_scheme="dark")
-    eventually(lambda: page.evaluate(ground) == "rgb(20, 24, 28)")
+    eventually(lambda: page.evaluate(drawn_in) == "rgb(163, 175, 186)")
 
 
 def test_links_lead_from_page_to_page(visit):
@@ -188,6 +102,7 @@ def test_without_javascript_the_numbers_are_there(visit, entry):
     assert page.locator(".points tbody tr").count() == len(entry["operating_points"])
     assert not page.locator("#slider").is_visible()
     assert page.locator("#examples img").count() == 16
+    assert page.locator("#chart .mark:visible").count() > len(entry["operating_points"])
 
 
 def test_on_paper_controls_are_left_out(visit):
@@ -197,6 +112,19 @@ def test_on_paper_controls_are_left_out(visit):
     assert not page.locator("#controls").is_visible()
     assert page.locator("table.points").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_axe_finds_nothing(visit, viewport, scheme):
+    """Rules of accessibility by axe-core."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # it would fetch the style once more, which the pages' policy forbids
+    options = {"resultTypes": ["violations"], "preload": False}
+    for path in ("index.html", BOARD, MODEL, WIDTHS, "digits-Linf-0.375/masked.html"):
+        page = visit(path, viewport=viewport, color_scheme=scheme)
+        found = Axe().run(page, options=options)
+        assert found.violations_count == 0, (path, found.generate_report())
 
 
 # --- the table
@@ -227,7 +155,7 @@ def test_the_table_sorts_by_each_head(visit):
 def test_filters_choose_rows_and_curves(visit):
     page = visit(BOARD)
     drawn(page)
-    curves = page.locator("#chart .scatterlayer .trace")
+    curves = page.locator("#chart .view:visible .curve:not([hidden])")
     assert curves.count() == page.locator("#models tbody tr:visible").count() == 6
     page.locator("#filter").fill("OATS width 0.5")
     assert column(page, "Method") == ["oats"]
@@ -288,18 +216,10 @@ def test_ra_at_a_required_sa_is_that_of_the_package(visit, entry):
 def test_a_point_says_what_it_is(visit, entry):
     page = visit(MODEL)
     drawn(page)
-    # the first attack's point at the last lambda lies apart from all others
     point = entry["operating_points"][-1]
     ra, clean = point["robust_acc"]["fgsm"], point["clean_acc_interval"]
-    box = (
-        page.locator("#chart .scatterlayer .trace")
-        .first.locator(".points path")
-        .last.bounding_box()
-    )
-    page.mouse.move(box["x"] - 60, box["y"] - 60)
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
-    page.wait_for_selector("#chart .hoverlayer .hovertext")
-    says = page.locator("#chart .hoverlayer").text_content()
+    page.locator("#chart .curve[data-curve=fgsm] .mark .symbol").last.hover(force=True)
+    says = page.locator("#chart-says").inner_text()
     for words in (
         "fgsm",
         "lambda 1",
@@ -309,6 +229,21 @@ def test_a_point_says_what_it_is(visit, entry):
         f"RA {ra['value']:.1f} [{ra['low']:.1f}, {ra['high']:.1f}]",
     ):
         assert words in says
+
+
+def test_points_stand_where_their_numbers_are(visit, entry):
+    page = visit(MODEL)
+    ticks = [
+        (float(tick.inner_html()), box["x"] + box["width"] / 2)
+        for tick in page.locator("#chart .view:visible .tick[text-anchor=middle]").all()
+        if (box := tick.bounding_box())
+    ]
+    scale = np.polyfit(*zip(*ticks, strict=True), 1)
+    symbols = page.locator("#chart .curve[data-curve=worst] .mark .symbol").all()
+    for point, symbol in zip(entry["operating_points"], symbols, strict=True):
+        box = symbol.bounding_box()
+        expected = np.polyval(scale, point["clean_acc"])
+        assert abs(box["x"] + box["width"] / 2 - expected) < 1.5
 
 
 def test_keys_go_from_point_to_point(visit):
@@ -324,130 +259,45 @@ def test_keys_go_from_point_to_point(visit):
     assert said[2].split(";")[0] != said[1].split(";")[0]
 
 
-def test_intervals_can_be_hidden(visit):
+def test_what_is_chosen_is_in_the_address(visit):
+    """A view is linked by its address alone."""
     page = visit(BOARD)
-    drawn(page)
-    bars = page.locator("#chart .errorbar path")
-    page.get_by_label("95% intervals").check()
-    assert bars.count() > 0
-    page.get_by_label("95% intervals").uncheck()
-    assert bars.count() == 0
+    page.locator("#attack").select_option("pgd-20")
+    page.locator("#filter").fill("oats")
+    page.locator("#models thead th", has_text="FLOPs").locator("button").click()
+    rows = page.locator("#models").inner_text()
+    address = page.url
+    assert address.endswith("#attack=pgd-20&filter=oats&sort=flops")
+    other = visit(BOARD + "#" + address.split("#")[1])
+    assert other.locator("#models").inner_text() == rows
+    # a choice of a page that it does not have changes nothing
+    other.goto(address.replace("pgd-20", "none"))
+    eventually(lambda: other.locator("#attack").input_value() == "pgd-20")
+    model = visit(WIDTHS + "#attack=pgd-20&width=1&lambda=0.2")
+    assert model.locator("#at-lambda").inner_text() == "0.2"
+    assert model.locator("#attack").input_value() == "pgd-20"
+    assert model.locator("#width").input_value() == "1"
 
 
-# --- the slider
+@pytest.mark.parametrize("path", ["index.html", BOARD, MODEL])
+def test_every_button_and_box_can_be_used(visit, path):
+    """`visit` fails where any of them asks for something outside the site."""
+    page = visit(path)
+    for control in page.locator("button:visible, [type=checkbox]:visible").all():
+        control.click()
+    for mark in page.locator("#chart .mark:visible").all()[:8]:
+        mark.dispatch_event("click")
+    assert page.locator("[href*='plotly'], .modebar").count() == 0
 
 
-def marker(page):
-    """Return where the marker is, as SA and RA."""
-    return page.evaluate("(({x, y}) => [x[0], y[0]])(document.getElementById('chart').data.at(-1))")
-
-
-def check_at(page, point):
-    """Check that every part of the page is at an operating point."""
-    ra = point["worst_case_acc"]["value"]
-    assert page.locator("#at-lambda").inner_text() == f"{point['lam']:g}"
-    assert page.locator("#at-sa").inner_text().startswith(f"{point['clean_acc']:.1f}")
-    assert page.locator("#at-ra").inner_text().startswith(f"{ra:.1f}")
-    text = page.locator("#lambda").get_attribute("aria-valuetext")
-    assert text == f"lambda {point['lam']:g}: SA {point['clean_acc']:.1f}, RA {ra:.1f}"
-    assert marker(page) == [point["clean_acc"], ra]
-    assert page.locator("tr[aria-current] th").inner_text() == f"{point['lam']:g}"
-    assert page.locator("#examples-at").inner_text() == f"at lambda {point['lam']:g}"
-
-
-def test_keys_move_the_slider_along_the_operating_points(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    points = entry["operating_points"]
-    check_at(page, points[0])
-    page.locator("#lambda").focus()
-    before = page.locator("#examples .attacked").first.get_attribute("src")
-    for point in points[1:]:
-        page.keyboard.press("ArrowRight")
-        check_at(page, point)
-        after = page.locator("#examples .attacked").first.get_attribute("src")
-        assert after != before
-        before = after
-    page.keyboard.press("ArrowRight")
-    check_at(page, points[-1])
-    page.keyboard.press("Home")
-    check_at(page, points[0])
-    page.keyboard.press("End")
-    check_at(page, points[-1])
-
-
-def test_the_mouse_moves_the_slider_and_it_snaps(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    page.locator("#lambda").scroll_into_view_if_needed()
-    box = page.locator("#lambda").bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 8, y)
-    page.mouse.down()
-    # a little past the third of six stops
-    page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 0.43, y, steps=5)
-    check_at(page, entry["operating_points"][2])
-    page.mouse.move(box["x"] + box["width"], y, steps=5)
-    page.mouse.up()
-    check_at(page, entry["operating_points"][-1])
-
-
-def test_predictions_are_those_of_the_lambda(visit):
-    page = visit(MODEL)
-    data = json.loads(page.locator("#data").text_content())
-    page.locator("#lambda").focus()
-    page.keyboard.press("End")
-    cards = page.locator("#examples li").all()
-    assert len(cards) == 8
-    for card, (image, clean, attacked) in zip(
-        cards, data["widths"][0]["examples"][-1], strict=True
-    ):
-        label = card.locator("dl").get_attribute("data-label")
-        assert card.locator(".attacked").get_attribute("src") == image
-        for name, says in (("clean", clean), ("attacked", attacked)):
-            cell = card.locator(f"[data-says={name}]")
-            assert cell.inner_text() == says
-            assert cell.get_attribute("class") == ("right" if says == label else "wrong")
-
-
-def test_a_click_on_the_frontier_moves_the_slider(visit, entry):
-    page = visit(MODEL)
-    drawn(page)
-    last = page.locator("#chart .scatterlayer .trace").nth(-2).locator(".points path").last
-    box = last.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 20, y - 20)
-    page.mouse.move(x, y, steps=4)
-    page.wait_for_selector("#chart .hoverlayer .hovertext")
-    page.mouse.click(x, y)
-    eventually(lambda: page.locator("#at-lambda").inner_text() == "1")
-    check_at(page, entry["operating_points"][-1])
-
-
-def test_another_width_keeps_the_lambda(visit):
-    page = visit(WIDTHS)
-    drawn(page)
-    page.locator("#lambda").focus()
-    page.keyboard.press("ArrowRight")
-    page.locator("#width").select_option(index=1)
-    assert page.locator("#at-lambda").inner_text() == "0.1"
-    assert page.locator("tr[aria-current]").count() == 1
-    assert page.locator("table[data-width='1'] tr[aria-current] th").inner_text() == "0.1"
-    assert page.locator("#examples-at").inner_text() == "at lambda 0.1, width 0.75"
-
-
-def test_the_command_is_copied(visit, entry):
-    page = visit(MODEL)
-    page.get_by_role("button", name="Copy").click()
-    page.get_by_role("button", name="Copied").wait_for()
-    page.evaluate(
-        """() => {
-            document.body.prepend(document.createElement("textarea"));
-            document.querySelector("textarea").focus();
-        }"""
-    )
-    page.keyboard.press("Control+V")
-    assert page.locator("textarea").input_value() == entry["command"]
+def test_rows_are_cards_on_a_phone(visit):
+    page = visit(BOARD, viewport=PHONE)
+    for cell in page.locator("#models tbody tr").first.locator("th, td").all():
+        box = cell.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE["width"]
+    heads = page.locator("#models tbody td").evaluate_all("cells => cells.map(c => c.dataset.head)")
+    assert all(heads)
 
 
 # --- hostile entries
@@ -459,7 +309,7 @@ def test_a_hostile_entry_is_text_everywhere(visit, site_folder, hostile):
     assert page.evaluate("typeof pwned") == "undefined"
     links = page.locator("#models th a").all_inner_texts()
     assert hostile in " ".join(links)
-    legend = page.locator("#chart .legendtext").all_text_contents()
+    legend = [text.strip() for text in page.locator("#chart .legend li").all_text_contents()]
     assert any(text.startswith("<b>bold</b></script><script>pwned") for text in legend)
     page.locator("#models th a", has_text="<script>").click()
     assert page.locator("h1").inner_text() == hostile

@@ -57,7 +57,7 @@ def files(folder):
 
 def untimed(table):
     """Leave out what is timed anew in another folder: the latency, and the seconds of attacks."""
-    table = re.sub(r"[\d.]+ ms an image", "", table)
+    table = re.sub(r"[\d.]+ ms an image \(.*?\)", "", table)
     return re.sub(r"(passes each), [\d.,]+ s", r"\1", table)
 
 

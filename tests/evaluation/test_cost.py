@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oat_bench.evaluation.cost import measure
+from oat_bench.evaluation.cost import latencies, measure
 from oat_bench.networks.card import NetworkCard
 from oat_bench.networks.conditional import ConditionalNetwork
 from oat_bench.networks.specialize import specialize
@@ -30,6 +30,24 @@ def test_latency_is_the_time_of_one_pass():
             return x
 
     assert 5 <= measure(Slow(), torch.rand(1, 1, 1, 1)).latency_ms < 50
+
+
+def test_models_are_timed_in_turns():
+    """A machine that slows down for a while slows all alike; each has median and quartiles."""
+    turns, waits = [], iter([0.0] * 10 + [0.004] * 12 + [0.0] * 100)
+
+    class Timed(nn.Module):
+        def forward(self, x):
+            turns.append(self)
+            time.sleep(0.001 + next(waits))
+            return x
+
+    models = [Timed(), Timed()]
+    found = latencies(models, torch.rand(1, 1, 1, 1))
+    assert turns == models * (len(turns) // 2)
+    for median, low, high in found:
+        assert 1 <= low <= median <= high
+        assert high >= 5 > median
 
 
 def test_narrower_is_cheaper(perturbed):

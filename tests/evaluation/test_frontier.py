@@ -259,3 +259,12 @@ def test_an_attack_on_few_examples_is_counted_on_these(outcomes):
 def test_an_attack_that_was_not_run_is_refused(outcomes):
     with pytest.raises(ValueError, match="no outcomes of autoattack at width 1"):
         frontier.rightness(outcomes, "autoattack", Design())
+
+
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 1000))
+def test_distinct_rows_of_bits_are_those_of_numpy(n, d, seed):
+    rows = np.random.default_rng(seed).random((n, d)) < 0.5
+    for ours, theirs in zip(
+        frontier._distinct(rows), np.unique(rows, axis=0, return_counts=True), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)

@@ -85,6 +85,7 @@ def publish(build_classifier, tmp_path):
 @pytest.fixture
 def cost():
     def cost(flops, *, parameters=10, latency=1.0, machine="m"):
-        return Cost(parameters=parameters, flops=flops, latency_ms=latency, machine=machine)
+        timed = {"latency_ms": latency, "latency_spread": (0.9 * latency, 1.1 * latency)}
+        return Cost(parameters=parameters, flops=flops, machine=machine, **timed)
 
     return cost

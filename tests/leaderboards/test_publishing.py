@@ -76,7 +76,7 @@ def test_an_entry_in_l2_has_its_own_board(add, run, tmp_path):
     assert l2 == tmp_path / "lb" / "digits" / "L2" / linf.name
     assert warnings == []
     assert validation.validate(tmp_path / "lb") == ([l2, linf], [])
-    boards = ranking.boards([records.read(path) for path in (linf, l2)])
+    boards = [ranking.rank(g) for g in ranking.groups([records.read(path) for path in (linf, l2)])]
     assert [(board.threat_model, len(board.rows)) for board in boards] == [("L2", 1), ("Linf", 1)]
     assert {board.rows[0].rank for board in boards} == {1}
 

@@ -188,6 +188,14 @@ def test_which_cost(publish, cost, resource, first):
     assert ranking.rank([a, b], rule=Rule("cost", resource=resource)).rows[0].label == first
 
 
+@pytest.mark.parametrize(
+    ("reached", "fits"), [([94], 90), ([90], 90), ([94, 81, 77], 80), ([94, 81], 80)]
+)
+def test_a_required_sa_fits_what_most_reach(publish, reached, fits):
+    found = [publish(f"m{sa}", {0.0: (sa, 5), 1.0: (60, 50)}) for sa in reached]
+    assert ranking.fitting_sa(found) == fits
+
+
 def test_latency_compares_on_one_machine(publish, cost):
     ours = [
         publish(name, {1.0: (95, 50)}, costs={1.0: cost(1, latency=t)})
@@ -244,7 +252,7 @@ def test_a_board_for_each_data_set_and_threat(publish):
         publish("c", TWO, eps="2/8"),
         publish("d", TWO, dataset="svhn"),
     ]
-    boards = ranking.boards(found)
+    boards = [ranking.rank(group) for group in ranking.groups(found)]
     assert [[row.label for row in board.rows] for board in boards] == [["b"], ["a", "c"], ["d"]]
 
 

@@ -1,7 +1,7 @@
 """Building the site: reads entries, attacks examples, draws figures, writes every page."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -9,14 +9,15 @@ from pathlib import Path, PurePosixPath
 from oat_bench.errors import UserError
 from oat_bench.escape import one_line
 from oat_bench.files import atomic_write, make_folder, read_bounded
-from oat_bench.leaderboards.site import examples, pages
+from oat_bench.leaderboards.site import charts, examples, pages
 from oat_bench.leaderboards.site.plan import Board, Model, plan
 from oat_bench.progress import note
-from oat_bench.results import published
+from oat_bench.run_folder import CHECKPOINT
 
 #: lists what a build wrote, so that the next one removes what it does not write again
 _LIST = ".oat-bench-site.json"
 _ASSETS = ("site.css", "icon.svg", "site.js", "chart.js", "board.js", "model.js")
+_FIGURES = ("cost", "bn-statistics", "saliency")  # what the chart of a page does not show
 _Files = Iterator[tuple[str, bytes | str]]  # their names below the folder of the site
 
 
@@ -37,12 +38,13 @@ def build(
     data_dir: Path | None = None,  # of data sets that are not bundled
     with_examples: bool = True,
     robustbench: Path | None = None,  # whose models are shown too: see `plan`
+    links: Mapping[str, str] | None = None,  # addresses that the first page names, such as the code
 ) -> Site:
     """Build the site, always the same, in a folder that is empty, absent or of an earlier build."""
-    plotly, boards, before = _plotly(), plan(leaderboards, robustbench), _open(out)
+    boards, before = plan(leaderboards, robustbench), _open(out)
     site = Site(out, len(boards), sum(len(board.models) for board in boards))
     written = set()
-    for name, content in _files(boards, plotly, site, data_dir, with_examples):
+    for name, content in _files(boards, site, data_dir, with_examples, links or {}):
         written.add(name)
         path, data = out / name, content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:
@@ -51,15 +53,6 @@ def build(
         (out / name).unlink(missing_ok=True)
     atomic_write(out / _LIST, json.dumps(sorted(written), indent=0) + "\n")
     return site
-
-
-def _plotly() -> bytes:
-    try:
-        return files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise UserError(
-            "the site's charts need plotly; install it with pip install 'oat-bench[site]'"
-        ) from error
 
 
 def _open(out: Path) -> set[str]:
@@ -80,18 +73,24 @@ def _open(out: Path) -> set[str]:
 
 
 def _files(
-    boards: list[Board], plotly: bytes, site: Site, data_dir: Path | None, with_examples: bool
+    boards: list[Board],
+    site: Site,
+    data_dir: Path | None,
+    with_examples: bool,
+    links: Mapping[str, str],
 ) -> _Files:
     folder = files("oat_bench.leaderboards.site") / "assets"
     for name in _ASSETS:
         yield f"assets/{name}", folder.joinpath(name).read_bytes()
-    yield "assets/plotly.min.js", plotly
+    methods = sorted({model.entry.method for board in boards for model in board.models})
     for board in boards:
         for model in board.models:
             note(one_line(f"{board.title}: {model.entry.name}"))
             yield from _model(board, model, site, data_dir, with_examples)
-        yield f"{board.slug}/index.html", pages.board(board)
-    yield "index.html", pages.index(boards)
+        yield f"{board.slug}/index.html", pages.board(board, charts.of_board(board, methods))
+    boards.sort(key=lambda board: -len(board.models))  # the main one first
+    plots = [plot for plot in charts.of_board(boards[0], methods) if plot.key == boards[0].attack]
+    yield "index.html", pages.index(boards, plots, links)
 
 
 def _model(
@@ -105,6 +104,8 @@ def _model(
         try:
             loaded = examples.load_model(model.record, data_dir)
             shown = examples.attack(entry, *loaded)
+        except examples.NotAtHandError:
+            reason = ""
         except UserError as error:
             reason = str(error)
             site.without_examples[one_line(f"{board.title}: {entry.name}")] = reason
@@ -114,8 +115,12 @@ def _model(
     if outcomes.is_file():
         yield f"{stem}.parquet", outcomes.read_bytes()
         links["Parquet"] = f"{model.slug}.parquet"
+    weights = model.record.beside(CHECKPOINT)
+    if weights.is_file():
+        yield f"{stem}.safetensors", (content := weights.read_bytes())
+        links[f"checkpoint ({len(content) / 1e6:.1f} MB)"] = f"{model.slug}.safetensors"
     captions = {}
-    for name, figure in figures.of_run(entry, loaded, published.of_entries([entry])):
+    for name, figure in figures.of_run(entry, loaded, (), kinds=_FIGURES):
         yield f"{stem}-{name}.svg", figures.svg(figure)
         captions[f"{model.slug}-{name}.svg"] = figures.CAPTIONS[name]
     yield f"{stem}.html", pages.model(board, model, shown, reason, captions, links)

@@ -23,6 +23,11 @@ from oat_bench.results.entries import Entry
 from oat_bench.results.records import Record
 from oat_bench.run_folder import CHECKPOINT
 
+
+class NotAtHandError(UserError):
+    """What examples are made of was not given."""
+
+
 COUNT = 8  #: how many images a page shows
 
 
@@ -43,7 +48,7 @@ def load_model(record: Record, data_dir: Path | None) -> tuple[TunableClassifier
     """Load the checkpoint beside an entry, and its data set; an error says what is missing."""
     path = record.beside(CHECKPOINT)
     if not path.is_file():
-        raise UserError("there is no checkpoint beside the entry")
+        raise NotAtHandError("there is no checkpoint beside the entry")
     entry, classifier = record.entry, load(path)
     if classifier.fingerprint() != entry.model_fingerprint:
         raise UserError("the checkpoint beside the entry is of another model")
@@ -59,12 +64,12 @@ def _load_data(name: str, data_dir: Path | None, image_size: int | None) -> Data
     if name in datasets.BUNDLED:
         return datasets.load(name)
     if data_dir is None:
-        raise UserError("the data set was not at hand (--data-dir)")
+        raise NotAtHandError("the data set was not at hand (--data-dir)")
     if name in datasets.DATASETS:
         return datasets.load(name, data_dir)
     folder = data_dir / name
     if Path(name).name != name or not folder.is_dir():
-        raise UserError("the data set was not found in --data-dir")
+        raise NotAtHandError("the data set was not found in --data-dir")
     return datasets.image_folder(folder, image_size=image_size)
 
 

@@ -7,18 +7,30 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from oat_bench import __version__
 from oat_bench.escape import one_line
+from oat_bench.leaderboards.site import charts
+from oat_bench.leaderboards.site.charts import Plot
 from oat_bench.leaderboards.site.examples import Examples, example_attack
-from oat_bench.leaderboards.site.plan import REQUIRED_SA, Board, Model, Row
+from oat_bench.leaderboards.site.plan import Board, Model, Row
 from oat_bench.reports.table import short
 from oat_bench.results.models import attack_name
 from oat_bench.results.points import PointResult, total_costs
 from oat_bench.statistics.accuracy import WORST, Accuracy, Estimate
 
-#: nothing but the site's own files; the charts' library writes styles into the page
+#: nothing but the site's own files
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'"
 )
+#: what a reader must know of a data set that has a board
+_ABOUT = {
+    "cifar10": "photographs of 10 kinds of animals and vehicles, 32x32, in colour",
+    "cifar100": "photographs of 100 kinds of things, 32x32, in colour",
+    "digits": "handwritten digits, 8x8, grey; comes with scikit-learn",
+    "fashion-12x12": "clothes in 10 classes, 12x12, grey; Fashion-MNIST made smaller",
+    "svhn": "digits of house numbers in photographs, 32x32, in colour",
+    "svhn-part": "a part of SVHN: digits of house numbers in photographs, 32x32, in colour",
+    "tiny10": "10 of the classes of Tiny ImageNet, photographs in colour",
+}
 _PAGES = Environment(
     loader=PackageLoader("oat_bench.leaderboards.site"),
     autoescape=True,
@@ -36,37 +48,28 @@ _PAGES.filters |= {
 _PAGES.globals |= {
     "version": __version__,
     "worst": WORST,
-    "required_sa": REQUIRED_SA,
-    "policy": _POLICY.format(styles=""),
-    "policy_of_charts": _POLICY.format(styles=" 'unsafe-inline'"),
+    "policy": _POLICY,
+    "paper": "https://arxiv.org/abs/2010.11828",
+    "about": _ABOUT,
 }
 # sorted keys and no NaN: the same entries are the same page, and any parser reads it
 _PAGES.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
 
 
-def index(boards: Sequence[Board]) -> str:
-    """Write the page that leads to all others."""
-    return _PAGES.get_template("index.html").render(root="", boards=boards)
+def index(boards: Sequence[Board], plots: Sequence[Plot], links: Mapping[str, str]) -> str:
+    """Write the page that leads to all others, with the plots of the first board."""
+    page = _PAGES.get_template("index.html")
+    return page.render(root="", boards=boards, plots=plots, links=links)
 
 
-def board(board: Board) -> str:
+def board(board: Board, plots: Sequence[Plot]) -> str:
     """Write the page of a data set and threat model."""
     data = {
-        "attack": board.attack,
-        "names": _attack_names(board.attacks),
-        "required": REQUIRED_SA,
+        "required": board.required_sa,
+        "usual": board.usual,
         "rows": [_row(row) for row in board.rows],
-        "fixed": [
-            {
-                "label": one_line(point.name),
-                "network": one_line(point.architecture),
-                "sa": point.clean_acc,
-                "ra": {name: point.robust(name) for name in board.attacks},
-            }
-            for point in board.fixed
-        ],
     }
-    return _PAGES.get_template("board.html").render(root="../", board=board, data=data)
+    return _PAGES.get_template("board.html").render(root="../", board=board, data=data, plots=plots)
 
 
 def model(
@@ -83,8 +86,6 @@ def model(
     attacks = [name for name in board.attacks if name in known]
     chosen = board.attack if board.attack in attacks else attacks[-1]
     data = {
-        "attack": chosen,
-        "names": _attack_names(attacks),
         "widths": [
             {
                 "width": row.width,
@@ -114,6 +115,7 @@ def model(
         figures=figures,
         files=files,
         data=data,
+        plots=charts.of_model(rows, attacks),
         costs=total_costs(model.entry.operating_points),
         attack_rows=[
             (attack, part, ", ".join(f"{k} {_value(v)}" for k, v in part.parameters.items()))
@@ -121,10 +123,6 @@ def model(
             for part in attack.chain()
         ],
     )
-
-
-def _attack_names(attacks: Sequence[str]) -> list[list[str]]:
-    return [[one, attack_name(one)] for one in attacks]
 
 
 def _value(value: object) -> str:
@@ -144,6 +142,7 @@ def _row(row: Row) -> dict[str, Any]:
                 "remark": one_line(score.remark),
                 "doubts": one_line("; ".join(score.doubts)),
                 "n": score.n,
+                "clean": min(point.n for point in row.points),
                 "m": score.sampled,
                 "compares": score.model is not None,
                 "hypervolume": _score(score.hypervolume),

@@ -15,7 +15,6 @@ from oat_bench.results.records import Record
 from oat_bench.results.robustbench import RobustBenchPoint, robustbench_points
 from oat_bench.statistics.accuracy import WORST
 
-REQUIRED_SA = 90.0  # in percent, that RA is asked for first
 _TAKEN = ("assets", "index")  # no page's name: the folder of assets, and the page of a board
 
 
@@ -56,11 +55,19 @@ class Board:
     attack: str  # the one that is shown first
     rows: list[Row]  # best first under `attack`
     fixed: list[RobustBenchPoint]  # under the same threat model, the most robust first
+    required_sa: float  # in percent, that RA is asked for first
+    usual: dict[str, int]  # by attack, of how many examples the ranked ones are
 
     @property
     def title(self) -> str:
         """Data set and threat model."""
         return f"{self.dataset}, {self.threat}"
+
+    @property
+    def best(self) -> list[Row]:
+        """The rows of rank 1 under the first attack: several where they are tied."""
+        ranked = [(row, row.scores[self.attack]) for row in self.rows]
+        return [row for row, score in ranked if score.rank == 1 and not score.doubts]
 
 
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
@@ -68,15 +75,13 @@ def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name that of the leaderboards")
     everything = [records.read(path) for path in records.find(folder)]
-    rule, taken = ranking.Rule(min_sa=REQUIRED_SA), set[str]()
-    return [_board(found, rule, taken, robustbench) for found in ranking.groups(everything)]
+    taken = set[str]()
+    return [_board(found, taken, robustbench) for found in ranking.groups(everything)]
 
 
-def _board(
-    found: Sequence[Record], rule: ranking.Rule, taken: set[str], robustbench: Path | None
-) -> Board:
-    attacks = _attacks(found)
-    ranked = ranking.rank_under(found, attacks, rule)
+def _board(found: Sequence[Record], taken: set[str], robustbench: Path | None) -> Board:
+    attacks, sa = _attacks(found), ranking.fitting_sa(found)
+    ranked = ranking.rank_under(found, attacks, ranking.Rule(min_sa=sa))
     first = ranked[ranking.shown_first(found)]
     doubts = {row.record.path: row.doubts for row in first.rows}
     scores: dict[tuple[Path, float], dict[str, ranking.Row]] = {}
@@ -98,7 +103,12 @@ def _board(
         fixed = boards.fixed_points(ranked[theirs], listed)
     name = slug(f"{first.dataset}-{first.threat_model}-{first.eps}", taken)
     threat, known = f"{first.threat_model} eps {first.eps}", list(models.values())
-    return Board(name, first.dataset, threat, known, attacks, first.attack, rows, fixed)
+    usual = {
+        name: next((row.n for row in board.rows if row.rank is not None), board.rows[0].n)
+        for name, board in ranked.items()
+    }
+    about = first.dataset, threat, known, attacks, first.attack
+    return Board(name, *about, rows, fixed, sa, usual)
 
 
 def _attacks(found: Sequence[Record]) -> list[str]:

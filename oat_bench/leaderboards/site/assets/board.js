@@ -2,10 +2,11 @@
 "use strict";
 
 const data = site.data();
-const names = new Map(data.names);
 const table = document.getElementById("models");
 const rows = [...table.tBodies[0].rows];
 const control = (id) => document.getElementById(id);
+const boxes = [...document.querySelectorAll("[name=method]")];
+const chart = new Chart(control("chart"));
 const places = new Map(rows.map((row) => [Number(row.dataset.row), row]));
 
 /** RA that a frontier offers at an SA: between Pareto-optimal points one of the two is drawn. */
@@ -29,6 +30,7 @@ function set(row, cell, value) {
 function fill() {
   const attack = control("attack").value;
   const required = control("required").valueAsNumber;
+  const usual = data.usual[attack];
   control("required-shown").textContent = Number.isNaN(required) ? "?" : String(required);
   for (const [place, row] of places) {
     const { points, scores } = data.rows[place];
@@ -48,29 +50,29 @@ function fill() {
       robust = value === null ? null : [value];
     }
     site.show(set(row, "robust", robust?.[0]), ...(robust ?? []));
+    for (const cell of ["hypervolume", "robust"]) {
+      const found = set(row, cell);
+      if (found.dataset.value && score.n !== usual) site.small(found, `n ${score.n}`);
+    }
     for (const [cell, point] of [["accurate", points[0]], ["robust-end", points.at(-1)]]) {
       const ra = score.compares ? point.ra[attack] : undefined;
       const value = cell === "accurate" ? point.sa[0] : ra?.[0];
-      const small = document.createElement("small");
-      small.textContent = `λ ${point.lam}`;
-      set(row, cell, value ?? null).replaceChildren(
-        `${point.sa[0].toFixed(1)} / ${ra ? ra[0].toFixed(1) : "–"}`, small);
+      const found = set(row, cell, value ?? null);
+      found.replaceChildren(`${point.sa[0].toFixed(1)} / ${ra ? ra[0].toFixed(1) : "–"}`);
+      site.small(found, `λ ${point.lam}`);
     }
     const n = set(row, "n", score.n);
     n.textContent = score.n;
-    if (score.m !== null) {
-      const small = document.createElement("small");
-      small.textContent = `m ${score.m}`;
-      n.append(small);
-    }
+    const more = [score.m === null ? "" : `m ${score.m}`, score.clean === score.n ? "" : `SA ${score.clean}`];
+    for (const text of more.filter(Boolean)) site.small(n, text);
   }
   site.sort(table);
 }
 
-/** Show the rows that the filters let through, and only their curves. */
+/** Show the rows that the filters let through, and only their curves; RobustBench's points stay. */
 function filter() {
   const words = control("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const methods = new Set([...document.querySelectorAll("[name=method]:checked")].map((box) => box.value));
+  const methods = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
   let count = 0;
   for (const [place, row] of places) {
     const { method } = data.rows[place];
@@ -79,55 +81,42 @@ function filter() {
     count += !row.hidden;
   }
   control("count").textContent = `${count} of ${places.size} shown`;
+  chart.show(control("attack").value, (key) => !places.get(Number(key))?.hidden);
 }
 
-function traces(theme) {
-  const attack = control("attack").value;
-  const drawn = [];
-  data.rows.forEach(({ label, points, width, scores }, place) => {
-    const whole = points.filter((point) => point.ra[attack]);
-    if (places.get(place).hidden || !whole.length || !scores[attack].compares) return;
-    const doubtful = Boolean(scores[attack].doubts);
-    const colour = theme.colours[place % theme.colours.length];
-    const shown = control("intervals").checked;
-    drawn.push({
-      type: "scatter",
-      mode: "lines+markers",
-      name: literal(doubtful ? `${label} (unreliable)` : label, 36),
-      x: whole.map((point) => point.sa[0]),
-      y: whole.map((point) => point.ra[attack][0]),
-      text: whole.map((point) => hover(label, point, point.ra[attack], width, names.get(attack))),
-      customdata: whole.map((point) => point.lam),
-      hovertemplate: "%{text}<extra></extra>",
-      line: { color: colour, width: 2, dash: doubtful ? "dot" : "solid" },
-      marker: { color: colour, size: 9, symbol: MARKERS[place % MARKERS.length] },
-      error_x: shown ? arms(whole.map((point) => point.sa), colour) : undefined,
-      error_y: shown ? arms(whole.map((point) => point.ra[attack]), colour) : undefined,
-    });
-  });
-  const fixed = data.fixed.filter((point) => typeof point.ra[attack] === "number");
-  if (fixed.length) {
-    const says = ({ label, network, sa, ra }) =>
-      `<b>${literal(label)}</b><br>${literal(network)}<br>SA ${sa.toFixed(1)}, RA ${ra[attack].toFixed(1)}`;
-    drawn.push({
-      type: "scatter",
-      mode: "markers",
-      name: "RobustBench",
-      x: fixed.map((point) => point.sa),
-      y: fixed.map((point) => point.ra[attack]),
-      text: fixed.map(says),
-      customdata: fixed.map(() => null),
-      hovertemplate: "%{text}<extra></extra>",
-      marker: { color: theme.soft, size: 7, symbol: "diamond-open" },
-    });
+function get() {
+  const head = table.tHead.querySelector("[aria-sort]");
+  return {
+    attack: control("attack").value,
+    sa: control("required").value,
+    filter: control("filter").value,
+    reliable: control("reliable").checked ? "1" : "",
+    without: boxes.filter((box) => !box.checked).map((box) => box.value).join(" "),
+    sort: (head.getAttribute("aria-sort") === "descending" ? "-" : "") + head.dataset.key,
+  };
+}
+
+function choose({ attack, sa, filter: words, reliable, without, sort }) {
+  site.option(control("attack"), attack);
+  control("required").value = sa;
+  control("filter").value = words;
+  control("reliable").checked = Boolean(reliable);
+  const left = without.split(" ");
+  for (const box of boxes) box.checked = !left.includes(box.value);
+  const heads = [...table.tHead.rows[0].cells];
+  const head = heads.find((one) => one.dataset.key === sort.replace("-", ""));
+  if (head) {
+    for (const other of heads) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sort.startsWith("-") ? "descending" : "ascending");
   }
-  return drawn;
+  fill();
+  filter();
 }
 
-const chart = new Chart(control("chart"), traces);
 control("controls").hidden = false;
 control("controls").addEventListener("submit", (event) => event.preventDefault());
-control("controls").addEventListener("input", () => { fill(); filter(); chart.draw(); });
-control("intervals").addEventListener("input", () => chart.draw());
 fill();
 filter();
+const told = site.follow(get, choose);
+control("controls").addEventListener("input", () => { fill(); filter(); told(); });
+table.addEventListener("sorted", told);

@@ -2,9 +2,10 @@
 "use strict";
 
 const data = site.data();
-const names = new Map(data.names);
 const control = (id) => document.getElementById(id);
 const slider = control("lambda");
+const chart = new Chart(control("chart"));
+let lambda = 0;
 
 const attack = () => control("attack").value;
 const place = () => Number(control("width")?.value ?? 0);
@@ -39,7 +40,7 @@ function show() {
     current ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current");
   }
   const width = data.widths.length > 1 ? `, width ${data.widths[place()].width}` : "";
-  control("examples-at").textContent = `at lambda ${point.lam}${width}`;
+  if (control("examples-at")) control("examples-at").textContent = `at lambda ${point.lam}${width}`;
   const examples = data.widths[place()].examples?.[slider.valueAsNumber] ?? [];
   examples.forEach(([image, clean, attacked], at) => {
     const card = control("examples").children[at];
@@ -51,53 +52,26 @@ function show() {
       cell.firstElementChild.textContent = says;
     }
   });
-  chart.draw();
+  chart.show(String(place()));
+  chart.choose(attack(), point.lam);
 }
 
-function traces(theme) {
-  const width = data.widths[place()].width;
-  const drawn = data.names.filter(([name]) => points().some((point) => point.ra[name])).map(([name, title], at) => {
-    const whole = points().filter((point) => point.ra[name]);
-    const chosen = name === attack();
-    const colour = name === "worst" ? theme.text : theme.colours[at % theme.colours.length];
-    return {
-      type: "scatter",
-      mode: "lines+markers",
-      name: name === "worst" ? "worst case" : literal(title, 36),
-      x: whole.map((point) => point.sa[0]),
-      y: whole.map((point) => point.ra[name][0]),
-      text: whole.map((point) => hover(title, point, point.ra[name], width, title)),
-      customdata: whole.map((point) => point.lam),
-      hovertemplate: "%{text}<extra></extra>",
-      opacity: chosen ? 1 : 0.45,
-      line: { color: colour, width: chosen ? 3 : 1.25 },
-      marker: { color: colour, size: chosen ? 9 : 6, symbol: MARKERS[at % MARKERS.length] },
-      error_x: chosen ? arms(whole.map((point) => point.sa), colour) : undefined,
-      error_y: chosen ? arms(whole.map((point) => point.ra[name]), colour) : undefined,
-    };
-  });
-  const ra = here().ra[attack()];
-  drawn.push({
-    type: "scatter",
-    mode: "markers",
-    name: `lambda ${here().lam}`,
-    x: ra ? [here().sa[0]] : [],
-    y: ra ? [ra[0]] : [],
-    hoverinfo: "skip",
-    showlegend: false,
-    marker: { color: "rgba(0,0,0,0)", size: 22, line: { color: theme.text, width: 3 } },
-  });
-  return drawn;
+function choose(chosen) {
+  site.option(control("attack"), chosen.attack);
+  if (control("width")) site.option(control("width"), chosen.width);
+  lambda = Number(chosen.lambda) || 0;
+  fit(lambda);
+  show();
 }
 
-const chart = new Chart(control("chart"), traces);
-chart.onpick = (lam) => { fit(lam); lambda = lam; show(); };
 control("controls").hidden = false;
 control("slider").hidden = false;
 control("controls").addEventListener("submit", (event) => event.preventDefault());
-control("attack").addEventListener("input", show);
-let lambda = 0;
-control("width")?.addEventListener("input", () => { fit(lambda); show(); });
-slider.addEventListener("input", () => { lambda = here().lam; show(); });
 fit(0);
 show();
+const told = site.follow(
+  () => ({ attack: attack(), width: control("width")?.value ?? "", lambda: String(here().lam) }), choose);
+chart.onpick = (lam) => { lambda = lam; fit(lam); show(); told(); };
+control("attack").addEventListener("input", () => { show(); told(); });
+control("width")?.addEventListener("input", () => { fit(lambda); show(); told(); });
+slider.addEventListener("input", () => { lambda = here().lam; show(); told(); });

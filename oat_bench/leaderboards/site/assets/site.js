@@ -15,11 +15,14 @@ const site = {
       return;
     }
     element.append(value.toFixed(1));
-    if (low !== undefined && low !== null) {
-      const small = document.createElement("small");
-      small.textContent = `${low.toFixed(1)}–${high.toFixed(1)}`;
-      element.append(small);
-    }
+    if (low !== undefined && low !== null) site.small(element, `${low.toFixed(1)}–${high.toFixed(1)}`);
+  },
+
+  /** A line in small print, into an element. */
+  small(element, text) {
+    const small = document.createElement("small");
+    small.textContent = text;
+    element.append(small);
   },
 
   /** Sort a table by the column that its head says, missing values and doubtful rows last. */
@@ -45,6 +48,32 @@ const site = {
     const body = table.tBodies[0];
     body.append(...[...body.rows].sort(order));
   },
+
+  /**
+   * Keep what is chosen in the address, so that a view can be linked: #attack=pgd-20&sort=-n.
+   * @param {() => object} get what is chosen, as texts by key.
+   * @param {(chosen: object) => void} set chooses it; what a page does not have it passes over.
+   * @returns {() => void} to be called when a choice was made.
+   */
+  follow(get, set) {
+    const usual = get();
+    const read = () => {
+      const said = [...new URLSearchParams(location.hash.slice(1))].filter(([key]) => key in usual);
+      if (said.length) set({ ...usual, ...Object.fromEntries(said) });
+    };
+    addEventListener("hashchange", read);
+    read();
+    return () => {
+      const chosen = Object.entries(get()).filter(([key, value]) => value !== usual[key]);
+      const address = `#${new URLSearchParams(chosen)}`;
+      if (chosen.length || location.hash) history.replaceState(null, "", address);
+    };
+  },
+
+  /** Choose an option of a list, if it has it. */
+  option(list, value) {
+    if ([...list.options].some((option) => option.value === value)) list.value = value;
+  },
 };
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -59,6 +88,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const turned = before === "ascending" ? "descending" : "ascending";
     head.setAttribute("aria-sort", before ? turned : first);
     site.sort(table);
+    table.dispatchEvent(new Event("sorted"));
   });
 }
 

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test explore check site docs chromium clean
+.PHONY: run test explore check site docs numbers chromium clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/oat-bench run
@@ -37,6 +37,10 @@ site: $(VENV)/.installed-site
 # the documentation: build/docs/index.html; strict, so that a broken link or anchor fails
 docs: $(VENV)-docs/.installed
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet
+
+# the numbers of README and docs/, from the entries under leaderboards/; a test fails where they differ
+numbers: $(VENV)/.installed
+	$(VENV)/bin/python docs/published_numbers.py
 
 # the browser that the site is tested in; without one its tests say so, and fail where CI is set
 chromium:

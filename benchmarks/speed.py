@@ -315,10 +315,11 @@ def steps_of_rank(
     )
     trainer._settle_split()
     pipe.send(None)
-    while True:
-        pipe.recv()
-        trainer._step(torch.arange(args.batch))
-        pipe.send(None)
+    with contextlib.suppress(EOFError):  # the other end is closed: all is timed
+        while True:
+            pipe.recv()
+            trainer._step(torch.arange(args.batch))
+            pipe.send(None)
 
 
 def memory(args: argparse.Namespace) -> Alternatives:

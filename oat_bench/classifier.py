@@ -258,6 +258,15 @@ class TunableClassifier(ABC):
             ValueError: if the operating point does not exist.
         """
 
+    def place(self, lam: float) -> float | None:
+        """Return the parameter of the method's own that a lambda stands for; None: lambda."""
+        return None
+
+    def trained_at(self, lam: float) -> bool:
+        """Whether training sampled a lambda, or the place that it stands for."""
+        place = self.place(lam)
+        return self.info.trained_at(lam if place is None else place)
+
     def unfolded(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return `at` with batch norm in layers of its own; a UserError if it is folded for good.
 

@@ -101,6 +101,7 @@ METHODS = Registry(
         "float": "oat_bench.methods.float:FLOAT",
         "pgd-at": "oat_bench.methods.pgd_at:PGDAT",
         "pgd-ats": "oat_bench.methods.pgd_at:PGDATS",
+        "oat-dial": "oat_bench.methods.dial:OATDial",
         "fixed": "oat_bench.methods.fixed:Fixed",
         "own": "oat_bench.methods.own:Own",
         "output-mixing": "oat_bench.methods.mixing:OutputMixing",
@@ -108,6 +109,7 @@ METHODS = Registry(
         "mixednuts": "oat_bench.methods.mixednuts:MixedNUTS",
         "weight-interpolation": "oat_bench.methods.weights:WeightInterpolation",
         "affine-interpolation": "oat_bench.methods.affine:AffineInterpolation",
+        "dial": "oat_bench.methods.dial:Dial",
     },
 )
 ENGINES = Registry(

@@ -252,7 +252,7 @@ def measured(
         covered = _with_earlier(covered, out, about)
         worst_over = [a.name for a in covered.attacks if a.within(card.threat.eps)]
     design = covered.design(worst_over)
-    counted = summarize(covered.outcomes, design, info.trained_at)
+    counted = summarize(covered.outcomes, design, classifier.trained_at)
     counted = with_attack_costs(counted, subject, covered.outcomes, attacks)
     before = None if out is None else out / ENTRY
     results = with_costs(covered.costed(counted), classifier, data.test, device, before)

@@ -198,7 +198,8 @@ def train(
     write(out / CARD, as_toml(card))
     selection = "; ".join(f"{member.name}: {rule}" for member, rule in selections)
     if len({rule for _, rule in selections}) <= 1:  # said once if it holds of all networks
-        selection = selections[0][1] if selections else classifier.fit(data)
+        selection = selections[0][1] if selections else ""
+    selection = "; ".join(filter(None, [selection, classifier.fit(data)])) or "none: not trained"
     changes: dict[str, Any] = {"selection": selection}
     if micro_batches:
         least = min(micro_batches)

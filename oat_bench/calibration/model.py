@@ -16,7 +16,7 @@ from oat_bench.calibration.inputs import caution, cheaper
 from oat_bench.calibration.report import Calibration, CalibrationPoint, Passes, WidthCost
 from oat_bench.calibration.search import Goal, starting_lambdas
 from oat_bench.cards import format_eps
-from oat_bench.classifier import ModelInfo, OperatingPoint, TunableClassifier
+from oat_bench.classifier import OperatingPoint, TunableClassifier
 from oat_bench.datasets import Split, nested_order
 from oat_bench.evaluation.grid import evaluate
 from oat_bench.evaluation.stages import usual
@@ -153,7 +153,7 @@ def calibrate(
         confidence=confidence,
         widths=list(shares),
         costs=list(costs),
-        points=_points(outcome, info),
+        points=_points(outcome, classifier),
         spent=Passes(predicted=predicted, attacked=attacked, passes=passes),
         grid=Passes(predicted=whole, attacked=right, passes=whole + each * right),
         grid_points=points,
@@ -164,14 +164,14 @@ def calibrate(
     )
 
 
-def _points(outcome: procedure.Outcome, info: ModelInfo) -> list[CalibrationPoint]:
+def _points(outcome: procedure.Outcome, classifier: TunableClassifier) -> list[CalibrationPoint]:
     planned = {one: place for place, one in enumerate(outcome.sequence, 1)}
     tests = {test.place: test for test in outcome.tested}
     return [
         CalibrationPoint(
             lam=one.point.lam,
             width=one.point.width,
-            trained=info.trained_at(one.point.lam),
+            trained=classifier.trained_at(one.point.lam),
             sa=one.sa,
             ra=one.ra,
             dropped=one.dropped,

@@ -4,6 +4,7 @@ A command asks in the order in which mistakes are to be reported; nothing is loa
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -285,9 +286,18 @@ class Context:
 
 
 def hand_in(place: Path, report: "Written", page: "Page", what: str, **texts: str) -> None:
-    """Write ``place.json``, ``place.md`` and further texts by their endings; show the page."""
-    from oat_bench.files import atomic_write
+    """Write ``place.json``, ``place.md`` and further texts by their endings; show the page.
 
+    That the report of another command is replaced is said.
+    """
+    from oat_bench.files import atomic_write
+    from oat_bench.progress import note
+
+    path = place.with_name(f"{place.name}.json")
+    with suppress(UserError):  # there is none, or none that can be read
+        before = getattr(type(report).read(path), "command", "")
+        if before != getattr(report, "command", ""):
+            note(f"{path}: replaced; the earlier one was of {before}")
     for ending, text in {"json": report.as_json(), "md": page.markdown(), **texts}.items():
         atomic_write(place.with_name(f"{place.name}.{ending}"), text)
     show(page, f"{what} in {place.parent}")

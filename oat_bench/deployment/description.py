@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import torch
 from pydantic import Field
@@ -15,9 +15,8 @@ from oat_bench import __version__
 from oat_bench.cards import Lambda, Recorded, Width, first
 from oat_bench.classifier import ModelInfo, TunableClassifier
 from oat_bench.errors import UserError, unknown
-from oat_bench.methods.trainable import TrainableClassifier, build_network
+from oat_bench.methods.trainable import TrainableClassifier
 from oat_bench.networks.card import depth
-from oat_bench.networks.lambda_input import lambda_input
 from oat_bench.networks.specialize import outline
 from oat_bench.registry import METHODS
 from oat_bench.tensors import checksum
@@ -45,14 +44,16 @@ class Description(Recorded):
 
     def outline(self) -> nn.Module:
         """Lay out the network, without memory where it is a card's: its weights go into it."""
-        info = self.model
+        info, kind = self.model, cast(type[TrainableClassifier], METHODS[self.model.method])
         if info.network is None:
-            fresh: TrainableClassifier = METHODS[info.method].build(info)
-            return fresh.at(info.trained_lambdas[-1] if self.lam is None else self.lam, self.width)
+            fresh = kind.build(info)
+            if self.lam is None:
+                return fresh.with_lambda_input(self.width)
+            return fresh.at(self.lam, self.width)
         if self.lam is not None:
             return outline(info.architecture, info.num_classes, info.input_shape[0], self.width)
         with torch.device("meta"):
-            return lambda_input(build_network(info, info.trained_lambdas), self.width)
+            return kind.build(info).with_lambda_input(self.width)
 
 
 def describe(classifier: TunableClassifier, lam: float | None, width: float) -> Description:

@@ -83,14 +83,18 @@ class Exported(TunableClassifier):
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the file's network at an operating point that it has, with gradients."""
         self._check(OperatingPoint(lam, width))
-        return self._network.at(lam) if isinstance(self._network, LambdaInput) else self._network
+        return (
+            self._network.at(float(lam))
+            if isinstance(self._network, LambdaInput)
+            else self._network
+        )
 
     def deployed(self, lam: float, width: float = 1.0) -> nn.Module | None:
         """Return the file as its runtime computes it, without gradients; None of safetensors."""
         self._check(OperatingPoint(lam, width))
         if self._program is None or self.description.lam is not None:
             return self._program
-        return _AtLambda(self._program, lam)
+        return _AtLambda(self._program, float(lam))
 
     def _check(self, point: OperatingPoint) -> None:
         self.choose_lambdas([point.lam])

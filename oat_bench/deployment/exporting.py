@@ -90,7 +90,8 @@ def export(
             "file of one network does; use the checkpoint"
         )
     description = describe(classifier, lam, width)
-    content = format_module(kind).to_bytes(network.to("cpu"), description)
+    network.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    content = format_module(kind).to_bytes(network, description)
     make_folder(path.parent)
     if images is None or len(images) == 0:
         images = drawn_images(classifier.info.input_shape, _IMAGES)

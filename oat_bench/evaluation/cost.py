@@ -131,7 +131,7 @@ def with_costs(
     device: torch.device,
     before: Path | None,
 ) -> list[PointResult]:
-    """Add costs to results, timed together; if ``before`` has all, of this machine, those."""
+    """Add places, and costs timed together; if ``before`` has all, of this machine, those."""
     known: dict[tuple[float, float], Cost] = {}
     with suppress(UserError):
         entry = records.read(before).entry if before is not None else None
@@ -150,6 +150,6 @@ def with_costs(
         costs = [_cost(model, image, one) for model, one in zip(models, timed, strict=True)]
         known = dict(zip(points, costs, strict=True))
     return [
-        result.model_copy(update={"cost": known[at]})
+        result.model_copy(update={"cost": known[at], "place": classifier.place(result.lam)})
         for result, at in zip(results, points, strict=True)
     ]

@@ -59,11 +59,15 @@ class AffineInterpolation(Combined):
         """The method's own part of the description."""
         return AffineOptions.model_validate(self.info.options)
 
+    def place(self, lam: float) -> float:
+        """Return where on the network's own dial lambda is: a share of the way to reach."""
+        first = self.options.knots[0]
+        return first + lam * (self.options.reach - first)
+
     def at(self, lam: float, width: float = 1.0) -> nn.Module:
         """Return the plain network at the share ``lam`` of the way from first knot to reach."""
-        point, options = OperatingPoint(lam, width), self.options
-        part, knots = self.parts["network"], options.knots
-        place = knots[0] + point.lam * (options.reach - knots[0])
+        point, place = OperatingPoint(lam, width), self.place(lam)
+        part, knots = self.parts["network"], self.options.knots
         # there the network's own, to the last bit
         own = [knot for knot in knots if abs(knot - place) <= SAME_LAMBDA]
         if own:

@@ -172,7 +172,7 @@ def combine(
     changes = {"method": method, "trained_lambdas": sorted(set(lambdas)), "seed": seed}
     changes |= {"options": options, "lambda_sampling": "list", "benchmark_card": ""}
     made: Combined = kind.of(next(iter(parts.values())).info.model_copy(update=changes), parts)
-    selection = made.fit(data)  # which may change the description too
+    selection = made.fit(data) or "none: not trained"  # which may change the description too
     made.info = made.info.model_copy(update={"selection": selection})
     return made
 

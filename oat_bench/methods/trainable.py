@@ -110,7 +110,7 @@ class TrainableClassifier(TunableClassifier):
         It runs once, after them, on the classifier's device, and is decided by the data and
         ``info.seed``; what it finds goes into `state_dict` or ``info.options``.
         """
-        return "none: not trained"
+        return ""
 
 
 class OneNetwork(TrainableClassifier):

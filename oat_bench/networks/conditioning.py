@@ -109,11 +109,8 @@ class LambdaEncoding(nn.Module):
         """
         if len(self.trained) == 1:
             return self.codes.expand(lam.shape[0], -1), None
-        # as searchsorted does, in operations that every exporter knows
-        upper = (self.trained < lam[:, None]).sum(1).clamp(1, len(self.trained) - 1)
-        low, high = self.trained[upper - 1], self.trained[upper]
-        weight = ((lam - low) / (high - low)).clamp(0, 1)[:, None]
-        between = Between(upper - 1, upper, weight)
+        between = bracket(self.trained, lam)
+        weight = between.weight
         if self.interpolation == "film":
             return (self.codes, between) if every else between.of_rows(self.codes)
         if self.interpolation == "spherical-codes":
@@ -154,6 +151,15 @@ class Between:
         needed, places = torch.unique(torch.cat([low, high]), return_inverse=True)
         low, high = places.chunk(2)
         return rows[needed], Between(low, high, self.weight)
+
+
+def bracket(knots: Tensor, values: Tensor) -> Between:
+    """Say where values, [k], lie among ascending knots, [a]; outside of them, at the nearest."""
+    # as searchsorted does, in operations that every exporter knows
+    upper = (knots < values[:, None]).sum(1).clamp(1, len(knots) - 1)
+    low, high = knots[upper - 1], knots[upper]
+    weight = ((values - low) / (high - low)).clamp(0, 1)[:, None]
+    return Between(upper - 1, upper, weight)
 
 
 def _slerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from oat_bench.networks.conditional import ConditionalNetwork
-from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding
+from oat_bench.networks.conditioning import Condition, Folded, LambdaEncoding, bracket
 from oat_bench.networks.norms import ConditionalNorm, FiLM, affine
 from oat_bench.networks.slimmable import take_weights
 from oat_bench.networks.specialize import fold_norms
@@ -53,7 +53,7 @@ class LambdaInput(nn.Module):
         # runtime takes it: a graph that is traced has no exceptions
         places = torch.arange(images.shape[0], device=lam.device) % k + (k - 1) * (k - n) * _OUTSIDE
         trained = self.encoding.trained
-        affines = self._affines(lam.clamp(trained[0], trained[-1])[places])
+        affines = self.affines(lam.clamp(trained[0], trained[-1])[places])
         maps = ((a[:, :, None, None], b[:, :, None, None]) for a, b in affines)
         return self.backbone(images, Folded(tuple(maps)))  # type: ignore[no-any-return]
 
@@ -61,14 +61,39 @@ class LambdaInput(nn.Module):
     def at(self, lam: float) -> nn.Module:
         """Return the plain network at lam in [0, 1], as `oat_bench.networks.specialize` does."""
         values = torch.full((1,), lam, device=self.encoding.codes.device)
-        affines = [(scale[0], shift[0]) for scale, shift in self._affines(values)]
+        affines = [(scale[0], shift[0]) for scale, shift in self.affines(values)]
         return fold_norms(copy.deepcopy(self.backbone), affines)
 
-    def _affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift, [k, C], of each norm layer at lambda, [k], in its range."""
         ends, share = self.encoding.ends(lam)
         codes, between = self.encoding.encode(ends, every=True)
         condition = Condition(ends, codes, None, 0, between, share=share)
         return [norm(condition) for norm in self.norms]
+
+
+class DialInput(LambdaInput):
+    """The same, told turns of a dial: places on the network's own, or beyond its end."""
+
+    turns: Tensor
+    lambdas: Tensor
+
+    def __init__(self, network: LambdaInput, turns: list[float]) -> None:
+        super().__init__(network.encoding, list(network.norms), network.backbone)  # type: ignore[arg-type]
+        self.register_buffer("turns", torch.tensor(turns))
+        with torch.device("cpu"):  # values even where a network is laid out on "meta"
+            self.register_buffer("lambdas", torch.linspace(0, 1, len(turns)))
+
+    def affines(self, lam: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return those of places, evenly turned by lambda; beyond the end by the last line."""
+        places = bracket(self.lambdas, lam)(self.turns[:, None])[:, 0]
+        before, last = self.encoding.trained[-2:]
+        beyond = ((places - last) / (last - before)).clamp_min(0)[:, None]
+        inside, low = super().affines(torch.minimum(places, last)), super().affines(before[None])
+        return [
+            (a + beyond * (a - a0), b + beyond * (b - b0))
+            for (a, b), (a0, b0) in zip(inside, low, strict=True)
+        ]
 
 
 @torch.no_grad()

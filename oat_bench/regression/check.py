@@ -136,7 +136,7 @@ def renew(done: Check, data: Dataset, command: str) -> list[Path]:
     record, classifier = done.baseline.record, done.classifier
     data = check_fits(classifier.info, data)
     old, design = record.entry, done.baseline.design()
-    results = summarize(done.outcomes, design, classifier.info.trained_at)
+    results = summarize(done.outcomes, design, classifier.trained_at)
     results = with_costs(results, classifier, data.test, done.device, record.entry_path)
     # the cards are those of the baseline, also where only the entry still knows them
     cards = {attack.name: attack.card for attack in old.attacks}

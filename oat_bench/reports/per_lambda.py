@@ -90,7 +90,10 @@ def _rows(
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
         lam = f"{result.lam:g}{star}" if dial else "-"
-        row: dict[str, Content | Cell] = {"lambda": lam, "n": str(result.n)}
+        row: dict[str, Content | Cell] = {"lambda": lam}
+        if result.place is not None:
+            row["place"] = f"{result.place:.3g}"
+        row["n"] = str(result.n)
         told: set[str] = set()
         for name, found in result.accuracies.items():
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
@@ -202,6 +205,7 @@ def csv(
     rows = []
     for result in results:
         row: dict[str, object] = {"lambda": result.lam, "width": result.width}
+        row |= {} if result.place is None else {"place": f"{result.place:.4g}"}
         row |= {"trained": result.lam in trained, "n": result.n}
         if (cost := result.cost) is not None:
             row |= {"parameters": cost.parameters, "FLOPs": cost.flops}

@@ -167,7 +167,8 @@ class Table:
 
     def _is_shared(self, name: str) -> bool:
         cells = [_cell(row, name) for row in self.rows]
-        return len(cells) > 1 and len({(c.text, c.beside, c.interval()) for c in cells}) == 1
+        alike = len({(c.text, c.beside) for c in cells}) == 1
+        return len(cells) > 1 and alike and not any(cell.interval() for cell in cells)
 
     def _widths(self, name: str) -> tuple[int, int]:
         """Return how much room a column needs, and how much it would take; words may be folded."""

@@ -24,7 +24,7 @@ from oat_bench.statistics.frontier import Summary
 from oat_bench.statistics.phases import Design
 from oat_bench.written import Written
 
-SCHEMA_VERSION = "1.7"  # the format, and how often keys were added to it
+SCHEMA_VERSION = "1.8"  # the format, and how often keys were added to it
 
 
 class EntryPart(Written):

@@ -74,6 +74,10 @@ class PointResult(Written):
     lam: float = Field(ge=0, le=1)
     width: float = Field(gt=0, le=1)
     trained: bool = Field(description="whether training sampled this lambda")
+    place: float | None = Field(
+        default=None,
+        description="the method's own parameter that lambda stands for; absent: lambda itself",
+    )
     n: Count = Field(ge=1, description="number of examples")
     clean_acc: Percent = Field(description="SA")
     clean_acc_interval: Accuracy

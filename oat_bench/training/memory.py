@@ -24,7 +24,7 @@ LEAST = 8
 PROCESS = 640 << 20  #: what Python and the libraries take, about
 #: over what operations return: their own buffers and gaps in the heap; on a CPU measured to be 2.1
 #: to 2.9 times as much, less for larger images; on a GPU a guess
-_MARGIN = {"cpu": 2.5, "cuda": 1.4}
+_MARGIN = {"cpu": 2.9, "cuda": 1.4}
 _COPIES = 4  #: of the weights: they, their gradients and what an optimiser keeps
 
 
@@ -95,7 +95,7 @@ def per_image(run: Callable[[], object], images: int, beside: int, device: torch
     live = Live()
     with live:
         run()
-    return _MARGIN.get(device.type, 2.5) * max(0, live.peak - beside) / images
+    return _MARGIN.get(device.type, _MARGIN["cpu"]) * max(0, live.peak - beside) / images
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ BRIEFLY = ["--split", "test", "--n-examples", "120", "--attack", "pgd-7"]
 def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, monkeypatch):
     arguments = ["calibrate", finished, "--min-sa", "80%", *BRIEFLY]
     code, out, err = invoke(*arguments)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"report, picture and outcomes in {finished}\n")
     assert out == (finished / "calibration.md").read_text()
     assert out.startswith(
         "**digits, wrn-10-1, OAT: the highest RA under pgd-7 whose SA is at least 80%, Linf eps 0.2"
@@ -30,14 +30,14 @@ def test_it_prints_what_it_writes_and_computes_nothing_twice(invoke, finished, m
     }
     before = {path: path.stat().st_mtime_ns for path in finished.glob("outcomes/*/*.parquet")}
     assert before
-    assert invoke(*arguments) == (0, out, "")
+    assert invoke(*arguments) == (0, out, err)
     after = {path: path.stat().st_mtime_ns for path in finished.glob("outcomes/*/*.parquet")}
     assert after == before
 
 
 def test_what_cannot_be_guaranteed_has_exit_code_1(invoke, finished):
     code, out, err = invoke("calibrate", finished, "--min-ra", "95%", *BRIEFLY)
-    assert (code, err) == (1, "")
+    assert (code, err) == (1, f"report, picture and outcomes in {finished}\n")
     assert "No operating point can be guaranteed, with confidence 95%, to have an RA" in out
     assert calibration.Calibration.read(finished / "calibration.json").choice is None
 

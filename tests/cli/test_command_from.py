@@ -73,7 +73,7 @@ def test_the_ancestor_is_named_wherever_the_model_is_shown(tuned, invoke, traine
     # whoever looks at it later is told that test images may not be new to it
     transfer = ["--attack", "fgsm", "--n-examples", 5, "--out", "transfer"]
     code, _, err = invoke("transfer", folder, "--dataset", three, *transfer)
-    assert (code, err.splitlines()[-1]) == (
+    assert (code, err.splitlines()[-2]) == (
         0,
         f"{three}: {folder} started from {about}, which may have been trained on some of these "
         "test images",
@@ -105,7 +105,7 @@ def test_the_same_command_goes_on_and_one_without_it_is_refused(tuned, invoke, t
     few = ["--n-examples", 20, "--attacks", "fgsm"]
     code, again, err = invoke("run", "--from", trained_folder, *command, *few)
     assert (code, again) == (0, out)
-    assert err.splitlines()[-1] == f"{only_run(place)}/checkpoint.safetensors: trained already"
+    assert err.splitlines()[-2] == f"{only_run(place)}/checkpoint.safetensors: trained already"
     code, _, err = invoke("train", *command)
     assert (code, "from another model; choose another folder" in err) == (2, True)
 
@@ -140,7 +140,7 @@ def test_more_epochs_on_the_same_images_are_no_other_data(finished, hasty, digit
     assert not entry.additional_data
     assert foreign_ancestors(load("more").info, digits) == []
     code, _, err = invoke("evaluate", "more", "--benchmark", hasty, *few)
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 1)
     # robust where the model was: it did not start from fresh weights
     x, y = digits.test.inputs(), digits.test.labels
     assert (load("more").at(1.0)(x).argmax(1) == y).float().mean() > 0.85

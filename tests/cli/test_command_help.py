@@ -130,6 +130,18 @@ def test_the_console_script_and_the_module_are_one(tmp_path):
     assert out.replace("python -m oat_bench", "oat-bench") == process.stdout
 
 
+def test_bars_of_other_libraries_are_silent_without_a_terminal(tmp_path):
+    program = (
+        "import sys; from oat_bench import cli\n"
+        "sys.argv = ['oat-bench', '--version']\n"
+        "try: cli.main()\n"
+        "except SystemExit: from tqdm import tqdm; list(tqdm(range(9)))"
+    )
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 # --- list
 
 

@@ -37,7 +37,8 @@ def test_a_run_is_published_checked_ranked_and_exported(invoke, two_runs):
         (evaluated / "table.tex").read_text()
     )
     for name, begins in (("t.md", "**digits"), ("t.csv", "dataset,"), ("t.tex", "% needs")):
-        assert invoke("leaderboard", "table", "--out", f"sub/{name}") == (0, "", "")
+        said = f"written to sub/{name}\n"
+        assert invoke("leaderboard", "table", "--out", f"sub/{name}") == (0, "", said)
         assert Path("sub", name).read_text().startswith(begins)
     # AutoAttack was not run
     code, _, err = invoke("leaderboard", "export", place, "--lambda", "1")

@@ -67,7 +67,7 @@ def test_a_run_trains_attacks_writes_and_prints(invoke, tmp_path, card):
         name: (results / name).stat().st_mtime_ns
         for name in ("checkpoint.safetensors", "log.csv", "training.safetensors")
     }
-    said = "results/checkpoint.safetensors: trained already\ntable, entry, outcomes and figures in results\n"
+    said = f"results/checkpoint.safetensors: trained already\n{notes[-1]}\n"
     assert invoke("run", "--benchmark", card, "--out", "results") == (0, out, said)
     after = files(results / "outcomes") | {
         name: (results / name).stat().st_mtime_ns

@@ -46,7 +46,7 @@ def test_transfer_prints_what_it_writes(invoke, finished, tmp_path):
 def test_transfer_between_lambda_that_were_chosen(invoke, finished):
     options = ["--attack", "pgd-7", "--n-examples", "10", "--crafted", "0.5", "--lambda", "0,1"]
     code, out, err = invoke("transfer", finished, *options, "--no-random-lambda", "--out", "there")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "tables, outcomes and figure in there\n")
     assert [line for line in out.splitlines() if line.startswith("### ")] == [
         "### Lambda is unknown to the attacker: attacked at one lambda, classified at another",
         "### Lambda is public, and the attacker may attack at any lambda: the worst for each image",
@@ -54,7 +54,10 @@ def test_transfer_between_lambda_that_were_chosen(invoke, finished):
     assert "Masked gradients were not looked for" in out
     assert not list(Path("there").glob("random-lambda.*"))
     code, out, err = invoke("transfer", finished, *options, "--draw", "1=3,0", "--out", "there")
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 2)
+    assert err.startswith(
+        "there/transfer.json: replaced; the earlier one was of oat-bench transfer "
+    )
     assert "Lambda is drawn from 0, 1, with chances 0.25, 0.75." in out
     assert len(list(Path("there").glob("random-lambda.*"))) == 2
 

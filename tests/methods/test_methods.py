@@ -43,7 +43,7 @@ def test_every_method_trains_from_a_card_and_is_read_back(name, short, digits, t
     assert type(again) is METHODS[name]
     assert again.info.method == name
     assert again.info.benchmark_card == run.training_identity(card, digits, 0)
-    assert again.info.selection == "last: epoch 1"
+    assert again.info.selection.startswith("last: epoch 1")
     x = digits.test.inputs(slice(0, 20))
     for lam in (0.0, 1.0):
         answers = []

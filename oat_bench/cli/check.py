@@ -84,7 +84,7 @@ def check(context: Context, baseline: str, form: str, update_baseline: bool, **a
     console = plain_console()
     if form == "text" and console.is_terminal:
         formats.page(report).draw(console)
-        console.print(formats.verdict(report), style="bold", soft_wrap=True)
+        console.print(formats.verdict(report), style="bold")
         for line in formats.offer(report):
             console.print(line, soft_wrap=True)
     else:

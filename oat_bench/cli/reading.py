@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: columns of `results` that are set to the right
 _NUMBERS = {"lambda", "width", "eps", "seed", "n", "m", "SA", "RA"}
 #: and those that tell rows apart
-_KEYS = ("model", "lambda", "width", "attack")
+_KEYS = ("model", "lambda", "width", "attack", "attacked at", "where")
 
 
 @command("list attacks")
@@ -134,7 +134,7 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
         raise UserError("--examples is for a file; name one with --out, such as --out all.parquet")
     from oat_bench.files import atomic_write
     from oat_bench.progress import note
-    from oat_bench.reports.table import Table
+    from oat_bench.reports.table import Row, Table
     from oat_bench.results import listing as found
     from oat_bench.results.outcomes import write_parquet
 
@@ -155,9 +155,9 @@ def results(folders: tuple[Path, ...], examples: bool, out: Path | None, **only:
         click.echo("nothing was evaluated there, or nothing of what was asked", err=True)
     else:
         table, console = found.shown(table), plain_console()
-        rows: list[dict[str, str]] = table.to_dict("records")  # type: ignore[assignment]
+        rows: list[Row] = table.to_dict("records")  # type: ignore[assignment]
         several = [name for name in _KEYS if name in table and table[name].nunique() > 1]
-        drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False, keys=several)
+        drawn = Table(rows, set(table.columns) - _NUMBERS, foreign=False, keys=several, digits=0)
         if console.is_terminal:
             drawn.draw(console)
         else:

@@ -147,50 +147,54 @@ class Table:
 
     def _split(self, room: int) -> tuple[str, list[list[str]]]:
         """Return what all rows share, in words, if there is no room for all columns, and parts."""
-        columns = self.columns
-        if sum(self._widths(name)[1] + _GAP for name in columns) - _GAP <= room:
+        columns, widths = self.columns, {name: self._widths(name) for name in self.columns}
+
+        def needed(names: Sequence[str], which: int) -> int:
+            return sum(widths[name][which] + _GAP for name in names) - _GAP
+
+        if needed(columns, 2) <= room:
             return "", [columns]
         keys = [name for name in columns if name in self.keys] or columns[:1]
         shared = [name for name in columns if name not in keys and self._is_shared(name)]
-        left = room - sum(self._widths(name)[0] + _GAP for name in keys)
-        parts: list[list[str]] = []
-        free = 0
-        for name in (name for name in columns if name not in (*keys, *shared)):
-            needed = self._widths(name)[0] + _GAP
-            if not parts or needed > free + _GAP:
-                parts.append(list(keys))
-                free = left
-            parts[-1].append(name)
-            free -= needed
+        columns = [name for name in columns if name not in shared]
         said = [f"{name} {_cell(self.rows[0], name).text}" for name in shared]
-        return escape.one_line(", ".join(said)), parts or [keys]
+        if needed(columns, 0) <= room:
+            parts = [columns]
+        else:
+            parts = [keys]
+            for name in (name for name in columns if name not in keys):
+                if parts[-1] == keys or needed([*parts[-1], name], 1) <= room:
+                    parts[-1] = [one for one in columns if one in (*parts[-1], name)]
+                else:
+                    parts.append([one for one in columns if one in (*keys, name)])
+        return escape.one_line(", ".join(said)), parts
 
     def _is_shared(self, name: str) -> bool:
         cells = [_cell(row, name) for row in self.rows]
-        alike = len({(c.text, c.beside) for c in cells}) == 1
+        alike = len({(cell.text, cell.beside) for cell in cells}) == 1
         return len(cells) > 1 and alike and not any(cell.interval() for cell in cells)
 
-    def _widths(self, name: str) -> tuple[int, int]:
-        """Return how much room a column needs, and how much it would take; words may be folded."""
-        lines = [
-            line for row in self.rows for line in self._drawn(_cell(row, name)).plain.split("\n")
-        ]
-        whole = max(map(cell_len, lines))
-        heading = max(map(cell_len, name.split()))
+    def _widths(self, name: str) -> tuple[int, int, int]:
+        """Return what a column takes at least, with words folded; what is enough; and at most."""
+        cells = [self._drawn(_cell(row, name)).plain for row in self.rows]
+        whole = max(cell_len(line) for cell in cells for line in cell.split("\n"))
         most = max(cell_len(name), whole)
+        least = max(map(cell_len, name.split()))
         if name not in self.words:
-            return max(heading, whole), most
-        longest = max(cell_len(word) for line in lines for word in [*line.split(), ""])
-        return max(heading, longest, min(most, _FOLDED)), most
+            least = max(least, whole)
+            return least, least, most
+        least = max(least, *(cell_len(word) for cell in cells for word in ["", *cell.split()]))
+        return least, max(least, min(most, _FOLDED)), most
 
     def _fitted(self, columns: Sequence[str], room: int) -> dict[str, int]:
         """Share the room out: what columns need, then to those first that would take more."""
-        widths = {name: self._widths(name) for name in columns}
-        free = room - sum(least + _GAP for least, _ in widths.values()) + _GAP
-        fitted = {}
-        for name, (least, most) in widths.items():
-            more = min(max(free, 0), most - least)
-            fitted[name], free = least + more, free - more
+        widths = [self._widths(name) for name in columns]
+        free, fitted = room - _GAP * (len(columns) - 1), {}
+        which = int(sum(enough for _, enough, _ in widths) <= free)
+        free -= sum(width[which] for width in widths)
+        for name, width in zip(columns, widths, strict=True):
+            more = min(max(free, 0), width[2] - width[which])
+            fitted[name], free = width[which] + more, free - more
         return fitted
 
 

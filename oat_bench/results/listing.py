@@ -2,13 +2,14 @@
 
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from oat_bench.attacks.cell import CellInfo
 from oat_bench.errors import UserError, unknown
 from oat_bench.results.outcomes import COLUMNS, RETRIED_NAME, OutcomeStore
-from oat_bench.statistics.accuracy import Accuracy, clean_right, robust_right
+from oat_bench.statistics.accuracy import Accuracy, Estimate, clean_right, robust_right
 from oat_bench.statistics.phases import Design, phases
 
 #: what tells one row from another, most telling first
@@ -119,7 +120,10 @@ def only(
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Write `summarize`'s table for readers; width and precision only where they are unusual."""
+    """Write `summarize`'s table for readers; width and precision only where they are unusual.
+
+    SA and RA are `Estimate`s.
+    """
     written = {
         "data set": "{dataset}",
         "method": "{method}",
@@ -134,17 +138,20 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "gradients": "{gradients}",
         "n": "{n}",
         "m": "{m}",
-        "SA": "{sa:.1f} [{sa_low:.1f}, {sa_high:.1f}]",
-        "RA": "{ra:.1f} [{ra_low:.1f}, {ra_high:.1f}]",
     }
     rows = [
         {name: form.format_map(row | {"m": _m(row)}) for name, form in written.items()}
+        | {"SA": _estimate(row, "sa"), "RA": _estimate(row, "ra")}
         | {"where": str(Path(row["store"]).parent)}
         for row in table.to_dict("records")
     ]
-    frame = pd.DataFrame(rows, columns=[*written, "where"])
+    frame = pd.DataFrame(rows, columns=[*written, "SA", "RA", "where"])
     usual = {"width": "1", "attacked at": "", "gradients": "float32", "m": ""}
     return frame.drop(columns=[name for name, word in usual.items() if (frame[name] == word).all()])
+
+
+def _estimate(row: Mapping[Hashable, Any], name: str) -> Estimate:
+    return Estimate(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
 
 
 def _m(row: Mapping[Hashable, object]) -> str:

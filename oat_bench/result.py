@@ -287,4 +287,6 @@ def _with_earlier(covered: Covered, out: Path, about: Mapping[str, object]) -> C
     joined = covered.joined(*there)
     if more := beyond(joined.outcomes, covered.outcomes):
         note(f"the report also covers {'; '.join(more)}, as before; --only leaves that out")
+    for missing, lams in joined.lacking().items():
+        note(f"no worst case at lambda {lams}: {missing} not run there")
     return joined

@@ -40,11 +40,10 @@ def with_training(card, **changes):
     return card.model_copy(update={"training": card.training.model_copy(update=changes)})
 
 
-def evaluate(classifier, card, digits, out, seed=0):
+def evaluate(classifier, card, digits, out, seed=0, **options):
     attacks = run.prepare_attacks(card, 10, seed)
-    return evaluate_and_report(
-        classifier, card, digits, attacks, out, command="the command", device=CPU
-    )
+    options |= {"command": "the command", "device": CPU}
+    return evaluate_and_report(classifier, card, digits, attacks, out, **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -369,7 +368,7 @@ def test_figures_that_do_not_apply_are_left_out(brief, digits, trained, tmp_path
     evaluate(trained, card, digits, tmp_path)
     assert (tmp_path / "figures" / "unseen.png").exists()
     card = with_evaluation(card, lambdas=[0.0, 1.0])
-    evaluate(Other(trained), card, digits, tmp_path)
+    evaluate(Other(trained), card, digits, tmp_path, only=True)
     left = {"frontier", "attacks", "lambda", "saliency"}
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == left
     page = (tmp_path / "report.md").read_text()

@@ -154,9 +154,8 @@ def page(report: Report) -> Page:
         rows.append({k: Cell(text, style) for k, text in cells.items()} | {"verdict": verdict})
     places = [_place(row) for row in found]
     gaps = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
-    table = Table(
-        rows, ("accuracy", "verdict"), keys=("lambda", "width", "accuracy", "verdict"), gaps=gaps
-    )
+    keys = ("lambda", "width", "accuracy", "detectable", "verdict")
+    table = Table(rows, ("accuracy", "verdict"), keys=keys, gaps=gaps)
     return Page(report.title, [table], _notes(report.comparison))
 
 

@@ -53,6 +53,15 @@ class Covered:
             for point in results
         ]
 
+    def lacking(self) -> dict[str, str]:
+        """Return at which lambda values attacks were not run, by their names."""
+        names = [attack.name for attack in self.attacks if attack.after is None]
+        found: dict[str, list[str]] = {}
+        for lam, rows in self.outcomes.groupby("lam"):
+            if missing := [name for name in names if name not in set(rows["attack"])]:
+                found.setdefault(", ".join(missing), []).append(f"{lam:g}")
+        return {missing: ", ".join(lams) for missing, lams in found.items()}
+
     def joined(self, earlier: Entry, outcomes: pd.DataFrame) -> "Covered":
         """Take in what an entry of the same model has besides.
 

@@ -76,7 +76,8 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
 
 def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):
     evaluate("one", [0, 1])
-    entry, _ = evaluate("one", [0.2], "fgsm")
+    entry, said = evaluate("one", [0.2], "fgsm")
+    assert "no worst case at lambda 0.2: pgd-7 not run there\n" in said
     worst = {point.lam: point.worst_case_acc is not None for point in entry.operating_points}
     assert worst == {0: True, 0.2: False, 1: True}
     assert [set(p.robust_acc) for p in entry.operating_points][1] == {"fgsm"}

@@ -156,7 +156,8 @@ def test_outcomes_must_give_the_numbers(valid):
     frame[frame["lam"] == 0].to_parquet(valid.outcomes_path)
     assert texts(validation.problems(valid)) == ["a.parquet is of other operating points"]
     frame[frame["attack"] == "fgsm"].to_parquet(valid.outcomes_path)
-    assert "the outcomes are of fgsm, worst" in texts(validation.problems(valid))[0]
+    # without one of its attacks there is no worst case
+    assert texts(validation.problems(valid))[0].endswith("the outcomes are of fgsm")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 1000])

@@ -172,7 +172,8 @@ class Table:
     def _is_shared(self, name: str) -> bool:
         cells = [_cell(row, name) for row in self.rows]
         alike = len({(cell.text, cell.beside) for cell in cells}) == 1
-        return len(cells) > 1 and alike and not any(cell.interval() for cell in cells)
+        short = all(len(cell.text) <= _FOLDED and not cell.interval() for cell in cells)
+        return len(cells) > 1 and alike and short
 
     def _widths(self, name: str) -> tuple[int, int, int]:
         """Return what a column takes at least, with words folded; what is enough; and at most."""

@@ -97,7 +97,7 @@ def test_latex_and_terminal_have_the_cells_of_markdown(board):
             cell.replace("[", r"{\scriptsize [").replace("]", "]}") for cell in row.values()
         ]
     console = Console(width=200, file=io.StringIO())
-    console.print(boards.page(board).tables[0].terminal())
+    boards.page(board).tables[0].draw(console)
     printed = console.file.getvalue()
     for row in rows:
         for name, cell in row.items():
@@ -181,7 +181,7 @@ def test_hostile_text_is_text_in_csv_and_terminal(evil):
     for name in ("model", "venue", "dataset", "authors"):
         assert table[name].to_list()[0].startswith("'=cmd()")
     console = Console(width=500, file=io.StringIO(), force_terminal=True, color_system=None)
-    console.print(boards.page(evil).tables[0].terminal())
+    boards.page(evil).tables[0].draw(console)
     printed = console.file.getvalue()
     assert "[b](http://c)" in printed
     assert "\x1b[31m" not in printed

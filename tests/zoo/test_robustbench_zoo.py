@@ -98,7 +98,7 @@ def test_a_model_is_that_of_robustbench(there, small):
 def test_an_entry_says_whose_model_it_is(invoke, there, photographs):
     options = ["--attacks", "fgsm", "--n-examples", "20", "--out", "there"]
     code, out, err = invoke("evaluate", f"robustbench:{SMALL}", *options)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "table, entry, outcomes and figures in there\n")
     assert out.startswith("**cifar10, Addepalli2022Efficient\\_RN18, Linf eps 8/255**")
     entry = Entry.model_validate_json(Path("there/entry.json").read_text())
     assert entry.name.startswith("Efficient and Effective Augmentation Strategy")

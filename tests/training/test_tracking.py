@@ -1,34 +1,67 @@
 """The training log in TensorBoard and W&B: the rows of log.csv, each once, after a restart too."""
 
 import sys
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pandas as pd
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from oat_bench import run
 from oat_bench.errors import UserError
 from oat_bench.training import tracking
 
 
-def shown(folder):
-    """What TensorBoard reads: by name, epochs and values."""
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    names = events.Tags()["scalars"]
-    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
+@pytest.fixture
+def install(monkeypatch):
+    """Put a package in place of one that may not be installed; a part of it has what is named."""
+
+    def install(name, part=None, **content):
+        for module in filter(None, (name, part)):
+            made = ModuleType(module)
+            made.__spec__ = ModuleSpec(module, None)
+            monkeypatch.setitem(sys.modules, module, made)
+        vars(sys.modules[part or name]).update(content)
+
+    return install
 
 
-def test_tensorboard_shows_the_log_once_also_after_a_restart(brief, digits, tmp_path):
+class Events:
+    """A SummaryWriter that records; a folder's events as TensorBoard shows them to a reader."""
+
+    shown = {}
+
+    def __init__(self, log_dir, purge_step=None):
+        self.scalars = self.shown.setdefault(log_dir, {})
+        for points in self.scalars.values():  # hides what has that step or a later one
+            points[:] = [p for p in points if purge_step is None or p[0] < purge_step]
+
+    def add_scalar(self, tag, scalar_value, global_step=None):
+        self.scalars.setdefault(tag, []).append((global_step, scalar_value))
+
+    def flush(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_tensorboard_shows_the_log_once_also_after_a_restart(
+    brief, digits, tmp_path, install, monkeypatch
+):
+    monkeypatch.setattr(Events, "shown", {})
+    install("tensorboard", "torch.utils.tensorboard", SummaryWriter=Events)
     training = brief.training.model_copy(update={"epochs": 2})
     card, device = brief.model_copy(update={"training": training}), torch.device("cpu")
     for _ in range(2):  # a run that is killed before it writes its checkpoint goes on
         with tracking.tracked(["tensorboard"], tmp_path, {}) as track:
             run.train(card, digits, tmp_path, seed=0, device=device, track=track)
         (tmp_path / "checkpoint.safetensors").unlink()
-    log, found = pd.read_csv(tmp_path / "log.csv"), shown(tmp_path)
+    log, found = pd.read_csv(tmp_path / "log.csv"), Events.shown[str(tmp_path / "tensorboard")]
     assert {name.replace("/", "@", 1) for name in found} == set(log.columns)
     for name, points in found.items():
         assert [epoch for epoch, _ in points] == [1, 2]
@@ -60,10 +93,9 @@ class Recorded:
         self.failed.append(kind)
 
 
-def test_wandb_is_told_each_row_under_its_own_number(monkeypatch, tmp_path):
+def test_wandb_is_told_each_row_under_its_own_number(install, tmp_path):
     wandb = Recorded()
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(tracking, "find_spec", lambda name: SimpleNamespace(name=name))
+    install("wandb", init=wandb.init, Error=wandb.Error)
     rows = [{"epoch": 1, "loss": 0.5, "SA@0.4": 90.0}, {"epoch": 2, "loss": 0.25}]
     with tracking.tracked(["wandb"], tmp_path / "a", {"lr": 0.1}) as track:
         for network in ("lambda0", "lambda1"):
@@ -85,7 +117,8 @@ def test_wandb_is_told_each_row_under_its_own_number(monkeypatch, tmp_path):
     assert (ids[0] == ids[1], len(set(ids))) == (True, 3)
     assert wandb.failed == [None, *[ZeroDivisionError] * 3]
     assert {one[2] for one in wandb.started} == {"allow"}
-    monkeypatch.setitem(sys.modules, "wandb", Recorded("api_key not configured"))
+    refusing = Recorded("api_key not configured")
+    install("wandb", init=refusing.init, Error=refusing.Error)
     with (
         pytest.raises(UserError, match=r"not configured; log in with wandb login"),
         tracking.tracked(["wandb"], tmp_path, {}),
@@ -95,7 +128,7 @@ def test_wandb_is_told_each_row_under_its_own_number(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("kind", tracking.KINDS)
 def test_a_package_that_is_not_there_is_said_before_anything_is_read(monkeypatch, invoke, kind):
-    monkeypatch.setattr(tracking, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, kind, None)
     code, out, err = invoke("train", "--dataset", "nowhere/at/all", "--log", kind)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"pip install 'oat-bench[{kind}]'" in err

@@ -189,6 +189,7 @@ def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: An
         )
     from oat_bench import figures
     from oat_bench.files import atomic_write, make_folder
+    from oat_bench.progress import note
     from oat_bench.reports import comparison as reports
     from oat_bench.results import comparison, published, records
     from oat_bench.zoo.evaluated import entry_of
@@ -197,9 +198,13 @@ def compare(runs: tuple[str, ...], reference: str | None, out: Path, **asked: An
     place = 0 if reference is None else runs.index(reference)
     lam = asked.pop("reference_lambda")
     result = comparison.compare(found, reference=place, reference_lam=lam, **asked)
-    folder, page = make_folder(out), reports.page(result)
+    folder, page, written = make_folder(out), reports.page(result), reports.csv(result)
+    if (table := folder / "compare.csv").is_file():
+        had, has = (text.count("\n") - 1 for text in (table.read_text("utf-8"), written))
+        if had > has:
+            note(f"{table}: replaced; the earlier one had {had} rows, this one has {has}")
     atomic_write(folder / "compare.md", page.markdown())
-    atomic_write(folder / "compare.csv", reports.csv(result))
+    atomic_write(table, written)
     (folder / "seeds.csv").unlink(missing_ok=True)  # what an earlier comparison left
     if result.over_seeds:
         atomic_write(folder / "seeds.csv", reports.seeds_csv(result.over_seeds))

@@ -173,8 +173,8 @@ def _sampled(
     while (more := sample.size(n, len(standing), size, hits)) > size:
         look = [replace(part, images=more - size, usual=1.0) for part in parts]
         column = _Column(at, attack, standing[:more], images, look, line)
-        rows = column.rows(())
         at.subject.store.sampled(column.cell.name, sample.after)
+        rows = column.rows(())
         size, hits = more, int(robust_right(rows).sum())
     for part in parts:
         line.drop(part.kind, part.expected.total - size * part.each.total)

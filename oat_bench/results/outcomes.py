@@ -90,10 +90,15 @@ class OutcomeStore:
         self.place.write(f"{cell}/{name}.parquet", to_parquet(rows))
 
     def sampled(self, cell: str, after: Sequence[str]) -> None:
-        """Note that a cell has rows of what was sampled of the survivors of other attacks."""
-        file = f"{cell}/{_SAMPLED}"
-        if self.place is not None and not self.place.exists(file):
-            self.place.write(file, _NAMES.dump_json([*after], indent=2).decode() + "\n")
+        """Note that a cell has rows of what was sampled of the survivors of other attacks.
+
+        Samples are the first of survivors in one order. So those after several sets of attacks are
+        together the first of what survives all of them, which is noted.
+        """
+        known = self.after(cell)
+        if self.place is not None and (known is None or not {*after} <= {*known}):
+            names = _NAMES.dump_json(sorted({*(known or ()), *after}), indent=2).decode()
+            self.place.write(f"{cell}/{_SAMPLED}", names + "\n")
 
     def after(self, cell: str) -> list[str] | None:
         """Return the attacks that `sampled` named; None if it did not."""

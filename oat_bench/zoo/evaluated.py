@@ -5,7 +5,9 @@ from pathlib import Path
 
 from oat_bench.errors import UserError
 from oat_bench.files import is_file
+from oat_bench.progress import note
 from oat_bench.results import records
+from oat_bench.results.records import Record
 from oat_bench.run_folder import CHECKPOINT, ENTRY
 from oat_bench.zoo import published
 from oat_bench.zoo.loading import load
@@ -14,7 +16,8 @@ from oat_bench.zoo.loading import load
 def entry_of(model: str, runs: Path = Path("runs")) -> Path:
     """Return where the entry of a model lies; of a run's folder or an entry, that.
 
-    That of a checkpoint is looked for beside it, under ``runs`` and among those published.
+    That of a checkpoint is looked for beside it, under ``runs`` and among those published; of
+    several under ``runs``, that of most outcomes is taken. Which one it is, is said.
 
     Raises:
         UserError: if a checkpoint has none.
@@ -29,12 +32,26 @@ def entry_of(model: str, runs: Path = Path("runs")) -> Path:
         return path
     own = load(weights).fingerprint()
     beside = [weights.with_name(ENTRY), weights.with_suffix(".json")]
-    others = [*sorted(runs.rglob(ENTRY)), *(one.entry for one in published.models())]
-    for place in filter(is_file, [*beside, *others]):
-        with suppress(UserError):  # of another format, or damaged
-            if records.read(place).entry.model_fingerprint == own:
-                return place
+    for places in (beside, [*runs.rglob(ENTRY)], [one.entry for one in published.models()]):
+        of_it = [(_outcomes(record), place) for place in places if (record := _of(place, own))]
+        if of_it:
+            _, place = min(of_it, key=lambda one: (-one[0], one[1]))
+            note(f"{model}: evaluated in {place}")
+            return place
     raise UserError(
         f"{model}: no entry of this checkpoint beside it, under {runs} or among the published "
         f"models; oat-bench evaluate {model} makes one"
     )
+
+
+def _of(place: Path, fingerprint: str) -> Record | None:
+    if is_file(place):
+        with suppress(UserError):  # of another format, or damaged
+            record = records.read(place)
+            return record if record.entry.model_fingerprint == fingerprint else None
+    return None
+
+
+def _outcomes(record: Record) -> int:
+    points = record.entry.operating_points
+    return sum(point.n * len(point.robust_acc) for point in points)

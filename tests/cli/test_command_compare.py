@@ -36,6 +36,12 @@ def test_compare_prints_tables_and_writes_them_with_a_figure(invoke, two_runs, t
     assert code == 0
     assert "Differences are to OAT no. 2" in turned
     assert (tmp_path / "runs" / "compare" / "compare.md").read_text() == turned
+    # fewer rows in place of more are said, as many are not
+    assert invoke("compare", one, two)[2] == "tables and figure in runs/compare\n"
+    table = "runs/compare/compare.csv"
+    assert invoke("compare", two)[2].splitlines()[0] == (
+        f"{table}: replaced; the earlier one had 5 rows, this one has 2"
+    )
 
 
 def test_compare_sums_up_runs_that_differ_in_the_seed_alone(invoke, two_runs, tmp_path):
@@ -60,6 +66,13 @@ def test_a_checkpoint_is_compared_by_what_was_evaluated_of_it(invoke, two_runs, 
     shutil.copytree(two_runs / "two", tmp_path / "runs" / "deep" / "two")
     shutil.copy(two_runs / "one" / "checkpoint.safetensors", "mine.safetensors")
     assert invoke("compare", "mine.safetensors", "--out", "there")[:2] == (code, expected)
+    # of several that which covers most; it is said
+    shutil.copytree(two_runs / "two", tmp_path / "runs" / "a")
+    entry = json.loads((tmp_path / "runs" / "a" / "entry.json").read_text())
+    entry["operating_points"] = entry["operating_points"][:1]
+    (tmp_path / "runs" / "a" / "entry.json").write_text(json.dumps(entry))
+    _, out, err = invoke("compare", "mine.safetensors", "--out", "there")
+    assert (out, "evaluated in runs/deep/two/entry.json" in err) == (expected, True)
     # beside it comes first
     code, expected, _ = invoke("compare", two_runs / "one", "--out", "there")
     checkpoint = two_runs / "one" / "checkpoint.safetensors"

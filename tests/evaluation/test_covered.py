@@ -72,6 +72,11 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
     assert ("entry.json: replaced; the earlier one had" in said, "--only" in said) == (True, False)
     (point,) = narrow.operating_points
     assert (point.n, set(point.robust_acc)) == (15, {"fgsm"})
+    # what was left out is still in the store, which later reports say until they have it
+    _, said = evaluate("one", [0.2], "fgsm", 15)
+    assert "outcomes also has lambda 0, 1; fgsm on 40 examples; pgd-7; ask for it" in said
+    again, said = evaluate("one", [0, 0.2, 1])
+    assert (found(again), "also has" in said) == (found(whole), False)
 
 
 def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):

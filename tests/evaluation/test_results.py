@@ -128,3 +128,11 @@ def test_an_attack_on_survivors_is_listed_with_all_examples_and_its_sample(tmp_p
     found, expected = table.loc["autoattack"], Accuracy.two_phase(10, 5, 4, 3)
     assert (found["n"], found["left"], found["sampled"], found["sa"]) == (10, 5, 4, 90.0)
     assert (found["ra"], found["ra_high"]) == (expected.value, expected.high)
+    # with a sample after another attack, which broke 7, it is 5, 6, 8 of what both leave
+    OutcomeStore(tmp_path / "o").sampled("costly", ["fgsm"])
+    fgsm = [(i, 1, 1, int(i != 7)) for i in stands]
+    OutcomeStore(tmp_path / "o").append("few", pd.DataFrame(fgsm, columns=COLUMNS))
+    table = results.summarize(results.outcomes([tmp_path / "o"])).set_index("attack")
+    found, expected = table.loc["autoattack"], Accuracy.two_phase(8, 4, 3, 2)
+    assert (found["n"], found["left"], found["sampled"]) == (8, 4, 3)
+    assert (found["ra"], found["ra_high"]) == (expected.value, expected.high)

@@ -28,7 +28,7 @@ from oat_bench.reports import flags, per_lambda
 from oat_bench.reports import run as report
 from oat_bench.reports.table import Page
 from oat_bench.results import published, robustbench
-from oat_bench.results.covered import Covered, beyond, differs, earlier, stored
+from oat_bench.results.covered import Covered, beyond, differs, earlier
 from oat_bench.results.entries import Entry, EntryAttack, make_entry
 from oat_bench.results.outcomes import OutcomeStore, write_parquet
 from oat_bench.results.points import PointResult, summarize
@@ -276,8 +276,6 @@ def measured(
         flags=covered.flags,
         **known | robustbench.described(info),
     )
-    if not only and out is not None and (more := stored(out / STORE, entry, covered.outcomes)):
-        note(f"{out / STORE} also has {'; '.join(more)}; ask for it to have it reported")
     return Result(entry, covered.outcomes, classifier, data)
 
 

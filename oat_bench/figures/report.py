@@ -14,6 +14,7 @@ from oat_bench.figures.frontiers import attacks, frontier, widths
 from oat_bench.figures.jacobian import saliency
 from oat_bench.figures.style import NotApplicableError, write
 from oat_bench.results.entries import Entry
+from oat_bench.results.models import common_attacks
 from oat_bench.results.published import Published
 
 #: what stands below each figure of a report, by the name of its file
@@ -45,6 +46,8 @@ def of_run(
         "lambda": lambda: by_lambda([entry], published),
         "unseen": lambda: unseen([entry]),
     }
+    if not common_attacks([entry]):  # at every point
+        known.clear()
     if loaded is not None:
         model, data = loaded
         known["bn-statistics"] = lambda: bn_statistics(model)

@@ -3,6 +3,7 @@
 What comes from files of strangers is escaped here.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,7 +138,9 @@ class Table:
     def _drawing(self, widths: Mapping[str, int]) -> Drawing:
         drawn = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
         for name, width in widths.items():
-            drawn.add_column(name, overflow="fold", width=width, vertical="top")
+            # what is in brackets stays in one line
+            header = name if cell_len(name) <= width else name.replace(" (", "\n(")
+            drawn.add_column(header, overflow="fold", width=width, vertical="top")
             drawn.columns[-1].justify = "left" if name in self.words else "right"
         for place, row in enumerate(self.rows):
             if place in self.gaps:
@@ -180,7 +183,7 @@ class Table:
         cells = [self._drawn(_cell(row, name)).plain for row in self.rows]
         whole = max(cell_len(line) for cell in cells for line in cell.split("\n"))
         most = max(cell_len(name), whole)
-        least = max(map(cell_len, name.split()))
+        least = max(map(cell_len, re.findall(r"\(.*?\)|\S+", name)))
         if name not in self.words:
             least = max(least, whole)
             return least, least, most

@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from oat_bench.errors import UserError
-from oat_bench.results import listing, records
+from oat_bench.results import records
 from oat_bench.results.entries import Entry, EntryAttack, EntryFlag
 from oat_bench.results.outcomes import KEYS
 from oat_bench.results.points import AttackCost, PointResult
-from oat_bench.results.records import Record
 from oat_bench.statistics.phases import Design
 
 #: what an earlier entry has in common with one that takes its outcomes in, and what to call it
@@ -124,23 +122,6 @@ def beyond(had: pd.DataFrame, has: pd.DataFrame) -> list[str]:
             continue
         said.setdefault(what, []).append(lam)
     return [_listed(what, lams) for what, lams in said.items()]
-
-
-def stored(store: Path, entry: Entry, outcomes: pd.DataFrame) -> list[str]:
-    """Say what a folder's store has of an entry's model that the entry's outcomes lack."""
-    found = listing.outcomes([store] if store.is_dir() else [])
-    alike: dict[str, Any] = {"model": entry.model_fingerprint, "data": entry.data_fingerprint}
-    alike |= {"norm": entry.threat_model, "crafted": ""}
-    alike |= {"seed": entry.attack_seed, "gradients": entry.gradients}
-    for column, value in alike.items():
-        found = found[found[column] == value]
-    cards = {attack.name: (attack.card, attack.eps) for attack in entry.attacks}
-    eps = Record(store, entry).eps
-    ran = zip(found["attack"], found["card"], found["eps"], strict=True)
-    same = np.array([cards.get(name, (card, eps)) == (card, at) for name, card, at in ran], bool)
-    # of a sample of survivors the store may have more than was asked for
-    sampled = found["after"].notna() & found["attack"].isin(cards)
-    return beyond(found[same & ~sampled], outcomes)
 
 
 def _says(flag: EntryFlag, other: EntryFlag) -> bool:

@@ -6,6 +6,7 @@ import torch
 
 from oat_bench import figures, run
 from oat_bench.checkpoint import load
+from oat_bench.figures.report import of_run
 from oat_bench.result import measured
 from oat_bench.results import records, validation
 
@@ -72,11 +73,6 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
     assert ("entry.json: replaced; the earlier one had" in said, "--only" in said) == (True, False)
     (point,) = narrow.operating_points
     assert (point.n, set(point.robust_acc)) == (15, {"fgsm"})
-    # what was left out is still in the store, which later reports say until they have it
-    _, said = evaluate("one", [0.2], "fgsm", 15)
-    assert "outcomes also has lambda 0, 1; fgsm on 40 examples; pgd-7; ask for it" in said
-    again, said = evaluate("one", [0, 0.2, 1])
-    assert (found(again), "also has" in said) == (found(whole), False)
 
 
 def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):
@@ -88,6 +84,14 @@ def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):
     assert [set(p.robust_acc) for p in entry.operating_points][1] == {"fgsm"}
     # of all points there is a frontier under what all have
     assert [summary.attack for summary in entry.frontiers] == ["fgsm"]
+
+
+def test_where_no_attack_is_common_to_all_points_no_frontier_is_drawn(evaluate):
+    evaluate("one", [0], "fgsm", 5)
+    entry, said = evaluate("one", [1], "pgd-7", 5)
+    assert said.startswith("the report also covers lambda 0, as before")
+    assert [set(point.robust_acc) for point in entry.operating_points] == [{"fgsm"}, {"pgd-7"}]
+    assert (entry.frontiers or [], [*of_run(entry, None, ())]) == ([], [])
 
 
 @pytest.mark.parametrize(

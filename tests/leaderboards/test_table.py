@@ -93,6 +93,16 @@ def test_a_table_too_wide_for_a_terminal_is_set_in_parts_that_fit(width):
     assert words.count("recipe") == 9
 
 
+def test_what_stands_in_brackets_in_a_header_stays_in_one_line():
+    names = [f"mi-fgsm-{place} (n 40)" for place in range(6)]
+    shown = drawn(Table([dict.fromkeys(names, "97.5")]), 70)
+    assert [line.split() for line in shown.splitlines()[:2]] == [
+        [f"mi-fgsm-{place}" for place in range(6)],
+        ["(n", "40)"] * 6,
+    ]
+    assert max(map(len, shown.splitlines())) <= 70
+
+
 def test_what_a_page_says_first():
     page = Page("t_1", [TABLE], ["a note"], said=["so"], code="x = 1")
     text = page.markdown()

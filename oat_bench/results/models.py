@@ -107,7 +107,8 @@ def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
     known = common_attacks(entries)
     if not known:
         raise UserError(
-            "no attack was run, with one card, on every model; evaluate all with the same --attacks"
+            "no attack was run, with one card, on every model at every lambda; evaluate all with "
+            "the same --attacks"
         )
     if wanted is not None and wanted not in known:
         raise UserError(f"attack {wanted!r} was not run on every model; {nearest(wanted, known)}")

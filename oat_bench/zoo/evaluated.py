@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from oat_bench.errors import UserError
+from oat_bench.errors import UserError, one_line
 from oat_bench.files import is_file
 from oat_bench.progress import note
 from oat_bench.results import records
@@ -20,16 +20,20 @@ def entry_of(model: str, runs: Path = Path("runs")) -> Path:
     several under ``runs``, that of most outcomes is taken. Which one it is, is said.
 
     Raises:
-        UserError: if a checkpoint has none.
+        UserError: if there is none.
     """
     for one in published.models():
         if model in (one.name, one.place) and not Path(model).exists():
             return one.entry
-    path = weights = Path(model)
-    if not path.suffix:
-        weights = path / CHECKPOINT
-    if is_file(path / ENTRY) or weights.suffix != ".safetensors" or not is_file(weights):
+    path = Path(model)
+    weights = path / CHECKPOINT if is_file(path / CHECKPOINT) else path
+    if is_file(path / ENTRY) or (path.suffix == ".json" and is_file(path)):
         return path
+    if weights.suffix != ".safetensors" or not is_file(weights):
+        raise UserError(
+            f"no entry at {one_line(model)}; expected a run's folder, an entry.json, a checkpoint "
+            "(.safetensors) that was evaluated, or a published model (oat-bench list models)"
+        )
     own = load(weights).fingerprint()
     beside = [weights.with_name(ENTRY), weights.with_suffix(".json")]
     for places in (beside, [*runs.rglob(ENTRY)], [one.entry for one in published.models()]):

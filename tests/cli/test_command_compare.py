@@ -163,6 +163,7 @@ def test_figures_have_their_options(invoke, two_runs, tmp_path):
     [
         (["compare"], "Missing argument 'RUN...'"),
         (["compare", "nowhere"], "no entry at nowhere; expected a run's folder"),
+        (["compare", "model.pt"], "a checkpoint (.safetensors) that was evaluated, or a published"),
         (["compare", "ONE", "--reference", "TWO"], "is none of the runs"),
         (["compare", "ONE", "other.json"], "of cifar10, Linf eps 0.2; only runs of one data set"),
         (["compare", "ONE", "eps.json"], "of digits, Linf eps 8/255; only runs of one"),
@@ -183,6 +184,7 @@ def test_bad_input_of_compare_and_figure_is_one_line(refused, two_runs, tmp_path
     (tmp_path / "eps.json").write_text(json.dumps(values | {"eps": "8/255"}))
     (tmp_path / "extra.json").write_text(json.dumps(values | {"extra": 1}))
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "model.pt").write_bytes(b"PK")
     assert words in refused(*[places.get(argument, argument) for argument in arguments])
 
 

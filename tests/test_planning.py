@@ -46,6 +46,13 @@ def test_where_all_stands_an_evaluation_makes_the_passes_of_its_plan(subject):
     planning.add_attacks(plan, subject, work)
     with progress.passes("", {}) as line:
         evaluate(subject, POINTS[:1], attacks, show=False)
+    names = [step.name for step in plan.steps]
+    assert names == [
+        "fgsm + mi-fgsm",
+        "pgd-7",
+        "apgd-t",
+        "apgd-ce",
+    ]  # images of both are made at once
     said = sum(step.passes for step in plan.steps)
     # clean images pass once; each of the attacks classifies what it made
     assert line.done == said + len(subject.data)

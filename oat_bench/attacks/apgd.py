@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.attacks.card import Count, Number, Seed, Switch
-from oat_bench.attacks.standing import Attempt, fooled, in_turn
+from oat_bench.attacks.standing import Attempt, fooled, in_turn, logit_of
 from oat_bench.cards import Norm
 from oat_bench.errors import UserError
 from oat_bench.randomness import normal, uniform
@@ -180,18 +180,14 @@ def _dlr(logits: Tensor, y: Tensor, _: Tensor) -> Tensor:
     """The difference of logits ratio, equation 2."""
     ranked, order = logits.sort(dim=1)
     other = torch.where(order[:, -1] == y, ranked[:, -2], ranked[:, -1])
-    return (other - _of(logits, y)) / (ranked[:, -1] - ranked[:, -3] + _TINY)
+    return (other - logit_of(logits, y)) / (ranked[:, -1] - ranked[:, -3] + _TINY)
 
 
 def _targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The targeted one, equation 3."""
     ranked = logits.sort(dim=1)[0]
     spread = ranked[:, -1] - 0.5 * ranked[:, -3] - 0.5 * ranked[:, -4]
-    return (_of(logits, target) - _of(logits, y)) / (spread + _TINY)
-
-
-def _of(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.gather(1, classes[:, None])[:, 0]
+    return (logit_of(logits, target) - logit_of(logits, y)) / (spread + _TINY)
 
 
 _LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "dlr": _dlr}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oat_bench.attacks.card import Count, Number, Seed, Switch
-from oat_bench.attacks.standing import fooled, in_turn
+from oat_bench.attacks.standing import fooled, in_turn, logit_of
 from oat_bench.cards import Norm
 from oat_bench.randomness import uniform
 
@@ -50,7 +50,7 @@ def square(
 
     def losses(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return by how much an image stands, and what the search lowers: [n] each."""
-        own = logits.gather(1, y[:, None])[:, 0]
+        own = logit_of(logits, y)
         others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
         margin = others - own if targeted else own - others
         if loss == "margin":

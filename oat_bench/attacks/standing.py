@@ -11,6 +11,11 @@ from oat_bench.acceleration import Accelerated
 Attempt = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+def logit_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the logit [n] of a class for each image."""
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
 def fooled(
     model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, *, targeted: bool = False
 ) -> Tensor:

@@ -68,6 +68,8 @@ def evaluate(
                 how = images, parts[attack.label], line
                 found[attack.label] = _sampled(at, attack, attacks, *how)
             frames += [found[attack.label] for attack in attacks if len(found[attack.label])]
+    if not frames:  # no example is asked for, or none stands
+        return pd.DataFrame(columns=KEYS)
     return pd.concat(frames, ignore_index=True)[KEYS]
 
 

@@ -6,6 +6,7 @@ more than a batch, and the driver, which reads the store at the end, is in nobod
 
 import os
 import platform
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from oat_bench.results.places import Place
 from oat_bench.wrapping import OWN
 
 _RETRIES = 3  # of a block whose worker is lost
+_REACHED_IN = 10.0  # seconds, or there is no cluster
 _AHEAD = 4  # blocks a worker that are handed out at a time
 
 
@@ -43,6 +45,13 @@ class _Common:
     fingerprints: tuple[str, str, str]
     versions: dict[str, str]
     path: list[str]  # where Python looks for a model's code
+
+
+def _reach(address: str | None) -> None:
+    """Raise an OSError if nobody listens at HOST:PORT, which Ray itself tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_REACHED_IN).close()
 
 
 class Cluster:
@@ -72,6 +81,7 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
+            _reach(address)
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(

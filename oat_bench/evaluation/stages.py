@@ -26,11 +26,12 @@ class Stage:
     images: int
     each: Passes  # of an image that survives; none where it is attacked along with another's
     usual: float  # the share of the images that is attacked, where nothing is known
+    along: tuple[str, ...] = ()  # attacks whose images are made along with these
 
     @property
     def kind(self) -> str:
         """The part, whatever the point."""
-        label, own = self.part.label, self.part.chain[-1].name
+        label, own = " + ".join((self.part.label, *self.along)), self.part.chain[-1].name
         return label if self.part.part is None else f"{label}: {own}"
 
     def of(self, point: OperatingPoint, attack: Attack) -> bool:
@@ -77,10 +78,11 @@ def of(
                 each = Passes() if place != chain[0] else part.passes_on(model) + Passes(1)
                 if len(chain) > 1 and place == chain[0]:
                     each = longest + Passes(len(chain))
-                found.append((part, n, each, usual(part)))
+                along = tuple(whole[other].label for other in chain if other != place)
+                found.append((part, n, each, usual(part), along if place == chain[0] else ()))
     for attack in (one for one in attacks if one.label in subject.samples):
         n, share = _sampled(subject, attack)
-        found += [(p, n, p.passes_on(model) + Passes(1), share) for p in attack.parts()]
+        found += [(p, n, p.passes_on(model) + Passes(1), share, ()) for p in attack.parts()]
     return [Stage(point, *one) for point in points for one in found]
 
 

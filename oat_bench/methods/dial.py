@@ -81,8 +81,7 @@ class OATDial(OAT):
         return TunableClassifier.logits(self, x, lam, width)
 
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
-        turns = self.options.turns or [0.0, 1.0]
-        return DialInput(lambda_input(self.network, width), turns)
+        return DialInput(lambda_input(self.network, width), self.options.places)
 
     @torch.no_grad()
     def fit(self, data: Dataset) -> str:
@@ -147,7 +146,7 @@ class Dial(Combined):
     def with_lambda_input(self, width: float = 1.0) -> nn.Module:
         own = self.parts["network"].with_lambda_input(width)
         assert isinstance(own, LambdaInput)
-        return DialInput(own, self.options.turns or [0.0, 1.0])
+        return DialInput(own, self.options.places)
 
     def fit(self, data: Dataset) -> str:
         """Find the places of even turns, at the widest width, unless the options give them."""

@@ -46,10 +46,14 @@ class Turning(Options):
         default=None, description="places at even lambda from 0 to 1; absent: found on the images"
     )
 
+    @property
+    def places(self) -> list[float]:
+        """The turns; lambda itself where none were found."""
+        return self.turns or [0.0, 1.0]
+
     def place(self, lam: float) -> float:
         """Return where on the network's own dial lambda is."""
-        turns = self.turns or [0.0, 1.0]
-        return float(np.interp(lam, np.linspace(0, 1, len(turns)), turns))
+        return float(np.interp(lam, np.linspace(0, 1, len(self.places)), self.places))
 
 
 def turned(

@@ -1,6 +1,7 @@
 """`--ray`: a cluster of this machine's cores gives the outcomes of one process."""
 
 import re
+import socket
 from pathlib import Path
 
 import pandas as pd
@@ -51,3 +52,12 @@ def test_a_worker_that_is_killed_in_mid_cell_is_replaced(invoke, tmp_path):
     rows = pd.read_parquet("shared/outcomes.parquet")["attack"].value_counts()
     assert rows.to_dict() == {"noise": 300, "fgsm": 10}
     assert list(Path("shared/outcomes").glob(".mark*")) == []
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once(refused):
+    with socket.socket() as taken:  # bound, and not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refused("evaluate", "digits/oat-wrn-10-1", "--attacks", "fgsm", "--ray", address)
+    assert f"no Ray cluster at {address}" in line
+    assert "expected HOST:PORT, or no address to start one here" in line

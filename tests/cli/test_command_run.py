@@ -299,3 +299,24 @@ def test_a_costly_attack_runs_on_a_sample_of_what_stands(invoke, trained_folder,
         assert ours.worst_case_acc == theirs.worst_case_acc == ours.robust_acc["costly"]
     rough, _ = entry("rough", "--n-examples", "90", "--precision", "49")
     assert {attack.name: attack.after for attack in rough.attacks} == after
+
+
+def test_where_nothing_stands_a_costly_attack_ends_in_a_table(invoke, tmp_path):
+    ball = 'norm = "$norm", eps = "$eps"'
+    (tmp_path / "costly.toml").write_text(
+        'engine = "torchattacks"\n'
+        f'[[parts]]\nname = "ce"\nclass = "APGD"\nparameters = {{{ball}, steps = 3, seed = 0}}\n'
+        f'[[parts]]\nname = "square"\nclass = "Square"\nparameters = {{{ball}, n_queries = 5}}\n'
+    )
+    # the published network at lambda 0 keeps none of these under PGD-7
+    command = ["evaluate", "digits/oat-wrn-10-1", "--lambda", "0", "--n-examples", "60,costly=4"]
+    command += ["--attacks", f"pgd-7,{tmp_path / 'costly.toml'}", "--out", tmp_path / "out"]
+    code, printed, _ = invoke(*command)
+    assert code == 0
+    (point,) = Entry.read(tmp_path / "out" / "entry.json").operating_points
+    assert (point.n, point.robust_acc["pgd-7"].value, point.robust_acc["costly"].value) == (
+        60,
+        0,
+        0,
+    )
+    assert printed.splitlines()[-1] == "no flags"

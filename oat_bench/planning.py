@@ -6,7 +6,7 @@ Nothing is computed but a few passes of images that are drawn, to see how long t
 import heapq
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
@@ -218,9 +218,17 @@ def _sum(one: Step, other: Step) -> Step:
 
 
 def add_training(
-    plan: Plan, card: BenchmarkCard, data: Dataset, classifier: TrainableClassifier, seed: int
+    plan: Plan,
+    card: BenchmarkCard,
+    data: Dataset,
+    classifier: TrainableClassifier,
+    seed: int,
+    done: Callable[[Member], int] = lambda _member: 0,
 ) -> None:
-    """Add the training of each of a classifier's networks, validation included."""
+    """Add the training of each of a classifier's networks, validation included.
+
+    Epochs that a member has ``done`` are left out.
+    """
     training, validation = [], []
     n_validation = min(len(data.validation), card.training.validation_examples or 10**9)
     for member in classifier.members():
@@ -230,12 +238,13 @@ def add_training(
             each, memory = passes(recipe) * operations / plan.rate, 0.0
         else:
             each, memory = _timed(member, recipe, card, data, seed, plan.device)
-        images = len(data.train) * recipe.epochs
+        epochs = max(0, recipe.epochs - done(member))
+        images = len(data.train) * epochs
         made = passes(recipe) * images
         training.append(Step("training", images, made, made * operations, each * images))
         member.step.ready(Setting(recipe, card.threat, seed, plan.device, "float32", False))
         points = member.step.points()
-        times = math.ceil(recipe.epochs / recipe.validate_every) * len(points)
+        times = math.ceil(epochs / recipe.validate_every) * len(points)
         made = 2.0 * (1 + recipe.attack_steps) * n_validation * times
         work = made * operations / len({width for _, width in points})  # a step passes all widths
         seconds = work * each / max(1.0, passes(recipe) * operations)
@@ -282,6 +291,9 @@ def page(plan: Plan, command: str, workers: int, tflops: float | None) -> Page:
         row |= {"FLOPs": f"{step.operations:.2g}", "time": duration(step.usual * step.seconds)}
         rows.append(row | {"at most": duration(step.seconds)})
     rate = sum(step.operations for step in plan.steps) / max(1e-9, plan.most)
+    if not rows:
+        said = ["Nothing is left to compute; the command reports what is there."]
+        return Page(command, [], [f"{text}." for text in plan.notes.values()], said)
     said = [
         f"About {duration(plan.seconds)}, at most {duration(plan.most)}, on "
         f"{machine(plan.device)}, which reaches {rate / 1e12:.2g} TFLOP/s."

@@ -1,8 +1,8 @@
 """The evaluation of a classifier, from attacks to a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,15 @@ from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
 from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.cards import format_eps
-from oat_bench.classifier import TunableClassifier, check_fits, foreign_ancestors
+from oat_bench.classifier import (
+    OperatingPoint,
+    TunableClassifier,
+    check_fits,
+    foreign_ancestors,
+)
 from oat_bench.datasets import DATA_DIR, Dataset
 from oat_bench.evaluation import flags as doubting
-from oat_bench.evaluation import grid, survivors
+from oat_bench.evaluation import grid, stored, survivors
 from oat_bench.evaluation.cost import with_attack_costs, with_costs
 from oat_bench.evaluation.images import ImageFolder
 from oat_bench.evaluation.sharing import Executor, finish
@@ -208,8 +213,8 @@ def measured(
 ) -> Result:
     """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``.
 
-    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out. What the
-    report in ``out`` has of the same model stays in it, unless ``only`` what is asked for is to.
+    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out. What report
+    and store in ``out`` have of the same model is covered too, unless ``only`` what is asked for is.
     """
     info = classifier.info
     data = check_fits(info, data)
@@ -232,9 +237,15 @@ def measured(
     folder = ImageFolder(out / IMAGES, png=images == "png") if out and images else None
     outcomes = grid.evaluate(subject, points, attacks, images=folder)
     finish(subject)
-    same = [attack for attack in attacks if survivors.within(attack, card)]
-    worst_over = [attack.label for attack in same]
-    doubts = doubting.doubts(subject, outcomes[outcomes["attack"].isin(worst_over)], same)
+    asked, at_points = outcomes, dict.fromkeys(points, attacks)
+    place = subject.store.place
+    if not only and out is not None and place is not None and place.address == str(out / STORE):
+        subject, at_points = stored.widened(subject, points, attacks, card.threat)
+        read = partial(grid.evaluate, replace(subject, executor=None), show=False)
+        outcomes = pd.concat([read([point], some) for point, some in at_points.items()])
+    attacks = [*{attack.label: attack for some in at_points.values() for attack in some}.values()]
+    doubts = _doubts(subject, card, at_points, outcomes)
+    worst_over = [attack.label for attack in attacks if survivors.within(attack, card)]
     after = {label: one.after for label, one in subject.samples.items()}
     ran = [EntryAttack.of(attack, after.get(attack.label)) for attack in attacks]
     covered = Covered(outcomes, ran, flags.flags(doubts), command)
@@ -249,7 +260,7 @@ def measured(
         "bridge": info.with_bridge().bridge,
     }
     if not only and out is not None:
-        covered = _with_earlier(covered, out, about)
+        covered = _with_earlier(covered, out, about, asked)
         worst_over = [a.name for a in covered.attacks if a.within(card.threat.eps)]
     design = covered.design(worst_over)
     counted = summarize(covered.outcomes, design, classifier.trained_at)
@@ -279,14 +290,30 @@ def measured(
     return Result(entry, covered.outcomes, classifier, data)
 
 
-def _with_earlier(covered: Covered, out: Path, about: Mapping[str, object]) -> Covered:
-    """Take in what the report in a folder has of the same model, and say so."""
+def _doubts(
+    subject: Subject,
+    card: BenchmarkCard,
+    at_points: Mapping[OperatingPoint, Sequence[Attack]],
+    outcomes: pd.DataFrame,
+) -> list[doubting.Doubt]:
+    found = []
+    for point, attacks in at_points.items():
+        same = [attack for attack in attacks if survivors.within(attack, card)]
+        rows = outcomes[(outcomes["lam"] == point.lam) & (outcomes["width"] == point.width)]
+        rows = rows[rows["attack"].isin([attack.label for attack in same])]
+        found += doubting.doubts(subject, rows, same)
+    return found
+
+
+def _with_earlier(
+    covered: Covered, out: Path, about: Mapping[str, object], asked: pd.DataFrame
+) -> Covered:
+    """Take in what the report in a folder has of the same model; say what was not asked for."""
     there = earlier(out)
-    if there is None or differs(there[0], about):
-        return covered
-    joined = covered.joined(*there)
-    if more := beyond(joined.outcomes, covered.outcomes):
-        note(f"the report also covers {'; '.join(more)}, as before; --only leaves that out")
-    for missing, lams in joined.lacking().items():
+    if there is not None and not differs(there[0], about):
+        covered = covered.joined(*there)
+    if more := beyond(covered.outcomes, asked):
+        note(f"the report also covers {'; '.join(more)}, from earlier runs; --only leaves that out")
+    for missing, lams in covered.lacking().items():
         note(f"no worst case at lambda {lams}: {missing} not run there")
-    return joined
+    return covered

@@ -32,10 +32,11 @@ from oat_bench.errors import UserError, unknown
 from oat_bench.evaluation import survivors
 from oat_bench.files import atomic_write, sha256
 from oat_bench.launch import launch
-from oat_bench.methods.trainable import TrainableClassifier
+from oat_bench.methods.trainable import Member, TrainableClassifier
 from oat_bench.progress import note
 from oat_bench.registry import METHODS
 from oat_bench.run_folder import CARD, CHECKPOINT, LOG, SPLITS, STATE
+from oat_bench.training import state
 from oat_bench.training.loop import Trainer
 from oat_bench.training.memory import room
 from oat_bench.training.ranks import Ranks
@@ -117,27 +118,14 @@ def train(
     """
     write = atomic_write if ranks.first else _write_nothing
     ancestors = [] if start is None else start.lineage()
-    _, *size = data.input_shape
-    card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
-    method: type[TrainableClassifier] = METHODS[card.method]
     checkpoint = out / CHECKPOINT
-    if checkpoint.exists():
-        classifier = load(checkpoint, device)
-        info = classifier.info
-        # once no stem was chosen
-        card = without_stem if info.network == method.network_card(without_stem.network) else card
-        identity = training_identity(card, data, seed, ancestors, info.micro_batch)
-        # and a folder's name counted
-        called = data.called(info.dataset)
-        before = training_identity(card, called, seed, ancestors, named=True)
-        if info.benchmark_card not in (identity, before):
-            raise UserError(
-                f"{checkpoint} was trained by another card, on other data, with another seed or "
-                "from another model; choose another folder with --out, or evaluate it with --model"
-            )
+    if (done := finished(card, data, out, seed=seed, device=device, start=start)) is not None:
+        classifier, card = done
         write(out / CARD, as_toml(card))
         note(f"{checkpoint}: trained already")
         return classifier
+    _, *size = data.input_shape
+    card, without_stem = card.checked().for_images(*size), card.for_images(1, 1)
     if card.network != without_stem.network:
         names = card.network.architecture, without_stem.network.architecture
         note(f"images of {'x'.join(map(str, size))}: {names[0]} in the place of {names[1]}")
@@ -212,6 +200,54 @@ def train(
         speed = f", {rates[-1]:,.0f} images a second" if rates else ""
         note(f"trained in {seconds:.0f} s{speed}; weights: {selection}")
     return classifier
+
+
+def finished(
+    card: BenchmarkCard,
+    data: Dataset,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    start: TunableClassifier | None = None,
+) -> tuple[TunableClassifier, BenchmarkCard] | None:
+    """Return what `train` left in a folder, and its card; refuse what is of another training."""
+    checkpoint = out / CHECKPOINT
+    if not checkpoint.exists():
+        return None
+    ancestors = [] if start is None else start.lineage()
+    card, without_stem = card.checked().for_images(*data.input_shape[1:]), card.for_images(1, 1)
+    classifier = load(checkpoint, device)
+    info, method = classifier.info, METHODS[card.method]
+    # once no stem was chosen
+    card = without_stem if info.network == method.network_card(without_stem.network) else card
+    identity = training_identity(card, data, seed, ancestors, info.micro_batch)
+    # and a folder's name counted
+    called = data.called(info.dataset)
+    before = training_identity(card, called, seed, ancestors, named=True)
+    if info.benchmark_card not in (identity, before):
+        raise UserError(
+            f"{checkpoint} was trained by another card, on other data, with another seed or "
+            "from another model; choose another folder with --out, or evaluate it with --model"
+        )
+    return classifier, card
+
+
+def epochs_done(
+    card: BenchmarkCard,
+    data: Dataset,
+    out: Path,
+    member: Member,
+    *,
+    seed: int,
+    start: TunableClassifier | None = None,
+) -> int:
+    """Return how many epochs `train` has trained a member in a folder, by a card for the images."""
+    path = out / member.name / STATE
+    if not path.exists():
+        return 0
+    identity = training_identity(card, data, seed, [] if start is None else start.lineage())
+    return state.epochs_done(path, f"{identity} {member.name}".rstrip())
 
 
 def fresh(

@@ -1,5 +1,7 @@
 """What a command is said to take, against what it takes."""
 
+import re
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -10,6 +12,7 @@ import torch
 from oat_bench import planning, progress, run
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.engines import prepare
+from oat_bench.benchmark import benchmark_card
 from oat_bench.cards import Threat
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import Split, nested_order, sizes
@@ -164,6 +167,42 @@ def test_a_plan_needs_no_data_and_writes_nothing(invoke, tmp_path):
     assert out.count("autoattack: ") == 4
     assert "| training " in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_counts_what_is_left(invoke, trained_folder, card_path, tmp_path):
+    shutil.copytree(trained_folder, tmp_path / "out")
+    arguments = ["run", "--benchmark", card_path, "--out", "out", "--attacks"]
+    code, out, err = invoke("plan", *arguments, "fgsm,pgd-7")
+    assert (code, err) == (0, "")
+    assert "| training " not in out
+    assert "out/checkpoint.safetensors: trained already." in out
+    assert re.search(r"^\| fgsm +\| +150 \|", out, re.MULTILINE)
+    code, *_ = invoke(*arguments, "fgsm", "--n-examples", 20)
+    assert code == 0
+    before = sorted((tmp_path / "out").rglob("*"))
+    code, out, _ = invoke("plan", *arguments, "fgsm,pgd-7")
+    images = re.findall(r"^\| (\S+) +\| +(\d+) \|", out, re.MULTILINE)
+    assert images == [("fgsm", "90"), ("pgd-7", "150")]
+    code, out, _ = invoke("plan", *arguments, "fgsm", "--n-examples", 20)
+    assert "Nothing is left to compute" in out
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+def test_of_a_training_that_was_stopped_its_other_epochs_are_planned(
+    invoke, brief_toml, digits, tmp_path
+):
+    (tmp_path / "two.toml").write_text(brief_toml.replace("epochs = 4", "epochs = 2"))
+    card = benchmark_card(str(tmp_path / "two.toml"))
+
+    def stop(_network, _row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(card, digits, tmp_path / "out", seed=0, device=torch.device("cpu"), track=stop)
+    for folder, images in (("other", "1.79 k"), ("out", "897")):
+        code, out, _ = invoke("plan", "train", "--benchmark", "./two.toml", "--out", folder)
+        assert code == 0
+        assert re.search(rf"^\| training +\| +{images} \|", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "integrity", "transfer", "corruptions"])

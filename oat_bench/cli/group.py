@@ -25,6 +25,8 @@ def example(text: str) -> str:
 class Group(click.Group):
     """A group that ends in a clean line at Ctrl-C, and where there is no report."""
 
+    group_class = type
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -36,6 +38,13 @@ class Group(click.Group):
             if sys.stderr.isatty():
                 click.echo(err=True)  # a line of its own for the ^C
             raise click.Abort from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their first sentences, none cut."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(n, self.commands[n].get_short_help_str(10**6)) for n in sorted(self.commands)]
+            )
 
 
 @click.group(

@@ -158,22 +158,11 @@ START = option(
     None,
     "start",
 )
-
-
-def _check_logs(_context: Any, _option: Any, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    if kinds:
-        from oat_bench.training import tracking
-
-        tracking.check(kinds)
-    return kinds
-
-
 LOG = click.option(
     "--log",
     "logs",
     type=click.Choice(["tensorboard", "wandb"]),
     multiple=True,
-    callback=_check_logs,
     help="Show the training log there too; may be repeated. [default: log.csv alone]",
 )
 CARD_WIDTHS = option(

@@ -13,7 +13,7 @@ from oat_bench.cli.context import Context
 from oat_bench.cli.group import command, command_line, plain_console, show
 from oat_bench.cli.options import in_context, option
 from oat_bench.errors import UserError
-from oat_bench.run_folder import CHECKPOINT
+from oat_bench.run_folder import CHECKPOINT, STORE
 
 if TYPE_CHECKING:
     from oat_bench.attacks.engines import Attack
@@ -94,15 +94,16 @@ def train(
 
     Several processes share it: torchrun --nproc-per-node 2 -m oat_bench train ...
     """
-    card, model = _to_train(context, dataset_name=dataset_name, **named)
+    card, model = _to_train(context, dataset_name=dataset_name, logs=logs, **named)
     from oat_bench.files import make_folder
     from oat_bench.progress import note
 
     device = context.where
     data = context.load(card.dataset, card.image_size, dataset_name)
+    folder = context.out or _folder(card, seed, model)
     if context.planned is not None:
-        context.planned.show(_plan(context, card, data, seed, start=model))
-    folder = make_folder(context.out or _folder(card, seed, model))
+        context.planned.show(_plan(context, card, data, seed, folder, start=model))
+    make_folder(folder)
     how: dict[str, Any] = {"device": device, "start": model, "logs": logs}
     _train(context, card, data, folder, seed, **how)
     context.ranks.leave()
@@ -135,12 +136,16 @@ def _to_train(
     context: Context,
     *,
     start: str | None,
+    logs: tuple[str, ...],
     widths: list[float] | None,
     method: str | None,
     changes: dict[str, object],
     **named: Any,
 ) -> "tuple[BenchmarkCard, TunableClassifier | None]":
     """Return the card to train by, and the model to start from, which decides some of it."""
+    from oat_bench.training import tracking
+
+    tracking.check(logs)
     if start is None:
         card = _card(context, context.dataset, method=method, **named).with_changes(changes)
         return card.checked() if widths is None else card.with_widths(widths), None
@@ -203,22 +208,29 @@ def _plan(
     card: "BenchmarkCard",
     data: "Dataset",
     seed: int,
+    folder: Path,
     *,
     start: "TunableClassifier | None" = None,
     trained: "TunableClassifier | None" = None,
     attacks: "list[Attack] | None" = None,
     rate: float | None = None,
 ) -> "Plan":
-    """Plan a training, unless the model is trained, and attacks on the model if there are any."""
+    """Plan what a folder lacks: a training, and attacks on the model if there are any."""
     from oat_bench import planning
     from oat_bench import run as runs
-    from oat_bench.evaluation import stages, survivors
+    from oat_bench.evaluation import stored, survivors
     from oat_bench.evaluation.subject import Subject
+    from oat_bench.results.outcomes import OutcomeStore
 
-    plan = planning.Plan(context.where, rate)
+    plan, where = planning.Plan(context.where, rate), context.where
+    how: dict[str, Any] = {"seed": seed, "start": start}
+    if trained is None and (done := runs.finished(card, data, folder, device=where, **how)):
+        trained, card = done
+        plan.notes["training"] = f"{folder / CHECKPOINT}: trained already"
+    fingerprint = "" if trained is None else data.fingerprint()
     if trained is None:
         card = card.checked().for_images(*data.input_shape[1:])
-        fresh = runs.fresh(card, data, seed=seed, start=start).to(context.where)
+        fresh = runs.fresh(card, data, **how).to(where)
         try:
             fresh.at(card.training.lambdas[-1], max(fresh.info.widths))
         except UserError as error:  # what `fit` finds is not there yet
@@ -226,7 +238,8 @@ def _plan(
                 f"{error}: a run of {card.method} is not planned; once it is fitted, oat-bench "
                 "plan evaluate is"
             ) from error
-        planning.add_training(plan, card, data, fresh, seed)
+        done_of = partial(runs.epochs_done, card, data, folder, **how)
+        planning.add_training(plan, card, data, fresh, seed, done_of)
         trained = fresh
     if attacks is not None:
         info, measures = trained.info, card.evaluation
@@ -235,9 +248,10 @@ def _plan(
         how = survivors.shares(card, attacks, len(examples))
         how |= {"batch_size": measures.batch_size, "gradients": measures.gradients}
         how |= {"compile_it": False, "seed": seed}
-        images = data.test.to(context.where)
-        subject = Subject(trained.to(context.where), images, "", examples, **how)
-        planning.add_attacks(plan, subject, stages.of(subject, points, attacks))
+        how |= {"store": OutcomeStore(context.store or folder / STORE)}
+        images = data.test.to(where)
+        subject = Subject(trained.to(where), images, fingerprint, examples, **how)
+        planning.add_attacks(plan, subject, stored.left(subject, points, attacks))
     return plan
 
 
@@ -289,7 +303,7 @@ def _evaluate(
     if model is None:
         of_card: dict[str, Any] = {"benchmark": benchmark, "dataset_name": dataset_name}
         of_card |= {"changes": changes, "method": method, "widths": widths}
-        card, begun = _to_train(context, start=start, **of_card)
+        card, begun = _to_train(context, start=start, logs=logs, **of_card)
         widths = None
     else:
         shared.check_trained(changes, "threat", "evaluation")
@@ -342,10 +356,12 @@ def _evaluate(
     random = known[0] if METHODS[known[0]].random else None
     ready = runs.prepare_attacks(card, len(data.classes), seed, random=random)
     card = runs.with_saved(card, data, ready)
-    of_plan = partial(_plan, context, card, data, seed, start=begun, trained=trained, attacks=ready)
+    folder = context.out or folder
+    of_plan = partial(_plan, context, card, data, seed, folder)
+    of_plan = partial(of_plan, start=begun, trained=trained, attacks=ready)
     if context.planned is not None:
         context.planned.show(of_plan())
-    folder = make_folder(context.out or folder)
+    make_folder(folder)
     if images is not None and (context.shard is not None or context.ray is not None):
         raise UserError("--save-images is for one process; leave out --shard or --ray")
     if context.shard is not None and trained is None and not (folder / CHECKPOINT).exists():

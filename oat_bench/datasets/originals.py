@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from oat_bench.files import atomic_write, make_folder
 from oat_bench.progress import console, note
 
 TIMEOUT = 30.0  # seconds without an answer after which a server counts as not there
+_offline = ContextVar("offline", default=False)
 _LARGEST = 1 << 32  # bytes; the largest that is published, STL-10's archive, has 2.6e9
 
 
@@ -34,6 +36,7 @@ def from_archive(
     """Return where the files of a published tar.gz are; download and unpack it if nowhere."""
     found = locate(name, data_dir, folder, md5)
     if found is None:
+        _check_online(name, data_dir)
         found, wanted = data_dir / folder, {f"{folder}/{file}" for file in md5}
         with tarfile.open(_download(name, data_dir, source, source.url)) as tar:
             for member in tar:
@@ -99,6 +102,7 @@ def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
     if path.is_file():
         check(name, folder, {source.filename: source.md5})
         return path
+    _check_online(name, folder)
     make_folder(folder, "--data-dir")
     note(f"downloading {source.url} to {path}")
     with TemporaryDirectory(prefix=".", dir=folder) as part:
@@ -118,6 +122,21 @@ def _download(name: str, folder: Path, source: Source, wanted: str) -> Path:
             ) from error
         (Path(part) / path.name).replace(path)
     return path
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Neither download nor unpack what is not there: a `UserError`."""
+    before = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(before)
+
+
+def _check_online(name: str, folder: Path) -> None:
+    if _offline.get():
+        raise UserError(f"{name} is not in {folder}")
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def _shared_out(
     pairs = [(attack, subject.share(attack.card.name)) for attack in whole]
     done, jobs = spread(subject, _jobs(points, pairs), passes), []
     for point, attack in product(points, sampled):
-        standing = _standing(subject.at(point, passes), attack, attacks)
+        standing = left_standing(subject.at(point, passes), attack, attacks)
         if standing is None:
             subject.executor.wait()
             return False
@@ -136,7 +136,7 @@ def _before(subject: Subject, attack: Attack, attacks: Sequence[Attack]) -> list
     return [other for other in attacks if other.label in after]
 
 
-def _standing(at: AtPoint, attack: Attack, attacks: Sequence[Attack]) -> Tensor | None:
+def left_standing(at: AtPoint, attack: Attack, attacks: Sequence[Attack]) -> Tensor | None:
     """Return the ids that those before an attack leave, by the store; None where it lacks some."""
     ids, before = at.subject.ids, _before(at.subject, attack, attacks)
     if not before:
@@ -169,7 +169,7 @@ def _sampled(
 ) -> pd.DataFrame:
     """Attack a sample of what those before the attack, which were run, leave standing."""
     sample, n = at.subject.samples[attack.label], len(at.subject.ids)
-    standing = _standing(at, attack, attacks)
+    standing = left_standing(at, attack, attacks)
     assert standing is not None
     rows, size, hits = pd.DataFrame(), 0, 0
     while (more := sample.size(n, len(standing), size, hits)) > size:

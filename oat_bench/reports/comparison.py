@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from oat_bench.reports import table
-from oat_bench.reports.table import Page, Table, ends, to_csv
+from oat_bench.reports.table import Cell, Page, Table, ends, to_csv
 from oat_bench.results.comparison import Comparison, Difference, Row, SeedRow, Total
 from oat_bench.statistics.accuracy import DECIMALS, WORST, Estimate
 from oat_bench.statistics.pairs import Paired
@@ -59,26 +59,29 @@ def _lambda(lam: float, trained: bool) -> str:
     return f"{lam:g}" + ("" if trained else " *")
 
 
-def _difference(difference: Difference | None) -> str:
-    if not isinstance(difference, Paired):
-        return "" if difference is None else f"{difference:+z.1f}"
-    p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
-    return f"{difference:+z.1f}, {p}"
+def _difference(difference: Difference | None) -> Cell:
+    if isinstance(difference, Paired):
+        p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
+        return Cell(difference, beside=p, signed=True)
+    if difference is None or isinstance(difference, Estimate):
+        return Cell(difference, signed=True)
+    return Cell(f"{difference:+z.1f}")
 
 
 def _frontier(total: Total) -> table.Row:
-    gap = epsilon = hole = ""
+    gap = epsilon = ""
+    hole = Cell(None)
     if (distance := total.distance) is not None:
         gap = "none" if math.isnan(distance.mean_gap) else f"{distance.mean_gap:+z.1f}"
         gap += f" ({distance.unreached})" if distance.unreached else ""
         epsilon = f"{distance.epsilon:.1f}"
     if total.hole is not None:
-        hole = f"{total.hole.distance:.1f} (to lambda {total.hole.lam:g})"
+        hole = Cell(f"{total.hole.distance:.1f}", beside=f"to lambda {total.hole.lam:g}")
     volume = total.hypervolume
     return {
         "method": total.method,
         "hypervolume": volume if isinstance(volume, Estimate) else f"{volume:.1f}",
-        "difference": "" if total.difference is None else f"{total.difference:+z.1f}",
+        "difference": _difference(total.difference),
         "RA at equal SA": gap,
         "epsilon": epsilon,
         "hole": hole,

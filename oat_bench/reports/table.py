@@ -32,19 +32,24 @@ class Cell:
     style: str = ""  # in a terminal, as rich has it
     strong: bool = False  # bold in Markdown
     beside: str = ""  # what stands in brackets behind the interval
+    signed: bool = False  # a difference
 
     @property
     def text(self) -> str:
         """The line, or the number alone."""
         if isinstance(self.content, Estimate):
-            return f"{self.content.value:.1f}"
+            return self._number(self.content.value)
         return self.content or ""
+
+    def _number(self, value: float, digits: int = 1) -> str:
+        return f"{value:+z.{digits}f}" if self.signed else f"{value:.{digits}f}"
 
     def interval(self, digits: int = 1, between: str = ", ") -> str:
         """Write the ends of the interval; nothing if there is none."""
         if not isinstance(self.content, Estimate):
             return ""
-        return f"{self.content.low:.{digits}f}{between}{self.content.high:.{digits}f}"
+        ends = (self.content.low, self.content.high)
+        return between.join(self._number(end, digits) for end in ends)
 
 
 Row = Mapping[str, Content | Cell]
@@ -102,7 +107,7 @@ class Table:
             text = escape.latex(cell.text) if name in self.words else cell.text
             beside = f" ({cell.beside})" if cell.beside else ""
             interval = cell.interval()
-            return rf"{text} {{\scriptsize [{interval}]{beside}}}" if interval else text
+            return rf"{text} {{\scriptsize [{interval}]{beside}}}" if interval else text + beside
 
         columns, rows = self.columns, self._written(write)
         align = "".join("l" if name in self.words else "r" for name in columns)

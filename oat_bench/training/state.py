@@ -97,6 +97,13 @@ class State:
         self.optimizer.load_state_dict(state | {"state": slots})
 
 
+def epochs_done(path: Path, identity: str) -> int:
+    """Return how many epochs a file that `State.write` left has; 0 where it is of another run."""
+    header = unpack(path)[1]
+    known = header.get("identity") == identity
+    return int(json.loads(header["progress"])["epoch"]) if known else 0
+
+
 def _by_first(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():

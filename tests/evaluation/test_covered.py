@@ -46,15 +46,19 @@ def passes(entry):
     return [sum(c.forward + c.backward for c in p.attack_costs) for p in points]
 
 
-def test_two_runs_are_reported_as_one_that_does_all(evaluate, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_two_runs_are_reported_as_one_that_does_all(evaluate, tmp_path, killed):
     whole, said = evaluate("whole", [0, 0.2, 1])
     assert said == ""
     evaluate("parts", [0, 1])
+    if killed:  # it left its outcomes, and no report
+        (tmp_path / "parts" / "entry.json").unlink()
     parts, said = evaluate("parts", [0.2, 1])
-    assert said == "the report also covers lambda 0, as before; --only leaves that out\n"
+    assert said == "the report also covers lambda 0, from earlier runs; --only leaves that out\n"
     assert found(parts) == found(whole)
     assert passes(parts) == passes(whole)
-    assert parts.command == "oat-bench run --lambda [0, 1] && oat-bench run --lambda [0.2, 1]"
+    commands = ["oat-bench run --lambda [0, 1]", "oat-bench run --lambda [0.2, 1]"]
+    assert parts.command == " && ".join(commands[killed:])
     keys = ["lam", "attack", "example"]
     frames = [pd.read_parquet(tmp_path / p / "outcomes.parquet") for p in ("whole", "parts")]
     first, second = (frame.sort_values(keys, ignore_index=True) for frame in frames)
@@ -75,6 +79,22 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
     assert (point.n, set(point.robust_acc)) == (15, {"fgsm"})
 
 
+def test_of_killed_runs_what_has_as_many_examples_is_covered(evaluate, tmp_path):
+    evaluate("one", [0], n=15)
+    evaluate("one", [0.1], "fgsm,noise", n=40)
+    evaluate("one", [1], n=40)
+    (tmp_path / "one" / "entry.json").unlink()
+    entry, said = evaluate("one", [0.2], "pgd-7", n=20)
+    assert said.startswith("the report also covers lambda 0.1, 1, from earlier runs")
+    sizes = {point.lam: (point.n, set(point.robust_acc)) for point in entry.operating_points}
+    assert sizes == {0.1: (20, {"fgsm"}), 0.2: (20, {"pgd-7"}), 1: (20, {"fgsm", "pgd-7"})}
+    # as many examples as there are of all that is asked for
+    (tmp_path / "one" / "entry.json").unlink()
+    entry, said = evaluate("one", [0.1, 1], "fgsm", n=20)
+    assert {point.lam: point.n for point in entry.operating_points} == {0.1: 40, 1: 40}
+    assert "fgsm on 40 examples" in said
+
+
 def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):
     evaluate("one", [0, 1])
     entry, said = evaluate("one", [0.2], "fgsm")
@@ -89,7 +109,7 @@ def test_a_point_that_lacks_an_attack_has_no_worst_case(evaluate):
 def test_where_no_attack_is_common_to_all_points_no_frontier_is_drawn(evaluate):
     evaluate("one", [0], "fgsm", 5)
     entry, said = evaluate("one", [1], "pgd-7", 5)
-    assert said.startswith("the report also covers lambda 0, as before")
+    assert said.startswith("the report also covers lambda 0, from earlier runs")
     assert [set(point.robust_acc) for point in entry.operating_points] == [{"fgsm"}, {"pgd-7"}]
     assert (entry.frontiers or [], [*of_run(entry, None, ())]) == ([], [])
 
@@ -105,10 +125,10 @@ def test_what_is_measured_otherwise_is_not_mixed_and_its_end_is_said(evaluate, c
     assert f"replaced; the earlier one had {words}" in said
 
 
-def test_an_attack_that_sees_survivors_now_is_not_mixed_with_a_first_n(evaluate):
+def test_an_attack_that_sees_survivors_now_is_of_survivors_everywhere(evaluate):
     evaluate("one", [0, 1], n=40, fewer_examples={})
     entry, said = evaluate("one", [1], n=40, fewer_examples={"pgd-7": 5})
     first, second = entry.operating_points
-    assert (set(first.robust_acc), second.robust_acc["pgd-7"].sampled) == ({"fgsm"}, 5)
-    assert "also covers fgsm, as before" not in said
+    assert [point.robust_acc["pgd-7"].sampled for point in (first, second)] == [5, 5]
+    assert "the report also covers lambda 0, from earlier runs" in said
     assert "replaced; the earlier one had pgd-7" in said

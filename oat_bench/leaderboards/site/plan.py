@@ -66,8 +66,17 @@ class Board:
     @property
     def best(self) -> list[Row]:
         """The rows of rank 1 under the first attack: several where they are tied."""
-        ranked = [(row, row.scores[self.attack]) for row in self.rows]
-        return [row for row, score in ranked if score.rank == 1 and not score.doubts]
+        return [row for row in self._ranked if row.scores[self.attack].rank == 1]
+
+    @property
+    def compared(self) -> int:
+        """How many models have a rank under the first attack, and are not unreliable."""
+        return len({row.model.slug for row in self._ranked})
+
+    @property
+    def _ranked(self) -> list[Row]:
+        scores = [(row, row.scores[self.attack]) for row in self.rows]
+        return [row for row, score in scores if score.rank is not None and not score.doubts]
 
 
 def plan(folder: Path, robustbench: Path | None = None) -> list[Board]:

@@ -281,7 +281,8 @@ def schema() -> None:
     "links",
     metavar="NAME=ADDRESS",
     multiple=True,
-    help="Linked from the first page, such as Code=https://...; may be repeated.",
+    help="Linked from the first page, such as Code=https://...; may be repeated. [default: what "
+    "the package's metadata has]",
 )
 def build(
     leaderboards: Path, out: Path, no_examples: bool, links: tuple[str, ...], **options: Path | None
@@ -305,9 +306,17 @@ def build(
     for link in links:
         if not re.fullmatch(r"[^=]+=https?://\S+", link):
             raise UserError(f"--link {link!r}: expected NAME=ADDRESS, such as Code=https://...")
-    named = dict(link.split("=", 1) for link in links)
+    named = _project_links() | dict(link.split("=", 1) for link in links)
     made = site.build(leaderboards, out, with_examples=not no_examples, links=named, **options)
     for model, reason in made.without_examples.items():
         note(f"{model}: no attacked images: {reason}")
     models = _count(made.models, "model")
     click.echo(f"{made.folder / 'index.html'}: {models}, {_count(made.boards, 'leaderboard')}")
+
+
+def _project_links() -> dict[str, str]:
+    """Return the addresses of ``[project.urls]``, by name."""
+    from importlib.metadata import metadata
+
+    urls = metadata("oat-bench").get_all("Project-URL") or []
+    return dict(url.split(", ", 1) for url in urls)

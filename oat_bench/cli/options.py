@@ -241,8 +241,7 @@ ATTACK_OPTIONS = group(
     ),
     flag(
         "--only",
-        "Report what is asked for alone. [default: also what the folder's report has of this "
-        "model]",
+        "Report what is asked for alone. [default: also what the folder has of this model]",
     ),
     BATCH_SIZE,
     gradients(),

@@ -133,7 +133,7 @@ def test_compare_fits_a_terminal(two_runs, tmp_path, columns):
         assert rows[0][3:5] == ["0", "94.0"]
     else:  # points are one table, frontiers another
         assert rows[0][3:6] == ["0", "50", "94.0"]
-        assert sum("OAT no. 1" in line for line in lines) == 3 + 1
+        assert sum(line.startswith("OAT no. 1") for line in lines) == 3 + 1
     assert "tables and figure in there" in lines
 
 

@@ -235,7 +235,7 @@ def test_a_run_says_what_its_columns_are(invoke, trained_folder, brief_toml, tmp
         *["evaluate", trained_folder, "--attacks", "./mine.toml,./plain.toml", "--out", "out"],
         *["--benchmark", "./brief.toml", "--lambda", 1, "--n-examples", 50],
     )
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "table, entry, outcomes and figures in out\n")
     header = next(line for line in out.splitlines() if line.startswith("|"))
     names = [cell.strip() for cell in header.split("|")[1:-1]]
     assert names == ["lambda", "n", "SA", "mine-targeted", "plain", "worst"]
@@ -251,7 +251,7 @@ def test_a_run_says_what_its_columns_are(invoke, trained_folder, brief_toml, tmp
     assert code == 0
     # a baseline is run again as it was
     code, out, err = invoke("check", trained_folder, "--baseline", "out", "--out", "checked")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "outcomes in checked\n")
     assert "mine-targeted" in out
 
 

@@ -140,7 +140,7 @@ def test_a_copy_is_evaluated_checked_and_published_like_the_original(
         command = ["--dataset", folder, "--benchmark", brief_card, "--out", out]
         code, _, err = invoke("evaluate", model, *command)
         assert code == 0, err
-        assert len(err.splitlines()) == 2  # the data set's splits, and where files are
+        assert len(err.splitlines()) == 2  # the images of the folder; where results are
         entries.append(json.loads((tmp_path / out / "entry.json").read_text()))
     for key in ("dataset", "data_fingerprint", "model_fingerprint", "operating_points"):
         ours, theirs = (untimed(entry[key]) for entry in entries)

@@ -7,6 +7,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from oat_bench import run
 from oat_bench.errors import UserError
@@ -15,58 +16,31 @@ from oat_bench.training import tracking
 
 @pytest.fixture
 def install(monkeypatch):
-    """Put a package in place of one that may not be installed; a part of it has what is named."""
+    """Put a package in place of one that may not be installed."""
 
-    def install(name, part=None, **content):
-        for module in filter(None, (name, part)):
-            made = ModuleType(module)
-            made.__spec__ = ModuleSpec(module, None)
-            monkeypatch.setitem(sys.modules, module, made)
-        vars(sys.modules[part or name]).update(content)
+    def install(name, **content):
+        made = ModuleType(name)
+        made.__spec__ = ModuleSpec(name, None)
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
 
     return install
 
 
-class Events:
-    """A SummaryWriter that records; a folder's events as TensorBoard shows them to a reader."""
-
-    shown = {}
-
-    def __init__(self, log_dir, purge_step=None):
-        self.scalars = self.shown.setdefault(log_dir, {})
-        for points in self.scalars.values():  # hides what has that step or a later one
-            points[:] = [p for p in points if purge_step is None or p[0] < purge_step]
-
-    def add_scalar(self, tag, scalar_value, global_step=None):
-        self.scalars.setdefault(tag, []).append((global_step, scalar_value))
-
-    def flush(self):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
-def test_tensorboard_shows_the_log_once_also_after_a_restart(
-    brief, digits, tmp_path, install, monkeypatch
-):
-    monkeypatch.setattr(Events, "shown", {})
-    install("tensorboard", "torch.utils.tensorboard", SummaryWriter=Events)
+def test_tensorboard_shows_the_log_once_also_after_a_restart(brief, digits, tmp_path):
     training = brief.training.model_copy(update={"epochs": 2})
     card, device = brief.model_copy(update={"training": training}), torch.device("cpu")
     for _ in range(2):  # a run that is killed before it writes its checkpoint goes on
         with tracking.tracked(["tensorboard"], tmp_path, {}) as track:
             run.train(card, digits, tmp_path, seed=0, device=device, track=track)
         (tmp_path / "checkpoint.safetensors").unlink()
-    log, found = pd.read_csv(tmp_path / "log.csv"), Events.shown[str(tmp_path / "tensorboard")]
-    assert {name.replace("/", "@", 1) for name in found} == set(log.columns)
-    for name, points in found.items():
-        assert [epoch for epoch, _ in points] == [1, 2]
-        column = log[name.replace("/", "@", 1)]
-        assert [value for _, value in points] == pytest.approx(column.to_list(), rel=1e-5)
+    log, shown = pd.read_csv(tmp_path / "log.csv"), EventAccumulator(str(tmp_path / "tensorboard"))
+    tags = shown.Reload().Tags()["scalars"]
+    assert {tag.replace("/", "@", 1) for tag in tags} == set(log.columns)
+    for tag in tags:
+        points, column = shown.Scalars(tag), log[tag.replace("/", "@", 1)]
+        assert [point.step for point in points] == [1, 2]
+        assert [point.value for point in points] == pytest.approx(column.to_list(), rel=1e-5)
 
 
 class Recorded:

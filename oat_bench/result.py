@@ -213,8 +213,8 @@ def measured(
 ) -> Result:
     """Run a card's grid of attacks; ``out`` keeps outcomes, costs and, if asked, ``images``.
 
-    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out. What report
-    and store in ``out`` have of the same model is covered too, unless ``only`` what is asked for is.
+    Outcomes go into the ``store``, if one is given; an ``executor`` shares the work out. What the
+    report and the store in ``out`` have of the same model besides is covered too, unless ``only``.
     """
     info = classifier.info
     data = check_fits(info, data)
@@ -241,8 +241,10 @@ def measured(
     place = subject.store.place
     if not only and out is not None and place is not None and place.address == str(out / STORE):
         subject, at_points = stored.widened(subject, points, attacks, card.threat)
-        read = partial(grid.evaluate, replace(subject, executor=None), show=False)
-        outcomes = pd.concat([read([point], some) for point, some in at_points.items()])
+        cells = sum(map(len, at_points.values()))
+        if cells > len(points) * len(attacks) or len(subject.ids) > len(examples):
+            read = partial(grid.evaluate, replace(subject, executor=None), show=False)
+            outcomes = pd.concat([read([point], some) for point, some in at_points.items()])
     attacks = [*{attack.label: attack for some in at_points.values() for attack in some}.values()]
     doubts = _doubts(subject, card, at_points, outcomes)
     worst_over = [attack.label for attack in attacks if survivors.within(attack, card)]

@@ -37,8 +37,10 @@ def widened(
         for attack in attacks
         if drawn.isdisjoint((attack.label, attack.card.name))
     ]
-    larger = replace(subject, examples=order[: max(len(subject.ids), min(reached, default=0))])
-    if all(_has(larger.at(p), attack, attacks) for p in points for attack in attacks):
+    larger = replace(subject, examples=order[: min(reached, default=0)])
+    if len(larger.ids) > len(subject.ids) and all(
+        _has(larger.at(point), attack, attacks) for point in points for attack in attacks
+    ):
         subject = larger
     for point, attack in _besides(subject, attacks, threat):
         some = asked.setdefault(point, [])

@@ -59,7 +59,7 @@ def _lambda(lam: float, trained: bool) -> str:
     return f"{lam:g}" + ("" if trained else " *")
 
 
-def _difference(difference: Difference | None) -> Cell:
+def _difference(difference: Estimate | float | None) -> Cell:
     if isinstance(difference, Paired):
         p = "p < 0.001" if difference.p_value < 0.001 else f"p {difference.p_value:.3f}"
         return Cell(difference, beside=p, signed=True)

@@ -1,5 +1,6 @@
 """`leaderboard`, a command for each thing that is done with entries."""
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -316,7 +317,5 @@ def build(
 
 def _project_links() -> dict[str, str]:
     """Return the addresses of ``[project.urls]``, by name."""
-    from importlib.metadata import metadata
-
-    urls = metadata("oat-bench").get_all("Project-URL") or []
+    urls = importlib.metadata.metadata("oat-bench").get_all("Project-URL") or []
     return dict(url.split(", ", 1) for url in urls)

@@ -280,7 +280,7 @@ SCALE = group(
     count("--cpus-per-worker", "Cores and threads of a Ray worker. [default: 1]"),
     option(
         "--gpus-per-worker",
-        Number(min=0),
+        ("N", Number(min=0)),
         "GPUs of a Ray worker, or the share of one: 0.5. [default: 1, on --device cpu 0]",
     ),
 )

@@ -35,7 +35,8 @@ def widened(
         _reach(subject.at(point), attack, order)[0]
         for point in points
         for attack in attacks
-        if drawn.isdisjoint((attack.label, attack.card.name))
+        # of others it has whole blocks, whatever was asked for
+        if attack.per_example and drawn.isdisjoint((attack.label, attack.card.name))
     ]
     larger = replace(subject, examples=order[: min(reached, default=0)])
     if len(larger.ids) > len(subject.ids) and all(

@@ -86,6 +86,7 @@ def _rows(
     results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
     ns = {name: found.n for name, found in results[0].accuracies.items()}
+    one = len({name for result in results for name in result.robust_acc}) == 1
     rows: list[Row] = []
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
@@ -96,6 +97,8 @@ def _rows(
         row["n"] = str(result.n)
         told: set[str] = set()
         for name, found in result.accuracies.items():
+            if name == WORST and one:  # that one attack again
+                continue
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
             sample = "" if found.sampled is None else f"{found.sampled} of {found.left}"
             beside = "" if name == WORST and sample in told else sample

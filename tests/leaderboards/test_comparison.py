@@ -274,7 +274,7 @@ def test_the_text_says_what_the_numbers_say(write_run):
         assert shown[4].split()[0] == f"{row.robust.value:.1f}"
         if row.robust_difference is not None:
             assert shown[6].split()[0] == f"{row.robust_difference.value:+.1f}"
-            assert ", p " in shown[6]
+            assert "(p " in shown[6]
     assert cells[8][:3] == ["method", "hypervolume", "difference"]
     assert "Differences are to OAT seed 0" in text
     frame = pd.read_csv(io.StringIO(reports.csv(result)))

@@ -10,10 +10,8 @@ from oat_bench.results.published import Published
 from oat_bench.statistics.accuracy import WORST, Accuracy
 from oat_bench.statistics.frontier import Summary
 
-NOTE = (
-    "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack; "
-    "worst: right under every attack."
-)
+NOTE = "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack"
+SEVERAL = "; worst: right under every attack"
 UNTRAINED = (
     "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
     "(folded-affine)."
@@ -51,12 +49,14 @@ def page(
         width = [f"width {share:g}"] if several else []
         heading = ": ".join([*width, *_cost(points)])
         tables.append(Table(_rows(points, trained, quoted, dial), heading=heading, digits=0))
-    notes = _notes(published, frontiers if dial else (), attacks)
+    many = _several(results)
+    summed = [one for one in frontiers if dial and (many or one.attack != WORST)]
+    notes = _notes(published, summed, attacks)
     notes += _attacking(results)
     if ancestry:
         notes.insert(0, f"Training {ancestry}.")
     marks = [RANDOM] if random else [UNTRAINED] if trained else []
-    return Page(title, tables, [" ".join([NOTE, *marks]), *notes])
+    return Page(title, tables, [" ".join([f"{NOTE}{SEVERAL * many}.", *marks]), *notes])
 
 
 def of_entry(entry: Entry) -> Page:
@@ -73,6 +73,11 @@ def trained_of(entry: Entry) -> list[float]:
     return [point.lam for point in entry.operating_points if point.trained]
 
 
+def _several(results: Sequence[PointResult]) -> bool:
+    """Whether there are several attacks; of one the worst case is the same again."""
+    return len({name for result in results for name in result.robust_acc}) > 1
+
+
 def _quoted(published: Sequence[Published]) -> _Quoted:
     found: _Quoted = {}
     for row in published:
@@ -86,7 +91,6 @@ def _rows(
     results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
     ns = {name: found.n for name, found in results[0].accuracies.items()}
-    one = len({name for result in results for name in result.robust_acc}) == 1
     rows: list[Row] = []
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
@@ -97,7 +101,7 @@ def _rows(
         row["n"] = str(result.n)
         told: set[str] = set()
         for name, found in result.accuracies.items():
-            if name == WORST and one:  # that one attack again
+            if name == WORST and not _several(results):
                 continue
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
             sample = "" if found.sampled is None else f"{found.sampled} of {found.left}"

@@ -65,7 +65,7 @@ def test_two_runs_are_reported_as_one_that_does_all(evaluate, tmp_path, killed):
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
+def test_less_of_everything_leaves_the_report_as_it_was(evaluate, tmp_path):
     whole, _ = evaluate("one", [0, 0.2, 1])
     fewer, said = evaluate("one", [0.2], "fgsm", 15)
     assert said.startswith("the report also covers ")
@@ -77,6 +77,8 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate):
     assert ("entry.json: replaced; the earlier one had" in said, "--only" in said) == (True, False)
     (point,) = narrow.operating_points
     assert (point.n, set(point.robust_acc)) == (15, {"fgsm"})
+    # of one attack there is no worst case
+    assert "worst" not in (tmp_path / "one" / "table.md").read_text()
 
 
 def test_of_killed_runs_what_has_as_many_examples_is_covered(evaluate, tmp_path):

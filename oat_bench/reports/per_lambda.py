@@ -191,14 +191,15 @@ def _attacking(results: Sequence[PointResult]) -> list[str]:
     costs = [cost for cost in total_costs(results) if cost.n]
     if not costs:
         return []
+    machines = {cost.machine for cost in costs}
     said = [
         f"{' + '.join(cost.attacks)} {cost.n} images, {cost.passes:,.1f} passes each, "
-        f"{cost.seconds:,.1f} s"
+        f"{cost.seconds:,.1f} s" + (f" ({cost.machine})" if len(machines) > 1 else "")
         for cost in costs
     ]
-    machines = ", ".join(dict.fromkeys(cost.machine for cost in costs))
+    where = f" ({costs[0].machine})" if len(machines) == 1 else ""
     return [
-        f"Cost of the attacks, forward and backward passes: {'; '.join(said)} ({machines}). "
+        f"Cost of the attacks, forward and backward passes: {'; '.join(said)}{where}. "
         "What attacks joined by + shared counts once."
     ]
 

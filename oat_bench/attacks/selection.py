@@ -54,8 +54,13 @@ def select_attacks(
             f"no attack is named{left}; use --attacks all or names from `oat-bench list attacks`"
         )
     _tell([card for card in default if card.name not in unwanted], n_classes)
-    rank = {name: place for place, name in enumerate((*DEFAULT_ORDER, *RANDOM_SUITE))}
-    return sorted(found.values(), key=lambda card: rank.get(card.name, len(rank)))
+    return sorted(found.values(), key=lambda card: rank(card.name))
+
+
+def rank(name: str) -> int:
+    """Return the place of an attack's column among the default suite; of others, behind it."""
+    order = (*DEFAULT_ORDER, *RANDOM_SUITE)
+    return order.index(name) if name in order else len(order)
 
 
 def _unfit(card: AttackCard, n_classes: int | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from oat_bench.attacks.card import attack_card
 from oat_bench.attacks.cell import CellInfo
 from oat_bench.attacks.engines import Attack, prepare
+from oat_bench.attacks.selection import rank
 from oat_bench.cards import Threat, names
 from oat_bench.classifier import OperatingPoint
 from oat_bench.datasets import nested_order
@@ -48,9 +49,8 @@ def widened(
         new = attack.label not in {one.label for one in some}
         if new and _has(subject.at(point), attack, attacks):
             some.append(attack)
-    place = {attack.label: number for number, attack in enumerate(attacks)}
     return subject, {
-        point: sorted(some, key=lambda one: place.get(one.label, len(place)))
+        point: sorted(some, key=lambda one: rank(one.label))
         for point, some in asked.items()
         if some
     }

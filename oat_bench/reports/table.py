@@ -41,6 +41,11 @@ class Cell:
             return self._number(self.content.value)
         return self.content or ""
 
+    @property
+    def line(self) -> str:
+        """The text and what stands beside it."""
+        return f"{self.text} ({self.beside})" if self.beside else self.text
+
     def _number(self, value: float, digits: int = 1) -> str:
         return f"{value:+z.{digits}f}" if self.signed else f"{value:.{digits}f}"
 
@@ -165,7 +170,7 @@ class Table:
         keys = [name for name in columns if name in self.keys] or columns[:1]
         shared = [name for name in columns if name not in keys and self._is_shared(name)]
         columns = [name for name in columns if name not in shared]
-        said = [f"{name} {_cell(self.rows[0], name).text}" for name in shared]
+        said = [f"{name} {_cell(self.rows[0], name).line}" for name in shared]
         if needed(columns, 0) <= room:
             parts = [columns]
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from oat_bench.attacks.selection import rank
 from oat_bench.errors import UserError
 from oat_bench.results import records
 from oat_bench.results.entries import Entry, EntryAttack, EntryFlag
@@ -85,7 +86,9 @@ class Covered:
             for p in earlier.operating_points
         }
         commands = dict.fromkeys([*earlier.command.split(" && "), self.command])
-        attacks = [*(kept | now).values()]
+        attacks = sorted((kept | now).values(), key=lambda attack: rank(attack.name))
+        place = {attack.name: number for number, attack in enumerate(attacks)}
+        rows = rows.sort_values("attack", key=lambda names: names.map(place), kind="stable")
         return Covered(rows, attacks, flags, " && ".join(commands), costs)
 
 

@@ -73,6 +73,9 @@ def test_less_of_everything_leaves_the_report_as_it_was(evaluate, tmp_path):
         assert what in said
     assert found(fewer) == found(whole)
     assert passes(fewer) == passes(whole)
+    fewer, _ = evaluate("one", [0.2], "pgd-7", 15)  # weakest first all the same
+    assert {(*point.robust_acc,) for point in fewer.operating_points} == {("fgsm", "pgd-7")}
+    assert [attack.name for attack in fewer.attacks] == ["fgsm", "pgd-7"]
     narrow, said = evaluate("one", [0.2], "fgsm", 15, only=True)
     assert ("entry.json: replaced; the earlier one had" in said, "--only" in said) == (True, False)
     (point,) = narrow.operating_points

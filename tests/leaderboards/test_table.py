@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from oat_bench.reports.table import Page, Table, ends, short, to_csv
+from oat_bench.reports.table import Cell, Page, Table, ends, short, to_csv
 from oat_bench.statistics.accuracy import Estimate
 
 TABLE = Table(
@@ -66,7 +66,7 @@ WIDE = Table(
             "network": "wrn-10-1",
             "SA at lambda": Estimate(value=90 + place, low=80.25, high=95),
             "RA": Estimate(value=40 + place, low=30.25, high=45),
-            "parameters": "77.5 k",
+            "parameters": Cell("7 k", beside="x"),
             "remark": f"no. {place}, " + "trained by the recipe of the paper " * 3,
         }
         for place in range(1, 4)
@@ -83,7 +83,7 @@ def test_a_table_too_wide_for_a_terminal_is_set_in_parts_that_fit(width):
     parts = shown.count("rank")
     assert parts == (3 if width < 44 else 1)
     # what all rows share is said once
-    assert ("network wrn-10-1, parameters 77.5 k\n" in shown) == (width < 200)
+    assert ("network wrn-10-1, parameters 7 k (x)\n" in shown) == (width < 200)
     # no word and no number is broken, nothing is left out, and every part says whose it is
     words = shown.split()
     for place in range(1, 4):

@@ -1,5 +1,6 @@
 """Comparing runs with one of them at every lambda, or the lambda values of a single run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -202,7 +203,7 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
     families: dict[tuple[object, ...], dict[int, Entry]] = {}
     for entry in entries:  # a seed counts once, by its first run
         recipes = tuple(one.recipe for one in entry.ancestors)
-        family = families.setdefault((*same(entry), _trained(entry), recipes), {})
+        family = families.setdefault((*same(entry), _trained(entry), _last(entry), recipes), {})
         family.setdefault(entry.seed, entry)
     found = [list(seeds.values()) for seeds in families.values() if len(seeds) > 1]
     first = [runs[0] for runs in found]
@@ -220,6 +221,11 @@ def over_seeds(entries: Sequence[Entry], attack: str) -> list[SeedRow]:
                 clean = Spread.of([point.clean_acc for point in here])
                 rows.append(SeedRow(label, lam, -width, here[0].trained, clean, Spread.of(values)))
     return rows
+
+
+def _last(entry: Entry) -> tuple[str, ...]:
+    """Return which epochs were the last, of weights that are not the best in validation."""
+    return tuple(re.findall(r"\blast\b[^:;]*: epoch \d+", entry.selection))
 
 
 def _trained(entry: Entry) -> tuple[float, ...]:

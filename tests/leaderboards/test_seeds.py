@@ -95,14 +95,22 @@ def test_a_family_is_summed_up_as_numpy_and_scipy_do():
         {"threat_model": "L2"},
         {"eps": "4/255"},
         {"trained": (0.0, 0.1, 1.0)},
+        {"selection": "last: epoch 7"},
         {"seed": 0},
     ],
 )
 def test_runs_that_differ_in_more_than_the_seed_are_no_family(changes):
     changes = {"seed": 1} | changes
-    pair = [make_entry(0), make_entry(changes.pop("seed"), **changes)]
+    ran = {"selection": "last: epoch 10"}
+    pair = [make_entry(0, **ran), make_entry(changes.pop("seed"), **(ran | changes))]
     assert comparison.over_seeds(pair, "fgsm") == []
     assert comparison.over_seeds([make_entry(0)], "fgsm") == []
+
+
+def test_the_best_epoch_in_validation_is_no_other_recipe():
+    best = "best: highest mean of (1 - lambda) SA + lambda RA on the validation slice, epoch {}"
+    pair = [make_entry(seed, selection=best.format(seed)) for seed in (3, 5)]
+    assert len(comparison.over_seeds(pair, "fgsm")) == 3
 
 
 def test_a_seed_counts_once_and_a_point_needs_two():

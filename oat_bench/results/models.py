@@ -111,7 +111,8 @@ def choose_attack(entries: Sequence[Entry], wanted: str | None = None) -> str:
             "the same --attacks"
         )
     if wanted is not None and wanted not in known:
-        raise UserError(f"attack {wanted!r} was not run on every model; {nearest(wanted, known)}")
+        lacking = f"attack {wanted!r} was not run on every model at every lambda"
+        raise UserError(f"{lacking}; {nearest(wanted, known)}")
     return wanted or known[-1]
 
 

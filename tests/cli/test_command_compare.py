@@ -173,7 +173,10 @@ def test_figures_have_their_options(invoke, two_runs, tmp_path):
         (["compare", "ONE", "eps.json"], "of digits, Linf eps 8/255; only runs of one"),
         (["compare", "broken.json"], "broken.json: not an entry of oat-bench: "),
         (["compare", "extra.json"], "extra.json: not an entry of oat-bench: unknown key 'extra'"),
-        (["compare", "ONE", "--attack", "pgd-8"], "'pgd-8' was not run on every model; did you"),
+        (
+            ["compare", "ONE", "--attack", "pgd-8"],
+            "'pgd-8' was not run on every model at every lambda; did you",
+        ),
         (["figure", "unseen", "TWO"], "no lambda was evaluated that was not trained"),
         (["figure", "frontier", "ONE", "--out", "a.gif"], "a.gif: unknown format '.gif'"),
         (["figure", "bn-statistics", "ONE", "--layer", "norn"], "no norm layer 'norn'; did you"),

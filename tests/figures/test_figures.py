@@ -275,7 +275,9 @@ def test_an_attack_can_be_chosen_and_published_points_come_with_it(tmp_path):
     }
     assert "OATS, published" in text(figure, tmp_path)
     assert list(lines(figures.frontier([make_entry()], ROWS, "fgsm").axes[0])) == ["OAT"]
-    with pytest.raises(UserError, match="'pgd-20' was not run on every model; did you mean pgd-7"):
+    with pytest.raises(
+        UserError, match="'pgd-20' was not run on every model at every lambda; did you mean pgd-7"
+    ):
         figures.frontier([make_entry()], ROWS, "pgd-20")
 
 

@@ -12,6 +12,7 @@ import torch
 
 from oat_bench import datasets, figures, run
 from oat_bench.attacks.engines import Attack
+from oat_bench.attacks.selection import rank
 from oat_bench.benchmark import BenchmarkCard, card_for
 from oat_bench.cards import format_eps
 from oat_bench.classifier import (
@@ -245,7 +246,8 @@ def measured(
         if cells > len(points) * len(attacks) or len(subject.ids) > len(examples):
             read = partial(grid.evaluate, replace(subject, executor=None), show=False)
             outcomes = pd.concat([read([point], some) for point, some in at_points.items()])
-    attacks = [*{attack.label: attack for some in at_points.values() for attack in some}.values()]
+    labelled = {attack.label: attack for some in at_points.values() for attack in some}
+    attacks = sorted(labelled.values(), key=lambda attack: rank(attack.label))
     doubts = _doubts(subject, card, at_points, outcomes)
     worst_over = [attack.label for attack in attacks if survivors.within(attack, card)]
     after = {label: one.after for label, one in subject.samples.items()}

@@ -117,7 +117,7 @@ def train(
     several ``ranks`` the first writes, all return the classifier. ``track`` takes the log's rows.
     """
     write = atomic_write if ranks.first else _write_nothing
-    ancestors = [] if start is None else start.lineage()
+    ancestors = _lineage(start)
     checkpoint = out / CHECKPOINT
     if (done := finished(card, data, out, seed=seed, device=device, start=start)) is not None:
         classifier, card = done
@@ -215,7 +215,7 @@ def finished(
     checkpoint = out / CHECKPOINT
     if not checkpoint.exists():
         return None
-    ancestors = [] if start is None else start.lineage()
+    ancestors = _lineage(start)
     card, without_stem = card.checked().for_images(*data.input_shape[1:]), card.for_images(1, 1)
     classifier = load(checkpoint, device)
     info, method = classifier.info, METHODS[card.method]
@@ -246,8 +246,12 @@ def epochs_done(
     path = out / member.name / STATE
     if not path.exists():
         return 0
-    identity = training_identity(card, data, seed, [] if start is None else start.lineage())
+    identity = training_identity(card, data, seed, _lineage(start))
     return state.epochs_done(path, f"{identity} {member.name}".rstrip())
+
+
+def _lineage(start: TunableClassifier | None) -> list[Ancestor]:
+    return [] if start is None else start.lineage()
 
 
 def fresh(
@@ -279,7 +283,7 @@ def fresh(
         benchmark_card=identity,
         data_fingerprint=data.fingerprint() if identity else "",
         image_size=data.image_size,
-        ancestors=[] if start is None else start.lineage(),
+        ancestors=_lineage(start),
     ).with_bridge()
     return method.build(info) if start is None else method.start(info, start)
 

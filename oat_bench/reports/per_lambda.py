@@ -91,7 +91,7 @@ def _rows(
     results: Sequence[PointResult], trained: Sequence[float], quoted: _Quoted, dial: bool
 ) -> list[Row]:
     ns = {name: found.n for name, found in results[0].accuracies.items()}
-    rows: list[Row] = []
+    many, rows = _several(results), list[Row]()
     for result in results:
         star = "" if not trained or result.lam in trained else " *"
         lam = f"{result.lam:g}{star}" if dial else "-"
@@ -101,7 +101,7 @@ def _rows(
         row["n"] = str(result.n)
         told: set[str] = set()
         for name, found in result.accuracies.items():
-            if name == WORST and not _several(results):
+            if name == WORST and not many:
                 continue
             header = f"{name} (n {ns[name]})" if ns.get(name) else name
             sample = "" if found.sampled is None else f"{found.sampled} of {found.left}"

@@ -87,8 +87,6 @@ class Covered:
         }
         commands = dict.fromkeys([*earlier.command.split(" && "), self.command])
         attacks = sorted((kept | now).values(), key=lambda attack: rank(attack.name))
-        place = {attack.name: number for number, attack in enumerate(attacks)}
-        rows = rows.sort_values("attack", key=lambda names: names.map(place), kind="stable")
         return Covered(rows, attacks, flags, " && ".join(commands), costs)
 
 

@@ -6,6 +6,7 @@ from statistics import median
 import pandas as pd
 from pydantic import Field
 
+from oat_bench.attacks.selection import rank
 from oat_bench.cards import Name
 from oat_bench.statistics.accuracy import WORST, Accuracy, Count, Percent, clean_right
 from oat_bench.statistics.phases import Design, phases
@@ -120,6 +121,7 @@ def summarize(
 ) -> list[PointResult]:
     """Sum up outcomes per operating point; the worst case is of examples that all attacks saw."""
     names = dict.fromkeys([*map(str, outcomes["attack"].unique()), *design.after])
+    names = dict.fromkeys(sorted(names, key=rank))  # weakest first, whatever was run last
     results = []
     for _, rows in outcomes.groupby(["width", "lam"]):
         lam, width = float(rows["lam"].iloc[0]), float(rows["width"].iloc[0])

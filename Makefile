@@ -1,9 +1,9 @@
-# Each does all its own set-up: `make run`, `make test`, `make check`, `make site`.
+# Each does all its own set-up: `make run`, `make test`, `make gpu`, `make check`, `make site`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test explore check site docs numbers chromium clean
+.PHONY: run test explore gpu check site docs numbers chromium clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/oat-bench run
@@ -13,12 +13,16 @@ test: $(VENV)/.installed-test chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "not exhaustive" --durations 20
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "not exhaustive and not gpu" --durations 20
 	$(MAKE) docs check
+
+# what no CPU test reaches; fails where torch finds no CUDA GPU
+gpu: $(VENV)/.installed-test
+	$(VENV)/bin/pytest -m gpu --durations 20
 
 # properties on examples that no run has drawn before, a thousand each, and tests that are exhaustive
 explore: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "exhaustive or not slow" \
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 -m "(exhaustive or not slow) and not gpu" \
 		--hypothesis-profile explore $$(grep -rlE 'hypothesis|fuzzing|exhaustive' tests --include='test_*.py')
 
 # the code of today against the outcomes that were published; kept ones would hide a change

@@ -56,6 +56,24 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Have a GPU multiply what is float32 as float32: cuDNN's default for convolutions is TF32."""
+    conv = getattr(torch.backends.cudnn, "conv", None)  # torch before 2.9 has one switch for all
+    owner, name, full = (
+        (conv, "fp32_precision", "ieee") if conv else (torch.backends.cudnn, "allow_tf32", False)
+    )
+    if device.type != "cuda":
+        yield
+        return
+    before = getattr(owner, name)
+    setattr(owner, name, full)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
 def keep_freed_memory() -> bool:
     """Have glibc keep what the process frees, which it holds then at its peak; False: no glibc."""
     # mapping each large tensor anew costs a tenth to a fifth of a step on a CPU
@@ -143,7 +161,7 @@ class Accelerated(nn.Module):
 
     def exact(self, x: Tensor) -> Tensor:
         """Map images to logits as in precision float32; with no gradient."""
-        with torch.no_grad():
+        with torch.no_grad(), full_float32(x.device):
             return self._in_parts(x, partial(self._logits, precision="float32"))
 
     def _logits(self, x: Tensor, precision: Precision | None = None) -> Tensor:
@@ -162,7 +180,10 @@ class Accelerated(nn.Module):
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
             x.register_hook(_contiguous)  # type: ignore[no-untyped-call]
-        return self._in_parts(x, self._call)
+        if self.precision != "float32":
+            return self._in_parts(x, self._call)
+        with full_float32(x.device):
+            return self._in_parts(x, self._call)
 
     def _in_parts(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:
         _MADE.forward += len(x)

@@ -51,6 +51,17 @@ def test_gradients_come_in_the_layout_of_the_images(network):
     assert not x._backward_hooks
 
 
+@pytest.mark.parametrize(("kind", "inside"), [("cuda", "ieee"), ("cpu", None)])
+def test_convolutions_of_a_gpu_are_full_float32_for_as_long_as_asked(kind, inside):
+    # test_gpu.py shows on a GPU what this changes
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    with pytest.raises(KeyError), acceleration.full_float32(torch.device(kind)):
+        assert conv.fp32_precision == (inside or before)
+        raise KeyError
+    assert conv.fp32_precision == before
+
+
 @pytest.mark.parametrize("name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"])
 def test_every_example_has_the_outcome_of_the_slow_path(network, name):
     x, ids = images(), torch.arange(24)

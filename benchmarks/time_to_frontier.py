@@ -2,7 +2,8 @@ r"""How soon recipes reach one frontier: passes, time and hypervolume, side by s
 
     python benchmarks/time_to_frontier.py --benchmark cifar10-small-both --data-dir DIR \
         --against leaderboards/cifar10/Linf/oat-wrn-16-2.json --recipe "today:" \
-        --recipe "cifar10-small:benchmark=cifar10-small" --published CHECKOUT
+        --recipe "cifar10-small:benchmark=cifar10-small" --published CHECKOUT \
+        --timed "published:order=published,network.film=published,threat.step_size=1.43/255"
 
 A recipe changes keys of the card's [training], by dotted names those of other sections, or takes
 another card's [training] (``benchmark=``). The first is what the others are compared with;
@@ -15,7 +16,8 @@ the threat model of the card. The table gives
 - passes: a forward pass of an image counts 1, its gradient 1, that of image and weights 2;
 - the time of training: that of all steps, of which some along the way are timed here, recipe by
   recipe in turns, not compiled. Of recipes in the published order it is, with ``--published``, a
-  checkout of the OAT authors' code, the time of that code's own step.
+  checkout of the OAT authors' code, the time of that code's own step. One given by ``--timed`` has
+  no other figures.
 
 What is trained or attacked already in --out is not done again.
 """
@@ -187,6 +189,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmark", default="fashion-12x12")
     parser.add_argument("--recipe", type=recipe, action="append", required=True)
     parser.add_argument("--against", help="an entry of the first recipe, which is not trained then")
+    timed = "a recipe of which steps are timed alone: nothing is trained or attacked"
+    parser.add_argument("--timed", type=recipe, action="append", default=[], help=timed)
     parser.add_argument("--published", type=Path, help="a checkout of the OAT authors' code")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cards")
     parser.add_argument("--dataset", help="a folder of images; the card's if left out")
@@ -239,6 +243,7 @@ def main() -> None:
         ]
         measured[name] = [right for right, _ in found]
         classifier = found[0][1]
+    recipes |= {name: with_recipe(card, changes) for name, changes in args.timed}
     costs = {
         "passes an image": [passes(c.training) * c.training.epochs for c in recipes.values()],
     }
@@ -246,7 +251,10 @@ def main() -> None:
         costs["seconds"] = seconds_of(recipes, classifier, data, args)
     cost = pd.DataFrame(costs)
     shares = (cost / cost.iloc[0]).add_suffix(", share")
-    table = pd.concat([compared(measured), cost, shares], axis=1)
+    rows = (
+        compared(measured).set_index("recipe").reindex(list(recipes), fill_value="").reset_index()
+    )
+    table = pd.concat([rows, cost, shares], axis=1)
     title = (
         f"{data.name}, {card.network.architecture}, {len(data.train)} training images of "
         f"{data.input_shape[1]}x{data.input_shape[2]}, {args.attack} on "

@@ -118,6 +118,7 @@ def _notes(report: Calibration) -> list[str]:
             f"The search attacks with {report.searched_under} alone, the tests and the choice rest "
             f"on {report.attack}."
         )
+    starred = not all(point.trained for point in _shown(report))
     held = (
         f"{report.n_search + report.n_test} images of {report.held_out}: SA and RA of the table "
         f"are of the {report.n_search} that the search saw"
@@ -126,9 +127,9 @@ def _notes(report: Calibration) -> list[str]:
         f"tests and choice of the {report.n_test} others. Tested in turn, up to the first that "
         "stays open, so that the confidence holds over all points (Learn then Test); to hold the "
         f"bar takes {report.needed} right of {report.n_test}. at least: exact one-sided bound of a "
-        "point alone. The interval of the choice holds for all points of the sequence at once. "
-        "* lambda was not trained."
+        "point alone. The interval of the choice holds for all points of the sequence at once."
     )
+    others += " * lambda was not trained." * starred
     if report.barred is None:
         sure = f"exact {percent(report.confidence)} intervals"
         others = f"the choice is measured on the {report.n_test} others, with {sure}."

@@ -109,8 +109,9 @@ def _notes(comparison: Comparison) -> list[str]:
         "attacked, and interval and p are those of the difference of the estimates."
     )
     paragraphs = [
-        f"Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: {ra}. "
-        "* lambda was not trained." + phases * any(map(_mixed, comparison.rows))
+        f"Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: {ra}."
+        + " * lambda was not trained." * (not all(row.point.trained for row in comparison.rows))
+        + phases * any(map(_mixed, comparison.rows))
     ]
     fewer = comparison.attacked < comparison.shared
     shared = f"{comparison.shared}" + (f"; for RA {comparison.attacked}" if fewer else "")

@@ -12,13 +12,11 @@ from oat_bench.statistics.frontier import Summary
 
 NOTE = "Accuracies in percent with 95% Wilson intervals. SA: clean images. RA: under the attack"
 SEVERAL = "; worst: right under every attack"
-UNTRAINED = (
-    "* lambda was not trained; between 0 and the first trained value dual batch norms are mixed "
-    "(folded-affine)."
-)
+UNTRAINED = "* lambda was not trained"
+MIXED = "; between 0 and the first trained value dual batch norms are mixed (folded-affine)"
 RANDOM = (
     "Random: each image is answered by a draw of its own, clean as attacked; attacks are on the "
-    "expectation over draws. * lambda was not trained."
+    "expectation over draws."
 )
 
 #: what was published, each with its row, by lambda, width and the name of the accuracy
@@ -55,7 +53,9 @@ def page(
     notes += _attacking(results)
     if ancestry:
         notes.insert(0, f"Training {ancestry}.")
-    marks = [RANDOM] if random else [UNTRAINED] if trained else []
+    marks = [RANDOM] if random else []
+    if any(_untrained(result, trained) for result in results):
+        marks.append(f"{UNTRAINED}{'' if random else MIXED}.")
     return Page(title, tables, [" ".join([f"{NOTE}{SEVERAL * many}.", *marks]), *notes])
 
 
@@ -71,6 +71,10 @@ def of_entry(entry: Entry) -> Page:
 def trained_of(entry: Entry) -> list[float]:
     """Return lambda of the operating points that were trained."""
     return [point.lam for point in entry.operating_points if point.trained]
+
+
+def _untrained(result: PointResult, trained: Sequence[float]) -> bool:
+    return bool(trained) and result.lam not in trained
 
 
 def _several(results: Sequence[PointResult]) -> bool:
@@ -93,7 +97,7 @@ def _rows(
     ns = {name: found.n for name, found in results[0].accuracies.items()}
     many, rows = _several(results), list[Row]()
     for result in results:
-        star = "" if not trained or result.lam in trained else " *"
+        star = " *" if _untrained(result, trained) else ""
         lam = f"{result.lam:g}{star}" if dial else "-"
         row: dict[str, Content | Cell] = {"lambda": lam}
         if result.place is not None:

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import make_network
 from torch import Tensor
 
 import oat_bench
@@ -41,8 +40,10 @@ def data():
     return datasets.load("fashion-12x12")
 
 
-def plain(width: int = 16) -> torch.nn.Module:
-    return specialize(make_network(f"wrn-16-{width // 16}", in_channels=3, size=32), 0.3)
+@pytest.fixture
+def network(perturbed) -> torch.nn.Module:
+    """Return a plain network whose every number matters."""
+    return specialize(perturbed("wrn-16-1", num_classes=10, in_channels=3, size=32), 0.3)
 
 
 def images(n: int = 64, size: int = 32) -> Tensor:
@@ -54,8 +55,8 @@ def far(found: Tensor, truth: Tensor) -> float:
     return float((found.double().cpu() - truth).norm() / truth.norm())
 
 
-def test_what_predicts_is_float32_and_not_tf32():
-    network, x = plain(), images()
+def test_what_predicts_is_float32_and_not_tf32(network):
+    x = images()
     truth = copy.deepcopy(network).double()(x.double()).detach()
     before = torch.backends.cudnn.conv.fp32_precision
     on_gpu = Accelerated(network.to(GPU), precision="bf16")
@@ -66,16 +67,16 @@ def test_what_predicts_is_float32_and_not_tf32():
     assert torch.backends.cudnn.conv.fp32_precision == before
 
 
-def test_bf16_is_near_float32():
-    network, x = plain(), images().to(GPU)
+def test_bf16_is_near_float32(network):
+    x = images().to(GPU)
     fast = Accelerated(network.to(GPU), precision="bf16")
     exact = fast.exact(x).double().cpu()
     with torch.no_grad():
         assert 1e-4 < far(fast(x), exact) < 3e-2
 
 
-def test_a_compiled_network_is_the_same():
-    network, x = plain(), images().to(GPU)
+def test_a_compiled_network_is_the_same(network):
+    x = images().to(GPU)
     slow, fast = (Accelerated(network.to(GPU), compile_it=yes) for yes in (False, True))
     gradients = []
     for one in (slow, fast):

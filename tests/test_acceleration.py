@@ -56,10 +56,16 @@ def test_convolutions_of_a_gpu_are_full_float32_for_as_long_as_asked(kind, insid
     # test_gpu.py shows on a GPU what this changes
     conv = torch.backends.cudnn.conv
     before = conv.fp32_precision
-    with pytest.raises(KeyError), acceleration.full_float32(torch.device(kind)):
+    with acceleration.full_float32(torch.device(kind)):
         assert conv.fp32_precision == (inside or before)
-        raise KeyError
     assert conv.fp32_precision == before
+
+
+def test_full_float32_ends_where_an_error_ends_it():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with pytest.raises(KeyError), acceleration.full_float32(torch.device("cuda")):
+        raise KeyError
+    assert torch.backends.cudnn.conv.fp32_precision == before
 
 
 @pytest.mark.parametrize("name", ["fgsm", "mi-fgsm", "pgd-7", "pgd-20"])

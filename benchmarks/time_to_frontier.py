@@ -204,6 +204,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="runs/frontier-BENCHMARK if left out")
     args = parser.parse_args()
+    names = [name for name, _ in (*args.recipe, *args.timed)]
+    if len(set(names)) < len(names):
+        parser.error(f"recipes need names of their own, not {', '.join(names)}")
     args.out = args.out or Path("runs") / f"frontier-{args.benchmark}"
     return args
 

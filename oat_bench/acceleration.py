@@ -59,13 +59,14 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Have a GPU multiply what is float32 as float32: cuDNN's default for convolutions is TF32."""
-    conv = getattr(torch.backends.cudnn, "conv", None)  # torch before 2.9 has one switch for all
-    owner, name, full = (
-        (conv, "fp32_precision", "ieee") if conv else (torch.backends.cudnn, "allow_tf32", False)
-    )
     if device.type != "cuda":
         yield
         return
+    cudnn: Any = torch.backends.cudnn
+    switch: tuple[Any, str, Any] = (cudnn, "allow_tf32", False)  # torch before 2.9: one for all
+    if hasattr(cudnn, "conv"):
+        switch = (cudnn.conv, "fp32_precision", "ieee")
+    owner, name, full = switch
     before = getattr(owner, name)
     setattr(owner, name, full)
     try:
@@ -161,7 +162,7 @@ class Accelerated(nn.Module):
 
     def exact(self, x: Tensor) -> Tensor:
         """Map images to logits as in precision float32; with no gradient."""
-        with torch.no_grad(), full_float32(x.device):
+        with torch.no_grad():
             return self._in_parts(x, partial(self._logits, precision="float32"))
 
     def _logits(self, x: Tensor, precision: Precision | None = None) -> Tensor:
@@ -180,17 +181,15 @@ class Accelerated(nn.Module):
             # attacks reshape the gradient they get: hand it back in the layout of the images
             x = x.view_as(x)
             x.register_hook(_contiguous)  # type: ignore[no-untyped-call]
-        if self.precision != "float32":
-            return self._in_parts(x, self._call)
-        with full_float32(x.device):
-            return self._in_parts(x, self._call)
+        return self._in_parts(x, self._call)
 
     def _in_parts(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:
         _MADE.forward += len(x)
         passed(len(x))
         x = x.contiguous(memory_format=torch.channels_last)
         parts = torch.split(x, _CPU_IMAGES) if x.device.type == "cpu" else (x,)
-        logits = [self._alike(part, call) for part in parts]
+        with full_float32(x.device):  # nothing that autocast makes bfloat16 is changed by it
+            logits = [self._alike(part, call) for part in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def _alike(self, x: Tensor, call: Callable[..., Tensor]) -> Tensor:
